@@ -1,0 +1,5 @@
+// safetensors: parser and writer of our own, as strict as the format's text.
+export { SAFETENSORS_DTYPES, type SafetensorsDType, tensorBytes } from "./safetensors/dtype.ts";
+export { parseSafetensorsHeader, type SafetensorsHeader, type TensorEntry } from "./safetensors/header.ts";
+export { readSafetensorsHeader, readTensorData } from "./safetensors/reader.ts";
+export { type TensorSource, writeSafetensors } from "./safetensors/writer.ts";

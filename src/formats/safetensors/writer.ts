@@ -1,0 +1,111 @@
+// Writes safetensors files, byte for byte as the reference implementation (0.8) does with at most one metadata
+// key; with more, ours are sorted, where its order changes from run to run.
+import { NeftuneError } from "../../errors.ts";
+import { writeAll, writeFileAtomically } from "../io.ts";
+import { dtypeRank, isSafetensorsDType, type SafetensorsDType, tensorBytes } from "./dtype.ts";
+import { LENGTH_BYTES, MAX_HEADER_BYTES } from "./header.ts";
+
+/** A tensor to write. A function as `data` is called when its turn comes, so that one tensor is held at a time. */
+export interface TensorSource {
+  name: string;
+  dtype: SafetensorsDType;
+  shape: readonly number[];
+  /** The elements, little-endian, row-major. */
+  data: Uint8Array | (() => Uint8Array);
+}
+
+/**
+ * Writes `tensors` to `path`: whole, or not at all. Equal input gives equal bytes: tensors are ordered by
+ * dtype (largest first), then by name; the header is padded with spaces to a multiple of 8 bytes.
+ * Throws NeftuneError: "invalid_tensor" for a tensor that is not what it says, "io" for a full disk and such.
+ */
+export function writeSafetensors(
+  path: string,
+  tensors: Iterable<TensorSource>,
+  metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
+): void {
+  const ordered = [...tensors].sort(
+    (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareBytes(a.name, b.name),
+  );
+  const header = encodeHeader(path, ordered, metadata);
+  writeFileAtomically(path, (fd) => {
+    writeAll(fd, header);
+    for (const tensor of ordered) {
+      const data = typeof tensor.data === "function" ? tensor.data() : tensor.data;
+      const expected = sourceBytes(path, tensor);
+      if (data.length !== expected) {
+        throw invalid(
+          path,
+          tensor.name,
+          `${tensor.dtype} [${tensor.shape}] takes ${expected} bytes, got ${data.length}`,
+        );
+      }
+      writeAll(fd, data);
+    }
+  });
+}
+
+/** The bytes a tensor will take; throws "invalid_tensor" where dtype and shape do not make a tensor. */
+export function sourceBytes(path: string, { name, dtype, shape }: Omit<TensorSource, "data">): number {
+  if (!isSafetensorsDType(dtype)) throw invalid(path, name, `unknown dtype ${dtype}`);
+  if (!shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
+    throw invalid(path, name, `shape [${shape}] must be of non-negative integers`);
+  }
+  const bytes = tensorBytes(dtype, shape);
+  if (typeof bytes === "string") throw invalid(path, name, bytes);
+  return bytes;
+}
+
+function encodeHeader(
+  path: string,
+  ordered: readonly TensorSource[],
+  metadata: ReadonlyMap<string, string> | Readonly<Record<string, string>> = new Map(),
+): Uint8Array {
+  // Joined by hand: an object literal would lose "__proto__" and reorder names that look like numbers.
+  const members: string[] = [];
+  const strings = [...(metadata instanceof Map ? metadata : Object.entries(metadata))] as [string, string][];
+  if (strings.length > 0) {
+    const sorted = strings.sort(([a], [b]) => compareBytes(a, b));
+    members.push(
+      `"__metadata__":{${sorted.map(([key, value]) => `${text(path, key)}:${text(path, value)}`)}}`,
+    );
+  }
+  const names = new Set<string>();
+  let offset = 0;
+  for (const { name, dtype, shape } of ordered) {
+    if (name === "__metadata__") throw invalid(path, name, "the name is reserved; use another");
+    if (names.has(name)) throw invalid(path, name, "two tensors have this name");
+    names.add(name);
+    const end = offset + sourceBytes(path, { name, dtype, shape });
+    members.push(
+      `${text(path, name)}:{"dtype":"${dtype}","shape":[${shape}],"data_offsets":[${offset},${end}]}`,
+    );
+    offset = end;
+  }
+  const json = new TextEncoder().encode(`{${members.join(",")}}`);
+  const padded = Math.ceil(json.length / 8) * 8;
+  if (padded > MAX_HEADER_BYTES) {
+    throw new NeftuneError(
+      "invalid_tensor",
+      `${path}: a header of ${padded} bytes, over the format's limit of ${MAX_HEADER_BYTES}`,
+    );
+  }
+  const header = new Uint8Array(LENGTH_BYTES + padded).fill(0x20);
+  new DataView(header.buffer).setBigUint64(0, BigInt(padded), true);
+  header.set(json, LENGTH_BYTES);
+  return header;
+}
+
+function text(path: string, value: string): string {
+  if (!value.isWellFormed()) throw invalid(path, value, "holds a lone surrogate, which UTF-8 cannot");
+  return JSON.stringify(value);
+}
+
+/** The order of UTF-8 bytes, which differs from that of JavaScript strings beyond U+FFFF. */
+function compareBytes(a: string, b: string): number {
+  return Buffer.compare(Buffer.from(a), Buffer.from(b));
+}
+
+function invalid(path: string, name: string, reason: string): NeftuneError {
+  return new NeftuneError("invalid_tensor", `${path}: tensor ${JSON.stringify(name)}: ${reason}`);
+}
