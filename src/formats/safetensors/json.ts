@@ -134,7 +134,7 @@ export class JsonScanner {
         const written = this.number();
         const value = Number(written);
         if (!Number.isFinite(value) || (/^-?[0-9]+$/.test(written) && !Number.isSafeInteger(value))) {
-          throw new JsonError(`the number ${written} is too large`);
+          throw new JsonError(`the number ${written.slice(0, 40)} is too large`);
         }
         return value;
       }

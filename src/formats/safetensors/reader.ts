@@ -1,6 +1,6 @@
 // Reads safetensors files: the header alone, or one tensor's bytes. Large weights do not come this way: they
 // are mapped by native code at the offsets that the header gives.
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { FormatError, NeftuneError } from "../../errors.ts";
 import { ioError, MAX_TRANSFER_BYTES } from "../io.ts";
 import { headerLength, LENGTH_BYTES, parseSafetensorsHeader, type SafetensorsHeader } from "./header.ts";
@@ -57,7 +57,8 @@ function readAt(fd: number, bytes: Uint8Array, position: number): number {
 
 function withFile<T>(path: string, use: (fd: number) => T): T {
   try {
-    const fd = openSync(path, "r");
+    // Without O_NONBLOCK, opening a named pipe would wait for its other end.
+    const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       return use(fd);
     } finally {

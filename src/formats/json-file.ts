@@ -1,0 +1,35 @@
+// JSON files beside the weights: index and adapter_config. Small, and as untrusted as the weights.
+import { readFileSync, statSync } from "node:fs";
+import { FormatError } from "../errors.ts";
+import { ioError } from "./io.ts";
+import { JsonError, type JsonValue, parseJson } from "./safetensors/json.ts";
+
+const MAX_BYTES = 256 * 1024 * 1024;
+
+/** Reads a file that holds one JSON object. Throws FormatError, or NeftuneError ("io"). */
+export function readJsonObject(path: string): Map<string, JsonValue> {
+  let bytes: Uint8Array;
+  try {
+    const status = statSync(path);
+    if (status.isFile() && status.size > MAX_BYTES) {
+      throw new FormatError(path, `${status.size} bytes; expected a JSON file of at most ${MAX_BYTES}`);
+    }
+    bytes = readFileSync(path);
+  } catch (error) {
+    throw ioError(path, "read", error);
+  }
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new FormatError(path, "not valid UTF-8");
+  }
+  try {
+    const value = parseJson(text);
+    if (value instanceof Map) return value;
+  } catch (error) {
+    if (error instanceof JsonError) throw new FormatError(path, error.message);
+    throw error;
+  }
+  throw new FormatError(path, "expected a JSON object");
+}
