@@ -1,0 +1,28 @@
+// Builds the native libraries and then the one executable, dist/neftune.
+//
+//   bun build.ts            everything
+//   bun build.ts --native   the libraries alone (what tests and `bun src/main.ts` need)
+
+import { chmodSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { buildNative } from "./build/native.ts";
+
+const outfile = join(import.meta.dir, "dist", "neftune");
+
+async function buildExecutable(): Promise<void> {
+  const result = await Bun.build({
+    entrypoints: [
+      join(import.meta.dir, "src", "main.ts"),
+      join(import.meta.dir, "src", "data", "tokenize-worker.ts"),
+    ],
+    target: "bun",
+    minify: { syntax: true, whitespace: true },
+    compile: { target: "bun-linux-x64", outfile, autoloadDotenv: false, autoloadBunfig: false },
+  });
+  if (!result.success) throw new AggregateError(result.logs, "bundling failed");
+  chmodSync(outfile, 0o755);
+  console.error(`${outfile}: ${(statSync(outfile).size / 2 ** 20).toFixed(0)} MiB`);
+}
+
+await buildNative();
+if (!process.argv.includes("--native")) await buildExecutable();

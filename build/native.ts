@@ -1,0 +1,202 @@
+// Builds the native libraries into dist/native, each compressed beside itself (.zst) for embedding.
+//
+//   libgomp.so.1, libstdc++.so.6, libgcc_s.so.1   what oneDNN needs at run time, for glibc 2.28 and later
+//   libdnnl.so.3                                  oneDNN, as its wheel has it
+//   libneftune-<isa>.so                           kernels/cpu, once for each instruction set
+//
+// Everything is cached by the hash of what went into it.
+
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { availableParallelism } from "node:os";
+import { basename, join } from "node:path";
+import { ensureToolchain, run, type Toolchain } from "./toolchain.ts";
+
+const root = join(import.meta.dir, "..");
+const kernels = join(root, "kernels");
+const runtime = join(kernels, "cpu", "runtime");
+const objects = join(root, ".toolchain", "objects");
+const output = join(root, "dist", "native");
+
+const target = ["-target", "x86_64-linux-gnu.2.28"];
+const warnings = ["-Wall", "-Wextra", "-Werror"];
+
+/** The instruction sets of the kernel library; src/native/library.ts picks one by the CPU's flags. */
+const variants: Record<string, string[]> = {
+  avx2: ["-march=x86_64_v3"],
+  avx512: ["-march=x86_64_v4"],
+  avx512_bf16: ["-march=x86_64_v4+avx512bf16"],
+};
+
+function headersUnder(folder: string): string[] {
+  return readdirSync(folder)
+    .map((name) => join(folder, name))
+    .flatMap((path) => (statSync(path).isDirectory() ? headersUnder(path) : [path]))
+    .filter((path) => path.endsWith(".h"));
+}
+
+function hashOf(command: string[], files: string[]): string {
+  const hasher = new Bun.CryptoHasher("sha256");
+  hasher.update(JSON.stringify(command));
+  for (const file of files) hasher.update(readFileSync(file));
+  return hasher.digest("hex").slice(0, 32);
+}
+
+/** Runs `command OUT` unless the same command on the same inputs made OUT before. */
+async function cached(
+  out: string,
+  command: string[],
+  inputs: string[],
+  env: Record<string, string>,
+): Promise<void> {
+  const hash = hashOf(command, inputs);
+  const stamp = join(objects, `${basename(out)}.hash`);
+  if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  await run([...command, "-o", out], env);
+  writeFileSync(stamp, hash);
+}
+
+/** Runs the jobs, as many at a time as there are processors. */
+async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
+  let next = 0;
+  const worker = async () => {
+    for (let job = jobs[next++]; job !== undefined; job = jobs[next++]) await job();
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+}
+
+function compress(library: string): void {
+  const bytes = readFileSync(library);
+  const hash = hashOf([], [library]);
+  const stamp = join(objects, `${basename(library)}.zst.hash`);
+  const packed = `${library}.zst`;
+  if (existsSync(packed) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  writeFileSync(`${packed}.new`, Bun.zstdCompressSync(bytes, { level: 15 }));
+  renameSync(`${packed}.new`, packed);
+  writeFileSync(stamp, hash);
+}
+
+/** libgomp, libstdc++ and libgcc_s under the names oneDNN asks for. */
+async function buildRuntime(tools: Toolchain, env: Record<string, string>): Promise<string[]> {
+  const common = [...target, "-O2", "-fPIC", ...warnings];
+  const pool = join(objects, "pool.o");
+  const compat = join(objects, "glibc_compat.o");
+  const cxx = [tools.zig, "c++", ...common, "-std=c++17", "-fno-exceptions", "-fno-rtti"];
+  await cached(pool, [...cxx, "-c", join(runtime, "pool.cpp")], [join(runtime, "pool.cpp")], env);
+  const compatSource = join(runtime, "glibc_compat.c");
+  await cached(compat, [tools.zig, "cc", ...common, "-c", compatSource], [compatSource], env);
+
+  const map = (name: string) => join(runtime, `${name}.map`);
+  const shared = (soname: string, script: string) => [
+    ...[
+      tools.zig,
+      "cc",
+      ...target,
+      "-shared",
+      "-s",
+      `-Wl,-soname,${soname}`,
+      `-Wl,--version-script,${map(script)}`,
+    ],
+  ];
+  const gomp = join(output, "libgomp.so.1");
+  await cached(gomp, [...shared("libgomp.so.1", "libgomp"), pool], [pool, map("libgomp")], env);
+
+  const archive = async (name: string) => {
+    const path = (await run(["g++", `-print-file-name=${name}`])).trim();
+    if (!existsSync(path)) throw new Error(`the build needs g++ with its static ${name}; g++ knows of none`);
+    return path;
+  };
+  const archives = [await archive("libstdc++.a"), await archive("libgcc_eh.a")];
+  const wanted = readFileSync(map("libstdc++"), "utf8").matchAll(/^ {4}(\w+);/gm);
+  const pull = Array.from(wanted, (match) => `-Wl,-u,${match[1]}`);
+  const stdcxx = join(output, "libstdc++.so.6");
+  await cached(
+    stdcxx,
+    [
+      ...shared("libstdc++.so.6", "libstdc++"),
+      compat,
+      ...pull,
+      "-Wl,--start-group",
+      ...archives,
+      "-Wl,--end-group",
+      "-lm",
+    ],
+    [compat, map("libstdc++"), ...archives],
+    env,
+  );
+  const gccSource = join(runtime, "libgcc_s.c");
+  const gcc = join(output, "libgcc_s.so.1");
+  const command = [...shared("libgcc_s.so.1", "libgcc_s"), "-O2", "-fPIC", gccSource, stdcxx];
+  await cached(gcc, command, [gccSource, map("libgcc_s"), stdcxx], env);
+  return [gomp, stdcxx, gcc];
+}
+
+/** The kernels for one instruction set: their object files are compiled by the returned jobs, then linked. */
+function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Record<string, string>) {
+  const headers = headersUnder(kernels);
+  const sources = readdirSync(join(kernels, "cpu")).filter((file) => file.endsWith(".cpp"));
+  const compile = [
+    ...[tools.zig, "c++", ...target, ...flags, `-DNT_ISA_NAME="${name}"`, "-std=c++17", "-O3", "-fPIC"],
+    ...[
+      "-fvisibility=hidden",
+      "-fno-exceptions",
+      "-fno-rtti",
+      "-fno-math-errno",
+      "-ffp-contract=on",
+      ...warnings,
+    ],
+    ...["-I", kernels, "-isystem", tools.dnnlInclude],
+  ];
+  const objectOf = (source: string) => join(objects, `${name}-${source}.o`);
+  const library = join(output, `libneftune-${name}.so`);
+  return {
+    library,
+    jobs: sources.map((source) => () => {
+      const path = join(kernels, "cpu", source);
+      return cached(objectOf(source), [...compile, "-c", path], [path, ...headers], env);
+    }),
+    link: () => {
+      const parts = sources.map(objectOf);
+      const needed = [tools.dnnlLibrary, join(output, "libgomp.so.1")];
+      const link = [
+        tools.zig,
+        "cc",
+        ...target,
+        "-shared",
+        "-s",
+        "-Wl,-z,defs",
+        `-Wl,-soname,libneftune-${name}.so`,
+      ];
+      return cached(library, [...link, ...parts, ...needed, "-lm"], parts, env);
+    },
+  };
+}
+
+/** Builds everything; returns the libraries' paths. */
+export async function buildNative(): Promise<string[]> {
+  mkdirSync(objects, { recursive: true });
+  mkdirSync(output, { recursive: true });
+  const tools = await ensureToolchain();
+  const cache = join(root, ".toolchain", "zig-cache");
+  const env = { ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache };
+  const libraries = await buildRuntime(tools, env);
+  const dnnl = join(output, "libdnnl.so.3");
+  if (!existsSync(dnnl)) writeFileSync(dnnl, readFileSync(tools.dnnlLibrary));
+  libraries.push(dnnl);
+
+  const built = Object.entries(variants).map(([name, flags]) => kernelVariant(name, flags, tools, env));
+  await inParallel(built.flatMap((variant) => variant.jobs));
+  for (const variant of built) {
+    await variant.link();
+    libraries.push(variant.library);
+  }
+  for (const library of libraries) compress(library);
+  return libraries;
+}

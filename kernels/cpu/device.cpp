@@ -1,0 +1,253 @@
+// Context, memory, files and conversions of the CPU backend.
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "context.h"
+#include "parallel.h"
+#include "vec.h"
+
+namespace {
+
+thread_local char last_error[1024];
+
+constexpr int64_t kAlignment = 256;
+// From here on memory comes from mmap with huge pages: fewer page faults and TLB misses in large arenas.
+constexpr int64_t kHuge = 4 << 20;
+constexpr int64_t kHugePage = 2 << 20;
+
+// Sits in front of every allocation.
+struct Header {
+  void *base;
+  int64_t mapped;  // 0: from aligned_alloc
+};
+
+void read_cpu_name(char *name, size_t size) {
+  snprintf(name, size, "CPU");
+  FILE *file = fopen("/proc/cpuinfo", "r");
+  if (file == nullptr) return;
+  char line[512];
+  while (fgets(line, sizeof line, file) != nullptr) {
+    char *colon = strchr(line, ':');
+    if (strncmp(line, "model name", 10) != 0 || colon == nullptr) continue;
+    size_t used = 0;
+    for (char *p = colon + 1; *p != '\0' && *p != '\n' && used + 1 < size; p++) {
+      if (*p == '"' || *p == '\\' || (used == 0 && *p == ' ')) continue;
+      name[used++] = *p;
+    }
+    name[used] = '\0';
+    break;
+  }
+  fclose(file);
+}
+
+int64_t available_memory() {
+  FILE *file = fopen("/proc/meminfo", "r");
+  char line[256];
+  long long kib = -1;
+  while (file != nullptr && fgets(line, sizeof line, file) != nullptr)
+    if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) break;
+  if (file != nullptr) fclose(file);
+  struct sysinfo info;
+  if (kib < 0 && sysinfo(&info) == 0) return int64_t(info.freeram) * info.mem_unit;
+  return kib < 0 ? 0 : int64_t(kib) * 1024;
+}
+
+int64_t total_memory() {
+  struct sysinfo info;
+  return sysinfo(&info) == 0 ? int64_t(info.totalram) * info.mem_unit : 0;
+}
+
+template <typename To, typename Load>
+void convert(int threads, To *y, int64_t n, const Load &at) {
+  nt::parallel_for(threads, n, 1 << 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) nt::set(y[i], at(i));
+  });
+}
+
+template <typename To>
+int32_t convert_from(int threads, To *y, const void *source, int32_t source_dtype, int64_t n) {
+  const char *bytes = static_cast<const char *>(source);
+  auto half = [bytes](int64_t i) {
+    uint16_t bits;
+    memcpy(&bits, bytes + 2 * i, 2);
+    return bits;
+  };
+  switch (source_dtype) {
+    case NT_F32:
+      convert(threads, y, n, [bytes](int64_t i) {
+        float x;
+        memcpy(&x, bytes + 4 * i, 4);
+        return x;
+      });
+      return NT_OK;
+    case NT_BF16:
+      convert(threads, y, n, [half](int64_t i) { return nt_bf16_to_float(half(i)); });
+      return NT_OK;
+    case NT_F16:
+      convert(threads, y, n, [half](int64_t i) { return nt_f16_to_float(half(i)); });
+      return NT_OK;
+    default:
+      return nt::fail(NT_INVALID, "cast: unknown source dtype %d", int(source_dtype));
+  }
+}
+
+}  // namespace
+
+namespace nt {
+
+int32_t fail(int32_t status, const char *format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(last_error, sizeof last_error, format, arguments);
+  va_end(arguments);
+  return status;
+}
+
+void *allocate(int64_t bytes) {
+  if (bytes < 0 || bytes > INT64_MAX - 2 * kHugePage) return nullptr;
+  if (bytes < kHuge) {
+    int64_t size = (bytes + 2 * kAlignment - 1) / kAlignment * kAlignment;
+    char *base = static_cast<char *>(aligned_alloc(kAlignment, size_t(size)));
+    if (base == nullptr) return nullptr;
+    Header header = {base, 0};
+    memcpy(base + kAlignment - sizeof header, &header, sizeof header);
+    return base + kAlignment;
+  }
+  int64_t size = bytes + kHugePage + kAlignment;
+  void *base = mmap(nullptr, size_t(size), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (base == MAP_FAILED) return nullptr;
+  uintptr_t start = (uintptr_t(base) + kAlignment + kHugePage - 1) / kHugePage * kHugePage;
+  madvise((void *)start, size_t(bytes), MADV_HUGEPAGE);
+  Header header = {base, size};
+  memcpy((void *)(start - sizeof header), &header, sizeof header);
+  return (void *)start;
+}
+
+void release(void *address) {
+  if (address == nullptr) return;
+  Header header;
+  memcpy(&header, static_cast<char *>(address) - sizeof header, sizeof header);
+  if (header.mapped > 0) {
+    munmap(header.base, size_t(header.mapped));
+  } else {
+    free(header.base);
+  }
+}
+
+}  // namespace nt
+
+using nt::fail;
+
+NT_API const char *nt_last_error(void) { return last_error; }
+
+NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context) {
+  NT_CHECK(device == 0, "the CPU backend has one device, 0; got %d", int(device));
+  NT_CHECK(threads >= 0 && threads <= 256, "threads must be between 0 (all) and 256, got %d", int(threads));
+  auto *created = static_cast<nt_context *>(calloc(1, sizeof(nt_context)));
+  if (created == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
+  if (threads > 0) omp_set_num_threads(threads);
+  created->threads = threads > 0 ? threads : omp_get_max_threads();
+  *context = created;
+  return NT_OK;
+}
+
+NT_API int32_t nt_destroy(nt_context *context) {
+  free(context);
+  return NT_OK;
+}
+
+NT_API int32_t nt_describe(nt_context *context, char *json, int64_t size) {
+  char name[256];
+  read_cpu_name(name, sizeof name);
+  int written = snprintf(json, size_t(size),
+                         "{\"backend\":\"cpu\",\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
+                         "\"total_memory\":%lld,\"free_memory\":%lld}",
+                         name, NT_ISA_NAME, context->threads, (long long)total_memory(),
+                         (long long)available_memory());
+  NT_CHECK(written >= 0 && written < size, "describe: the buffer of %lld bytes is too small", (long long)size);
+  return NT_OK;
+}
+
+NT_API int32_t nt_synchronize(nt_context *) { return NT_OK; }
+
+NT_API int32_t nt_malloc(nt_context *, int64_t bytes, void **address) {
+  NT_CHECK(bytes >= 0, "malloc: negative size %lld", (long long)bytes);
+  *address = nt::allocate(bytes);
+  if (*address == nullptr)
+    return fail(NT_OUT_OF_MEMORY, "out of memory: %lld bytes asked for, %lld free", (long long)bytes,
+                (long long)available_memory());
+  return NT_OK;
+}
+
+NT_API int32_t nt_free(nt_context *, void *address) {
+  nt::release(address);
+  return NT_OK;
+}
+
+NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
+  nt::parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
+    memset(static_cast<char *>(destination) + begin, byte, size_t(end - begin));
+  });
+  return NT_OK;
+}
+
+NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  nt::parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
+    memcpy(static_cast<char *>(destination) + begin, static_cast<const char *>(source) + begin, size_t(end - begin));
+  });
+  return NT_OK;
+}
+
+NT_API int32_t nt_copy_to_device(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  return nt_copy(context, destination, source, bytes);
+}
+
+NT_API int32_t nt_copy_to_host(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  return nt_copy(context, destination, source, bytes);
+}
+
+NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64_t *bytes, int32_t *is_device) {
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return fail(NT_IO, "%s: %s", path, strerror(errno));
+  struct stat info;
+  if (fstat(file, &info) != 0 || info.st_size == 0) {
+    close(file);
+    return fail(NT_IO, "%s: empty, or not a file", path);
+  }
+  void *mapped = mmap(nullptr, size_t(info.st_size), PROT_READ, MAP_SHARED, file, 0);
+  int error = errno;
+  close(file);
+  if (mapped == MAP_FAILED) return fail(NT_IO, "%s: cannot be mapped: %s", path, strerror(error));
+  *address = mapped;
+  *bytes = info.st_size;
+  *is_device = 1;
+  return NT_OK;
+}
+
+NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) {
+  if (munmap(address, size_t(bytes)) != 0) return fail(NT_IO, "munmap: %s", strerror(errno));
+  return NT_OK;
+}
+
+NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+                         int32_t source_dtype, int64_t n) {
+  NT_CHECK_DTYPE("upload", destination_dtype);
+  if (destination_dtype == source_dtype) return nt_copy(context, destination, source, n * nt::size_of(source_dtype));
+  if (destination_dtype == NT_F32)
+    return convert_from(context->threads, static_cast<float *>(destination), source, source_dtype, n);
+  return convert_from(context->threads, static_cast<nt::bf16 *>(destination), source, source_dtype, n);
+}
+
+NT_API int32_t nt_cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+                       int32_t source_dtype, int64_t n) {
+  return nt_upload(context, destination, destination_dtype, source, source_dtype, n);
+}

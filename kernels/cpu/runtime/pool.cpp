@@ -1,0 +1,199 @@
+// The thread pool, under the name and the ten functions of libgomp that oneDNN imports, so that oneDNN's parallel
+// regions and our own kernels share one set of threads (and no OpenMP runtime has to be present).
+//
+// One region runs at a time. Workers spin for a short while after a region and then sleep on a condition variable:
+// a step has thousands of regions a few microseconds apart, but an idle process must not burn a core.
+#include <pthread.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <atomic>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+constexpr int kMaxThreads = 256;
+constexpr int kSpins = 20000;  // about 0.3 ms
+constexpr size_t kStackBytes = 8u << 20;
+
+struct Team {
+  void (*function)(void *) = nullptr;
+  void *data = nullptr;
+  int size = 1;
+  std::atomic<int> barrier_waiting{0};
+  std::atomic<unsigned> barrier_generation{0};
+};
+
+Team team;
+std::atomic<unsigned> generation{0};  // counts regions; a worker runs each once
+std::atomic<int> unfinished{0};
+std::atomic<int> workers{0};
+std::atomic<int> max_threads{0};
+pthread_mutex_t region_mutex = PTHREAD_MUTEX_INITIALIZER;  // held by the thread that owns the current region
+pthread_mutex_t sleep_mutex = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+int sleepers = 0;
+
+thread_local int thread_number = 0;
+thread_local int nesting = 0;  // 0 outside a region; deeper than 1: run by the caller alone
+
+struct WorkerStart {
+  int number;
+  unsigned generation;
+};
+
+void wait_for_next(unsigned seen) {
+  for (int i = 0; i < kSpins; i++) {
+    if (generation.load(std::memory_order_acquire) != seen) return;
+    __builtin_ia32_pause();
+  }
+  pthread_mutex_lock(&sleep_mutex);
+  sleepers++;
+  while (generation.load(std::memory_order_acquire) == seen) pthread_cond_wait(&wake, &sleep_mutex);
+  sleepers--;
+  pthread_mutex_unlock(&sleep_mutex);
+}
+
+void *worker_main(void *argument) {
+  auto *start = static_cast<WorkerStart *>(argument);
+  thread_number = start->number;
+  unsigned seen = start->generation;
+  free(start);
+  nesting = 1;
+  for (;;) {
+    wait_for_next(seen);
+    seen = generation.load(std::memory_order_acquire);
+    if (thread_number < team.size) team.function(team.data);
+    unfinished.fetch_sub(1, std::memory_order_release);
+  }
+}
+
+int default_threads() {
+  cpu_set_t set;
+  int count = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : int(sysconf(_SC_NPROCESSORS_ONLN));
+  return count < 1 ? 1 : count;
+}
+
+int thread_limit() {
+  int limit = max_threads.load(std::memory_order_relaxed);
+  if (limit == 0) {
+    limit = default_threads();
+    if (limit > kMaxThreads) limit = kMaxThreads;
+    max_threads.store(limit, std::memory_order_relaxed);
+  }
+  return limit;
+}
+
+bool add_worker(int number) {
+  auto *start = static_cast<WorkerStart *>(malloc(sizeof(WorkerStart)));
+  if (start == nullptr) return false;
+  *start = {number, generation.load()};
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_t thread;
+  bool made = pthread_create(&thread, &attributes, worker_main, start) == 0;
+  pthread_attr_destroy(&attributes);
+  if (!made) free(start);
+  return made;
+}
+
+void begin_region(void (*function)(void *), void *data, int size) {
+  pthread_mutex_lock(&region_mutex);
+  while (workers.load() < size - 1) {
+    if (!add_worker(workers.load() + 1)) {
+      size = workers.load() + 1;  // fewer threads are slower, not wrong
+      break;
+    }
+    workers.fetch_add(1);
+  }
+  team.function = function;
+  team.data = data;
+  team.size = size;
+  unfinished.store(workers.load());
+  thread_number = 0;
+  nesting = 1;
+  pthread_mutex_lock(&sleep_mutex);
+  generation.fetch_add(1, std::memory_order_release);
+  if (sleepers > 0) pthread_cond_broadcast(&wake);
+  pthread_mutex_unlock(&sleep_mutex);
+}
+
+void end_region() {
+  for (int spins = 0; unfinished.load(std::memory_order_acquire) != 0; spins++) {
+    if (spins < 2000) {
+      __builtin_ia32_pause();
+    } else {
+      sched_yield();
+      spins = 0;
+    }
+  }
+  nesting = 0;
+  team.size = 1;
+  pthread_mutex_unlock(&region_mutex);
+}
+
+}  // namespace
+
+EXPORT int omp_get_max_threads() { return thread_limit(); }
+EXPORT int omp_get_num_threads() { return nesting == 1 ? team.size : 1; }
+EXPORT int omp_get_thread_num() { return nesting == 1 ? thread_number : 0; }
+EXPORT int omp_in_parallel() { return nesting > 0 && team.size > 1; }
+EXPORT void omp_set_num_threads(int count) {
+  if (count > 0) max_threads.store(count < kMaxThreads ? count : kMaxThreads);
+}
+
+EXPORT void GOMP_parallel_start(void (*function)(void *), void *data, unsigned count) {
+  if (nesting > 0) {
+    nesting++;
+    return;
+  }
+  begin_region(function, data, count > 0 ? int(count) : thread_limit());
+}
+
+EXPORT void GOMP_parallel_end() {
+  if (nesting > 1) {
+    nesting--;
+  } else {
+    end_region();
+  }
+}
+
+EXPORT void GOMP_parallel(void (*function)(void *), void *data, unsigned count, unsigned) {
+  GOMP_parallel_start(function, data, count);
+  function(data);
+  GOMP_parallel_end();
+}
+
+EXPORT void GOMP_barrier() {
+  if (nesting != 1 || team.size < 2) return;
+  unsigned current = team.barrier_generation.load();
+  if (team.barrier_waiting.fetch_add(1) + 1 == team.size) {
+    team.barrier_waiting.store(0);
+    team.barrier_generation.fetch_add(1);
+    return;
+  }
+  for (int spins = 0; team.barrier_generation.load(std::memory_order_acquire) == current; spins++) {
+    __builtin_ia32_pause();
+    if (spins > kSpins) sched_yield();
+  }
+}
+
+// The static schedule, one contiguous piece a thread (oneDNN passes no chunk size).
+EXPORT bool GOMP_loop_static_start(long start, long end, long increment, long, long *first, long *last) {
+  long count = increment > 0 ? (end - start + increment - 1) / increment : (end - start + increment + 1) / increment;
+  if (count < 0) count = 0;
+  long size = nesting == 1 ? team.size : 1, number = nesting == 1 ? thread_number : 0;
+  long each = count / size, rest = count % size;
+  long begin = number * each + (number < rest ? number : rest);
+  long stop = begin + each + (number < rest ? 1 : 0);
+  if (begin == stop) return false;
+  *first = start + begin * increment;
+  *last = start + stop * increment;
+  return true;
+}
+EXPORT bool GOMP_loop_static_next(long *, long *) { return false; }
+EXPORT void GOMP_loop_end_nowait() {}

@@ -1,0 +1,145 @@
+// One float vector type for every instruction set: 16 lanes with AVX-512, 8 with AVX2, written with the compiler's
+// vector extensions; only conversions and lane tricks need intrinsics. bf16 is loaded and stored through it, so that
+// a kernel is a template on its element type (float or bf16).
+#pragma once
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "../bf16.h"
+
+namespace nt {
+
+struct bf16 {
+  nt_bf16 bits;
+};
+
+#ifdef __AVX512F__
+constexpr int kLanes = 16;
+#else
+constexpr int kLanes = 8;
+#endif
+
+typedef float Vec __attribute__((vector_size(kLanes * 4)));
+typedef int32_t VecI __attribute__((vector_size(kLanes * 4)));
+typedef uint32_t VecU __attribute__((vector_size(kLanes * 4)));
+
+inline Vec splat(float x) { return Vec{} + x; }
+inline float to_float(float x) { return x; }
+inline float to_float(bf16 x) { return nt_bf16_to_float(x.bits); }
+inline void set(float &y, float x) { y = x; }
+inline void set(bf16 &y, float x) { y.bits = nt_float_to_bf16(x); }
+
+inline Vec load(const float *p) {
+  Vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float *p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+inline Vec load(const bf16 *p) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#else
+  return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+#endif
+}
+
+// Rounds to nearest even; NaN stays NaN.
+inline void store(bf16 *p, Vec v) {
+  VecU bits = (VecU)v;
+  VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  VecI nan = v != v;
+  rounded = ((VecU)nan & (bits >> 16 | 0x40u)) | (~(VecU)nan & rounded);
+#ifdef __AVX512F__
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)rounded));
+#else
+  __m128i low = _mm256_castsi256_si128((__m256i)rounded), high = _mm256_extracti128_si256((__m256i)rounded, 1);
+  _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, high));
+#endif
+}
+
+// The first n < kLanes elements; the other lanes are 0.
+template <typename T>
+inline Vec load_part(const T *p, int64_t n) {
+  float buffer[kLanes] = {};
+  for (int64_t i = 0; i < n; i++) buffer[i] = to_float(p[i]);
+  return load(buffer);
+}
+template <typename T>
+inline void store_part(T *p, Vec v, int64_t n) {
+  float buffer[kLanes];
+  store(buffer, v);
+  for (int64_t i = 0; i < n; i++) set(p[i], buffer[i]);
+}
+
+// a·b + c, rounded once.
+inline Vec fma(Vec a, Vec b, Vec c) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#endif
+}
+
+inline Vec max(Vec a, Vec b) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_max_ps((__m512)a, (__m512)b);
+#else
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#endif
+}
+inline Vec min(Vec a, Vec b) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_min_ps((__m512)a, (__m512)b);
+#else
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#endif
+}
+
+inline Vec select(VecI mask, Vec a, Vec b) { return (Vec)(((VecI)a & mask) | ((VecI)b & ~mask)); }
+
+inline float sum(Vec v) {
+  float buffer[kLanes];
+  store(buffer, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; i++) buffer[i] += buffer[i + width];
+  return buffer[0];
+}
+inline float max_of(Vec v) {
+  float buffer[kLanes];
+  store(buffer, v);
+  float result = buffer[0];
+  for (int i = 1; i < kLanes; i++) result = buffer[i] > result ? buffer[i] : result;
+  return result;
+}
+
+// e^x within 2 ulp: x = k·ln 2 + r, |r| ≤ ln 2 / 2, a polynomial of degree 6 in r (minimax-like Taylor with adjusted
+// tail), scaled by 2^k in two steps so that results down to the subnormals are right. −inf gives 0, NaN stays NaN.
+inline Vec exp(Vec x) {
+  Vec clamped = min(max(x, splat(-104.0f)), splat(88.8f));
+  Vec k = clamped * splat(1.44269504088896341f);
+#ifdef __AVX512F__
+  k = (Vec)_mm512_roundscale_ps((__m512)k, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#else
+  k = (Vec)_mm256_round_ps((__m256)k, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+#endif
+  Vec r = fma(k, splat(-0.693359375f), clamped);
+  r = fma(k, splat(2.12194440e-4f), r);
+  Vec p = splat(1.0f / 5040.0f);
+  p = fma(p, r, splat(1.0f / 720.0f));
+  p = fma(p, r, splat(1.0f / 120.0f));
+  p = fma(p, r, splat(1.0f / 24.0f));
+  p = fma(p, r, splat(1.0f / 6.0f));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  VecI n = __builtin_convertvector(k, VecI);
+  VecI half = n >> 1;
+  Vec first = (Vec)((half + 127) << 23), second = (Vec)((n - half + 127) << 23);
+  Vec y = p * first * second;
+  return select(x != x, x, y);
+}
+
+inline Vec sigmoid(Vec x) { return splat(1.0f) / (splat(1.0f) + exp(-x)); }
+
+}  // namespace nt

@@ -1,0 +1,224 @@
+// The one interface between TypeScript and native code: every backend is a shared library that
+// implements exactly these functions. src/native/bindings.ts holds the same list, and a test
+// compares the two.
+//
+// Conventions
+// - Every function returns NT_OK or another nt_status; nt_last_error() then has the message.
+// - Tensors are row-major. `T` is the number of tokens of a micro-batch, samples laid end to end.
+//   `ld…` is the distance between rows, in elements, and is at least the number of columns.
+// - Pointers are device pointers, except those named `host_…`, which the function reads before it
+//   returns. On the CPU the two are the same memory.
+// - `dtype` is the type of the activations: NT_F32 or NT_BF16. Arithmetic inside is float32.
+//   Parameters and gradients of norms and biases, LoRA gradients, statistics are always float32.
+// - Outputs must not overlap inputs unless a comment says "may alias".
+// - Work is enqueued in call order. Only nt_copy_to_host and nt_synchronize wait.
+// - Sums run in an order fixed by shape and thread count: two runs give the same bits.
+// - Sizes may be 0: then nothing is written, and the call succeeds.
+#pragma once
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#define NT_API extern "C" __attribute__((visibility("default")))
+#else
+#define NT_API
+#endif
+
+typedef enum { NT_OK = 0, NT_INVALID = 1, NT_OUT_OF_MEMORY = 2, NT_UNSUPPORTED = 3, NT_DEVICE = 4, NT_IO = 5 } nt_status;
+typedef enum { NT_F32 = 0, NT_BF16 = 1, NT_F16 = 2 } nt_dtype;
+typedef enum { NT_NOISE_NONE = 0, NT_NOISE_UNIFORM = 1, NT_NOISE_BERNOULLI = 2, NT_NOISE_GAUSSIAN = 3 } nt_noise;
+typedef enum { NT_RANDOM_UNIFORM = 0, NT_RANDOM_NORMAL = 1 } nt_random_kind;
+// Which products a weight will be used in: a backend may keep a copy laid out for each.
+enum { NT_WEIGHT_FORWARD = 1, NT_WEIGHT_BACKWARD = 2 };
+
+typedef struct nt_context nt_context;
+typedef struct nt_weight nt_weight;
+
+#ifdef __cplusplus
+}
+#endif
+
+// ------------------------------------------------------------------ context and memory
+
+// Opens device `device` (CPU: 0) with `threads` threads (0: all that this process may use).
+NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context);
+NT_API int32_t nt_destroy(nt_context *context);
+// The message of the calling thread's last failed call; valid until its next call.
+NT_API const char *nt_last_error(void);
+// Writes one JSON object, NUL-terminated: backend, name, isa, threads, total_memory, free_memory.
+NT_API int32_t nt_describe(nt_context *context, char *host_json, int64_t size);
+NT_API int32_t nt_synchronize(nt_context *context);
+
+// 256-byte aligned device memory, contents undefined.
+NT_API int32_t nt_malloc(nt_context *context, int64_t bytes, void **host_address);
+NT_API int32_t nt_free(nt_context *context, void *address);
+NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, int64_t bytes);
+NT_API int32_t nt_copy_to_device(nt_context *context, void *destination, const void *host_source, int64_t bytes);
+NT_API int32_t nt_copy_to_host(nt_context *context, void *host_destination, const void *source, int64_t bytes);
+NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes);
+// Maps a file read-only into host memory. The address is also a device pointer where
+// `host_is_device` comes back 1 (the CPU backend).
+NT_API int32_t nt_file_map(nt_context *context, const char *host_path, void **host_address, int64_t *host_bytes,
+                           int32_t *host_is_device);
+NT_API int32_t nt_file_unmap(nt_context *context, void *host_address, int64_t bytes);
+// destination[n] (device) = source[n] (host memory, e.g. a mapped file), converted. f16, bf16, f32.
+// The source may have any alignment.
+NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *host_source,
+                         int32_t source_dtype, int64_t n);
+// destination[n] = source[n], both on the device, converted, rounded to nearest even.
+NT_API int32_t nt_cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+                       int32_t source_dtype, int64_t n);
+// destination[n] = scale · x, x from U(−1, 1) or N(0, 1), rounded to `dtype`. Element i is word
+// i & 3 of the Philox block with key = seed, counter = (low, high of i >> 2, draw, stream << 16);
+// the distributions are those of noise (philox.h).
+NT_API int32_t nt_random(nt_context *context, int32_t dtype, void *destination, int64_t n, int32_t kind, float scale,
+                         uint64_t seed, uint32_t draw, int32_t stream);
+
+// ------------------------------------------------------------------ embedding
+
+// y[T,H] = table[ids[t]] + scales[s] · n, noise added in float32 with one fma, then rounded once.
+// n: shared/spec: Philox key = seed, counter = (j >> 2, position in its sample, draws[s] low,
+// draws[s] high 16 bits); stream 0. `host_cu_seqlens` [sequences + 1] are the sample borders,
+// 0 first and T last. noise = NT_NOISE_NONE reads neither scales nor draws (may be null).
+// `table_dtype` may differ from `dtype`. ids are int32 on the device, 0 ≤ id < V.
+NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y, const void *table,
+                                    int32_t table_dtype, const int32_t *ids, int64_t T, int64_t H, int64_t V,
+                                    int32_t noise, uint64_t seed, const int32_t *host_cu_seqlens,
+                                    const float *host_scales, const int64_t *host_draws, int64_t sequences);
+// dtable[V,H] (float32) += the rows of dy[T,H] at their ids, in token order.
+NT_API int32_t nt_embedding_backward(nt_context *context, int32_t dtype, float *dtable, const void *dy,
+                                     const int32_t *ids, int64_t T, int64_t H, int64_t V);
+
+// ------------------------------------------------------------------ norm, rope, swiglu, dropout
+
+// With delta: sum = x + delta, rounded to dtype; without (null): sum = x and `sum` is not written.
+// y = sum · rstd · weight, rstd[t] = 1 / sqrt(mean(sum²) + eps). x, delta, sum, y: [T,H];
+// weight float32 [H]; sum may alias x or delta.
+NT_API int32_t nt_rmsnorm_forward(nt_context *context, int32_t dtype, void *y, void *sum, float *rstd, const void *x,
+                                  const void *delta, const float *weight, int64_t T, int64_t H, float eps);
+// x is the norm's input (forward's sum). With c = mean(dy ∘ weight ∘ x) · rstd²:
+// dx = rstd · (dy ∘ weight − x · c) + residual (null: 0); dweight[H] += Σ_t dy ∘ x · rstd (null: not wanted).
+// dx may alias dy or residual.
+NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx, float *dweight, const void *dy,
+                                   const void *x, const float *weight, const float *rstd, const void *residual,
+                                   int64_t T, int64_t H);
+// In place on x: `heads` heads of head_dim side by side in each row (row distance ldx). Halves form the pairs,
+// as in Transformers: (a, b) = (x[i], x[i + d/2]) → (a·cos − b·sin, b·cos + a·sin), cos, sin: float32
+// [positions, d/2] read at row positions[t]. inverse = 1 turns back (the backward pass).
+NT_API int32_t nt_rope(nt_context *context, int32_t dtype, void *x, int64_t ldx, const float *cosine,
+                       const float *sine, const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
+                       int32_t inverse);
+// gate_up [T, 2I]: gate in the first I columns, up in the rest. h[T,I] = silu(gate) · up.
+NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
+                                 int64_t I);
+// gate_up comes in as forward's input and leaves as its gradient; h (null: not wanted) is written anew as
+// forward's output; h may alias dh.
+NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
+                                  int64_t T, int64_t I);
+// Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
+// accumulate. Kept where the word's top 24 bits ≥ p · 2²⁴; word j & 3 of the Philox block with counter
+// (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may alias x.
+NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const void *x, int64_t T, int64_t columns,
+                          float p, uint64_t seed, int32_t module, int32_t accumulate, const int32_t *host_cu_seqlens,
+                          const int64_t *host_draws, int64_t sequences);
+
+// ------------------------------------------------------------------ linear and LoRA
+
+// A weight [out, in] as checkpoints store it, in `dtype`. `data` is borrowed and must outlive the weight; a backend
+// may copy it into a faster layout for the `uses` (NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD; 0 keeps it as it is).
+NT_API int32_t nt_weight_create(nt_context *context, int32_t dtype, int64_t out, int64_t in, const void *data,
+                                int32_t uses, nt_weight **host_weight);
+// To call after `data` has changed.
+NT_API int32_t nt_weight_refresh(nt_context *context, nt_weight *weight);
+NT_API int32_t nt_weight_destroy(nt_context *context, nt_weight *weight);
+// Device bytes that nt_weight_create would add for such a weight beside `data`: for the memory plan.
+NT_API int32_t nt_weight_extra_bytes(nt_context *context, int32_t dtype, int64_t out, int64_t in, int32_t uses,
+                                     int64_t *host_bytes);
+
+// y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u[T,r]·Bᵀ (rank 0: none). x, u, B[out,r] have `dtype`,
+// y has `y_dtype` (dtype or NT_F32).
+NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
+                                 const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
+                                 const void *u, int64_t ldu, const void *b, int64_t rank, int64_t T);
+// dx[T,in] = dy[T,out]·W + g[T,r]·A[r,in] (rank 0: none), added to what dx holds when accumulate is 1.
+NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,
+                                        int64_t lddy, const nt_weight *weight, const void *g, int64_t ldg,
+                                        const void *a, int64_t rank, int32_t accumulate, int64_t T);
+// dweight[out,in] (float32) += dyᵀ·x; dbias[out] += Σ_t dy (null: not wanted).
+NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, float *dweight, float *dbias,
+                                         const void *dy, int64_t lddy, const void *x, int64_t ldx, int64_t T,
+                                         int64_t out, int64_t in);
+// LoRA's down projection, for all projections that read the same x at once (A stacked to R rows):
+// u[T,R] = scale · x[T,in]·Aᵀ, A[R,in].
+NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx,
+                               const void *a, float scale, int64_t T, int64_t R, int64_t in);
+// For one projection: g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32) += dyᵀ·u[T,r].
+NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, float *db, const void *dy,
+                                int64_t lddy, const void *u, int64_t ldu, const void *b, float scale, int64_t T,
+                                int64_t out, int64_t rank);
+// For the stacked projections: da[R,in] (float32) += gᵀ[R,T]·x[T,in].
+NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x,
+                                  int64_t ldx, int64_t T, int64_t R, int64_t in);
+
+// Bytes of workspace nt_linear_cross_entropy runs well with (it accepts less, down to one row).
+NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *context, int32_t dtype, int64_t rows, int64_t H,
+                                                 int64_t V, int64_t *host_bytes);
+// For the n rows host_rows[i] of x[T,H]: logits = x·Wᵀ, losses[i] = logsumexp(logits) − logits[host_targets[i]]
+// (float32, device). With dx: dx[T,H] = gradient_scale · dlogits·W, all T rows written, 0 where there is no
+// target. With dweight (float32 [V,H]): dweight += gradient_scale · dlogitsᵀ·x. Logits exist for a chunk of rows at
+// a time, in `workspace`. Rows ascend, without duplicates.
+NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight,
+                                       const void *x, const nt_weight *weight, const int32_t *host_rows,
+                                       const int32_t *host_targets, int64_t n, int64_t T, float gradient_scale,
+                                       void *workspace, int64_t workspace_bytes);
+
+// ------------------------------------------------------------------ attention
+
+// Causal attention of each sample with itself alone. q: heads · head_dim columns, k and v: kv_heads · head_dim
+// columns, all with row distance ldqkv (parts of one [T, (heads + 2·kv_heads)·head_dim] buffer); o[T, heads·head_dim]
+// with row distance ldo. lse[heads, T] = logsumexp of scale·q·kᵀ, for the backward pass (null: not wanted).
+// Query head h reads key/value head h / (heads / kv_heads). Never T × T in memory.
+NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
+                                    const void *q, const void *k, const void *v, int64_t ldqkv,
+                                    const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
+                                    int64_t kv_heads, int64_t head_dim, float scale);
+// delta[heads, T] is scratch (Σ do∘o). dq, dk, dv have row distance lddqkv and are written, not added to.
+NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *dq, void *dk, void *dv, int64_t lddqkv,
+                                     float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
+                                     const void *k, const void *v, int64_t ldqkv, const float *lse,
+                                     const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
+                                     int64_t kv_heads, int64_t head_dim, float scale);
+// Caches are [slots, kv_heads, capacity, head_dim]. Writes the rows of sample s (k, v as in attention) to slot
+// host_slots[s] from position host_starts[s] on.
+NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k,
+                            const void *v, int64_t ldkv, const int32_t *host_cu_seqlens, const int32_t *host_slots,
+                            const int32_t *host_starts, int64_t sequences, int64_t capacity, int64_t kv_heads,
+                            int64_t head_dim);
+// One query token a sequence: o[sequences, heads·head_dim] from the first host_lengths[s] keys of slot host_slots[s].
+NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
+                                   int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *host_slots,
+                                   const int32_t *host_lengths, int64_t sequences, int64_t capacity, int64_t heads,
+                                   int64_t kv_heads, int64_t head_dim, float scale);
+
+// ------------------------------------------------------------------ optimizer and generation
+
+// result[0] = ‖gradients‖₂, result[1] = min(1, max_norm / (norm + 1e-6)), or 1 where max_norm ≤ 0. Float32, device;
+// summed in float64 in a fixed order.
+NT_API int32_t nt_gradient_norm(nt_context *context, float *result, const float *gradients, int64_t n, float max_norm);
+// torch.optim.AdamW on n float32 values, step counted from 1, gradients times *gradient_scale (device; null: 1):
+// p −= lr·weight_decay·p; m = β1·m + (1−β1)·g; v = β2·v + (1−β2)·g²; p −= lr/(1−β1^step) · m / (sqrt(v/(1−β2^step)) + eps).
+// copy (bf16 [n] or null) receives the rounded parameters.
+NT_API int32_t nt_adamw(nt_context *context, float *parameters, void *copy, const float *gradients, float *m, float *v,
+                        int64_t n, float learning_rate, float beta1, float beta2, float eps, float weight_decay,
+                        int64_t step, const float *gradient_scale);
+// y[n, columns] = x[host_rows[i]].
+NT_API int32_t nt_gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *host_rows,
+                              int64_t n, int64_t columns);
+// One token a row of logits[B,V] (float32; changed in place) into tokens[B] (int32, device). First the repetition
+// penalty (Transformers': each distinct token of host_history[host_history_offsets[b] … b+1] once: positive logits
+// divided, others multiplied), then temperature; 0 takes the greatest logit, the lowest id among equals. Else
+// top_k (0: off), top_p (≥ 1: off), and a draw: word 0 of the Philox block with key = seed, counter = (step, 0,
+// host_draws[b] low, high | 4 << 16).
+NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, float temperature,
+                         int64_t top_k, float top_p, float repetition_penalty, const int32_t *host_history,
+                         const int64_t *host_history_offsets, uint64_t seed, const int64_t *host_draws, int64_t step);

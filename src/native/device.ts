@@ -1,0 +1,181 @@
+// A device: one context of a native library, its memory, and the one place where a status becomes an error.
+
+import { CString, ptr } from "bun:ffi";
+import { NeftuneError } from "../errors.ts";
+import type { FunctionName } from "./bindings.ts";
+import { type Argument, loadCpuLibrary, type NativeLibrary } from "./library.ts";
+import { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
+
+/** A native function refused or failed; the message names the operation and what came. */
+export class NativeError extends NeftuneError {
+  readonly operation: string;
+  readonly status: number;
+
+  constructor(operation: string, status: number, message: string) {
+    super(status === 2 ? "out-of-memory" : "native", message || `${operation} failed with status ${status}`);
+    this.operation = operation;
+    this.status = status;
+  }
+}
+
+/** What nt_describe tells. Bytes and counts. */
+export interface DeviceInfo {
+  backend: "cpu" | "cuda" | "emulated";
+  name: string;
+  isa: string;
+  threads: number;
+  total_memory: number;
+  free_memory: number;
+}
+
+export interface DeviceOptions {
+  kind?: "cpu";
+  /** CPU threads; 0 or none: all that the process may use. */
+  threads?: number;
+  /** Instead of the library built for this machine. */
+  library?: NativeLibrary;
+}
+
+/** A mapped file: host memory, on the CPU device memory too. */
+export interface MappedFile {
+  path: string;
+  address: number;
+  bytes: number;
+  isDevice: boolean;
+}
+
+export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
+
+export class Device {
+  readonly info: DeviceInfo;
+  /** Seconds and calls by native function while profiling is on; null when it is off. */
+  profile: Map<string, { seconds: number; calls: number }> | null = null;
+  readonly #library: NativeLibrary;
+  readonly #context: number;
+
+  private constructor(library: NativeLibrary, context: number) {
+    this.#library = library;
+    this.#context = context;
+    const json = new Uint8Array(4096);
+    this.call("nt_describe", json, json.length);
+    this.info = JSON.parse(new CString(ptr(json)).toString()) as DeviceInfo;
+  }
+
+  /** Loads the backend and opens the device. Throws NativeError, or NeftuneError where the library cannot load. */
+  static open(options: DeviceOptions = {}): Device {
+    const library = options.library ?? loadCpuLibrary();
+    const out = new BigUint64Array(1);
+    const status = library.functions.nt_create(0, options.threads ?? 0, out);
+    if (status !== 0) throw new NativeError("nt_create", status, library.lastError());
+    return new Device(library, Number(out[0]));
+  }
+
+  close(): void {
+    this.#library.functions.nt_destroy(this.#context);
+  }
+
+  /** Calls a native function with this device's context first; throws NativeError unless it returns NT_OK. */
+  call(name: FunctionName, ...args: Argument[]): void {
+    const start = this.profile === null ? 0 : performance.now();
+    const status = this.#library.functions[name](this.#context, ...args);
+    if (this.profile !== null) this.#count(name, (performance.now() - start) / 1000);
+    if (status !== 0) throw new NativeError(name, status, this.#library.lastError());
+  }
+
+  #count(name: string, seconds: number): void {
+    const entry = this.profile?.get(name);
+    if (entry === undefined) {
+      this.profile?.set(name, { seconds, calls: 1 });
+    } else {
+      entry.seconds += seconds;
+      entry.calls += 1;
+    }
+  }
+
+  synchronize(): void {
+    this.call("nt_synchronize");
+  }
+
+  /** Bytes of free memory now. */
+  freeMemory(): number {
+    const json = new Uint8Array(4096);
+    this.call("nt_describe", json, json.length);
+    return (JSON.parse(new CString(ptr(json)).toString()) as DeviceInfo).free_memory;
+  }
+
+  /** Memory of its own, to be given to free(). Most memory comes from an Arena instead. */
+  malloc(bytes: number): number {
+    const out = new BigUint64Array(1);
+    this.call("nt_malloc", bytes, out);
+    return Number(out[0]);
+  }
+
+  free(address: number): void {
+    this.call("nt_free", address);
+  }
+
+  /** A tensor with memory of its own, contents undefined; for tests and small things. */
+  allocate(dtype: DType, shape: readonly number[]): Tensor {
+    const elements = shape.reduce((product, n) => product * n, 1);
+    return new Tensor(this.malloc(elements * dtypeBytes[dtype]), dtype, shape);
+  }
+
+  fill(tensor: Tensor, byte: number): void {
+    this.call("nt_memset", tensor.ptr, byte, tensor.bytes);
+  }
+
+  /** Copies host values as they are (bf16 as Uint16Array bits). Sizes in bytes must agree. */
+  write(tensor: Tensor, values: HostArray): void {
+    if (!tensor.contiguous || values.byteLength !== tensor.bytes) {
+      throw new NeftuneError(
+        "shape",
+        `${values.byteLength} bytes cannot fill ${tensor} (${tensor.bytes} bytes)`,
+      );
+    }
+    if (values.byteLength > 0) this.call("nt_copy_to_device", tensor.ptr, values, values.byteLength);
+  }
+
+  /** Float32 values into a tensor of any float dtype, rounded to nearest even. */
+  writeFloats(tensor: Tensor, values: Float32Array): void {
+    if (tensor.dtype === "i32" || !tensor.contiguous || values.length !== tensor.size) {
+      throw new NeftuneError("shape", `${values.length} floats cannot fill ${tensor}`);
+    }
+    if (values.length > 0) {
+      this.call("nt_upload", tensor.ptr, dtypeCode[tensor.dtype], values, dtypeCode.f32, values.length);
+    }
+  }
+
+  /** The tensor's bytes; waits for the work enqueued before. */
+  readBytes(tensor: Tensor): Uint8Array<ArrayBuffer> {
+    if (!tensor.contiguous) throw new NeftuneError("shape", `${tensor} is not contiguous`);
+    const bytes = new Uint8Array(tensor.bytes);
+    if (bytes.length > 0) this.call("nt_copy_to_host", bytes, tensor.ptr, bytes.length);
+    return bytes;
+  }
+
+  /** The tensor's values as float32; bf16 widened. Waits for the work enqueued before. */
+  readFloats(tensor: Tensor): Float32Array<ArrayBuffer> {
+    const bytes = this.readBytes(tensor);
+    if (tensor.dtype === "f32") return new Float32Array(bytes.buffer);
+    if (tensor.dtype !== "bf16") throw new NeftuneError("dtype", `${tensor} has no float32 view`);
+    const bits = Uint32Array.from(new Uint16Array(bytes.buffer), (half) => (half << 16) >>> 0);
+    return new Float32Array(bits.buffer);
+  }
+
+  readInts(tensor: Tensor): Int32Array<ArrayBuffer> {
+    return new Int32Array(this.readBytes(tensor).buffer);
+  }
+
+  /** Maps a file read-only. */
+  mapFile(path: string): MappedFile {
+    const address = new BigUint64Array(1);
+    const bytes = new BigInt64Array(1);
+    const isDevice = new Int32Array(1);
+    this.call("nt_file_map", Buffer.from(`${path}\0`), address, bytes, isDevice);
+    return { path, address: Number(address[0]), bytes: Number(bytes[0]), isDevice: isDevice[0] === 1 };
+  }
+
+  unmapFile(file: MappedFile): void {
+    this.call("nt_file_unmap", file.address, file.bytes);
+  }
+}

@@ -1,0 +1,20 @@
+// The native libraries as files inside the executable (or of dist/native, when run from source).
+
+import dnnl from "../../dist/native/libdnnl.so.3.zst" with { type: "file" };
+import gcc from "../../dist/native/libgcc_s.so.1.zst" with { type: "file" };
+import gomp from "../../dist/native/libgomp.so.1.zst" with { type: "file" };
+import avx2 from "../../dist/native/libneftune-avx2.so.zst" with { type: "file" };
+import avx512 from "../../dist/native/libneftune-avx512.so.zst" with { type: "file" };
+import avx512Bf16 from "../../dist/native/libneftune-avx512_bf16.so.zst" with { type: "file" };
+import stdcxx from "../../dist/native/libstdc++.so.6.zst" with { type: "file" };
+
+/** What our kernels need, in the order to load it. */
+export const runtimeLibraries: readonly [name: string, file: string][] = [
+  ["libgomp.so.1", gomp],
+  ["libstdc++.so.6", stdcxx],
+  ["libgcc_s.so.1", gcc],
+  ["libdnnl.so.3", dnnl],
+];
+
+/** The CPU kernels, one library for each instruction set. */
+export const cpuLibraries = { avx2, avx512, avx512_bf16: avx512Bf16 } as const;

@@ -1,0 +1,10 @@
+// Everything the model needs of the native side.
+
+export { type Allocator, Arena, MemoryPlan, type MemoryUse } from "./arena.ts";
+export { Device, type DeviceInfo, NativeError } from "./device.ts";
+export * from "./ops/attention.ts";
+export type { ActivationDType } from "./ops/check.ts";
+export * from "./ops/elementwise.ts";
+export * from "./ops/linear.ts";
+export * from "./ops/optimizer.ts";
+export { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";

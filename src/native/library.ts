@@ -1,0 +1,112 @@
+// Loads the native library from memory: each embedded file goes into a memfd and is opened from there, never from
+// the working directory or a temporary folder. Called only by commands that compute.
+
+import { CString, dlopen, FFIType, linkSymbols, type Pointer, ptr } from "bun:ffi";
+import { readFileSync, writeSync } from "node:fs";
+import { NeftuneError } from "../errors.ts";
+import { bindings, type FunctionName } from "./bindings.ts";
+import { chooseIsa, dnnlCeiling } from "./cpu-isa.ts";
+import { cpuLibraries, runtimeLibraries } from "./embedded.ts";
+
+/** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
+export type Argument = number | bigint | null | NodeJS.TypedArray;
+
+export interface NativeLibrary {
+  readonly functions: Record<FunctionName, (...args: Argument[]) => number>;
+  lastError(): string;
+}
+
+const RTLD_NOW = 2;
+const RTLD_GLOBAL = 0x100;
+const MFD_CLOEXEC = 1;
+
+const zeroTerminated = (text: string) => Buffer.from(`${text}\0`);
+
+function openLibc() {
+  return dlopen("libc.so.6", {
+    memfd_create: { args: [FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+    setenv: { args: [FFIType.ptr, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
+  }).symbols;
+}
+
+function openLoader() {
+  const symbols = {
+    dlopen: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.ptr },
+    dlsym: { args: [FFIType.ptr, FFIType.ptr], returns: FFIType.ptr },
+    dlerror: { args: [], returns: FFIType.cstring },
+  } as const;
+  try {
+    return dlopen("libc.so.6", symbols).symbols;
+  } catch {
+    return dlopen("libdl.so.2", symbols).symbols; // glibc before 2.34
+  }
+}
+
+/** Writes the library into a memfd and opens it. The descriptor stays open: glibc knows a library by its path, and a reused number would name another. */
+function loadFromMemory(
+  name: string,
+  file: string,
+  libc: ReturnType<typeof openLibc>,
+  loader: ReturnType<typeof openLoader>,
+): Pointer {
+  const bytes = Bun.zstdDecompressSync(readFileSync(file));
+  const descriptor = libc.memfd_create(ptr(zeroTerminated(name)), MFD_CLOEXEC);
+  if (descriptor < 0)
+    throw new NeftuneError("native", `${name}: the kernel gives no memfd (Linux 3.17 or later is needed)`);
+  for (let written = 0; written < bytes.length; ) written += writeSync(descriptor, bytes, written);
+  const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW | RTLD_GLOBAL);
+  if (handle === null) {
+    throw new NeftuneError(
+      "native",
+      `${name} cannot be loaded: ${loader.dlerror()} (glibc 2.28 or later and a mounted /proc are needed)`,
+    );
+  }
+  return handle as Pointer;
+}
+
+function link(handle: Pointer, loader: ReturnType<typeof openLoader>): NativeLibrary {
+  const symbol = (name: string): Pointer => {
+    const address = loader.dlsym(handle, ptr(zeroTerminated(name)));
+    if (address === null)
+      throw new NeftuneError("native", `the native library has no ${name}: rebuild it (npm run build)`);
+    return address as Pointer;
+  };
+  const table = Object.fromEntries(
+    Object.entries(bindings).map(([name, args]) => [
+      name,
+      { args: [...args], returns: "i32" as const, ptr: symbol(name) },
+    ]),
+  );
+  const functions = linkSymbols(table).symbols as unknown as NativeLibrary["functions"];
+  const errorOf = linkSymbols({
+    nt_last_error: { args: [], returns: FFIType.ptr, ptr: symbol("nt_last_error") },
+  }).symbols.nt_last_error;
+  return {
+    functions,
+    lastError: () => {
+      const text = errorOf();
+      return text === null ? "" : new CString(text).toString();
+    },
+  };
+}
+
+// What is loaded stays loaded: libraries cannot be closed safely, and each process needs them once.
+const loaded = new Map<string, NativeLibrary>();
+
+/** Loads the CPU backend built for this machine's best instruction set (or NEFTUNE_CPU_ISA's). */
+export function loadCpuLibrary(env: Record<string, string | undefined> = process.env): NativeLibrary {
+  const forced = env.NEFTUNE_CPU_ISA;
+  const isa = chooseIsa(forced);
+  const known = loaded.get(isa);
+  if (known !== undefined) return known;
+  const libc = openLibc();
+  const loader = openLoader();
+  if (loaded.size === 0) {
+    if (process.env.NEFTUNE_CPU_ISA)
+      libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(dnnlCeiling[isa])), 0);
+    for (const [name, file] of runtimeLibraries) loadFromMemory(name, file, libc, loader);
+  }
+  const library = link(loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa], libc, loader), loader);
+  loaded.set(isa, library);
+  return library;
+}

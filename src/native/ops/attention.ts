@@ -1,0 +1,184 @@
+// Causal attention over packed samples, and attention over a key/value cache. Formulas: kernels/neftune.h.
+
+import { NeftuneError } from "../../errors.ts";
+import type { Device } from "../device.ts";
+import type { Tensor } from "../tensor.ts";
+import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
+import type { Samples } from "./elementwise.ts";
+
+export interface AttentionShape {
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+}
+
+/** The q, k and v parts of a [T, (heads + 2·kvHeads)·headDim] buffer. */
+export function splitQkv(qkv: Tensor, shape: AttentionShape): { q: Tensor; k: Tensor; v: Tensor } {
+  const [queries, keys] = [shape.heads * shape.headDim, shape.kvHeads * shape.headDim];
+  return { q: qkv.columns(0, queries), k: qkv.columns(queries, keys), v: qkv.columns(queries + keys, keys) };
+}
+
+function checkSamples(op: string, samples: Samples, tokens: number): number {
+  const sequences = samples.cuSeqlens.length - 1;
+  if (sequences < 0 || samples.cuSeqlens[0] !== 0 || samples.cuSeqlens[sequences] !== tokens) {
+    throw new NeftuneError(
+      "shape",
+      `${op}: cuSeqlens must go from 0 to ${tokens}, got [${samples.cuSeqlens}]`,
+    );
+  }
+  return sequences;
+}
+
+/** o[T, heads·headDim]; lse float32 [heads, T] for the backward pass, or null. */
+export function attentionForward(
+  device: Device,
+  o: Tensor,
+  lse: Tensor | null,
+  qkv: Tensor,
+  samples: Samples,
+  shape: AttentionShape,
+): void {
+  const op = "attention_forward";
+  const T = qkv.rowCount;
+  const { q, k, v } = splitQkv(qkv, shape);
+  expectMatrix(op, "o", o, qkv.dtype, T, shape.heads * shape.headDim);
+  if (lse !== null) expectVector(op, "lse", lse, "f32", shape.heads * T);
+  const sequences = checkSamples(op, samples, T);
+  device.call(
+    "nt_attention_forward",
+    activationCode(op, o),
+    o.ptr,
+    o.rowStride,
+    lse?.ptr ?? null,
+    q.ptr,
+    k.ptr,
+    v.ptr,
+    qkv.rowStride,
+    samples.cuSeqlens,
+    sequences,
+    shape.heads,
+    shape.kvHeads,
+    shape.headDim,
+    1 / Math.sqrt(shape.headDim),
+  );
+}
+
+/** dqkv from dout; `delta` float32 [heads, T] is scratch. */
+export function attentionBackward(
+  device: Device,
+  dqkv: Tensor,
+  delta: Tensor,
+  dout: Tensor,
+  o: Tensor,
+  qkv: Tensor,
+  lse: Tensor,
+  samples: Samples,
+  shape: AttentionShape,
+): void {
+  const op = "attention_backward";
+  const T = qkv.rowCount;
+  const { q, k, v } = splitQkv(qkv, shape);
+  const { q: dq, k: dk, v: dv } = splitQkv(dqkv, shape);
+  expectMatrix(op, "dqkv", dqkv, qkv.dtype, T, qkv.columnCount);
+  expectMatrix(op, "dout", dout, o.dtype, T, o.columnCount);
+  if (dout.rowStride !== o.rowStride)
+    throw new NeftuneError("shape", `${op}: dout and o must have the same row distance`);
+  expectVector(op, "lse", lse, "f32", shape.heads * T);
+  expectVector(op, "delta", delta, "f32", shape.heads * T);
+  const sequences = checkSamples(op, samples, T);
+  device.call(
+    "nt_attention_backward",
+    activationCode(op, o),
+    dq.ptr,
+    dk.ptr,
+    dv.ptr,
+    dqkv.rowStride,
+    delta.ptr,
+    dout.ptr,
+    o.ptr,
+    o.rowStride,
+    q.ptr,
+    k.ptr,
+    v.ptr,
+    qkv.rowStride,
+    lse.ptr,
+    samples.cuSeqlens,
+    sequences,
+    shape.heads,
+    shape.kvHeads,
+    shape.headDim,
+    1 / Math.sqrt(shape.headDim),
+  );
+}
+
+/** Keys and values of one layer: [slots, kvHeads, capacity, headDim] each. */
+export interface KvCache {
+  k: Tensor;
+  v: Tensor;
+  capacity: number;
+}
+
+/** Writes each sample's keys and values into its slot, from position starts[s] on. */
+export function kvAppend(
+  device: Device,
+  cache: KvCache,
+  qkv: Tensor,
+  samples: Samples,
+  slots: Int32Array,
+  starts: Int32Array,
+  shape: AttentionShape,
+): void {
+  const op = "kv_append";
+  const { k, v } = splitQkv(qkv, shape);
+  const sequences = checkSamples(op, samples, qkv.rowCount);
+  for (const tensor of [cache.k, cache.v]) expectContiguous(op, "cache", tensor);
+  device.call(
+    "nt_kv_append",
+    activationCode(op, qkv),
+    cache.k.ptr,
+    cache.v.ptr,
+    k.ptr,
+    v.ptr,
+    qkv.rowStride,
+    samples.cuSeqlens,
+    slots,
+    starts,
+    sequences,
+    cache.capacity,
+    shape.kvHeads,
+    shape.headDim,
+  );
+}
+
+/** One query a sequence (the q part of qkv[sequences, …]) over the first lengths[s] keys of its slot. */
+export function attentionDecode(
+  device: Device,
+  o: Tensor,
+  qkv: Tensor,
+  cache: KvCache,
+  slots: Int32Array,
+  lengths: Int32Array,
+  shape: AttentionShape,
+): void {
+  const op = "attention_decode";
+  const { q } = splitQkv(qkv, shape);
+  expectMatrix(op, "o", o, qkv.dtype, qkv.rowCount, shape.heads * shape.headDim);
+  device.call(
+    "nt_attention_decode",
+    activationCode(op, o),
+    o.ptr,
+    o.rowStride,
+    q.ptr,
+    qkv.rowStride,
+    cache.k.ptr,
+    cache.v.ptr,
+    slots,
+    lengths,
+    qkv.rowCount,
+    cache.capacity,
+    shape.heads,
+    shape.kvHeads,
+    shape.headDim,
+    1 / Math.sqrt(shape.headDim),
+  );
+}

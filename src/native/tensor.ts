@@ -1,0 +1,80 @@
+// Tensors are thin handles on device memory: they own nothing. Arena (arena.ts) owns it.
+
+import { NeftuneError } from "../errors.ts";
+
+/** Element types of device tensors: activations, weights, statistics, ids. */
+export type DType = "f32" | "bf16" | "f16" | "i32";
+
+/** The native interface's nt_dtype. */
+export const dtypeCode = { f32: 0, bf16: 1, f16: 2 } as const;
+
+export const dtypeBytes: Record<DType, number> = { f32: 4, bf16: 2, f16: 2, i32: 4 };
+
+/** Row-major device memory seen as `shape`; rows lie `rowStride` elements apart. */
+export class Tensor {
+  readonly ptr: number;
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  /** Elements from one row (index of the first dimension) to the next. */
+  readonly rowStride: number;
+
+  constructor(ptr: number, dtype: DType, shape: readonly number[], rowStride?: number) {
+    this.ptr = ptr;
+    this.dtype = dtype;
+    this.shape = shape;
+    this.rowStride = rowStride ?? shape.slice(1).reduce((product, n) => product * n, 1);
+  }
+
+  /** Number of elements. */
+  get size(): number {
+    return this.shape.reduce((product, n) => product * n, 1);
+  }
+
+  get bytes(): number {
+    return this.size * dtypeBytes[this.dtype];
+  }
+
+  get rowCount(): number {
+    return this.shape[0] ?? 1;
+  }
+
+  /** Elements in a row. */
+  get columnCount(): number {
+    return this.shape.slice(1).reduce((product, n) => product * n, 1);
+  }
+
+  get contiguous(): boolean {
+    return this.rowStride === this.columnCount;
+  }
+
+  /** Rows begin … begin + count. */
+  rows(begin: number, count: number): Tensor {
+    if (begin < 0 || count < 0 || begin + count > this.rowCount) {
+      throw new NeftuneError("shape", `rows ${begin}+${count} of a tensor of shape [${this.shape}]`);
+    }
+    const ptr = this.ptr + begin * this.rowStride * dtypeBytes[this.dtype];
+    return new Tensor(ptr, this.dtype, [count, ...this.shape.slice(1)], this.rowStride);
+  }
+
+  /** Columns begin … begin + count of a two-dimensional tensor. */
+  columns(begin: number, count: number): Tensor {
+    if (this.shape.length !== 2 || begin < 0 || begin + count > this.columnCount) {
+      throw new NeftuneError("shape", `columns ${begin}+${count} of a tensor of shape [${this.shape}]`);
+    }
+    const ptr = this.ptr + begin * dtypeBytes[this.dtype];
+    return new Tensor(ptr, this.dtype, [this.rowCount, count], this.rowStride);
+  }
+
+  /** The same contiguous elements under another shape. */
+  reshape(shape: readonly number[]): Tensor {
+    const other = new Tensor(this.ptr, this.dtype, shape);
+    if (!this.contiguous || other.size !== this.size) {
+      throw new NeftuneError("shape", `a tensor of shape [${this.shape}] cannot be seen as [${shape}]`);
+    }
+    return other;
+  }
+
+  toString(): string {
+    return `${this.dtype}[${this.shape}]`;
+  }
+}
