@@ -13,7 +13,7 @@ export interface FoundRepo {
   source: "directory" | "cache";
 }
 
-const ID = /^(?:[\w-][\w.-]*\/)?[\w-][\w.-]*$/;
+const ID = /^(?:\w[\w.-]*\/)?\w[\w.-]*$/;
 const DEFAULT_REVISION = "main";
 
 /** The cache's folder: HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else under ~/.cache. */
@@ -33,7 +33,8 @@ export function hubCacheDir(env: Environment): string {
 export function findRepo(kind: RepoKind, name: string, env: Environment): FoundRepo {
   const looked: string[] = [];
   const asFolder = resolve(name);
-  const there = kindOf(asFolder);
+  // As the system reads it: a lexical "a/.." would find a folder where no "a" is.
+  const there = kindOf(name);
   if (there === "folder") return { dir: name, source: "directory" };
   looked.push(there === "file" ? `${asFolder} (a file; expected a folder)` : `${asFolder} (no such folder)`);
 
