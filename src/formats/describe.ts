@@ -2,6 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { INDEX_FILE, openCheckpoint, SINGLE_FILE } from "./checkpoint.ts";
+import { ioError } from "./io.ts";
 import { ADAPTER_WEIGHTS_FILE } from "./peft.ts";
 import { readSafetensorsHeader, type SafetensorsDType, type SafetensorsHeader } from "./safetensors.ts";
 
@@ -38,9 +39,17 @@ export function describeTensors(path: string): TensorListing {
 }
 
 function headers(path: string): SafetensorsHeader[] {
-  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) return [readSafetensorsHeader(path)];
+  if (!isFolder(path)) return [readSafetensorsHeader(path)];
   const adapter = join(path, ADAPTER_WEIGHTS_FILE);
   const isModel = existsSync(join(path, SINGLE_FILE)) || existsSync(join(path, INDEX_FILE));
   if (!isModel && existsSync(adapter)) return [readSafetensorsHeader(adapter)];
   return openCheckpoint(path).files;
+}
+
+function isFolder(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch (error) {
+    throw ioError(path, "read", error);
+  }
 }

@@ -4,6 +4,7 @@ import { readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { NeftuneError } from "../errors.ts";
+import { ioError } from "./io.ts";
 
 export type RepoKind = "model" | "dataset";
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -90,7 +91,12 @@ function findSnapshot(repo: string, revision: string, looked: string[]): string 
 /** The commit that a ref file names. */
 function readRef(path: string): string | undefined {
   if (kindOf(path) !== "file") return undefined;
-  const commit = readFileSync(path, "utf8").trim();
+  let commit: string;
+  try {
+    commit = readFileSync(path, "utf8").trim();
+  } catch (error) {
+    throw ioError(path, "read", error);
+  }
   // It becomes a part of a path.
   return /^[0-9a-zA-Z]+$/.test(commit) ? commit : undefined;
 }

@@ -239,5 +239,7 @@ describe("describeTensors", () => {
   test("a folder without tensors, and a path that is not there", () => {
     expect(() => describeTensors(folder("listed nothing"))).toThrow("no model weights");
     expect(() => describeTensors(join(root, "gone"))).toThrow("gone: cannot read: no such file");
+    const inFile = join(put(root, "plain-file", ""), "x");
+    expect(failure(() => describeTensors(inFile)).message).toContain("a part of the path is a file");
   });
 });

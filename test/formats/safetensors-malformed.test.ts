@@ -267,6 +267,12 @@ describe("a malformed file is refused with the reason:", () => {
     expect(error.message).toContain("could be read");
   });
 
+  test("shapes in messages are cut short", () => {
+    const bytes = fileOf(raw(`[${"1,".repeat(100_000)}1]`, "[0,8]"), 8);
+    const error = failure(() => parseSafetensorsHeader("x", bytes, bytes.length));
+    expect(error.message).toContain("F32 [1,1,1,1,1,1,1,1,… 100001 sizes] takes 4 bytes");
+  });
+
   test("names in messages are cut short", () => {
     const error = failure(() => parseSafetensorsHeader("x", fileOf(`{"${"n".repeat(10_000)}":1}`), 10_014));
     expect(error.message.length).toBeLessThan(300);
@@ -285,6 +291,12 @@ describe("what is no file at all is refused:", () => {
     expect(failure(() => readSafetensorsHeader(join(dir, "folder.safetensors"))).message).toContain(
       "not a regular file",
     );
+  });
+
+  test("a named pipe, without waiting for its other end", () => {
+    const pipe = join(dir, "pipe.safetensors");
+    expect(Bun.spawnSync(["mkfifo", pipe]).exitCode).toBe(0);
+    expect(failure(() => readSafetensorsHeader(pipe)).message).toContain("not a regular file");
   });
 
   test("a device", () => {

@@ -50,15 +50,22 @@ export function tensorBytes(dtype: SafetensorsDType, shape: readonly number[]): 
   let elements = 1;
   for (const size of shape) {
     elements *= size;
-    if (!Number.isSafeInteger(elements)) return `shape [${shape}] has more than 2^53 elements`;
+    if (!Number.isSafeInteger(elements)) return `shape ${showShape(shape)} has more than 2^53 elements`;
   }
   if (bits >= 8) {
     const bytes = elements * (bits / 8);
-    return Number.isSafeInteger(bytes) ? bytes : `shape [${shape}] of ${dtype} has more than 2^53 bytes`;
+    return Number.isSafeInteger(bytes)
+      ? bytes
+      : `shape ${showShape(shape)} of ${dtype} has more than 2^53 bytes`;
   }
   const total = elements * bits;
-  if (!Number.isSafeInteger(total)) return `shape [${shape}] of ${dtype} has more than 2^53 bits`;
+  if (!Number.isSafeInteger(total)) return `shape ${showShape(shape)} of ${dtype} has more than 2^53 bits`;
   return total % 8 === 0
     ? total / 8
-    : `shape [${shape}] of ${dtype} (${bits} bits) does not end on a whole byte`;
+    : `shape ${showShape(shape)} of ${dtype} (${bits} bits) does not end on a whole byte`;
+}
+
+/** `[2,3]`, cut short after 8 sizes: a hostile header may have millions. */
+export function showShape(shape: readonly number[]): string {
+  return shape.length > 8 ? `[${shape.slice(0, 8)},… ${shape.length} sizes]` : `[${shape}]`;
 }

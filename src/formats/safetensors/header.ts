@@ -2,7 +2,13 @@
 // data. Everything the header claims is checked here against the file's size, so that who reads a tensor by
 // its entry stays inside the file. Format: https://github.com/huggingface/safetensors#format
 import { FormatError } from "../../errors.ts";
-import { isSafetensorsDType, SAFETENSORS_DTYPES, type SafetensorsDType, tensorBytes } from "./dtype.ts";
+import {
+  isSafetensorsDType,
+  SAFETENSORS_DTYPES,
+  type SafetensorsDType,
+  showShape,
+  tensorBytes,
+} from "./dtype.ts";
 import { JsonError, JsonScanner, quote } from "./json.ts";
 
 export interface TensorEntry {
@@ -189,7 +195,7 @@ function checkLayout(tensors: Map<string, TensorEntry>, dataBytes: number): void
     if (typeof needed === "string") throw new JsonError(`${tensor}: ${needed}`);
     if (end - begin !== needed) {
       throw new JsonError(
-        `${tensor}: ${dtype} [${shape}] takes ${needed} bytes, but data_offsets [${begin},${end}] hold ${end - begin}`,
+        `${tensor}: ${dtype} ${showShape(shape)} takes ${needed} bytes, but data_offsets [${begin},${end}] hold ${end - begin}`,
       );
     }
     if (end > dataBytes) {

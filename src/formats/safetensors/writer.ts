@@ -2,7 +2,7 @@
 // key; with more, ours are sorted, where its order changes from run to run.
 import { NeftuneError } from "../../errors.ts";
 import { writeAll, writeFileAtomically } from "../io.ts";
-import { dtypeRank, isSafetensorsDType, type SafetensorsDType, tensorBytes } from "./dtype.ts";
+import { dtypeRank, isSafetensorsDType, type SafetensorsDType, showShape, tensorBytes } from "./dtype.ts";
 import { LENGTH_BYTES, MAX_HEADER_BYTES } from "./header.ts";
 
 /** A tensor to write. A function as `data` is called when its turn comes, so that one tensor is held at a time. */
@@ -37,7 +37,7 @@ export function writeSafetensors(
         throw invalid(
           path,
           tensor.name,
-          `${tensor.dtype} [${tensor.shape}] takes ${expected} bytes, got ${data.length}`,
+          `${tensor.dtype} ${showShape(tensor.shape)} takes ${expected} bytes, got ${data.length}`,
         );
       }
       writeAll(fd, data);
@@ -49,7 +49,7 @@ export function writeSafetensors(
 export function sourceBytes(path: string, { name, dtype, shape }: Omit<TensorSource, "data">): number {
   if (!isSafetensorsDType(dtype)) throw invalid(path, name, `unknown dtype ${dtype}`);
   if (!shape.every((size) => Number.isSafeInteger(size) && size >= 0)) {
-    throw invalid(path, name, `shape [${shape}] must be of non-negative integers`);
+    throw invalid(path, name, `shape ${showShape(shape)} must be of non-negative integers`);
   }
   const bytes = tensorBytes(dtype, shape);
   if (typeof bytes === "string") throw invalid(path, name, bytes);
