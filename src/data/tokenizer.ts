@@ -1,0 +1,307 @@
+// A Hugging Face tokenizer: text to ids and back. Normaliser, pre-tokenizer and decoder are the library's; added tokens
+// and byte-pair encoding are ours, for speed and because special text in data has to stay plain.
+
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { Tokenizer as Library } from "@huggingface/tokenizers";
+import { FormatError, NeftuneError } from "../errors.ts";
+import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./added-tokens.ts";
+import { BpeModel, METASPACE } from "./bpe.ts";
+import { readSettings, type TokenizerSettings } from "./tokenizer-settings.ts";
+
+export interface EncodeOptions {
+  /** Puts the tokens before the text that the tokenizer itself begins with: BOS, or nothing. Default: no. */
+  addBos?: boolean;
+  /** Text that looks like a special token is that token. Default: no, it is text. */
+  parseSpecial?: boolean;
+}
+
+export class Tokenizer {
+  readonly bosId: number | null;
+  readonly eosId: number | null;
+  /** Every id that ends a generation: `eosId` and those of generation_config.json. */
+  readonly eosIds: readonly number[];
+  readonly bosToken: string;
+  readonly eosToken: string;
+  /** One more than the highest id. */
+  readonly vocabSize: number;
+  readonly chatTemplate: string | null;
+  /** True where the tokenizer by itself begins a text with BOS. */
+  readonly addsBos: boolean;
+
+  private readonly library: Library;
+  private readonly bpe: BpeModel;
+  private readonly byteLevel: boolean;
+  private readonly all: TokenMatcher; // added tokens, matched before normalising
+  private readonly plain: TokenMatcher; // those of them that are not special
+  private readonly normalizedAll: TokenMatcher; // added tokens, matched in normalised text
+  private readonly normalizedPlain: TokenMatcher;
+  private readonly special: TokenMatcher; // to find special text in data
+  private readonly tokens: string[]; // [vocabSize], undefined where an id has none
+  private readonly specialIds: ReadonlySet<number>;
+  private readonly byteOf = new Map<number, number>(); // id of <0xNN> → NN
+
+  /** The tokenizer of a folder: tokenizer.json, and tokenizer_config.json and its like where they are. */
+  static load(dir: string): Tokenizer {
+    const path = join(dir, "tokenizer.json");
+    if (!existsSync(path)) {
+      const sentencePiece = existsSync(join(dir, "tokenizer.model"));
+      const hint = sentencePiece
+        ? `it has only SentencePiece's tokenizer.model; convert that once with Transformers: python -c "from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('${dir}').save_pretrained('${dir}')"`
+        : "name a folder that has one, such as the model's";
+      throw new NeftuneError("tokenizer", `${dir}: no tokenizer.json there; ${hint}`);
+    }
+    let json: unknown;
+    try {
+      json = JSON.parse(readFileSync(path, "utf8"));
+    } catch (error) {
+      throw new FormatError(path, `not readable as JSON: ${(error as Error).message}`, { cause: error });
+    }
+    return new Tokenizer(json, readSettings(dir), path);
+  }
+
+  /** From the parsed tokenizer.json and what the files beside it say; `path` names the first in errors. */
+  constructor(json: unknown, settings: TokenizerSettings, path = "tokenizer.json") {
+    if (typeof json !== "object" || json === null || !("model" in json)) {
+      throw new FormatError(path, "expected an object with a model, as Hugging Face's tokenizers writes it");
+    }
+    const parts = json as Record<string, unknown>;
+    this.bpe = new BpeModel(parts.model, path);
+    const added = parseAddedTokens(parts.added_tokens, path);
+    try {
+      this.library = new Library(
+        {
+          normalizer: parts.normalizer ?? null,
+          pre_tokenizer: parts.pre_tokenizer ?? null,
+          post_processor: null,
+          decoder: parts.decoder ?? null,
+          added_tokens: added,
+          model: { ...(parts.model as object), type: "BPE", merges: [] },
+        },
+        {},
+      );
+      this.library.normalizer?.("a b");
+      this.library.pre_tokenizer?.("a b", { section_index: 0 });
+    } catch (error) {
+      throw new FormatError(path, `cannot be used: ${(error as Error).message}`, { cause: error });
+    }
+
+    this.tokens = [];
+    for (const [token, id] of this.bpe.vocab) this.tokens[id] = token;
+    for (const token of added) this.tokens[token.id] = token.content;
+    this.vocabSize = this.tokens.length;
+    for (const [token, id] of this.bpe.vocab) {
+      const byte = /^<0x([0-9A-F]{2})>$/.exec(token)?.[1];
+      if (byte !== undefined) this.byteOf.set(id, Number.parseInt(byte, 16));
+    }
+
+    const raw = added.filter((token) => !token.normalized || this.library.normalizer === null);
+    const normalized = added.filter((token) => token.normalized && this.library.normalizer !== null);
+    const matcher = (tokens: AddedToken[]): TokenMatcher =>
+      new TokenMatcher(
+        tokens,
+        tokens.map((token) => token.content),
+      );
+    const normalizedMatcher = (tokens: AddedToken[]): TokenMatcher =>
+      new TokenMatcher(
+        tokens,
+        tokens.map((token) => this.normalize(token.content)),
+      );
+    this.all = matcher(raw);
+    this.plain = matcher(raw.filter((token) => !token.special));
+    this.normalizedAll = normalizedMatcher(normalized);
+    this.normalizedPlain = normalizedMatcher(normalized.filter((token) => !token.special));
+    this.specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
+    this.special = matcher(added.filter((token) => token.special));
+    this.byteLevel = JSON.stringify(parts.pre_tokenizer ?? null).includes('"ByteLevel"');
+
+    const idOf = (token: string | null): number | null =>
+      token === null
+        ? null
+        : (added.find((one) => one.content === token)?.id ?? this.bpe.vocab.get(token) ?? null);
+    this.bosId = idOf(settings.bosToken) ?? this.known(settings.bosIds)[0] ?? null;
+    this.eosId = idOf(settings.eosToken) ?? this.known(settings.eosIds)[0] ?? null;
+    this.eosIds = [
+      ...new Set([...(this.eosId === null ? [] : [this.eosId]), ...this.known(settings.eosIds)]),
+    ];
+    this.bosToken = settings.bosToken ?? (this.bosId === null ? "" : this.tokens[this.bosId]!);
+    this.eosToken = settings.eosToken ?? (this.eosId === null ? "" : this.tokens[this.eosId]!);
+    this.chatTemplate = settings.chatTemplate;
+    this.addsBos =
+      this.bosId !== null &&
+      (settings.addBos ?? (settings.isLlama || startsWith(parts.post_processor, this.bosToken)));
+  }
+
+  /** Ids of a text: int32 [tokens]. */
+  encode(text: string, options: EncodeOptions = {}): Int32Array {
+    const ids: number[] = [];
+    if (options.addBos === true && this.addsBos) ids.push(this.bosId!);
+    const parseSpecial = options.parseSpecial === true;
+    for (const section of this.sections(text, parseSpecial)) this.encodeSection(section, parseSpecial, ids);
+    return Int32Array.from(ids);
+  }
+
+  /** Text of ids; ids outside the vocabulary give none. Every byte that is no part of whole UTF-8 becomes U+FFFD. */
+  decode(ids: ArrayLike<number>, options: { skipSpecial?: boolean } = {}): string {
+    let known = this.known(Array.from(ids));
+    if (options.skipSpecial === true) known = known.filter((id) => !this.specialIds.has(id));
+    if (this.library.decoder === null) return this.texts(known).join(" ");
+    return known.length === 0
+      ? ""
+      : this.library.decoder(this.byteLevel ? this.texts(known) : this.joinBytes(known));
+  }
+
+  /** Cuts a text at its added tokens; at the special ones only where `parseSpecial`. */
+  sections(text: string, parseSpecial: boolean): Section[] {
+    return (parseSpecial ? this.all : this.plain).split(text);
+  }
+
+  /**
+   * Ids of sections (their text lies end to end, special tokens already told apart), and for each of the ascending
+   * `edges`, in UTF-16 units from the start, how many tokens begin before it.
+   */
+  encodeSections(
+    sections: readonly Section[],
+    edges: readonly number[],
+  ): { ids: Int32Array; before: number[] } {
+    const ids: number[] = [];
+    const before: number[] = [];
+    for (const section of sections) {
+      const first = ids.length;
+      this.encodeSection(section, false, ids);
+      let starts: number[] | null | undefined;
+      while (before.length < edges.length && edges[before.length]! < section.begin + section.text.length) {
+        const edge = edges[before.length]! - section.begin;
+        if (edge <= 0) {
+          before.push(first);
+          continue;
+        }
+        starts ??= this.starts(section, ids.slice(first));
+        before.push(first + this.countBefore(section, edge, starts));
+      }
+    }
+    while (before.length < edges.length) before.push(ids.length);
+    return { ids: Int32Array.from(ids), before };
+  }
+
+  /** The text with `change` made to whatever looks like a special token. */
+  replaceSpecial(text: string, change: (token: string) => string): string {
+    return this.special.replace(text, change);
+  }
+
+  hasSpecial(text: string): boolean {
+    return this.special.occursIn(text);
+  }
+
+  private known(ids: readonly number[]): number[] {
+    return ids.filter((id) => this.tokens[id] !== undefined);
+  }
+
+  private texts(ids: readonly number[]): string[] {
+    return ids.map((id) => this.tokens[id]!);
+  }
+
+  /** Token texts, runs of byte tokens put together: the library writes fewer U+FFFD than tokenizers does. */
+  private joinBytes(ids: readonly number[]): string[] {
+    const texts: string[] = [];
+    for (let i = 0; i < ids.length; ) {
+      const run: number[] = [];
+      for (let byte = this.byteOf.get(ids[i]!); byte !== undefined; byte = this.byteOf.get(ids[++i] ?? -1))
+        run.push(byte);
+      if (run.length === 0) texts.push(this.tokens[ids[i++]!]!);
+      else texts.push(wholeUtf8(run) ?? "\ufffd".repeat(run.length));
+    }
+    return texts;
+  }
+
+  private normalize(text: string): string {
+    return this.library.normalizer === null ? text : this.library.normalizer(text);
+  }
+
+  private encodeSection(section: Section, parseSpecial: boolean, ids: number[]): void {
+    if (section.id !== null) {
+      ids.push(section.id);
+      return;
+    }
+    const text = this.normalize(section.text);
+    for (const part of (parseSpecial ? this.normalizedAll : this.normalizedPlain).split(text)) {
+      if (part.id !== null) {
+        ids.push(part.id);
+        continue;
+      }
+      const preTokenizer = this.library.pre_tokenizer;
+      if (preTokenizer === null) {
+        this.bpe.encode(part.text, ids);
+        continue;
+      }
+      // a space is put before the first words of a text only, wherever added tokens cut it
+      const first = section.begin === 0 && part.begin === 0;
+      for (const word of preTokenizer(part.text, { section_index: first ? 0 : 1 }))
+        this.bpe.encode(word, ids);
+    }
+  }
+
+  private countBefore(section: Section, edge: number, starts: number[] | null): number {
+    if (starts === null) {
+      // the normaliser changed the length: the tokens of the text up to the edge are the best answer left
+      const ids: number[] = [];
+      this.encodeSection({ ...section, text: section.text.slice(0, edge) }, false, ids);
+      return ids.length;
+    }
+    const unit = this.byteLevel ? Buffer.byteLength(section.text.slice(0, edge)) : edge;
+    let count = 0;
+    while (count < starts.length && starts[count]! < unit) count++;
+    return count;
+  }
+
+  /**
+   * Where each token of a section begins: bytes for byte-level tokens, else UTF-16 units. A space that the tokenizer
+   * put in front has no width. Null where the tokens do not add up to the text.
+   */
+  private starts(section: Section, ids: readonly number[]): number[] | null {
+    if (section.id !== null) return [0];
+    const starts: number[] = [];
+    let at = 0;
+    let bytesLeft = 0;
+    let width = 0;
+    for (const id of ids) {
+      starts.push(at);
+      const byte = this.byteOf.get(id);
+      if (byte === undefined || this.byteLevel) {
+        at += this.tokens[id]!.length;
+        continue;
+      }
+      // the bytes of one character all begin with it
+      if (bytesLeft === 0) {
+        bytesLeft = byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
+        width = byte < 0xf0 ? 1 : 2;
+      }
+      bytesLeft--;
+      if (bytesLeft === 0) at += width;
+    }
+    const length = this.byteLevel ? Buffer.byteLength(section.text) : section.text.length;
+    const prefix = at - length;
+    if (prefix === 0) return starts;
+    const firstToken = this.tokens[ids[0] ?? -1] ?? "";
+    if (prefix !== 1 || !(firstToken.startsWith(METASPACE) || firstToken.startsWith("Ġ"))) return null;
+    return starts.map((start) => Math.max(0, start - 1));
+  }
+}
+
+/** True where a post-processor's template for one text begins with this token. */
+function startsWith(postProcessor: unknown, token: string): boolean {
+  if (typeof postProcessor !== "object" || postProcessor === null) return false;
+  const { type, single, processors } = postProcessor as Record<string, unknown>;
+  if (type === "Sequence" && Array.isArray(processors))
+    return processors.some((one) => startsWith(one, token));
+  if (type !== "TemplateProcessing" || !Array.isArray(single)) return false;
+  return (single[0] as { SpecialToken?: { id?: unknown } } | null)?.SpecialToken?.id === token;
+}
+
+function wholeUtf8(bytes: readonly number[]): string | null {
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
+  } catch {
+    return null;
+  }
+}
