@@ -1,0 +1,134 @@
+// The optimizer: the gradient's norm and clipping factor, and AdamW (arXiv 1711.05101) as torch.optim.AdamW has it.
+#include <math.h>
+
+#include "context.h"
+#include "parallel.h"
+#include "vec.h"
+
+namespace nt {
+namespace {
+
+typedef double VecD __attribute__((vector_size(kLanes * 4)));
+typedef float Half __attribute__((vector_size(kLanes * 2)));
+
+double squares(const float *x, int64_t n) {
+  VecD sums[4] = {};
+  int64_t i = 0;
+  for (; i + 2 * kLanes <= n; i += 2 * kLanes)
+    for (int k = 0; k < 4; k++) {
+      Half half;
+      __builtin_memcpy(&half, x + i + k * (kLanes / 2), sizeof half);
+      VecD v = __builtin_convertvector(half, VecD);
+      sums[k] += v * v;
+    }
+  VecD all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  double result = 0;
+  for (int k = 0; k < kLanes / 2; k++) result += all[k];
+  for (; i < n; i++) result += double(x[i]) * double(x[i]);
+  return result;
+}
+
+// The pieces do not depend on the number of threads, and neither does the sum.
+constexpr int64_t kPieces = 1024;
+constexpr int64_t kLeastPiece = 16384;
+
+double sum_of_squares(int threads, const float *x, int64_t n) {
+  double sums[kPieces];
+  int64_t size = (n + kPieces - 1) / kPieces;
+  if (size < kLeastPiece) size = kLeastPiece;
+  int64_t pieces = (n + size - 1) / size;
+  parallel_for(threads, pieces, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; p++) sums[p] = squares(x + p * size, (p + 1) * size < n ? size : n - p * size);
+  });
+  double total = 0;
+  for (int64_t p = 0; p < pieces; p++) total += sums[p];
+  return total;
+}
+
+struct Step {
+  float beta1, rest1;  // β₁, 1 − β₁
+  float beta2, rest2;
+  float decay;  // 1 − lr · weight_decay
+  float size;   // lr / (1 − β₁^step)
+  float root;   // sqrt(1 − β₂^step)
+  float eps;
+  float gradient_scale;
+};
+
+inline Vec square_root(Vec x) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_sqrt_ps((__m512)x);
+#else
+  return (Vec)_mm256_sqrt_ps((__m256)x);
+#endif
+}
+
+// kLanes parameters; returns their new values.
+inline Vec update(Vec p, Vec g, Vec &m, Vec &v, const Step &s) {
+  g *= splat(s.gradient_scale);
+  m = fma(g - m, splat(s.rest1), m);
+  v = fma(g * splat(s.rest2), g, v * splat(s.beta2));
+  Vec denominator = square_root(v) / splat(s.root) + splat(s.eps);
+  return fma(splat(-s.size), m / denominator, p * splat(s.decay));
+}
+
+void adamw(int threads, float *p, bf16 *copy, const float *g, float *m, float *v, int64_t n, const Step &s) {
+  parallel_for(threads, n, 16384, [&](int64_t begin, int64_t end) {
+    int64_t i = begin;
+    for (; i + kLanes <= end; i += kLanes) {
+      Vec first = load(m + i), second = load(v + i);
+      Vec updated = update(load(p + i), load(g + i), first, second, s);
+      store(p + i, updated);
+      store(m + i, first);
+      store(v + i, second);
+      if (copy != nullptr) store(copy + i, updated);
+    }
+    if (i == end) return;
+    int64_t left = end - i;
+    Vec first = load_part(m + i, left), second = load_part(v + i, left);
+    Vec updated = update(load_part(p + i, left), load_part(g + i, left), first, second, s);
+    store_part(p + i, updated, left);
+    store_part(m + i, first, left);
+    store_part(v + i, second, left);
+    if (copy != nullptr) store_part(copy + i, updated, left);
+  });
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_gradient_norm(nt_context *context, float *result, const float *gradients, int64_t n,
+                                float max_norm) {
+  NT_CHECK(n >= 0, "gradient_norm: n must be ≥ 0, got %lld", (long long)n);
+  if (n == 0) return NT_OK;
+  NT_CHECK(result != nullptr && gradients != nullptr, "gradient_norm: result and gradients must not be null");
+  double norm = sqrt(nt::sum_of_squares(context->threads, gradients, n));
+  double factor = max_norm > 0 ? double(max_norm) / (norm + 1e-6) : 1.0;
+  result[0] = float(norm);
+  result[1] = factor > 1.0 ? 1.0f : float(factor);  // a NaN stays one
+  return NT_OK;
+}
+
+NT_API int32_t nt_adamw(nt_context *context, float *parameters, void *copy, const float *gradients, float *m, float *v,
+                        int64_t n, float learning_rate, float beta1, float beta2, float eps, float weight_decay,
+                        int64_t step, const float *gradient_scale) {
+  NT_CHECK(n >= 0, "adamw: n must be ≥ 0, got %lld", (long long)n);
+  NT_CHECK(step >= 1, "adamw: step counts from 1, got %lld", (long long)step);
+  NT_CHECK(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "adamw: betas must be in [0, 1), got %g and %g",
+           double(beta1), double(beta2));
+  if (n == 0) return NT_OK;
+  NT_CHECK(parameters != nullptr && gradients != nullptr && m != nullptr && v != nullptr,
+           "adamw: parameters, gradients, m and v must not be null");
+  nt::Step s;
+  s.beta1 = beta1;
+  s.rest1 = float(1.0 - double(beta1));
+  s.beta2 = beta2;
+  s.rest2 = float(1.0 - double(beta2));
+  s.decay = float(1.0 - double(learning_rate) * double(weight_decay));
+  s.size = float(double(learning_rate) / (1.0 - pow(double(beta1), double(step))));
+  s.root = float(sqrt(1.0 - pow(double(beta2), double(step))));
+  s.eps = eps;
+  s.gradient_scale = gradient_scale == nullptr ? 1.0f : *gradient_scale;
+  nt::adamw(context->threads, parameters, static_cast<nt::bf16 *>(copy), gradients, m, v, n, s);
+  return NT_OK;
+}

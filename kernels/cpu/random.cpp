@@ -1,0 +1,56 @@
+// Random tensors: initial values of weights.
+#include "random.h"
+
+#include "context.h"
+#include "parallel.h"
+
+namespace nt {
+namespace {
+
+template <typename Distribution, typename T_>
+void fill(int threads, T_ *y, int64_t n, float scale, uint64_t seed, uint32_t draw, uint32_t stream) {
+  Distribution distribution;
+  int64_t groups = (n + kGroup - 1) / kGroup;
+  parallel_for(threads, groups, 256, [&](int64_t begin, int64_t end) {
+    Vec factor = splat(scale);
+    for (int64_t g = begin; g < end; g++) {
+      uint64_t block = uint64_t(g) * kBlocks;  // a group never crosses 2³² blocks
+      Group x = distribution(philox_blocks(seed, uint32_t(block), uint32_t(block >> 32), draw, stream << 16));
+      Vec low = factor * x.low, high = factor * x.high;
+      int64_t i = g * kGroup, left = n - i;
+      if (left >= kGroup) {
+        store(y + i, low);
+        store(y + i + kLanes, high);
+        continue;
+      }
+      store_part(y + i, low, left < kLanes ? left : kLanes);
+      if (left > kLanes) store_part(y + i + kLanes, high, left - kLanes);
+    }
+  });
+}
+
+template <typename T_>
+void fill(int threads, T_ *y, int64_t n, int32_t kind, float scale, uint64_t seed, uint32_t draw, uint32_t stream) {
+  if (kind == NT_RANDOM_UNIFORM)
+    fill<Uniform>(threads, y, n, scale, seed, draw, stream);
+  else
+    fill<Gaussian>(threads, y, n, scale, seed, draw, stream);
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_random(nt_context *context, int32_t dtype, void *destination, int64_t n, int32_t kind, float scale,
+                         uint64_t seed, uint32_t draw, int32_t stream) {
+  NT_CHECK_DTYPE("random", dtype);
+  NT_CHECK(n >= 0, "random: n must be ≥ 0, got %lld", (long long)n);
+  NT_CHECK(kind == NT_RANDOM_UNIFORM || kind == NT_RANDOM_NORMAL, "random: unknown kind %d", int(kind));
+  NT_CHECK(stream >= 0 && stream < 1 << 16, "random: stream must be in [0, 65536), got %d", int(stream));
+  if (n == 0) return NT_OK;
+  NT_CHECK(destination != nullptr, "random: destination must not be null");
+  if (dtype == NT_F32)
+    nt::fill(context->threads, static_cast<float *>(destination), n, kind, scale, seed, draw, uint32_t(stream));
+  else
+    nt::fill(context->threads, static_cast<nt::bf16 *>(destination), n, kind, scale, seed, draw, uint32_t(stream));
+  return NT_OK;
+}

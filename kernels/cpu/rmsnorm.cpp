@@ -1,0 +1,184 @@
+// RMSNorm (arXiv 1910.07467), with the residual sum before it.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "context.h"
+#include "parallel.h"
+#include "vec.h"
+
+namespace nt {
+namespace {
+
+// The sum of four vectors' lanes: four chains hide the latency of the addition, and shorten the rounding error.
+inline float sum4(const Vec *v) { return sum((v[0] + v[1]) + (v[2] + v[3])); }
+
+// ‖x + delta‖², where x + delta, rounded, goes to `total`; without delta ‖x‖².
+template <typename T_>
+float add_and_square(T_ *total, const T_ *x, const T_ *delta, int64_t H) {
+  Vec squares[4] = {};
+  auto add = [&](Vec &square, int64_t j) {
+    Vec v = load(x + j);
+    if (delta != nullptr) {
+      store(total + j, v + load(delta + j));
+      v = load(total + j);
+    }
+    square = fma(v, v, square);
+  };
+  int64_t j = 0;
+  for (; j + 4 * kLanes <= H; j += 4 * kLanes)
+    for (int k = 0; k < 4; k++) add(squares[k], j + k * kLanes);
+  for (; j + kLanes <= H; j += kLanes) add(squares[0], j);
+  if (j < H) {
+    int64_t n = H - j;
+    Vec v = load_part(x + j, n);
+    if (delta != nullptr) {
+      store_part(total + j, v + load_part(delta + j, n), n);
+      v = load_part(total + j, n);
+    }
+    squares[1] = fma(v, v, squares[1]);
+  }
+  return sum4(squares);
+}
+
+template <typename T_>
+void forward(int threads, T_ *y, T_ *total, float *rstd, const T_ *x, const T_ *delta, const float *weight, int64_t T,
+             int64_t H, float eps) {
+  parallel_for(threads, T, 1 + 8192 / H, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      float squares = add_and_square(total + t * H, x + t * H, delta == nullptr ? nullptr : delta + t * H, H);
+      float r = 1.0f / sqrtf(squares / float(H) + eps);
+      rstd[t] = r;
+      const T_ *in = delta == nullptr ? x + t * H : total + t * H;
+      T_ *out = y + t * H;
+      int64_t j = 0;
+      for (; j + kLanes <= H; j += kLanes) store(out + j, load(in + j) * splat(r) * load(weight + j));
+      if (j < H) store_part(out + j, load_part(in + j, H - j) * splat(r) * load_part(weight + j, H - j), H - j);
+    }
+  });
+}
+
+// Σ dy · weight · x over a row
+template <typename T_>
+float dot_row(const T_ *dy, const T_ *x, const float *weight, int64_t H) {
+  Vec dots[4] = {};
+  int64_t j = 0;
+  for (; j + 4 * kLanes <= H; j += 4 * kLanes)
+    for (int k = 0; k < 4; k++) {
+      int64_t i = j + k * kLanes;
+      dots[k] = fma(load(dy + i) * load(weight + i), load(x + i), dots[k]);
+    }
+  for (; j + kLanes <= H; j += kLanes) dots[0] = fma(load(dy + j) * load(weight + j), load(x + j), dots[0]);
+  if (j < H) {
+    int64_t n = H - j;
+    dots[1] = fma(load_part(dy + j, n) * load_part(weight + j, n), load_part(x + j, n), dots[1]);
+  }
+  return sum4(dots);
+}
+
+// One row's dx; its part of dweight is added to `partial` (null: not wanted).
+template <typename T_>
+void backward_row(T_ *dx, float *partial, const T_ *dy, const T_ *x, const float *weight, float rstd,
+                  const T_ *residual, int64_t H) {
+  float c = dot_row(dy, x, weight, H) / float(H) * rstd * rstd;
+  Vec r = splat(rstd), slope = splat(-c);
+  int64_t j = 0;
+  for (; j + kLanes <= H; j += kLanes) {
+    Vec d = load(dy + j), v = load(x + j);
+    Vec g = r * fma(v, slope, d * load(weight + j));
+    if (residual != nullptr) g += load(residual + j);
+    if (partial != nullptr) store(partial + j, fma(d * r, v, load(partial + j)));
+    store(dx + j, g);
+  }
+  if (j == H) return;
+  int64_t n = H - j;
+  Vec d = load_part(dy + j, n), v = load_part(x + j, n);
+  Vec g = r * fma(v, slope, d * load_part(weight + j, n));
+  if (residual != nullptr) g += load_part(residual + j, n);
+  if (partial != nullptr) store_part(partial + j, fma(d * r, v, load_part(partial + j, n)), n);
+  store_part(dx + j, g, n);
+}
+
+// `partials` [threads, H] (null: dweight is not wanted): each thread's sum over its rows; then they are added up in
+// the order of the threads.
+template <typename T_>
+void backward(int threads, T_ *dx, float *dweight, float *partials, const T_ *dy, const T_ *x, const float *weight,
+              const float *rstd, const T_ *residual, int64_t T, int64_t H) {
+  int64_t useful = 1 + T * H / 8192;
+  int n = useful < threads ? int(useful) : threads;
+  int team = 1;
+  on_threads(n, [&](int thread, int size) {
+    if (thread == 0) team = size;
+    float *partial = partials == nullptr ? nullptr : partials + thread * H;
+    if (partial != nullptr) memset(partial, 0, size_t(H) * sizeof(float));
+    Range rows = piece(T, thread, size);
+    for (int64_t t = rows.begin; t < rows.end; t++) {
+      const T_ *extra = residual == nullptr ? nullptr : residual + t * H;
+      backward_row(dx + t * H, partial, dy + t * H, x + t * H, weight, rstd[t], extra, H);
+    }
+  });
+  if (partials == nullptr) return;
+  parallel_for(threads, H, 4096, [&](int64_t begin, int64_t end) {
+    for (int i = 0; i < team; i++)
+      for (int64_t j = begin; j < end; j++) dweight[j] += partials[i * H + j];
+  });
+}
+
+// Kept between calls, a thread that calls has its own.
+struct Scratch {
+  float *data = nullptr;
+  int64_t size = 0;
+};
+thread_local Scratch scratch;
+
+float *scratch_of(int64_t size) {
+  if (scratch.size >= size) return scratch.data;
+  release(scratch.data);
+  scratch.data = static_cast<float *>(allocate(size * int64_t(sizeof(float))));
+  scratch.size = scratch.data == nullptr ? 0 : size;
+  return scratch.data;
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_rmsnorm_forward(nt_context *context, int32_t dtype, void *y, void *sum, float *rstd, const void *x,
+                                  const void *delta, const float *weight, int64_t T, int64_t H, float eps) {
+  NT_CHECK_DTYPE("rmsnorm_forward", dtype);
+  NT_CHECK(T >= 0 && H >= 0, "rmsnorm_forward: sizes must be ≥ 0, got T %lld, H %lld", (long long)T, (long long)H);
+  if (T == 0 || H == 0) return NT_OK;
+  NT_CHECK(y != nullptr && rstd != nullptr && x != nullptr && weight != nullptr,
+           "rmsnorm_forward: y, rstd, x and weight must not be null");
+  NT_CHECK(delta == nullptr || sum != nullptr, "rmsnorm_forward: with delta, sum must not be null");
+  if (dtype == NT_F32)
+    nt::forward(context->threads, static_cast<float *>(y), static_cast<float *>(sum), rstd,
+                static_cast<const float *>(x), static_cast<const float *>(delta), weight, T, H, eps);
+  else
+    nt::forward(context->threads, static_cast<nt::bf16 *>(y), static_cast<nt::bf16 *>(sum), rstd,
+                static_cast<const nt::bf16 *>(x), static_cast<const nt::bf16 *>(delta), weight, T, H, eps);
+  return NT_OK;
+}
+
+NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx, float *dweight, const void *dy,
+                                   const void *x, const float *weight, const float *rstd, const void *residual,
+                                   int64_t T, int64_t H) {
+  NT_CHECK_DTYPE("rmsnorm_backward", dtype);
+  NT_CHECK(T >= 0 && H >= 0, "rmsnorm_backward: sizes must be ≥ 0, got T %lld, H %lld", (long long)T, (long long)H);
+  if (T == 0 || H == 0) return NT_OK;
+  NT_CHECK(dx != nullptr && dy != nullptr && x != nullptr && weight != nullptr && rstd != nullptr,
+           "rmsnorm_backward: dx, dy, x, weight and rstd must not be null");
+  float *partials = nullptr;
+  if (dweight != nullptr) {
+    partials = nt::scratch_of(context->threads * H);
+    if (partials == nullptr)
+      return nt::fail(NT_OUT_OF_MEMORY, "rmsnorm_backward: out of memory: %lld bytes of scratch",
+                      (long long)(context->threads * H * int64_t(sizeof(float))));
+  }
+  if (dtype == NT_F32)
+    nt::backward(context->threads, static_cast<float *>(dx), dweight, partials, static_cast<const float *>(dy),
+                 static_cast<const float *>(x), weight, rstd, static_cast<const float *>(residual), T, H);
+  else
+    nt::backward(context->threads, static_cast<nt::bf16 *>(dx), dweight, partials, static_cast<const nt::bf16 *>(dy),
+                 static_cast<const nt::bf16 *>(x), weight, rstd, static_cast<const nt::bf16 *>(residual), T, H);
+  return NT_OK;
+}

@@ -1,0 +1,95 @@
+// SwiGLU (arXiv 2002.05202): h = silu(gate) · up, silu(g) = g · σ(g).
+#include "context.h"
+#include "parallel.h"
+#include "vec.h"
+
+namespace nt {
+namespace {
+
+// h[I] from gate[I], up[I]
+template <typename T_>
+void forward_row(T_ *h, const T_ *gate, const T_ *up, int64_t I) {
+  auto silu_up = [](Vec g, Vec u) { return g * sigmoid(g) * u; };
+  int64_t i = 0;
+  for (; i + kLanes <= I; i += kLanes) store(h + i, silu_up(load(gate + i), load(up + i)));
+  if (i < I) store_part(h + i, silu_up(load_part(gate + i, I - i), load_part(up + i, I - i)), I - i);
+}
+
+struct Gradient {
+  Vec gate, up, h;
+};
+
+// With s = σ(g): dgate = dh · up · s · (1 + g · (1 − s)), dup = dh · g · s.
+inline Gradient gradient(Vec g, Vec u, Vec dh) {
+  Vec s = sigmoid(g), silu = g * s;
+  Vec slope = fma(silu, splat(1.0f) - s, s);
+  return {dh * u * slope, dh * silu, silu * u};
+}
+
+template <typename T_>
+void backward_row(T_ *gate, T_ *up, T_ *h, const T_ *dh, int64_t I) {
+  int64_t i = 0;
+  for (; i + kLanes <= I; i += kLanes) {
+    Gradient d = gradient(load(gate + i), load(up + i), load(dh + i));
+    store(gate + i, d.gate);
+    store(up + i, d.up);
+    if (h != nullptr) store(h + i, d.h);
+  }
+  if (i == I) return;
+  int64_t n = I - i;
+  Gradient d = gradient(load_part(gate + i, n), load_part(up + i, n), load_part(dh + i, n));
+  store_part(gate + i, d.gate, n);
+  store_part(up + i, d.up, n);
+  if (h != nullptr) store_part(h + i, d.h, n);
+}
+
+template <typename T_>
+void forward(int threads, T_ *h, const T_ *gate_up, int64_t T, int64_t I) {
+  parallel_for(threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      const T_ *gate = gate_up + t * 2 * I;
+      forward_row(h + t * I, gate, gate + I, I);
+    }
+  });
+}
+
+template <typename T_>
+void backward(int threads, T_ *gate_up, T_ *h, const T_ *dh, int64_t T, int64_t I) {
+  parallel_for(threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      T_ *gate = gate_up + t * 2 * I;
+      backward_row(gate, gate + I, h == nullptr ? nullptr : h + t * I, dh + t * I, I);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
+                                 int64_t I) {
+  NT_CHECK_DTYPE("swiglu_forward", dtype);
+  NT_CHECK(T >= 0 && I >= 0, "swiglu_forward: sizes must be ≥ 0, got T %lld, I %lld", (long long)T, (long long)I);
+  if (T == 0 || I == 0) return NT_OK;
+  NT_CHECK(h != nullptr && gate_up != nullptr, "swiglu_forward: h and gate_up must not be null");
+  if (dtype == NT_F32)
+    nt::forward(context->threads, static_cast<float *>(h), static_cast<const float *>(gate_up), T, I);
+  else
+    nt::forward(context->threads, static_cast<nt::bf16 *>(h), static_cast<const nt::bf16 *>(gate_up), T, I);
+  return NT_OK;
+}
+
+NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
+                                  int64_t T, int64_t I) {
+  NT_CHECK_DTYPE("swiglu_backward", dtype);
+  NT_CHECK(T >= 0 && I >= 0, "swiglu_backward: sizes must be ≥ 0, got T %lld, I %lld", (long long)T, (long long)I);
+  if (T == 0 || I == 0) return NT_OK;
+  NT_CHECK(gate_up != nullptr && dh != nullptr, "swiglu_backward: gate_up and dh must not be null");
+  if (dtype == NT_F32)
+    nt::backward(context->threads, static_cast<float *>(gate_up), static_cast<float *>(h),
+                 static_cast<const float *>(dh), T, I);
+  else
+    nt::backward(context->threads, static_cast<nt::bf16 *>(gate_up), static_cast<nt::bf16 *>(h),
+                 static_cast<const nt::bf16 *>(dh), T, I);
+  return NT_OK;
+}
