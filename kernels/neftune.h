@@ -152,7 +152,8 @@ NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, flo
 // u[T,R] = scale · x[T,in]·Aᵀ, A[R,in].
 NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx,
                                const void *a, float scale, int64_t T, int64_t R, int64_t in);
-// For one projection: g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32) += dyᵀ·u[T,r].
+// For one projection: g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32) += dyᵀ·u[T,r] (db null: not wanted,
+// and u is not read).
 NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, float *db, const void *dy,
                                 int64_t lddy, const void *u, int64_t ldu, const void *b, float scale, int64_t T,
                                 int64_t out, int64_t rank);

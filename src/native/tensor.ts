@@ -74,6 +74,15 @@ export class Tensor {
     return other;
   }
 
+  /** The first elements of a contiguous buffer that may be larger, under another shape. */
+  reshapeTo(shape: readonly number[]): Tensor {
+    const part = new Tensor(this.ptr, this.dtype, shape);
+    if (!this.contiguous || part.size > this.size) {
+      throw new NeftuneError("shape", `a buffer of shape [${this.shape}] has no room for [${shape}]`);
+    }
+    return part;
+  }
+
   toString(): string {
     return `${this.dtype}[${this.shape}]`;
   }

@@ -201,11 +201,11 @@ export function loraForward(device: Device, u: Tensor, x: Tensor, a: Tensor, sca
   );
 }
 
-/** g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32) += dyᵀ·u[T,r]. */
+/** g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32; null: not wanted) += dyᵀ·u[T,r]. */
 export function loraBackward(
   device: Device,
   g: Tensor,
-  db: Tensor,
+  db: Tensor | null,
   dy: Tensor,
   u: Tensor,
   b: Tensor,
@@ -214,15 +214,17 @@ export function loraBackward(
   const op = "lora_backward";
   const [T, out, rank] = [dy.rowCount, dy.columnCount, b.columnCount];
   expectMatrix(op, "g", g, dy.dtype, T, rank);
-  expectMatrix(op, "u", u, dy.dtype, T, rank);
   expectMatrix(op, "B", b, dy.dtype, out, rank);
-  expectMatrix(op, "db", db, "f32", out, rank);
+  if (db !== null) {
+    expectMatrix(op, "u", u, dy.dtype, T, rank);
+    expectMatrix(op, "db", db, "f32", out, rank);
+  }
   device.call(
     "nt_lora_backward",
     activationCode(op, dy),
     g.ptr,
     g.rowStride,
-    db.ptr,
+    db?.ptr ?? null,
     dy.ptr,
     dy.rowStride,
     u.ptr,

@@ -1,0 +1,205 @@
+// The buffers of forward and backward, sized for the largest micro-batch. What a layer keeps for its backward pass
+// depends on `recompute`; what need not be kept is one buffer for all layers.
+
+import type { Allocator, DType, Tensor } from "../native/index.ts";
+import type { LlamaConfig } from "./config.ts";
+import { type LinearModule, type LoraOptions, linearModules } from "./lora.ts";
+
+/** Kept activations: `none` recomputes only norms and SwiGLU, `mlp` gate and up too, `layer` all but a layer's input. */
+export type Recompute = "none" | "mlp" | "layer";
+
+/** The linears of a layer that read the same input. */
+export const groupNames = ["qkv", "o", "gateUp", "down"] as const;
+export type GroupName = (typeof groupNames)[number];
+
+export const groupModules: Record<GroupName, readonly LinearModule[]> = {
+  qkv: ["q_proj", "k_proj", "v_proj"],
+  o: ["o_proj"],
+  gateUp: ["gate_proj", "up_proj"],
+  down: ["down_proj"],
+};
+
+/** The modules of each LoRA stack of a group: all together, or, with dropout, each alone. */
+export function stackModules(group: GroupName, lora: LoraOptions | null): LinearModule[][] {
+  if (lora === null) return [];
+  const targets = groupModules[group].filter((module) => lora.targetModules.includes(module));
+  if (targets.length === 0) return [];
+  return lora.dropout > 0 ? targets.map((module) => [module]) : [targets];
+}
+
+/** Widths of a layer's tensors. */
+export interface Widths {
+  hidden: number;
+  intermediate: number;
+  /** heads · headDim */
+  queries: number;
+  /** kvHeads · headDim */
+  keys: number;
+}
+
+export function widthsOf(config: LlamaConfig): Widths {
+  return {
+    hidden: config.hiddenSize,
+    intermediate: config.intermediateSize,
+    queries: config.numAttentionHeads * config.headDim,
+    keys: config.numKeyValueHeads * config.headDim,
+  };
+}
+
+export interface LayerActivations {
+  x: Tensor; // [T, H] the layer's input: the residual stream
+  rstd1: Tensor; // f32 [T]
+  qkv: Tensor; // [T, queries + 2·keys], rotated
+  attention: Tensor; // [T, queries]
+  lse: Tensor; // f32 [heads, T]
+  mid: Tensor; // [T, H] the residual stream after attention
+  rstd2: Tensor; // f32 [T]
+  gateUp: Tensor; // [T, 2·I]; its own gradient after the backward pass of SwiGLU
+  u: Record<GroupName, Tensor[]>; // [T, R] for each LoRA stack
+}
+
+export interface Activations {
+  ids: Tensor; // i32 [T]
+  positions: Tensor; // i32 [T]
+  /** One a layer, or a single one for all when nothing is trained. */
+  layers: LayerActivations[];
+  final: Tensor; // [T, H] the residual stream after the last layer
+  finalRstd: Tensor; // f32 [T]
+  normed: Tensor; // [T, H] output of whichever norm ran last
+  branch: Tensor; // [T, H] what attention or MLP adds to the residual stream
+  h: Tensor; // [T, I] SwiGLU's output, and its gradient
+  losses: Tensor; // f32 [targets]
+  workspace: Tensor; // f32, for the fused linear + cross-entropy
+  /** Null when nothing is trained. */
+  backward: BackwardBuffers | null;
+  dropped: Tensor | null; // [T, widest linear input], with LoRA dropout
+}
+
+export interface BackwardBuffers {
+  dx: Tensor; // [T, H] gradient of the residual stream
+  dnormed: Tensor; // [T, H]
+  dattention: Tensor; // [T, queries]
+  dqkv: Tensor; // [T, queries + 2·keys]
+  delta: Tensor; // f32 [heads, T]
+  g: Tensor[]; // [T, R] by stack position
+}
+
+export interface ActivationSizes {
+  maxTokens: number;
+  maxTargets: number;
+  workspaceBytes: number;
+}
+
+/** Lays all buffers out. `training` keeps what the backward pass needs. */
+export function allocateActivations(
+  allocator: Allocator,
+  config: LlamaConfig,
+  dtype: "f32" | "bf16",
+  lora: LoraOptions | null,
+  sizes: ActivationSizes,
+  training: boolean,
+  recompute: Recompute,
+): Activations {
+  const T = sizes.maxTokens;
+  const { hidden, intermediate, queries, keys } = widthsOf(config);
+  const heads = config.numAttentionHeads;
+  const buffer = (columns: number) => allocator.allocate("activations", dtype, [T, columns]);
+  const vector = (type: DType, size: number) => allocator.allocate("activations", type, [size]);
+  const rankOf = (modules: LinearModule[]) => modules.length * (lora?.r ?? 0);
+  const lowRank = (): Record<GroupName, Tensor[]> => {
+    const of = (group: GroupName) => stackModules(group, lora).map((modules) => buffer(rankOf(modules)));
+    return { qkv: of("qkv"), o: of("o"), gateUp: of("gateUp"), down: of("down") };
+  };
+  const attentionPart = () => ({
+    rstd1: vector("f32", T),
+    qkv: buffer(queries + 2 * keys),
+    attention: buffer(queries),
+    lse: vector("f32", heads * T),
+    mid: buffer(hidden),
+    rstd2: vector("f32", T),
+    u: lowRank(),
+  });
+  const count = training ? config.numHiddenLayers : 1;
+  const sharedAttention = training && recompute !== "layer" ? null : attentionPart();
+  const sharedGateUp = training && recompute === "none" ? null : buffer(2 * intermediate);
+  const layers = Array.from({ length: count }, () => ({
+    x: buffer(hidden),
+    ...(sharedAttention ?? attentionPart()),
+    gateUp: sharedGateUp ?? buffer(2 * intermediate),
+  }));
+  const widest = Math.max(hidden, intermediate, queries);
+  const stacks = groupNames.map((group) => stackModules(group, lora).map(rankOf));
+  const gWidths = [0, 1, 2].map((i) => Math.max(0, ...stacks.map((widths) => widths[i] ?? 0)));
+  const backward = (): BackwardBuffers => ({
+    dx: buffer(hidden),
+    dnormed: buffer(hidden),
+    dattention: buffer(queries),
+    dqkv: buffer(queries + 2 * keys),
+    delta: vector("f32", heads * T),
+    g: gWidths.filter((width) => width > 0).map(buffer),
+  });
+  return {
+    ids: vector("i32", T),
+    positions: vector("i32", T),
+    layers,
+    final: buffer(hidden),
+    finalRstd: vector("f32", T),
+    normed: buffer(hidden),
+    branch: buffer(hidden),
+    h: buffer(intermediate),
+    losses: vector("f32", sizes.maxTargets),
+    workspace: allocator.allocate("workspace", "f32", [Math.ceil(sizes.workspaceBytes / 4)]),
+    backward: training ? backward() : null,
+    dropped: training && (lora?.dropout ?? 0) > 0 ? buffer(widest) : null,
+  };
+}
+
+/** Every LoRA parameter, layer by layer; A of one group side by side, so that they stack into one product. */
+export function loraParameterSpecs(
+  config: LlamaConfig,
+  lora: LoraOptions,
+  path: (layer: number, module: LinearModule) => string,
+): { name: string; shape: number[] }[] {
+  const specs: { name: string; shape: number[] }[] = [];
+  for (let layer = 0; layer < config.numHiddenLayers; layer++) {
+    for (const group of groupNames) {
+      const modules = stackModules(group, lora).flat();
+      for (const module of modules) {
+        specs.push({
+          name: `${path(layer, module)}.lora_A.weight`,
+          shape: [lora.r, linearShape(config, module)[1]],
+        });
+      }
+      for (const module of modules) {
+        specs.push({
+          name: `${path(layer, module)}.lora_B.weight`,
+          shape: [linearShape(config, module)[0], lora.r],
+        });
+      }
+    }
+  }
+  return specs;
+}
+
+/** [out, in] of a linear. */
+export function linearShape(config: LlamaConfig, module: LinearModule): [number, number] {
+  const { hidden, intermediate, queries, keys } = widthsOf(config);
+  switch (module) {
+    case "q_proj":
+      return [queries, hidden];
+    case "k_proj":
+    case "v_proj":
+      return [keys, hidden];
+    case "o_proj":
+      return [hidden, queries];
+    case "gate_proj":
+    case "up_proj":
+      return [intermediate, hidden];
+    case "down_proj":
+      return [hidden, intermediate];
+  }
+}
+
+/** Index of a module over the whole model: tells dropout masks and random draws apart. */
+export const moduleIndex = (layer: number, module: LinearModule) =>
+  layer * linearModules.length + linearModules.indexOf(module);

@@ -1,0 +1,11 @@
+// The model, as training, evaluation and generation use it.
+
+export { groupModules, groupNames, linearShape, type Recompute } from "./activations.ts";
+export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConfig } from "./config.ts";
+export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
+export { Llama, type ModelOptions } from "./llama.ts";
+export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePath } from "./lora.ts";
+export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
+export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
+export { checkpointSource, type ModelSource, randomSource, tensorSpecs } from "./source.ts";
+export { linearParameterCount, type Tune } from "./weights.ts";

@@ -1,0 +1,171 @@
+// The linears that read the same input, as one unit: q, k, v; o; gate, up; down. Their outputs lie side by side in
+// one buffer, and their LoRA down projections share one product. Forward and backward are explicit calls.
+
+import {
+  type Device,
+  dropout,
+  linearBackwardInput,
+  linearBackwardWeight,
+  linearForward,
+  loraBackward,
+  loraBackwardA,
+  loraForward,
+  type Samples,
+  type Tensor,
+  type Weight,
+} from "../native/index.ts";
+
+/** One linear of a group and where its output lies. */
+export interface GroupLinear {
+  weight: Weight; // [out, in]
+  bias: Tensor | null; // f32 [out]
+  /** Gradients of weight and bias in full fine-tuning; null: frozen. */
+  dweight: Tensor | null; // f32 [out, in]
+  dbias: Tensor | null; // f32 [out]
+  /** First column of its output in the group's buffer. */
+  column: number;
+}
+
+/** One projection's share of a LoRA stack. */
+export interface LoraTarget {
+  linear: GroupLinear;
+  b: Tensor; // [out, r]
+  db: Tensor; // f32 [out, r]
+  /** First column of its r columns in u and g. */
+  column: number;
+}
+
+/** Projections whose A are stacked into one product because they read the same x (with dropout: one each). */
+export interface LoraStack {
+  a: Tensor; // [R, in]
+  da: Tensor; // f32 [R, in]
+  targets: LoraTarget[];
+  /** Identifies the dropout mask. */
+  module: number;
+}
+
+export interface LinearGroup {
+  linears: GroupLinear[];
+  stacks: LoraStack[];
+  rank: number;
+  loraScale: number;
+  in: number;
+  out: number;
+}
+
+/** Memory that groups of all layers share. */
+export interface GroupScratch {
+  g: Tensor[]; // for each stack position: [maxTokens, R]
+  /** x after dropout, and its gradient; null without dropout. */
+  dropped: Tensor | null; // [maxTokens, widest in]
+}
+
+/** What LoRA dropout needs of a micro-batch; null: no dropout. */
+export interface DropoutContext {
+  samples: Samples;
+  p: number;
+  seed: number;
+  draws: BigInt64Array;
+}
+
+/** A linear's columns in the group's buffer. */
+const outputOf = (buffer: Tensor, linear: GroupLinear) => buffer.columns(linear.column, linear.weight.out);
+
+/** The stack's input: x, or x after the stack's dropout, in scratch. */
+function stackInput(
+  device: Device,
+  group: LinearGroup,
+  stack: LoraStack,
+  x: Tensor,
+  scratch: GroupScratch,
+  context: DropoutContext | null,
+): Tensor {
+  if (context === null || scratch.dropped === null) return x;
+  const dropped = scratch.dropped.reshapeTo([x.rowCount, group.in]);
+  dropout(device, dropped, x, context.samples, { ...context, module: stack.module });
+  return dropped;
+}
+
+/** y[T, out] = x[T, in]·Wᵀ + bias + u·Bᵀ for every linear; u[i] (kept for backward) = s · x·Aᵀ of stack i. */
+export function groupForward(
+  device: Device,
+  group: LinearGroup,
+  y: Tensor,
+  x: Tensor,
+  u: readonly Tensor[],
+  scratch: GroupScratch,
+  context: DropoutContext | null,
+): void {
+  const lowRank = new Map<GroupLinear, { left: Tensor; right: Tensor }>();
+  for (const [i, stack] of group.stacks.entries()) {
+    const input = stackInput(device, group, stack, x, scratch, context);
+    loraForward(device, u[i]!, input, stack.a, group.loraScale);
+    for (const { linear, b, column } of stack.targets) {
+      lowRank.set(linear, { left: u[i]!.columns(column, group.rank), right: b });
+    }
+  }
+  for (const linear of group.linears) {
+    linearForward(device, outputOf(y, linear), x, linear.weight, linear.bias, lowRank.get(linear) ?? null);
+  }
+}
+
+/**
+ * First half of the backward pass: dx[T, in] from dy[T, out] (null: not wanted), and the gradients of B.
+ * Returns g of each stack, which groupBackwardWeight needs.
+ */
+export function groupBackwardInput(
+  device: Device,
+  group: LinearGroup,
+  dx: Tensor | null,
+  dy: Tensor,
+  u: readonly Tensor[],
+  scratch: GroupScratch,
+  context: DropoutContext | null,
+): Tensor[] {
+  const T = dy.rowCount;
+  const g = group.stacks.map((stack, i) => {
+    const all = scratch.g[i]!.reshapeTo([T, stack.a.rowCount]);
+    for (const { linear, b, db, column } of stack.targets) {
+      const columns = (tensor: Tensor) => tensor.columns(column, group.rank);
+      loraBackward(device, columns(all), db, outputOf(dy, linear), columns(u[i]!), b, group.loraScale);
+    }
+    return all;
+  });
+  if (dx === null) return g;
+  const stack = group.stacks[0];
+  const shared = context === null && stack !== undefined ? { left: g[0]!, right: stack.a } : null;
+  for (const [i, linear] of group.linears.entries()) {
+    linearBackwardInput(device, dx, outputOf(dy, linear), linear.weight, i === 0 ? shared : null, i > 0);
+  }
+  if (context !== null && scratch.dropped !== null) {
+    const back = scratch.dropped.reshapeTo([T, group.in]);
+    for (const [i, { a, module }] of group.stacks.entries()) {
+      loraBackward(device, back, null, g[i]!, g[i]!, a, 1); // back = g·A
+      dropout(device, dx, back, context.samples, { ...context, module }, true);
+    }
+  }
+  return g;
+}
+
+/** Second half: gradients of A, weights and biases (added), from dy[T, out], the group's input x[T, in] and g. */
+export function groupBackwardWeight(
+  device: Device,
+  group: LinearGroup,
+  dy: Tensor,
+  x: Tensor,
+  g: readonly Tensor[],
+  scratch: GroupScratch,
+  context: DropoutContext | null,
+): void {
+  for (const linear of group.linears) {
+    if (linear.dweight !== null)
+      linearBackwardWeight(device, linear.dweight, linear.dbias, outputOf(dy, linear), x);
+  }
+  for (const [i, stack] of group.stacks.entries()) {
+    loraBackwardA(device, stack.da, g[i]!, stackInput(device, group, stack, x, scratch, context));
+  }
+}
+
+/** Whether groupBackwardWeight has anything to do. */
+export const hasTrained = (group: LinearGroup) =>
+  group.stacks.length > 0 || group.linears.some((linear) => linear.dweight !== null);

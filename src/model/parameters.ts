@@ -1,0 +1,169 @@
+// All trained values in one flat float32 block, with gradients and AdamW's moments beside them at the same offsets:
+// one gradient norm, two AdamW calls (decayed tensors come first), one bf16 copy. Owns no memory; the arena does.
+
+import { NeftuneError } from "../errors.ts";
+import {
+  type AdamWOptions,
+  type Allocator,
+  adamw,
+  type Device,
+  gradientNorm,
+  Tensor,
+} from "../native/index.ts";
+
+export interface ParameterTensor {
+  name: string;
+  shape: readonly number[];
+  /** Elements before it in the flat block. */
+  offset: number;
+  size: number;
+  /** Whether weight decay acts on it: matrices yes, norms and biases no. */
+  decay: boolean;
+}
+
+export type ParameterSpec = { name: string; shape: readonly number[] };
+export type StateKind = "values" | "m" | "v";
+
+const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
+
+/** Gives each tensor its place: matrices first, in the given order, then vectors. */
+function place(specs: readonly ParameterSpec[]): ParameterTensor[] {
+  let offset = 0;
+  return [...specs.filter(isMatrix), ...specs.filter((spec) => !isMatrix(spec))].map((spec) => {
+    const size = spec.shape.reduce((product, n) => product * n, 1);
+    const tensor = { ...spec, offset, size, decay: isMatrix(spec) };
+    offset += size;
+    return tensor;
+  });
+}
+
+export class Parameters {
+  readonly tensors: readonly ParameterTensor[];
+  readonly values: Tensor; // f32 [n]
+  readonly gradients: Tensor; // f32 [n]
+  readonly m: Tensor; // f32 [n]
+  readonly v: Tensor; // f32 [n]
+  /** The values rounded to bf16, which the products read; null where they read float32. */
+  readonly copy: Tensor | null; // bf16 [n]
+  /** Called after the values changed: frozen layouts made from them are stale. */
+  onChange: () => void = () => {};
+  readonly #device: Device;
+  readonly #byName: Map<string, ParameterTensor>;
+  readonly #norm: Tensor; // f32 [2]: norm, clip factor
+
+  constructor(device: Device, allocator: Allocator, specs: readonly ParameterSpec[], dtype: "f32" | "bf16") {
+    this.#device = device;
+    this.tensors = place(specs);
+    this.#byName = new Map(this.tensors.map((tensor) => [tensor.name, tensor]));
+    const n = this.tensors.reduce((sum, tensor) => sum + tensor.size, 0);
+    this.values = allocator.allocate("trained", "f32", [n]);
+    this.gradients = allocator.allocate("trained", "f32", [n]);
+    this.m = allocator.allocate("trained", "f32", [n]);
+    this.v = allocator.allocate("trained", "f32", [n]);
+    this.copy = dtype === "bf16" ? allocator.allocate("trained", "bf16", [n]) : null;
+    this.#norm = allocator.allocate("trained", "f32", [2]);
+  }
+
+  get count(): number {
+    return this.values.size;
+  }
+
+  find(name: string): ParameterTensor {
+    const tensor = this.#byName.get(name);
+    if (tensor === undefined) throw new NeftuneError("parameter", `there is no trained tensor ${name}`);
+    return tensor;
+  }
+
+  /** Tensors that lie side by side in the block, seen as one [sum of rows, columns]. */
+  #stacked(flat: Tensor, names: readonly string[]): Tensor {
+    const first = this.find(names[0]!);
+    let end = first.offset;
+    for (const name of names) {
+      const tensor = this.find(name);
+      if (tensor.offset !== end)
+        throw new NeftuneError("parameter", `${names.join(", ")} do not lie side by side`);
+      end += tensor.size;
+    }
+    const rows = names.reduce((sum, name) => sum + (this.find(name).shape[0] ?? 1), 0);
+    const tail = first.shape.slice(1);
+    return new Tensor(flat.rows(first.offset, end - first.offset).ptr, flat.dtype, [rows, ...tail]);
+  }
+
+  /** What the products read: bf16 or float32. */
+  working(...names: string[]): Tensor {
+    return this.#stacked(this.copy ?? this.values, names);
+  }
+
+  /** Float32 values: what norms and biases are used as. */
+  master(...names: string[]): Tensor {
+    return this.#stacked(this.values, names);
+  }
+
+  gradient(...names: string[]): Tensor {
+    return this.#stacked(this.gradients, names);
+  }
+
+  zeroGradients(): void {
+    this.#device.fill(this.gradients, 0);
+  }
+
+  /** Clears AdamW's moments. */
+  zeroState(): void {
+    this.#device.fill(this.m, 0);
+    this.#device.fill(this.v, 0);
+  }
+
+  /** ‖gradients‖₂ before clipping. The clip factor stays on the device for the next adamwStep. */
+  gradientNorm(maxNorm: number): number {
+    gradientNorm(this.#device, this.#norm, this.gradients, maxNorm);
+    return this.#device.readFloats(this.#norm)[0]!;
+  }
+
+  /** One AdamW step with the gradients clipped as the last gradientNorm found. */
+  adamwStep(options: AdamWOptions): void {
+    const decayed = this.tensors
+      .filter((tensor) => tensor.decay)
+      .reduce((sum, tensor) => sum + tensor.size, 0);
+    const factor = this.#norm.rows(1, 1);
+    const step = (begin: number, count: number, weightDecay: number) => {
+      if (count === 0) return;
+      const part = (flat: Tensor) => flat.rows(begin, count);
+      const copy = this.copy === null ? null : part(this.copy);
+      const values = part(this.values);
+      adamw(
+        this.#device,
+        values,
+        copy,
+        part(this.gradients),
+        part(this.m),
+        part(this.v),
+        { ...options, weightDecay },
+        factor,
+      );
+    };
+    step(0, decayed, options.weightDecay);
+    step(decayed, this.count - decayed, 0);
+    this.onChange();
+  }
+
+  /** A tensor's values or one of its moments. */
+  read(name: string, kind: StateKind = "values"): Float32Array<ArrayBuffer> {
+    const { offset, size } = this.find(name);
+    return this.#device.readFloats(this[kind].rows(offset, size));
+  }
+
+  /** Replaces a tensor's values or moments; call afterWrite() when all are written. */
+  write(name: string, values: Float32Array, kind: StateKind = "values"): void {
+    const { offset, size } = this.find(name);
+    if (values.length !== size) {
+      throw new NeftuneError("parameter", `${name} has ${size} values, got ${values.length}`);
+    }
+    this.#device.write(this[kind].rows(offset, size), values);
+  }
+
+  /** Brings the bf16 copy and everything made from it up to date. */
+  afterWrite(): void {
+    if (this.copy !== null) this.#device.call("nt_cast", this.copy.ptr, 1, this.values.ptr, 0, this.count);
+    this.onChange();
+  }
+}

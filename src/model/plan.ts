@@ -1,0 +1,137 @@
+// How much memory a model and a micro-batch need, before anything is allocated.
+
+import { NeftuneError } from "../errors.ts";
+import {
+  crossEntropyWorkspace,
+  type Device,
+  MemoryPlan,
+  type WeightUses,
+  weightExtraBytes,
+} from "../native/index.ts";
+import { allocateActivations, groupModules, groupNames, linearShape, type Recompute } from "./activations.ts";
+import type { LlamaConfig } from "./config.ts";
+import type { LoraOptions } from "./lora.ts";
+import type { ModelSource } from "./source.ts";
+import { allocateWeights, type Tune } from "./weights.ts";
+
+/** Device bytes by use. `mapped` are weights read where their file lies: they can be dropped and read again. */
+export interface ModelPlan {
+  weights: number;
+  trained: number;
+  activations: number;
+  workspace: number;
+  mapped: number;
+  /** All of them. */
+  total: number;
+  recompute: Recompute;
+}
+
+export interface PlanRequest {
+  dtype: "f32" | "bf16";
+  tune: Tune;
+  lora: LoraOptions | null;
+  recompute: Recompute | "auto";
+  maxTokens: number;
+  maxTargets: number;
+  uses: WeightUses;
+}
+
+/** Rows that the loss is computed for at once share one chunk of logits; more rows than this bring nothing. */
+const crossEntropyRows = 1024;
+
+export function workspaceBytes(device: Device, config: LlamaConfig, request: PlanRequest): number {
+  const rows = Math.min(request.maxTargets, crossEntropyRows);
+  return Math.max(4, crossEntropyWorkspace(device, request.dtype, rows, config.hiddenSize, config.vocabSize));
+}
+
+function extraWeightBytes(device: Device, config: LlamaConfig, request: PlanRequest): number {
+  let bytes = weightExtraBytes(device, request.dtype, config.vocabSize, config.hiddenSize, request.uses);
+  for (const module of groupNames.flatMap((name) => groupModules[name])) {
+    const [out, inputs] = linearShape(config, module);
+    bytes += config.numHiddenLayers * weightExtraBytes(device, request.dtype, out, inputs, request.uses);
+  }
+  return bytes;
+}
+
+/** The plan for one way of keeping activations. */
+export function planFor(
+  device: Device,
+  source: ModelSource,
+  request: PlanRequest,
+  recompute: Recompute,
+): ModelPlan {
+  const { config } = source;
+  const counter = new MemoryPlan();
+  const { frozen } = allocateWeights(device, counter, source, request.tune, request.lora, request.dtype);
+  const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
+  allocateActivations(
+    counter,
+    config,
+    request.dtype,
+    request.lora,
+    sizes,
+    request.tune !== "none",
+    recompute,
+  );
+  const extra = extraWeightBytes(device, config, request);
+  let mapped = 0;
+  if (request.tune !== "full") mapped = mappedBytes(source, new Set(frozen.keys()));
+  const weights = counter.bytes.weights + extra;
+  const { trained, activations, workspace } = counter.bytes;
+  return {
+    weights,
+    trained,
+    activations,
+    workspace,
+    mapped,
+    total: counter.total + extra + mapped,
+    recompute,
+  };
+}
+
+function mappedBytes(source: ModelSource, copied: Set<string>): number {
+  let bytes = 0;
+  for (const { name, bytes: size } of source.tensorBytes()) if (!copied.has(name)) bytes += size;
+  return bytes;
+}
+
+const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
+/**
+ * Chooses what to recompute (`auto`: the least that fits free memory) and checks that it fits. Throws a
+ * NeftuneError that says what is needed, what is free and what would fit.
+ */
+export function choosePlan(device: Device, source: ModelSource, request: PlanRequest): ModelPlan {
+  const free = device.freeMemory();
+  const kinds: Recompute[] = request.recompute === "auto" ? ["none", "mlp", "layer"] : [request.recompute];
+  const plans = kinds.map((kind) => planFor(device, source, request, kind));
+  const fitting = plans.find((plan) => plan.total <= free);
+  if (fitting !== undefined) return fitting;
+  const least = plans.at(-1)!;
+  for (let share = 2; share <= 64; share *= 2) {
+    const smaller = {
+      ...request,
+      maxTokens: Math.max(1, Math.floor(request.maxTokens / share)),
+      maxTargets: Math.max(1, Math.floor(request.maxTargets / share)),
+    };
+    const plan = planFor(device, source, smaller, request.recompute === "auto" ? "layer" : request.recompute);
+    if (plan.total <= free) {
+      throw new NeftuneError(
+        "out-of-memory",
+        `needs ${gib(least.total)}, ${gib(free)} free: a micro-batch 1/${share} the size (--batch-size, with ` +
+          "--gradient-accumulation-steps to make up for it, or --max-length) would fit",
+      );
+    }
+  }
+  const fixed = least.weights + least.trained + least.mapped;
+  const advice =
+    request.tune === "full"
+      ? "try --tune lora"
+      : request.dtype === "f32"
+        ? "try --dtype bf16"
+        : "take a smaller model";
+  throw new NeftuneError(
+    "out-of-memory",
+    `needs ${gib(least.total)}, of which ${gib(fixed)} for weights and trained state; ${gib(free)} free: ${advice}`,
+  );
+}

@@ -1,0 +1,194 @@
+// The model's weights on the device: frozen ones mapped where they lie or converted into the arena, trained ones as
+// views of the flat parameters.
+
+import { type Allocator, type Device, type Tensor, Weight, type WeightUses } from "../native/index.ts";
+import {
+  type GroupName,
+  groupModules,
+  groupNames,
+  linearShape,
+  loraParameterSpecs,
+  moduleIndex,
+  stackModules,
+} from "./activations.ts";
+import type { LlamaConfig } from "./config.ts";
+import type { GroupLinear, LinearGroup, LoraStack } from "./linear-group.ts";
+import { type LinearModule, type LoraOptions, loraScale, modulePath } from "./lora.ts";
+import { Parameters } from "./parameters.ts";
+import { type ModelSource, tensorSpecs } from "./source.ts";
+
+/** What is trained: nothing, LoRA adapters, everything. */
+export type Tune = "none" | "lora" | "full";
+
+export interface Norm {
+  weight: Tensor; // f32 [H]
+  dweight: Tensor | null;
+}
+
+export interface LayerWeights {
+  norm1: Norm;
+  norm2: Norm;
+  groups: Record<GroupName, LinearGroup>;
+}
+
+/** Tensors laid out but not yet filled. */
+export interface WeightStorage {
+  /** Frozen tensors that need memory of their own. */
+  frozen: Map<string, Tensor>;
+  parameters: Parameters | null;
+}
+
+/** Frozen tensors that products read have the activations' dtype; norms and biases are float32. */
+const storageType = (shape: readonly number[], dtype: "f32" | "bf16") => (shape.length > 1 ? dtype : "f32");
+
+/** Allocates what the weights need. `inPlace` tells which tensors the device reads where the file is mapped. */
+export function allocateWeights(
+  device: Device,
+  allocator: Allocator,
+  source: ModelSource,
+  tune: Tune,
+  lora: LoraOptions | null,
+  dtype: "f32" | "bf16",
+): WeightStorage {
+  const { config } = source;
+  const specs = tensorSpecs(config);
+  const frozen = new Map<string, Tensor>();
+  if (tune === "full") {
+    for (const { name, shape } of specs) source.dtypeOf(name, shape);
+    return { frozen, parameters: new Parameters(device, allocator, specs, dtype) };
+  }
+  for (const { name, shape } of specs) {
+    const type = storageType(shape, dtype);
+    if (source.inPlace(device, name, shape, type) === null)
+      frozen.set(name, allocator.allocate("weights", type, shape));
+  }
+  if (tune === "none" || lora === null) return { frozen, parameters: null };
+  const loraSpecs = loraParameterSpecs(config, lora, modulePath);
+  return { frozen, parameters: new Parameters(device, allocator, loraSpecs, dtype) };
+}
+
+export class ModelWeights {
+  readonly embedding: Tensor; // [V, H]
+  readonly dembedding: Tensor | null; // f32 [V, H]
+  readonly layers: LayerWeights[];
+  readonly norm: Norm;
+  readonly head: Weight; // [V, H]
+  readonly dhead: Tensor | null; // f32 [V, H]
+  readonly #owned: Weight[] = [];
+
+  /** Fills the storage from the source and builds the groups. */
+  constructor(
+    device: Device,
+    source: ModelSource,
+    storage: WeightStorage,
+    tune: Tune,
+    lora: LoraOptions | null,
+    dtype: "f32" | "bf16",
+    uses: WeightUses,
+  ) {
+    const { config } = source;
+    const { parameters } = storage;
+    const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
+    const full = tune === "full" && parameters !== null ? parameters : null;
+    if (full !== null) {
+      for (const name of shapes.keys()) source.fill(device, name, full.master(name));
+      full.afterWrite();
+    }
+    const tensor = (name: string): Tensor => {
+      const shape = shapes.get(name)!;
+      if (full !== null) return shape.length > 1 ? full.working(name) : full.master(name);
+      const own = storage.frozen.get(name);
+      if (own === undefined) return source.inPlace(device, name, shape, storageType(shape, dtype))!;
+      source.fill(device, name, own);
+      return own;
+    };
+    const gradient = (name: string) => full?.gradient(name) ?? null;
+    const weight = (data: Tensor): Weight => {
+      const made = new Weight(device, data, uses);
+      this.#owned.push(made);
+      return made;
+    };
+    const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name) });
+
+    const linear = (path: string, column: number): GroupLinear => {
+      const bias = shapes.has(`${path}.bias`) ? tensor(`${path}.bias`) : null;
+      return {
+        weight: weight(tensor(`${path}.weight`)),
+        bias,
+        dweight: gradient(`${path}.weight`),
+        dbias: bias === null ? null : gradient(`${path}.bias`),
+        column,
+      };
+    };
+    const group = (layer: number, name: GroupName): LinearGroup => {
+      const linears = new Map<LinearModule, GroupLinear>();
+      let column = 0;
+      for (const module of groupModules[name]) {
+        linears.set(module, linear(modulePath(layer, module), column));
+        column += linearShape(config, module)[0];
+      }
+      const stack = (modules: LinearModule[]): LoraStack => {
+        const names = modules.map((module) => `${modulePath(layer, module)}.lora_A.weight`);
+        return {
+          a: parameters!.working(...names),
+          da: parameters!.gradient(...names),
+          targets: modules.map((module, i) => {
+            const b = `${modulePath(layer, module)}.lora_B.weight`;
+            return {
+              linear: linears.get(module)!,
+              b: parameters!.working(b),
+              db: parameters!.gradient(b),
+              column: i * lora!.r,
+            };
+          }),
+          module: moduleIndex(layer, modules[0]!),
+        };
+      };
+      return {
+        linears: [...linears.values()],
+        stacks: tune === "lora" ? stackModules(name, lora).map(stack) : [],
+        rank: lora?.r ?? 0,
+        loraScale: lora === null ? 1 : loraScale(lora),
+        in: linearShape(config, groupModules[name][0]!)[1],
+        out: column,
+      };
+    };
+
+    this.embedding = tensor("model.embed_tokens.weight");
+    this.dembedding = gradient("model.embed_tokens.weight");
+    this.layers = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
+      norm1: norm(`model.layers.${layer}.input_layernorm.weight`),
+      norm2: norm(`model.layers.${layer}.post_attention_layernorm.weight`),
+      groups: Object.fromEntries(groupNames.map((name) => [name, group(layer, name)])) as Record<
+        GroupName,
+        LinearGroup
+      >,
+    }));
+    this.norm = norm("model.norm.weight");
+    const headName = config.tieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight";
+    this.head = weight(config.tieWordEmbeddings ? this.embedding : tensor(headName));
+    this.dhead = gradient(headName);
+    if (full !== null) full.onChange = () => this.refresh();
+  }
+
+  /** Brings faster layouts up to date with trained weights. */
+  refresh(): void {
+    for (const weight of this.#owned) weight.refresh();
+  }
+
+  destroy(): void {
+    for (const weight of this.#owned) weight.destroy();
+  }
+}
+
+/** The number of weights in the linears and lm_head: N of the usual FLOP counts. */
+export function linearParameterCount(config: LlamaConfig): number {
+  let count = config.vocabSize * config.hiddenSize;
+  for (const name of groupNames) {
+    for (const module of groupModules[name]) {
+      const [out, inputs] = linearShape(config, module);
+      count += config.numHiddenLayers * out * inputs;
+    }
+  }
+  return count;
+}
