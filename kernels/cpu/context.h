@@ -5,8 +5,13 @@
 
 #include "../neftune.h"
 
+namespace nt {
+struct MatmulState;
+}
+
 struct nt_context {
   int threads;
+  nt::MatmulState *matmul;  // matmul.cpp's: made at first use, freed by nt_destroy
 };
 
 namespace nt {

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "context.h"
+#include "matmul.h"
 #include "parallel.h"
 #include "vec.h"
 
@@ -66,34 +67,46 @@ int64_t total_memory() {
   return sysinfo(&info) == 0 ? int64_t(info.totalram) * info.mem_unit : 0;
 }
 
-template <typename To, typename Load>
-void convert(int threads, To *y, int64_t n, const Load &at) {
-  nt::parallel_for(threads, n, 1 << 16, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) nt::set(y[i], at(i));
+// float16 appears only in files; a signalling NaN comes out quiet.
+struct f16 {
+  uint16_t bits;
+};
+
+inline nt::Vec load(const f16 *p) {
+#ifdef __AVX512F__
+  return (nt::Vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#else
+  return (nt::Vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#endif
+}
+
+// y[n] = source[n], whose address may have any alignment: nothing but unaligned vector loads and memcpy reads it.
+template <typename From, typename To>
+void convert(int threads, To *y, const void *source, int64_t n) {
+  using nt::load;
+  const char *bytes = static_cast<const char *>(source);
+  auto at = [bytes](int64_t i) { return reinterpret_cast<const From *>(bytes + i * int64_t(sizeof(From))); };
+  nt::parallel_for(threads, n, 1 << 15, [&](int64_t begin, int64_t end) {
+    int64_t i = begin;
+    for (; i + nt::kLanes <= end; i += nt::kLanes) nt::store(y + i, load(at(i)));
+    if (i == end) return;
+    From rest[nt::kLanes] = {};
+    memcpy(rest, at(i), size_t(end - i) * sizeof(From));
+    nt::store_part(y + i, load(rest), end - i);
   });
 }
 
 template <typename To>
 int32_t convert_from(int threads, To *y, const void *source, int32_t source_dtype, int64_t n) {
-  const char *bytes = static_cast<const char *>(source);
-  auto half = [bytes](int64_t i) {
-    uint16_t bits;
-    memcpy(&bits, bytes + 2 * i, 2);
-    return bits;
-  };
   switch (source_dtype) {
     case NT_F32:
-      convert(threads, y, n, [bytes](int64_t i) {
-        float x;
-        memcpy(&x, bytes + 4 * i, 4);
-        return x;
-      });
+      convert<float>(threads, y, source, n);
       return NT_OK;
     case NT_BF16:
-      convert(threads, y, n, [half](int64_t i) { return nt_bf16_to_float(half(i)); });
+      convert<nt::bf16>(threads, y, source, n);
       return NT_OK;
     case NT_F16:
-      convert(threads, y, n, [half](int64_t i) { return nt_f16_to_float(half(i)); });
+      convert<f16>(threads, y, source, n);
       return NT_OK;
     default:
       return nt::fail(NT_INVALID, "cast: unknown source dtype %d", int(source_dtype));
@@ -161,6 +174,7 @@ NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context) 
 }
 
 NT_API int32_t nt_destroy(nt_context *context) {
+  if (context != nullptr) nt::matmul_destroy(context);
   free(context);
   return NT_OK;
 }
@@ -194,6 +208,7 @@ NT_API int32_t nt_free(nt_context *, void *address) {
 }
 
 NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
+  NT_CHECK(bytes >= 0, "memset: negative size %lld", (long long)bytes);
   nt::parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
     memset(static_cast<char *>(destination) + begin, byte, size_t(end - begin));
   });
@@ -201,6 +216,7 @@ NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, i
 }
 
 NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  NT_CHECK(bytes >= 0, "copy: negative size %lld", (long long)bytes);
   nt::parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
     memcpy(static_cast<char *>(destination) + begin, static_cast<const char *>(source) + begin, size_t(end - begin));
   });
@@ -219,7 +235,7 @@ NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64
   int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return fail(NT_IO, "%s: %s", path, strerror(errno));
   struct stat info;
-  if (fstat(file, &info) != 0 || info.st_size == 0) {
+  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) {
     close(file);
     return fail(NT_IO, "%s: empty, or not a file", path);
   }
@@ -241,6 +257,7 @@ NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) {
 NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
                          int32_t source_dtype, int64_t n) {
   NT_CHECK_DTYPE("upload", destination_dtype);
+  NT_CHECK(n >= 0, "upload: n must be ≥ 0, got %lld", (long long)n);
   if (destination_dtype == source_dtype) return nt_copy(context, destination, source, n * nt::size_of(source_dtype));
   if (destination_dtype == NT_F32)
     return convert_from(context->threads, static_cast<float *>(destination), source, source_dtype, n);

@@ -1,0 +1,47 @@
+// Matrix products by oneDNN. A primitive is made once a shape and kept (creation costs 0.3-1 ms, a lookup nothing);
+// the context owns them, their scratchpad, and one scratch buffer for the kernels around them.
+#pragma once
+#include "context.h"
+
+namespace nt {
+
+// Element (i, j) is data[i · row + j · column]; one of the two strides is 1. f32 or bf16.
+struct Matrix {
+  const void *data;
+  int32_t dtype;
+  int64_t row, column;
+};
+
+// A stored [rows, ld] matrix as it is, and as its transpose.
+inline Matrix as_stored(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, ld, 1}; }
+inline Matrix transposed(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, 1, ld}; }
+
+// c[m,n] = a[m,k] · b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. Sums in float32.
+// b_blocked: b.data points to what `prepare` made for this [k,n]; b's strides are not read.
+struct Product {
+  int64_t m, n, k;
+  Matrix a, b;
+  bool b_blocked;
+  void *c;
+  int32_t c_dtype;
+  int64_t ldc;
+  const float *bias;
+  bool accumulate;
+};
+int32_t matmul(nt_context *context, const Product &product);
+
+// Bytes of a [k,n] right operand in oneDNN's own layout; 0 where it has none that pays.
+int32_t prepared_bytes(nt_context *context, int32_t dtype, int64_t k, int64_t n, int64_t *bytes);
+// Writes b[k,n] in that layout.
+int32_t prepare(nt_context *context, void *destination, const Matrix &b, int64_t k, int64_t n);
+
+// Whether oneDNN multiplies bf16 natively here; otherwise operands are converted to f32 piece by piece.
+bool has_native_bf16(nt_context *context);
+
+// One buffer a context, valid until the next call; grows and never shrinks. Null: out of memory.
+void *scratch(nt_context *context, int64_t bytes);
+
+// Frees all of the above.
+void matmul_destroy(nt_context *context);
+
+}  // namespace nt

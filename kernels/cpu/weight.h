@@ -1,0 +1,21 @@
+// A linear layer's weight: the caller's [out, in] matrix, and copies in oneDNN's layout for the products it is used in.
+#pragma once
+#include "matmul.h"
+
+struct nt_weight {
+  int32_t dtype, uses;
+  int64_t out, in;
+  const void *data;  // borrowed; may be a file mapping, aligned to its elements at best
+  void *forward;     // [in, out] for x·Wᵀ, owned; null: `data` is used
+  void *backward;    // [out, in] for dy·W, owned; null: `data` is used
+};
+
+namespace nt {
+
+// c[T,out] = a[T,in]·Wᵀ + bias, and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
+int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                                const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
+int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                     const void *a, int64_t lda, bool accumulate, int64_t T);
+
+}  // namespace nt
