@@ -1,0 +1,125 @@
+// neftune doctor: what this machine offers, and what was found or is missing.
+
+import { readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { NeftuneError } from "../errors.ts";
+import { hubCacheDir } from "../formats/hub-cache.ts";
+import { supportedIsas } from "../native/cpu-isa.ts";
+import { Device, type DeviceInfo } from "../native/index.ts";
+import { defineCommand } from "./command.ts";
+import { formatBytes, formatTable, toJson } from "./format.ts";
+
+interface Library {
+  name: string;
+  path: string;
+}
+
+interface Findings {
+  version: string;
+  bun: string;
+  kernel: string;
+  glibc: string | null;
+  cpu: { model: string; isas: string[]; amx: boolean; logical_cpus: number };
+  device: DeviceInfo | null;
+  problems: string[];
+  /** Shared libraries of the process after the backend was loaded; memfd: means out of the executable itself. */
+  libraries: Library[];
+  cuda: { usable: boolean; reason: string };
+  hub_cache: { path: string; exists: boolean };
+}
+
+function field(text: string, name: string): string | undefined {
+  return new RegExp(`^${name}\\s*:\\s*(.*)$`, "m").exec(text)?.[1]?.trim();
+}
+
+/** The libraries mapped into this process. */
+function mappedLibraries(): Library[] {
+  const found = new Map<string, Library>();
+  for (const line of readFileSync("/proc/self/maps", "utf8").split("\n")) {
+    const path = /\s(\/\S+)(?: \(deleted\))?$/.exec(line)?.[1];
+    if (path === undefined) continue;
+    const name = path
+      .split("/")
+      .at(-1)!
+      .replace(/^memfd:/, "");
+    if (/\.so(\.|$)/.test(name)) found.set(path, { name, path });
+  }
+  return [...found.values()];
+}
+
+function glibcVersion(): string | null {
+  const report = process.report?.getReport() as { header?: { glibcVersionRuntime?: string } } | undefined;
+  return report?.header?.glibcVersionRuntime ?? null;
+}
+
+function openedDevice(threads: number, problems: string[]): DeviceInfo | null {
+  try {
+    const device = Device.open({ kind: "cpu", threads });
+    const { info } = device;
+    device.close();
+    return info;
+  } catch (error) {
+    problems.push(`CPU backend: ${error instanceof Error ? error.message : String(error)}`);
+    return null;
+  }
+}
+
+export const doctor = defineCommand({
+  name: "doctor",
+  summary: "devices, instruction sets, libraries, memory and folders",
+  description:
+    "Loads the native libraries and opens the device, as training would. Exit status 1 where that fails.",
+  options: {},
+  examples: [
+    ["neftune doctor", "what this machine offers"],
+    ["neftune doctor --json", "the same for a program, or for a bug report"],
+  ],
+  async run(values, context) {
+    const problems: string[] = [];
+    const cpuinfo = readFileSync("/proc/cpuinfo", "utf8");
+    const device = openedDevice(values.threads, problems);
+    const cache = hubCacheDir(context.env);
+    const findings: Findings = {
+      version: context.version,
+      bun: Bun.version,
+      kernel: readFileSync("/proc/sys/kernel/osrelease", "utf8").trim(),
+      glibc: glibcVersion(),
+      cpu: {
+        model: field(cpuinfo, "model name") ?? "unknown",
+        isas: supportedIsas(),
+        amx: /\bamx_bf16\b/.test(field(cpuinfo, "flags") ?? ""),
+        logical_cpus: navigator.hardwareConcurrency,
+      },
+      device,
+      problems,
+      libraries: mappedLibraries(),
+      cuda: { usable: false, reason: "this version of neftune has no CUDA backend" },
+      hub_cache: { path: cache, exists: statSync(cache, { throwIfNoEntry: false })?.isDirectory() === true },
+    };
+    context.print(values.json ? toJson(findings) : describe(findings, context.env.HOME ?? homedir()));
+    if (problems.length > 0) throw new NeftuneError("doctor", problems.join("; "));
+  },
+});
+
+function describe(found: Findings, home: string): string {
+  const { cpu, device } = found;
+  const tilde = (path: string) => (path.startsWith(`${home}/`) ? join("~", path.slice(home.length)) : path);
+  const rows = [
+    ["neftune", `${found.version} (Bun ${found.bun})`],
+    ["system", `Linux ${found.kernel}, glibc ${found.glibc ?? "unknown"}`],
+    ["processor", `${cpu.model}, ${cpu.logical_cpus} logical CPUs${cpu.amx ? ", AMX bf16" : ""}`],
+    ["kernels", `built for ${cpu.isas.join(", ") || "none"} of this CPU; ${device?.isa ?? "none"} in use`],
+    ["device cpu", device === null ? "not usable" : `${device.threads} threads`],
+    ["device cuda", `not usable: ${found.cuda.reason}`],
+  ];
+  if (device !== null) {
+    rows.push(["memory", `${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`]);
+  }
+  rows.push(["model cache", `${tilde(found.hub_cache.path)}${found.hub_cache.exists ? "" : " (not there)"}`]);
+  for (const { name, path } of found.libraries) {
+    rows.push(["library", path.includes("memfd:") ? `${name} (from the executable)` : path]);
+  }
+  for (const problem of found.problems) rows.push(["problem", problem]);
+  return formatTable(rows);
+}

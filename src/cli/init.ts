@@ -1,0 +1,161 @@
+// neftune init: a Hugging Face checkpoint with random weights, written tensor by tensor.
+
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { FormatError, NeftuneError, UsageError } from "../errors.ts";
+import { writeShards } from "../formats/checkpoint.ts";
+import type { TensorSource } from "../formats/safetensors.ts";
+import { configToJson, type LlamaConfig } from "../model/config.ts";
+import { randomSource, tensorSpecs } from "../model/source.ts";
+import type { Device } from "../native/index.ts";
+import { defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatBytes, formatCount, toJson } from "./format.ts";
+import { readShape, shapeNames } from "./presets.ts";
+
+const MAX_SHARD_BYTES = 4 * 1024 ** 3;
+const storedAs = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
+
+/** What a tokenizer folder may hold; the first is required. */
+const tokenizerFiles = [
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "special_tokens_map.json",
+  "chat_template.jinja",
+  "generation_config.json",
+];
+
+/** Writes a checkpoint with random weights into `dir`: N(0, initializer_range), norms 1, biases 0. */
+export function writeRandomModel(device: Device, dir: string, config: LlamaConfig, seed: number): string[] {
+  const dtype = config.dtype ?? "f32";
+  const source = randomSource(config, seed);
+  const specs = tensorSpecs(config);
+  const elements = Math.max(...specs.map(({ shape }) => shape.reduce((product, n) => product * n, 1)));
+  const room = device.allocate(dtype, [elements]);
+  try {
+    const tensors = specs.map(({ name, shape }): TensorSource => {
+      const data = () => {
+        const size = shape.reduce((product, n) => product * n, 1);
+        const tensor = room.rows(0, size).reshape(shape);
+        source.fill(device, name, tensor);
+        return device.readBytes(tensor);
+      };
+      return { name, dtype: storedAs[dtype], shape, data };
+    });
+    mkdirSync(dir, { recursive: true });
+    writeFileSync(join(dir, "config.json"), `${toJson(configToJson(config))}\n`);
+    return writeShards(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
+  } finally {
+    device.free(room.ptr);
+  }
+}
+
+interface TokenizerIds {
+  bos: number | null;
+  eos: number | null;
+  size: number;
+}
+
+/** BOS, EOS and the number of tokens, from the files of a tokenizer's folder. */
+function readTokenizerIds(dir: string): TokenizerIds {
+  const read = (name: string): Record<string, unknown> => {
+    const path = join(dir, name);
+    if (!existsSync(path))
+      throw new FormatError(dir, `has no ${name}; --tokenizer takes a folder with a tokenizer`);
+    try {
+      return JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
+    } catch (cause) {
+      throw new FormatError(path, "is not valid JSON", { cause });
+    }
+  };
+  const tokenizer = read("tokenizer.json");
+  const config = read("tokenizer_config.json");
+  const added = (tokenizer.added_tokens ?? []) as { id: number; content: string }[];
+  const vocab = ((tokenizer.model ?? {}) as { vocab?: Record<string, number> }).vocab ?? {};
+  const idOf = (token: unknown): number | null => {
+    const content = typeof token === "string" ? token : (token as { content?: string } | null)?.content;
+    if (content === undefined) return null;
+    return added.find((entry) => entry.content === content)?.id ?? vocab[content] ?? null;
+  };
+  let size = 0;
+  for (const id of Object.values(vocab)) size = Math.max(size, id + 1);
+  for (const { id } of added) size = Math.max(size, id + 1);
+  return { bos: idOf(config.bos_token), eos: idOf(config.eos_token), size };
+}
+
+function withTokenizer(config: LlamaConfig, dir: string): LlamaConfig {
+  const { bos, eos, size } = readTokenizerIds(dir);
+  if (size > config.vocabSize) {
+    throw new UsageError(
+      `--tokenizer ${dir} has ${size} tokens, but the shape's vocab_size is ${config.vocabSize}; choose a shape with as many`,
+    );
+  }
+  return { ...config, bosTokenId: bos, eosTokenIds: eos === null ? [] : [eos] };
+}
+
+export const init = defineCommand({
+  name: "init",
+  summary: "a new model with random weights",
+  description:
+    "Writes a Hugging Face model folder: config.json and model.safetensors (in shards of 4 GiB). Matrices are drawn from a normal distribution with the config's initializer_range (0.02) as standard deviation, norms are 1, biases 0. The same seed gives the same bytes.",
+  options: {
+    shape: {
+      type: "string",
+      value: "NAME|FILE",
+      help: `${shapeNames.join(", ")}, or a config.json; required`,
+    },
+    output: {
+      type: "path",
+      value: "DIR",
+      help: "the new folder; refused if it is there and not empty; required",
+    },
+    dtype: {
+      type: "enum",
+      values: ["bf16", "f32", "f16"],
+      default: "bf16",
+      help: "type of the stored weights",
+    },
+    seed: { type: "int", default: 42, min: 0, value: "N", help: "of the random weights" },
+    tokenizer: {
+      type: "path",
+      value: "DIR",
+      help: "a folder whose tokenizer files are copied; its BOS and EOS go into config.json",
+    },
+  },
+  examples: [
+    [
+      "neftune init --shape m25 --output m25 --tokenizer llama2-tokenizer",
+      "a model of 31 M values to train from scratch",
+    ],
+    ["neftune init --shape my/config.json --output new --dtype f32", "a shape of your own"],
+  ],
+  async run(values, context) {
+    if (values.shape === undefined)
+      throw new UsageError(`init needs --shape: ${shapeNames.join(", ")}, or a config.json`);
+    if (values.output === undefined) throw new UsageError("init needs --output: the folder to write");
+    const dir = values.output;
+    let config: LlamaConfig = { ...readShape(values.shape), dtype: values.dtype };
+    if (values.tokenizer !== undefined) config = withTokenizer(config, values.tokenizer);
+    if (existsSync(dir) && readdirSync(dir).length > 0) {
+      throw new NeftuneError("exists", `--output ${dir}: is there and not empty; choose another folder`);
+    }
+    const device = openDevice(values, context);
+    try {
+      const files = writeRandomModel(device, dir, config, values.seed);
+      for (const name of tokenizerFiles) {
+        const from = values.tokenizer === undefined ? "" : join(values.tokenizer, name);
+        if (from !== "" && existsSync(from)) {
+          copyFileSync(from, join(dir, name));
+          files.push(name);
+        }
+      }
+      const count = tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((p, n) => p * n, 1), 0);
+      const bytes = count * (values.dtype === "f32" ? 4 : 2);
+      if (values.json)
+        context.print(toJson({ output: dir, files: ["config.json", ...files], parameters: count, bytes }));
+      else context.print(`${dir}: ${formatCount(count)} values, ${formatBytes(bytes)} of ${values.dtype}`);
+    } finally {
+      device.close();
+    }
+  },
+});

@@ -1,0 +1,45 @@
+// neftune inspect: the tensors of a file or folder, headers only.
+
+import { describeTensors } from "../formats/describe.ts";
+import { defineCommand } from "./command.ts";
+import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
+
+export const inspect = defineCommand({
+  name: "inspect",
+  summary: "tensors of a safetensors file or a checkpoint folder",
+  positionals: {
+    usage: "FILE|DIR",
+    min: 1,
+    max: 1,
+    help: "FILE is a .safetensors file; DIR a model's folder (one file or shards with an index) or a PEFT adapter's.",
+  },
+  description:
+    "Reads and checks headers only: name, dtype, shape and bytes of every tensor, and the metadata. A malformed file is refused with the reason.",
+  options: {},
+  examples: [
+    ["neftune inspect model.safetensors", "lists the tensors of a file"],
+    ["neftune inspect runs/llama2-7b-alpaca-1 --json", "an adapter's tensors as JSON"],
+  ],
+  async run(values, context) {
+    const listing = describeTensors(context.positionals[0]!);
+    if (values.json) {
+      context.print(toJson(listing));
+      return;
+    }
+    const { tensors, metadata } = listing;
+    const rows = tensors.map(({ name, dtype, shape, bytes }) => [
+      name,
+      dtype,
+      `[${shape.join(", ")}]`,
+      formatBytes(bytes),
+    ]);
+    const elements = tensors.reduce(
+      (sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1),
+      0,
+    );
+    const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
+    for (const [key, value] of Object.entries(metadata)) context.print(`${key}: ${value}`);
+    if (rows.length > 0) context.print(formatTable(rows, [3]));
+    context.print(`${tensors.length} tensors, ${formatCount(elements)} values, ${formatBytes(bytes)}`);
+  },
+});

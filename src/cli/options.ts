@@ -1,0 +1,264 @@
+// Options as a table: from it come the parser, the checks, config files and --help, so that they cannot disagree.
+// node:util's parseArgs splits the arguments; libraries (commander, citty, cac, stricli) were weighed and left,
+// because each would still need this table for config files, `on|off` values, ranges and nearest-name refusals.
+
+import { parseArgs } from "node:util";
+import { UsageError } from "../errors.ts";
+import { suggestion } from "./nearest.ts";
+
+interface Described {
+  help: string;
+  /** Heading in --help. */
+  group?: string;
+  /** What --help calls the value. */
+  value?: string;
+}
+
+interface Range {
+  min?: number;
+  max?: number;
+  /** Smaller than every allowed value. */
+  above?: number;
+  /** Greater than every allowed value. */
+  below?: number;
+}
+
+export type OptionSpec =
+  | (Described & { type: "string" | "path"; default?: string })
+  | (Described & { type: "int" | "float"; default?: number } & Range)
+  | (Described & { type: "bool"; default?: boolean })
+  | (Described & { type: "enum"; values: readonly string[]; default?: string })
+  /** Comma-separated; with `values`, only those. */
+  | (Described & { type: "list"; values?: readonly string[]; default?: readonly string[] })
+  /** May be given several times. */
+  | (Described & { type: "repeated"; default?: readonly string[] });
+
+export type OptionTable = Readonly<Record<string, OptionSpec>>;
+
+type ValueOf<S extends OptionSpec> = S extends { type: "int" | "float" }
+  ? number
+  : S extends { type: "bool" }
+    ? boolean
+    : S extends { type: "enum"; values: readonly (infer V)[] }
+      ? V
+      : S extends { type: "list"; values: readonly (infer V)[] }
+        ? V[]
+        : S extends { type: "list" | "repeated" }
+          ? string[]
+          : string;
+
+/** The values by option name; undefined where one has no default and was not given. */
+export type Values<T extends OptionTable> = {
+  [K in keyof T]: T[K] extends { default: unknown } ? ValueOf<T[K]> : ValueOf<T[K]> | undefined;
+};
+
+export type RawValue = string | number | boolean | readonly (string | number | boolean)[];
+
+/** What was given, before defaults: option name → value and where it was given (for messages). */
+export type Given = Map<string, { value: unknown; origin: string }>;
+
+/** What the arguments say, unknown options and bad values refused. */
+export interface Arguments {
+  given: Given;
+  positionals: string[];
+  help: boolean;
+}
+
+/** Reads arguments against a table. Throws UsageError. */
+export function parseArguments(args: readonly string[], table: OptionTable): Arguments {
+  const config: Record<string, { type: "string" | "boolean"; short?: string; multiple: true }> = {
+    help: { type: "boolean", short: "h", multiple: true },
+  };
+  for (const [name, spec] of Object.entries(table)) {
+    config[name] = { type: spec.type === "bool" ? "boolean" : "string", multiple: true };
+  }
+  const { tokens } = parseArgs({
+    args: [...args],
+    options: config,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
+  const given: Given = new Map();
+  const positionals: string[] = [];
+  let help = false;
+  for (let i = 0; i < tokens.length; i++) {
+    const token = tokens[i]!;
+    if (token.kind === "positional") positionals.push(token.value);
+    if (token.kind !== "option") continue;
+    if (token.name === "help") {
+      help = true;
+      continue;
+    }
+    const spec = Object.hasOwn(table, token.name) ? table[token.name] : undefined;
+    if (spec === undefined || token.rawName !== `--${token.name}`) {
+      throw unknownOption(token.rawName, Object.keys(table), table);
+    }
+    let text = token.value;
+    if (spec.type === "bool" && text === undefined) {
+      // parseArgs knows no optional values: `--packing off` comes as a flag and a positional right after it.
+      const next = tokens[i + 1];
+      const isValue =
+        next?.kind === "positional" &&
+        next.index === token.index + 1 &&
+        /^(on|off|true|false)$/.test(next.value);
+      text = isValue ? next.value : "on";
+      if (isValue) i++;
+    } else if (text === undefined || (!token.inlineValue && /^--[a-z]/.test(text))) {
+      const after = text === undefined ? "nothing" : `the option ${text}`;
+      throw new UsageError(`--${token.name} needs a value (${expected(spec)}), got ${after}`);
+    }
+    const value = readText(`--${token.name}`, spec, text);
+    if (spec.type === "repeated") {
+      const earlier = (given.get(token.name)?.value as string[] | undefined) ?? [];
+      given.set(token.name, { value: [...earlier, ...(value as string[])], origin: `--${token.name}` });
+    } else if (given.has(token.name)) {
+      throw new UsageError(`--${token.name} was given twice; give it once`);
+    } else {
+      given.set(token.name, { value, origin: `--${token.name}` });
+    }
+  }
+  return { given, positionals, help };
+}
+
+function unknownOption(rawName: string, known: readonly string[], table: OptionTable): UsageError {
+  const name = rawName.replace(/^-+/, "");
+  const negated = /^no-?(.+)$/.exec(name)?.[1]?.replaceAll("_", "-");
+  if (negated !== undefined && table[negated]?.type === "bool") {
+    return new UsageError(`unknown option ${rawName}; did you mean --${negated} off?`);
+  }
+  const hint = suggestion(name, [...known, "help"], "--help lists the options", "--");
+  return new UsageError(`unknown option ${rawName}${hint}`);
+}
+
+/** A value written as text. `name` is for messages: --alpha, or "alpha" in a file. */
+function readText(name: string, spec: OptionSpec, text: string): unknown {
+  switch (spec.type) {
+    case "int":
+    case "float": {
+      const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text.trim()) ? Number(text) : Number.NaN;
+      return readNumber(name, spec, number, text);
+    }
+    case "bool":
+      if (text === "on" || text === "true") return true;
+      if (text === "off" || text === "false") return false;
+      throw new UsageError(`${name} expects on or off, got ${JSON.stringify(text)}`);
+    case "enum":
+      return readChoice(name, spec.values, text);
+    case "list": {
+      const items = text.split(",").map((item) => item.trim());
+      return readList(name, spec.values, items);
+    }
+    case "repeated":
+      return [readString(name, text)];
+    default:
+      return readString(name, text);
+  }
+}
+
+function readNumber(
+  name: string,
+  spec: Extract<OptionSpec, { type: "int" | "float" }>,
+  number: number,
+  shown: string,
+): number {
+  const whole = spec.type === "float" || Number.isSafeInteger(number);
+  const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = spec;
+  const inside = number >= min && number <= max && number > above && number < below;
+  if (Number.isFinite(number) && whole && inside) return number;
+  throw new UsageError(`${name} expects ${expected(spec)}, got ${shown}`);
+}
+
+function readChoice(name: string, values: readonly string[], text: string): string {
+  if (values.includes(text)) return text;
+  const all = values.join(", ");
+  throw new UsageError(
+    `${name} expects one of ${all}; got ${JSON.stringify(text)}${suggestion(text, values, "choose one of these")}`,
+  );
+}
+
+function readList(name: string, values: readonly string[] | undefined, items: readonly string[]): string[] {
+  if (items.some((item) => item === "")) throw new UsageError(`${name} expects names separated by commas`);
+  for (const item of items) if (values !== undefined) readChoice(name, values, item);
+  const twice = items.find((item, i) => items.indexOf(item) !== i);
+  if (twice !== undefined) throw new UsageError(`${name} names ${twice} twice`);
+  return [...items];
+}
+
+function readString(name: string, text: string): string {
+  if (text === "") throw new UsageError(`${name} expects a value, got an empty one`);
+  return text;
+}
+
+/** A value of a config file, of the types that the file's own syntax has. */
+export function readValue(name: string, spec: OptionSpec, value: unknown): unknown {
+  const wrong = () => {
+    const got = Array.isArray(value) ? "a list" : value === null ? "nothing" : JSON.stringify(value);
+    return new UsageError(`${name} expects ${expected(spec)}, got ${got}`);
+  };
+  switch (spec.type) {
+    case "int":
+    case "float":
+      if (typeof value !== "number") throw wrong();
+      return readNumber(name, spec, value, String(value));
+    case "bool":
+      if (typeof value === "boolean") return value;
+      if (value === "on" || value === "off") return value === "on";
+      throw wrong();
+    case "enum":
+      // YAML reads a bare `true` as a boolean, and --neft-length has that value.
+      if (typeof value !== "string" && typeof value !== "boolean") throw wrong();
+      return readChoice(name, spec.values, String(value));
+    case "list":
+    case "repeated": {
+      if (typeof value === "string") return readText(name, spec, value);
+      if (!Array.isArray(value) || !value.every((item) => typeof item === "string" && item !== ""))
+        throw wrong();
+      return spec.type === "list" ? readList(name, spec.values, value) : value;
+    }
+    default:
+      if (typeof value !== "string") throw wrong();
+      return readString(name, value);
+  }
+}
+
+/** What an option takes, in words. */
+export function expected(spec: OptionSpec): string {
+  switch (spec.type) {
+    case "int":
+    case "float": {
+      const noun = spec.type === "int" ? "a whole number" : "a number";
+      const parts: string[] = [];
+      if (spec.min !== undefined) parts.push(`at least ${spec.min}`);
+      if (spec.above !== undefined) parts.push(`above ${spec.above}`);
+      if (spec.max !== undefined) parts.push(`at most ${spec.max}`);
+      if (spec.below !== undefined) parts.push(`below ${spec.below}`);
+      return [noun, parts.join(" and ")].filter((part) => part !== "").join(" ");
+    }
+    case "bool":
+      return "on or off";
+    case "enum":
+      return `one of ${spec.values.join(", ")}`;
+    case "list":
+      return spec.values === undefined ? "names separated by commas" : `some of ${spec.values.join(",")}`;
+    case "path":
+      return "a path";
+    case "repeated":
+      return "a text or a list of them";
+    default:
+      return "a text";
+  }
+}
+
+/** Flags over the config file's values over defaults. */
+export function resolveValues<T extends OptionTable>(
+  table: T,
+  flags: Given,
+  file: Given = new Map(),
+): Values<T> {
+  const values: Record<string, unknown> = {};
+  for (const [name, spec] of Object.entries(table)) {
+    values[name] = flags.get(name)?.value ?? file.get(name)?.value ?? spec.default;
+  }
+  return values as Values<T>;
+}

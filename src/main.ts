@@ -1,0 +1,209 @@
+// The executable: finds the command, reads its options, runs it, and turns what it throws into a message and an exit
+// status. The only place that ends the process.
+
+import packageJson from "../package.json" with { type: "json" };
+import { type Command, type Context, commonOptions } from "./cli/command.ts";
+import { suggestion } from "./cli/nearest.ts";
+import { parseArguments, resolveValues } from "./cli/options.ts";
+import { NeftuneError, UsageError } from "./errors.ts";
+
+const INTERRUPTED = 130;
+
+/** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
+const commands: readonly { name: string; summary: string; load: () => Promise<Command> }[] = [
+  {
+    name: "train",
+    summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
+    load: async () => (await import("./cli/train.ts")).train,
+  },
+  {
+    name: "eval",
+    summary: "loss and perplexity of a model (and adapter) on a data set, noise off",
+    load: async () => (await import("./cli/eval.ts")).evalCommand,
+  },
+  {
+    name: "generate",
+    summary: "completions for a prompt, or for a whole data set into a file",
+    load: async () => (await import("./cli/generate.ts")).generateCommand,
+  },
+  {
+    name: "preview",
+    summary: "how samples are rendered, tokenised, masked and cut",
+    load: async () => (await import("./cli/preview.ts")).preview,
+  },
+  {
+    name: "inspect",
+    summary: "tensors of a safetensors file or a checkpoint folder",
+    load: async () => (await import("./cli/inspect.ts")).inspect,
+  },
+  {
+    name: "init",
+    summary: "a new model with random weights",
+    load: async () => (await import("./cli/init.ts")).init,
+  },
+  {
+    name: "bench",
+    summary: "training speed on random weights beside this machine's own matmul rate",
+    load: async () => (await import("./cli/bench.ts")).bench,
+  },
+  {
+    name: "doctor",
+    summary: "devices, instruction sets, libraries, memory and folders",
+    load: async () => (await import("./cli/doctor.ts")).doctor,
+  },
+  {
+    name: "demo",
+    summary: "the whole story in about a minute, with a model and data of its own",
+    load: async () => (await import("./cli/demo.ts")).demo,
+  },
+];
+
+class Terminal {
+  #quiet = false;
+  #drawn = false;
+
+  setQuiet(quiet: boolean): void {
+    this.#quiet = quiet;
+  }
+
+  get live(): boolean {
+    return process.stderr.isTTY === true && !this.#quiet;
+  }
+
+  note(text: string): void {
+    if (this.#quiet) return;
+    this.clear();
+    process.stderr.write(`${text}\n`);
+  }
+
+  draw(text: string): void {
+    if (!this.live) return;
+    const width = process.stderr.columns || 80;
+    process.stderr.write(`\r\x1b[2K${text.slice(0, width - 1)}`);
+    this.#drawn = text !== "";
+  }
+
+  /** Takes a drawn line away, so that the next text starts on a line of its own. */
+  clear(): void {
+    if (this.#drawn) process.stderr.write("\r\x1b[2K");
+    this.#drawn = false;
+  }
+
+  fail(message: string): void {
+    this.clear();
+    process.stderr.write(`error: ${message.trim().replaceAll(/\s*\n\s*/g, " ")}\n`);
+  }
+}
+
+async function main(args: readonly string[], terminal: Terminal): Promise<void> {
+  const { mainHelp, commandHelp } = await import("./cli/help.ts");
+  const first = args[0];
+  const version = packageJson.version;
+  if (first === undefined || first === "--help" || first === "-h" || first === "help") {
+    const topic = first === "help" ? args[1] : undefined;
+    if (topic === undefined) process.stdout.write(mainHelp(version, commands));
+    else process.stdout.write(commandHelp(await findCommand(topic).load()));
+    return;
+  }
+  if (first === "--version") {
+    process.stdout.write(`${version}\n`);
+    return;
+  }
+  const named = !first.startsWith("-");
+  const command = await (named ? findCommand(first) : findCommand("train")).load();
+  const table = { ...command.options, ...commonOptions };
+  const { given, positionals, help } = parseArguments(named ? args.slice(1) : args, table);
+  if (help) {
+    process.stdout.write(commandHelp(command));
+    return;
+  }
+  checkPositionals(command, positionals);
+  let file: typeof given | undefined;
+  const configPath = given.get("config")?.value;
+  if (typeof configPath === "string") {
+    file = await (await import("./cli/config-file.ts")).readConfigFile(configPath, table);
+  }
+  const values = resolveValues(table, given, file);
+  terminal.setQuiet(values.quiet);
+  const context: Context = {
+    version,
+    env: process.env,
+    positionals,
+    argv: args,
+    signal: command.interruptible === true ? interruptSignal(terminal) : new AbortController().signal,
+    isTerminal: terminal.live,
+    print: (text) => {
+      terminal.clear();
+      process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+    },
+    note: (text) => terminal.note(text),
+    draw: (text) => terminal.draw(text),
+  };
+  await command.run(values, context);
+  terminal.clear();
+}
+
+function findCommand(name: string) {
+  const command = commands.find((known) => known.name === name);
+  if (command !== undefined) return command;
+  const names = commands.map((known) => known.name);
+  throw new UsageError(
+    `unknown command ${name}${suggestion(name, names, "neftune --help lists the commands")}`,
+  );
+}
+
+function checkPositionals(command: Command, positionals: readonly string[]): void {
+  const { usage, min, max } = command.positionals ?? { usage: "", min: 0, max: 0 };
+  if (positionals.length > max) {
+    throw new UsageError(`${command.name}: unexpected argument ${JSON.stringify(positionals[max])}`);
+  }
+  if (positionals.length < min) throw new UsageError(`${command.name} needs ${usage}`);
+}
+
+/** Aborts at the first Ctrl-C or SIGTERM; the second ends the process at once. */
+function interruptSignal(terminal: Terminal): AbortSignal {
+  const controller = new AbortController();
+  for (const name of ["SIGINT", "SIGTERM"] as const) {
+    process.on(name, () => {
+      if (controller.signal.aborted) process.exit(INTERRUPTED);
+      terminal.note("stopping; once more ends at once");
+      controller.abort();
+    });
+  }
+  return controller.signal;
+}
+
+/** The exit status for what a command threw, after telling it. */
+function report(error: unknown, terminal: Terminal): number {
+  if (error instanceof NeftuneError) {
+    terminal.fail(error.message);
+    if (process.env.NEFTUNE_DEBUG === "1") process.stderr.write(`${error.stack}\n`);
+    return error.exitStatus;
+  }
+  terminal.fail(
+    `${error instanceof Error ? error.message : String(error)} (unexpected: this is a fault of neftune)`,
+  );
+  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error) process.stderr.write(`${error.stack}\n`);
+  else process.stderr.write("Set NEFTUNE_DEBUG=1 to see where, and please report it.\n");
+  return 1;
+}
+
+// A reader that stops early (`neftune … | head`) is no failure.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    process.exit(error.code === "EPIPE" ? 0 : 1);
+  });
+}
+
+const terminal = new Terminal();
+let status = 0;
+try {
+  await main(process.argv.slice(2), terminal);
+} catch (error) {
+  status = report(error, terminal);
+}
+// Writing nothing waits until what was written before has gone.
+await new Promise<void>((resolve) => {
+  process.stdout.write("", () => resolve());
+});
+process.exit(status);

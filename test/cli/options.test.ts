@@ -1,0 +1,189 @@
+import { describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { readConfigFile } from "../../src/cli/config-file.ts";
+import { type OptionTable, parseArguments, resolveValues } from "../../src/cli/options.ts";
+import { UsageError } from "../../src/errors.ts";
+
+const table = {
+  alpha: { type: "float", default: 5, help: "" },
+  shift: { type: "float", min: -10, max: 10, help: "" },
+  epochs: { type: "float", above: 0, default: 3, help: "" },
+  packing: { type: "bool", default: true, help: "" },
+  "use-rslora": { type: "bool", default: false, help: "" },
+  "batch-size": { type: "int", min: 1, default: 8, help: "" },
+  "learning-rate": { type: "float", min: 0, default: 2e-4, help: "" },
+  "neft-noise": { type: "enum", values: ["uniform", "gaussian"], default: "uniform", help: "" },
+  "target-modules": { type: "list", values: ["q_proj", "v_proj"], default: ["q_proj"], help: "" },
+  dataset: { type: "repeated", default: ["alpaca"], help: "" },
+  output: { type: "path", help: "" },
+  config: { type: "path", help: "" },
+} as const satisfies OptionTable;
+
+const read = (...args: string[]) => resolveValues(table, parseArguments(args, table).given);
+const refusal = (...args: string[]): string => {
+  try {
+    read(...args);
+  } catch (error) {
+    expect(error).toBeInstanceOf(UsageError);
+    return (error as Error).message;
+  }
+  throw new Error(`${args.join(" ")} was accepted`);
+};
+
+describe("values", () => {
+  test("defaults, and undefined where there is none", () => {
+    const values = read();
+    expect(values.alpha).toBe(5);
+    expect(values.packing).toBe(true);
+    expect(values.dataset).toEqual(["alpaca"]);
+    expect(values.output).toBeUndefined();
+  });
+
+  test("after a space or an equals sign", () => {
+    expect(read("--alpha", "7.5").alpha).toBe(7.5);
+    expect(read("--alpha=1e-3").alpha).toBe(0.001);
+    expect(read("--output=a=b").output).toBe("a=b");
+  });
+
+  test("negative numbers are values, not options", () => {
+    expect(read("--shift", "-3").shift).toBe(-3);
+    expect(read("--shift=-.5").shift).toBe(-0.5);
+  });
+
+  test("booleans alone mean on, and take on or off", () => {
+    expect(read("--use-rslora")["use-rslora"]).toBe(true);
+    expect(read("--packing", "off").packing).toBe(false);
+    expect(read("--packing=off", "--use-rslora=on")).toMatchObject({ packing: false, "use-rslora": true });
+    expect(read("--use-rslora", "--packing", "off")).toMatchObject({ packing: false, "use-rslora": true });
+  });
+
+  test("a boolean does not eat a positional", () => {
+    const { given, positionals } = parseArguments(["--use-rslora", "file"], table);
+    expect(given.get("use-rslora")?.value).toBe(true);
+    expect(positionals).toEqual(["file"]);
+  });
+
+  test("lists and repeated options", () => {
+    expect(read("--target-modules", "v_proj, q_proj")["target-modules"]).toEqual(["v_proj", "q_proj"]);
+    expect(read("--dataset", "a.json", "--dataset", "b.json").dataset).toEqual(["a.json", "b.json"]);
+  });
+
+  test("help anywhere, positionals, and everything after --", () => {
+    const { help, positionals } = parseArguments(["x", "--help", "--", "--alpha"], table);
+    expect(help).toBe(true);
+    expect(positionals).toEqual(["x", "--alpha"]);
+  });
+});
+
+describe("refusals name the nearest", () => {
+  const cases: [string[], string][] = [
+    [["--aplha", "3"], "unknown option --aplha; did you mean --alpha?"],
+    [["--batch_size", "3"], "unknown option --batch_size; did you mean --batch-size?"],
+    [["--lr", "3"], "unknown option --lr; did you mean --learning-rate?"],
+    [["--num-train-epochs=3"], "unknown option --num-train-epochs; did you mean --epochs?"],
+    [
+      ["--per-device-train-batch-size", "3"],
+      "unknown option --per-device-train-batch-size; did you mean --batch-size?",
+    ],
+    [["--no-packing"], "unknown option --no-packing; did you mean --packing off?"],
+    [["-x"], "unknown option -x; --help lists the options"],
+    [["--zzzzzzzz"], "unknown option --zzzzzzzz; --help lists the options"],
+    [["--__proto__", "1"], "unknown option --__proto__; --help lists the options"],
+    [["--neft-noise", "unifrom"], 'got "unifrom"; did you mean uniform?'],
+    [["--target-modules", "q_proj,v-proj"], 'got "v-proj"; did you mean v_proj?'],
+  ];
+  for (const [args, message] of cases) {
+    test(args.join(" "), () => expect(refusal(...args)).toContain(message));
+  }
+});
+
+describe("bad values", () => {
+  const cases: [string[], string][] = [
+    [["--alpha"], "--alpha needs a value (a number), got nothing"],
+    [["--alpha", "--packing"], "--alpha needs a value (a number), got the option --packing"],
+    [["--alpha", "five"], "--alpha expects a number, got five"],
+    [["--alpha="], "--alpha expects a number"],
+    [["--alpha", "0x10"], "--alpha expects a number, got 0x10"],
+    [["--alpha", "1e999"], "--alpha expects a number, got 1e999"],
+    [["--shift", "11"], "--shift expects a number at least -10 and at most 10, got 11"],
+    [["--epochs", "0"], "--epochs expects a number above 0, got 0"],
+    [["--batch-size", "2.5"], "--batch-size expects a whole number at least 1, got 2.5"],
+    [["--batch-size", "0"], "--batch-size expects a whole number at least 1, got 0"],
+    [["--packing=maybe"], '--packing expects on or off, got "maybe"'],
+    [["--target-modules", "q_proj,,v_proj"], "--target-modules expects names separated by commas"],
+    [["--target-modules", "q_proj,q_proj"], "--target-modules names q_proj twice"],
+    [["--output", ""], "--output expects a value, got an empty one"],
+    [["--alpha", "1", "--alpha", "2"], "--alpha was given twice"],
+  ];
+  for (const [args, message] of cases) {
+    test(args.join(" "), () => expect(refusal(...args)).toContain(message));
+  }
+});
+
+describe("config files", () => {
+  const folder = mkdtempSync(join(tmpdir(), "neftune-config-"));
+  const inFile = (name: string, text: string) => {
+    const path = join(folder, name);
+    writeFileSync(path, text);
+    return readConfigFile(path, table);
+  };
+
+  test("TOML, YAML and JSON say the same", async () => {
+    const toml = 'alpha = 7\npacking = false\ntarget-modules = ["v_proj"]\ndataset = ["a", "b"]\n';
+    const yaml = "alpha: 7\npacking: off\ntarget-modules: v_proj\ndataset: [a, b]\n";
+    const json = '{"alpha":7,"packing":"off","target-modules":["v_proj"],"dataset":["a","b"]}';
+    for (const [name, text] of [
+      ["a.toml", toml],
+      ["a.yaml", yaml],
+      ["a.json", json],
+    ] as const) {
+      const values = resolveValues(table, new Map(), await inFile(name, text));
+      expect(values).toMatchObject({
+        alpha: 7,
+        packing: false,
+        "target-modules": ["v_proj"],
+        dataset: ["a", "b"],
+        epochs: 3,
+      });
+    }
+  });
+
+  test("flags win", async () => {
+    const file = await inFile("b.toml", "alpha = 7\nepochs = 1\n");
+    const values = resolveValues(table, parseArguments(["--alpha", "2"], table).given, file);
+    expect(values).toMatchObject({ alpha: 2, epochs: 1 });
+  });
+
+  const bad: [string, string, string][] = [
+    ["c.toml", "aplha = 1", 'unknown key "aplha"; did you mean alpha?'],
+    ["d.toml", "batch_size = 1", 'unknown key "batch_size"; did you mean batch-size?'],
+    ["e.toml", 'alpha = "1"', 'alpha expects a number, got "1"'],
+    ["f.json", '{"batch-size": 1.5}', "batch-size expects a whole number at least 1, got 1.5"],
+    ["g.json", '{"packing": 1}', "packing expects on or off, got 1"],
+    ["h.json", "[1]", "expected option names with values"],
+    ["i.json", "{", "not valid JSON"],
+    ["j.toml", "alpha = = 1", "not valid TOML"],
+    ["k.yaml", "alpha: [", "not valid YAML"],
+    ["l.txt", "alpha=1", "expected a file that ends in .toml, .yaml or .json"],
+    ["m.json", '{"config": "x.json"}', 'unknown key "config"'],
+    ["n.json", '{"output": null}', "output expects a path, got nothing"],
+    ["o.json", '{"dataset": [1]}', "dataset expects a text or a list of them, got a list"],
+  ];
+  for (const [name, text, message] of bad) {
+    test(`${name}: ${text}`, async () => {
+      const error = await inFile(name, text).then(
+        () => null,
+        (thrown: unknown) => thrown as Error,
+      );
+      expect(error?.message).toContain(message);
+      expect(error?.message).toContain(name);
+    });
+  }
+
+  test("a file that is not there", async () => {
+    expect(readConfigFile(join(folder, "none.toml"), table)).rejects.toThrow("cannot read it");
+    rmSync(folder, { recursive: true });
+  });
+});
