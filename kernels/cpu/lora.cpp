@@ -38,12 +38,12 @@ NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int
   NT_CHECK_DTYPE("lora_backward", dtype);
   NT_CHECK(T >= 0 && rank >= 0 && out >= 0, "lora_backward: sizes must not be negative, got T %lld, out %lld, rank %lld",
            (long long)T, (long long)out, (long long)rank);
-  NT_CHECK(ldg >= rank && lddy >= out && ldu >= rank,
+  NT_CHECK(ldg >= rank && lddy >= out && (db == nullptr || ldu >= rank),
            "lora_backward: rows of %lld, %lld, %lld elements do not fit into distances %lld, %lld, %lld",
            (long long)rank, (long long)out, (long long)rank, (long long)ldg, (long long)lddy, (long long)ldu);
   if (T == 0 || rank == 0 || out == 0) return NT_OK;
-  NT_CHECK(g != nullptr && db != nullptr && dy != nullptr && u != nullptr && b != nullptr,
-           "lora_backward: g, dB, dy, u or B is null");
+  NT_CHECK(g != nullptr && dy != nullptr && b != nullptr, "lora_backward: g, dy or B is null");
+  NT_CHECK(db == nullptr || u != nullptr, "lora_backward: dB needs u");
   void *bt = nt::scratch(context, out * rank * nt::size_of(dtype));
   if (bt == nullptr) return fail(NT_OUT_OF_MEMORY, "lora_backward: no memory for Bᵀ of %lld columns", (long long)out);
   if (dtype == NT_F32) {
@@ -52,6 +52,7 @@ NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int
     transpose(context->threads, static_cast<nt::bf16 *>(bt), static_cast<const nt::bf16 *>(b), out, rank);
   }
   nt::narrow_product(context, dtype, g, ldg, dy, lddy, bt, scale, T, rank, out);
+  if (db == nullptr) return NT_OK;
   return nt::outer_product(context, dtype, db, true, u, ldu, dy, lddy, T, rank, out);
 }
 

@@ -1,0 +1,277 @@
+import { expect, test } from "bun:test";
+import { type Device, NativeError, Tensor } from "../../src/native/index.ts";
+import {
+  linearBackwardInput,
+  linearBackwardWeight,
+  linearForward,
+  Weight,
+  weightExtraBytes,
+} from "../../src/native/ops/linear.ts";
+import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { dense, plus, product, transpose } from "./products.ts";
+
+// [T, in, out, rank]
+const shapes: [number, number, number, number][] = [
+  [1, 1, 1, 1],
+  [3, 17, 5, 2],
+  [17, 65, 129, 3],
+  [65, 33, 64, 16],
+  [129, 96, 65, 9],
+  [40, 200, 100, 0],
+];
+const dtypes = ["f32", "bf16"] as const;
+const placements = [{}, { forward: true }, { backward: true }, { forward: true, backward: true }];
+
+/** A [rows, columns] window, `gap` elements apart, in a larger buffer full of NaN. */
+function window(device: Device, dtype: "f32" | "bf16", rows: number, columns: number, gap: number): Tensor {
+  return poisoned(device, dtype, [rows, columns + gap]).columns(0, columns);
+}
+
+function readWindow(device: Device, tensor: Tensor): Float32Array {
+  const ld = tensor.rowStride;
+  const whole = device.readFloats(new Tensor(tensor.ptr, tensor.dtype, [tensor.rowCount, ld]));
+  const result = new Float32Array(tensor.size);
+  for (let i = 0; i < tensor.rowCount; i++) {
+    for (let j = 0; j < ld; j++) {
+      const value = whole[i * ld + j]!;
+      if (j < tensor.columnCount) result[i * tensor.columnCount + j] = value;
+      else expect(value, `row ${i}: written past its end`).toBeNaN();
+    }
+  }
+  return result;
+}
+
+forEachBackend((device) => {
+  for (const dtype of dtypes) {
+    const limit = dtype === "f32" ? tolerance.f32 : tolerance.bf16;
+    for (const [T, inputs, out, rank] of shapes) {
+      const random = new Random(T * 1000 + inputs);
+      const make = (n: number, scale = 1) => roundTo(dtype, random.floats(n, scale));
+      const x = make(T * inputs);
+      const w = make(out * inputs);
+      const dy = make(T * out);
+      const u = make(T * rank);
+      const b = make(out * rank);
+      const a = make(rank * inputs);
+      const bias = random.floats(out);
+      const wanted = plus(
+        product(dense(x, T, inputs), transpose(dense(w, out, inputs))),
+        product(
+          dense(u, T, rank),
+          transpose(dense(b, out, rank)),
+          Float64Array.from({ length: T * out }, (_, i) => bias[i % out]!),
+        ),
+      );
+      const wantedDx = plus(
+        product(dense(dy, T, out), dense(w, out, inputs)),
+        product(dense(u, T, rank), dense(a, rank, inputs)),
+      );
+
+      test(`${dtype} forward and backward, T ${T}, ${inputs} → ${out}, rank ${rank}`, () => {
+        const data = upload(device, dtype, [out, inputs], w);
+        const low = (right: Float32Array, shape: number[]) =>
+          rank === 0
+            ? null
+            : { left: upload(device, dtype, [T, rank], u), right: upload(device, dtype, shape, right) };
+        for (const uses of placements) {
+          const weight = new Weight(device, data, uses);
+          const y = window(device, dtype, T, out, 3);
+          const run = () =>
+            linearForward(
+              device,
+              y,
+              upload(device, dtype, [T, inputs], x),
+              weight,
+              upload(device, "f32", [out], bias),
+              low(b, [out, rank]),
+            );
+          run();
+          const got = readWindow(device, y);
+          expectClose(got, wanted, limit, "y");
+          run();
+          expect(readWindow(device, y)).toEqual(got);
+
+          const dx = window(device, dtype, T, inputs, 5);
+          const dyTensor = upload(device, dtype, [T, out], dy);
+          linearBackwardInput(device, dx, dyTensor, weight, low(a, [rank, inputs]));
+          const once = readWindow(device, dx);
+          expectClose(once, wantedDx, limit, "dx");
+          linearBackwardInput(device, dx, dyTensor, weight, low(a, [rank, inputs]), true);
+          expectClose(
+            readWindow(device, dx),
+            Float64Array.from(wantedDx, (v) => 2 * v),
+            limit * 1.5,
+            "dx added",
+          );
+          weight.destroy();
+        }
+      });
+
+      test(`${dtype} backward_weight, T ${T}, ${inputs} → ${out}`, () => {
+        const start = random.floats(out * inputs);
+        const startBias = random.floats(out);
+        const dweight = upload(device, "f32", [out, inputs], start);
+        const dbias = upload(device, "f32", [out], startBias);
+        const dyTensor = upload(device, dtype, [T, out], dy);
+        const xTensor = upload(device, dtype, [T, inputs], x);
+        linearBackwardWeight(device, dweight, dbias, dyTensor, xTensor);
+        const ones = dense(new Float32Array(T).fill(1), 1, T);
+        expectClose(
+          device.readFloats(dweight),
+          product(transpose(dense(dy, T, out)), dense(x, T, inputs), start),
+          2e-6,
+          "dweight",
+        );
+        expectClose(device.readFloats(dbias), product(ones, dense(dy, T, out), startBias), 2e-6, "dbias");
+        linearBackwardWeight(device, dweight, null, dyTensor, xTensor);
+        expectClose(
+          device.readFloats(dbias),
+          product(ones, dense(dy, T, out), startBias),
+          2e-6,
+          "dbias kept",
+        );
+      });
+    }
+  }
+
+  test("the gradients are those of forward, numerically", () => {
+    const [T, inputs, out, rank] = [3, 5, 4, 2];
+    const random = new Random(5);
+    const [x, w, u, b, dy] = [T * inputs, out * inputs, T * rank, out * rank, T * out].map((n) =>
+      random.floats(n),
+    );
+    const loss = (xs: Float32Array, ws: Float32Array) => {
+      const weight = new Weight(device, upload(device, "f32", [out, inputs], ws));
+      const y = poisoned(device, "f32", [T, out]);
+      const low = {
+        left: upload(device, "f32", [T, rank], u!),
+        right: upload(device, "f32", [out, rank], b!),
+      };
+      linearForward(device, y, upload(device, "f32", [T, inputs], xs), weight, null, low);
+      weight.destroy();
+      return device.readFloats(y).reduce((sum, value, i) => sum + value * dy![i]!, 0);
+    };
+    const eps = 1 / 64; // the loss is linear in each argument: any step is exact but for rounding
+    const slopes = (values: Float32Array, at: (changed: Float32Array) => number) =>
+      Array.from(values, (_, i) => {
+        const [up, down] = [values.slice(), values.slice()];
+        up[i]! += eps;
+        down[i]! -= eps;
+        return (at(up) - at(down)) / (2 * eps);
+      });
+    const dyTensor = upload(device, "f32", [T, out], dy!);
+    const weight = new Weight(device, upload(device, "f32", [out, inputs], w!));
+    const dx = poisoned(device, "f32", [T, inputs]);
+    linearBackwardInput(device, dx, dyTensor, weight);
+    expectClose(
+      device.readFloats(dx),
+      slopes(x!, (changed) => loss(changed, w!)),
+      1e-4,
+      "dx",
+    );
+    const dweight = upload(device, "f32", [out, inputs], new Float32Array(out * inputs));
+    linearBackwardWeight(device, dweight, null, dyTensor, upload(device, "f32", [T, inputs], x!));
+    expectClose(
+      device.readFloats(dweight),
+      slopes(w!, (changed) => loss(x!, changed)),
+      1e-4,
+      "dweight",
+    );
+    weight.destroy();
+  });
+
+  test("bf16 in, float32 out keeps float32's digits", () => {
+    const [T, inputs, out, rank] = [9, 70, 33, 4];
+    const random = new Random(6);
+    const [x, w, u, b] = [T * inputs, out * inputs, T * rank, out * rank].map((n) =>
+      roundTo("bf16", random.floats(n)),
+    );
+    const weight = new Weight(device, upload(device, "bf16", [out, inputs], w!), { forward: true });
+    const y = poisoned(device, "f32", [T, out]);
+    const low = {
+      left: upload(device, "bf16", [T, rank], u!),
+      right: upload(device, "bf16", [out, rank], b!),
+    };
+    linearForward(device, y, upload(device, "bf16", [T, inputs], x!), weight, null, low);
+    const wanted = plus(
+      product(dense(x!, T, inputs), transpose(dense(w!, out, inputs))),
+      product(dense(u!, T, rank), transpose(dense(b!, out, rank))),
+    );
+    expectClose(device.readFloats(y), wanted, tolerance.f32, "y");
+    weight.destroy();
+  });
+
+  test("refresh takes over changed data, and many batch sizes share one layout", () => {
+    const [inputs, out] = [64, 48];
+    const random = new Random(7);
+    const data = upload(device, "f32", [out, inputs], random.floats(out * inputs));
+    const weight = new Weight(device, data, { forward: true, backward: true });
+    const w = random.floats(out * inputs);
+    device.writeFloats(data, w);
+    weight.refresh();
+    const x = random.floats(300 * inputs);
+    const xTensor = upload(device, "f32", [300, inputs], x);
+    const wanted = product(dense(x, 300, inputs), transpose(dense(w, out, inputs)));
+    for (let T = 1; T <= 300; T++) {
+      const y = poisoned(device, "f32", [T, out]);
+      linearForward(device, y, xTensor.rows(0, T), weight, null);
+      expectClose(device.readFloats(y), wanted.subarray(0, T * out), tolerance.f32, `y at T ${T}`);
+      device.free(y.ptr);
+    }
+    weight.destroy();
+  });
+
+  test("data at an odd multiple of two bytes, as in a mapped file", () => {
+    const [T, inputs, out] = [10, 48, 40];
+    const random = new Random(8);
+    const [x, w] = [T * inputs, out * inputs].map((n) => roundTo("bf16", random.floats(n)));
+    const shifted = device.allocate("bf16", [out * inputs + 1]);
+    device.writeFloats(shifted, Float32Array.from([0, ...w!]));
+    const weight = new Weight(device, new Tensor(shifted.ptr + 2, "bf16", [out, inputs]));
+    const y = poisoned(device, "bf16", [T, out]);
+    linearForward(device, y, upload(device, "bf16", [T, inputs], x!), weight, null);
+    const wanted = product(dense(x!, T, inputs), transpose(dense(w!, out, inputs)));
+    expectClose(device.readFloats(y), wanted, tolerance.bf16, "y");
+    weight.destroy();
+  });
+
+  test("no tokens: nothing is written", () => {
+    const weight = new Weight(device, upload(device, "f32", [2, 2], new Float32Array(4)));
+    const y = poisoned(device, "f32", [2, 2]);
+    linearForward(device, y.rows(0, 0), y.rows(0, 0), weight, null);
+    linearBackwardInput(device, y.rows(0, 0), y.rows(0, 0), weight);
+    linearBackwardWeight(device, y, null, y.rows(0, 0), y.rows(0, 0));
+    for (const value of device.readFloats(y)) expect(value).toBeNaN();
+    weight.destroy();
+  });
+
+  test("extra bytes are known before, and 0 without uses", () => {
+    expect(weightExtraBytes(device, "f32", 64, 32, {})).toBe(0);
+    const one = weightExtraBytes(device, "f32", 64, 32, { forward: true });
+    const both = weightExtraBytes(device, "f32", 64, 32, { forward: true, backward: true });
+    expect(both).toBe(one + weightExtraBytes(device, "f32", 64, 32, { backward: true }));
+  });
+
+  test("invalid arguments are refused with what came", () => {
+    const data = upload(device, "f32", [4, 3], new Float32Array(12));
+    const weight = new Weight(device, data);
+    const call = (dtype: number, T: number, ldx: number, x: number | null, rank = 0) =>
+      device.call(
+        "nt_linear_forward",
+        ...[dtype, data.ptr, dtype, 4, x, ldx, weight.handle, null, null, rank, null, rank, T],
+      );
+    expect(() => call(2, 1, 3, data.ptr)).toThrow("dtype must be f32 or bf16, got 2");
+    expect(() => call(1, 1, 3, data.ptr)).toThrow("the weight 0");
+    expect(() => call(0, -1, 3, data.ptr)).toThrow("T -1");
+    expect(() => call(0, 1, 2, data.ptr)).toThrow("do not fit");
+    expect(() => call(0, 1, 3, null)).toThrow("null");
+    expect(() => call(0, 1, 3, data.ptr, 2)).toThrow("rank 2 needs u and B");
+    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, 0, new BigUint64Array(1))).toThrow(
+      NativeError,
+    );
+    expect(() => device.call("nt_weight_create", 0, 4, 3, data.ptr, 8, new BigUint64Array(1))).toThrow(
+      "uses 8",
+    );
+    weight.destroy();
+  });
+});
