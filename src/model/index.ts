@@ -1,8 +1,10 @@
 // The model, as training, evaluation and generation use it.
 
 export { groupModules, groupNames, linearShape, type Recompute } from "./activations.ts";
+export { adapterLoraOptions, adapterTensors, loadAdapter } from "./adapter.ts";
 export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConfig } from "./config.ts";
 export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
+export { type GenerateOptions, generate } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
 export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePath } from "./lora.ts";
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";

@@ -1,0 +1,95 @@
+// Between a PEFT adapter on disk and the trained parameters in memory. PEFT's names are the parameters' own behind
+// one prefix.
+
+import { FormatError } from "../errors.ts";
+import type { AdapterConfig, openAdapter } from "../formats/peft.ts";
+import { readTensorData, type TensorSource } from "../formats/safetensors.ts";
+import type { LlamaConfig } from "./config.ts";
+import { type LinearModule, type LoraOptions, linearModules, modulePath } from "./lora.ts";
+import type { Parameters } from "./parameters.ts";
+
+const prefix = "base_model.model.";
+
+type Adapter = ReturnType<typeof openAdapter>;
+
+/** The LoRA options that an adapter was trained with. A regex in target_modules is matched as PEFT does, in full. */
+export function adapterLoraOptions(path: string, config: AdapterConfig, model: LlamaConfig): LoraOptions {
+  const { targetModules } = config;
+  let targets: LinearModule[];
+  if (typeof targetModules === "string") {
+    if (targetModules === "all-linear") {
+      targets = [...linearModules];
+    } else {
+      const pattern = new RegExp(`^(?:${targetModules})$`);
+      const layers = Array.from({ length: model.numHiddenLayers }, (_, layer) => layer);
+      const matches = (module: LinearModule) =>
+        layers.filter((layer) => pattern.test(modulePath(layer, module))).length;
+      targets = linearModules.filter((module) => matches(module) > 0);
+      const partial = targets.find((module) => matches(module) !== model.numHiddenLayers);
+      if (partial !== undefined)
+        throw new FormatError(
+          path,
+          `target_modules picks ${partial} in some layers only, which is not supported`,
+        );
+    }
+  } else {
+    const unknown = targetModules.find((name) => !(linearModules as readonly string[]).includes(name));
+    if (unknown !== undefined)
+      throw new FormatError(
+        path,
+        `target_modules names ${unknown}; supported are ${linearModules.join(", ")}`,
+      );
+    targets = linearModules.filter((module) => targetModules.includes(module));
+  }
+  if (targets.length === 0) throw new FormatError(path, "target_modules picks no linear of this model");
+  const { r, loraAlpha, loraDropout, useRslora } = config;
+  return { r, alpha: loraAlpha, dropout: loraDropout, targetModules: targets, useRslora };
+}
+
+function widen(dtype: string, bytes: Uint8Array): Float32Array | null {
+  const aligned = bytes.slice().buffer;
+  if (dtype === "F32") return new Float32Array(aligned);
+  if (dtype === "F16") return Float32Array.from(new Float16Array(aligned));
+  if (dtype === "BF16") {
+    return new Float32Array(Uint32Array.from(new Uint16Array(aligned), (half) => (half << 16) >>> 0).buffer);
+  }
+  return null;
+}
+
+/** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */
+export function loadAdapter(parameters: Parameters, adapter: Adapter): void {
+  const { path, tensors } = adapter.weights;
+  const expected = new Set(parameters.tensors.map(({ name }) => prefix + name));
+  for (const name of tensors.keys()) {
+    if (!expected.has(name))
+      throw new FormatError(path, `holds ${name}, which this model with these target_modules does not have`);
+  }
+  for (const { name, shape } of parameters.tensors) {
+    const entry = tensors.get(prefix + name);
+    if (entry === undefined) throw new FormatError(path, `lacks ${prefix}${name}`);
+    if (entry.shape.length !== shape.length || entry.shape.some((n, i) => n !== shape[i])) {
+      throw new FormatError(
+        path,
+        `${prefix}${name} has shape [${entry.shape}], but this model needs [${shape}]`,
+      );
+    }
+    const values = widen(entry.dtype, readTensorData(adapter.weights, prefix + name));
+    if (values === null)
+      throw new FormatError(
+        path,
+        `${prefix}${name} is ${entry.dtype}; F32, F16 and BF16 adapters can be read`,
+      );
+    parameters.write(name, values);
+  }
+  parameters.afterWrite();
+}
+
+/** The trained values under PEFT's names, float32, for writeSafetensors. */
+export function adapterTensors(parameters: Parameters): TensorSource[] {
+  return parameters.tensors.map(({ name, shape }) => ({
+    name: prefix + name,
+    dtype: "F32",
+    shape: [...shape],
+    data: () => new Uint8Array(parameters.read(name).buffer),
+  }));
+}
