@@ -1,0 +1,213 @@
+import { expect, test } from "bun:test";
+import type { Tensor } from "../../src/native/index.ts";
+import { crossEntropyWorkspace, linearCrossEntropy, Weight } from "../../src/native/ops/linear.ts";
+import { expectClose, forEachBackend, poisoned, Random, roundTo, upload } from "./harness.ts";
+import { dense, product, transpose } from "./products.ts";
+
+interface Case {
+  T: number;
+  H: number;
+  V: number;
+  rows: number[];
+}
+
+const every = (T: number) => Array.from({ length: T }, (_, i) => i);
+const cases: Case[] = [
+  { T: 1, H: 1, V: 1, rows: [0] },
+  { T: 3, H: 17, V: 5, rows: [1] },
+  { T: 17, H: 65, V: 129, rows: [0, 2, 3, 9, 16] },
+  { T: 65, H: 33, V: 300, rows: every(65) },
+  { T: 12, H: 24, V: 4133, rows: [3, 4, 5, 11] },
+];
+const scale = 1 / 7;
+
+/** losses, and dlogits of the gradient-scaled sum, in float64. */
+function reference(x: Float32Array, w: Float32Array, { T, H, V, rows }: Case, targets: ArrayLike<number>) {
+  const all = dense(x, T, H);
+  const picked = { rows: rows.length, columns: H, at: (i: number, j: number) => all.at(rows[i]!, j) };
+  const logits = product(picked, transpose(dense(w, V, H)));
+  const losses: number[] = [];
+  const dlogits = new Float64Array(logits.length);
+  rows.forEach((_, i) => {
+    const row = logits.subarray(i * V, (i + 1) * V);
+    const top = row.reduce((a, b) => Math.max(a, b), -Infinity);
+    const others = row.reduce((sum, l, j) => (j === targets[i] ? sum : sum + Math.exp(l - top)), 0);
+    const own = Math.exp(row[targets[i]!]! - top);
+    losses.push(own === 1 ? Math.log1p(others) : Math.log(others + own) - (row[targets[i]!]! - top));
+    for (let j = 0; j < V; j++) {
+      const p = Math.exp(row[j]! - top) / (others + own);
+      dlogits[i * V + j] = scale * (j === targets[i] ? -others / (others + own) : p);
+    }
+  });
+  const dpicked = product(dense(dlogits, rows.length, V), dense(w, V, H));
+  const dx = new Float64Array(T * H);
+  rows.forEach((row, i) => {
+    dx.set(dpicked.subarray(i * H, (i + 1) * H), row * H);
+  });
+  const dweight = product(transpose(dense(dlogits, rows.length, V)), picked);
+  return { losses, dx, dweight };
+}
+
+forEachBackend((device) => {
+  for (const dtype of ["f32", "bf16"] as const) {
+    for (const one of cases) {
+      const { T, H, V, rows } = one;
+      const n = rows.length;
+      const random = new Random(T + V);
+      const x = roundTo(dtype, random.floats(T * H));
+      const w = roundTo(dtype, random.floats(V * H));
+      const targets = Int32Array.from(rows, () => random.integer(V));
+      const wanted = reference(x, w, one, targets);
+      const limit = dtype === "f32" ? 5e-6 : 6e-3;
+
+      for (const rowsOfWorkspace of [n, 1, 4]) {
+        test(`${dtype}, T ${T}, H ${H}, V ${V}, ${n} rows, workspace for ${rowsOfWorkspace}`, () => {
+          const weight = new Weight(device, upload(device, dtype, [V, H], w), {
+            forward: true,
+            backward: true,
+          });
+          const bytes = crossEntropyWorkspace(device, dtype, rowsOfWorkspace, H, V);
+          const workspace = poisoned(device, "f32", [bytes / 4]);
+          const start = random.floats(V * H, 0.01);
+          const run = (withDx: boolean, withDweight: boolean) => {
+            const losses = poisoned(device, "f32", [n]);
+            const dx = withDx ? poisoned(device, dtype, [T, H]) : null;
+            const dweight = withDweight ? upload(device, "f32", [V, H], start) : null;
+            linearCrossEntropy(
+              device,
+              losses,
+              upload(device, dtype, [T, H], x),
+              weight,
+              Int32Array.from(rows),
+              targets,
+              workspace,
+              withDx || withDweight ? { dx, dweight, scale } : null,
+            );
+            const read = (tensor: Tensor | null) => (tensor === null ? null : device.readFloats(tensor));
+            return { losses: device.readFloats(losses), dx: read(dx), dweight: read(dweight) };
+          };
+          const both = run(true, true);
+          expectClose(both.losses, wanted.losses, 1e-6, "losses");
+          expectClose(both.dx!, wanted.dx, limit, "dx");
+          expectClose(
+            both.dweight!.map((value, i) => value - start[i]!),
+            wanted.dweight,
+            limit,
+            "dweight",
+          );
+          expect(run(true, true)).toEqual(both);
+          expect(run(true, false)).toEqual({ ...both, dweight: null });
+          expect(run(false, true)).toEqual({ ...both, dx: null });
+          expect(run(false, false).losses).toEqual(both.losses);
+          weight.destroy();
+        });
+      }
+    }
+  }
+
+  test("a loss near 0 keeps its digits, and large logits do not overflow", () => {
+    // One input of 1: logits are the weight's column.
+    const logits = [...Array.from({ length: 40 }, (_, j) => -12 - j / 7), 0, ...[-300, 5e3, -5e3]];
+    const V = logits.length;
+    const weightOf = (values: number[]) =>
+      new Weight(device, upload(device, "f32", [V, 1], Float32Array.from(values)));
+    const workspace = poisoned(device, "f32", [1000]);
+    const lossOf = (values: number[], target: number) => {
+      const losses = poisoned(device, "f32", [1]);
+      const x = upload(device, "f32", [1, 1], Float32Array.of(1));
+      const weight = weightOf(values);
+      linearCrossEntropy(device, losses, x, weight, Int32Array.of(0), Int32Array.of(target), workspace);
+      weight.destroy();
+      return device.readFloats(losses)[0]!;
+    };
+    const moderate = logits.map((l) => Math.fround(Math.abs(l) > 1000 ? -40 : l));
+    const others = moderate.reduce((sum, l, j) => (j === 40 ? sum : sum + Math.exp(l)), 0);
+    expect(Math.abs(lossOf(moderate, 40) / Math.log1p(others) - 1)).toBeLessThan(1e-6);
+    expect(lossOf(logits, V - 1)).toBe(1e4);
+    expect(lossOf(logits, V - 2)).toBe(0);
+  });
+
+  test("dx and dweight are the slopes of the summed loss", () => {
+    const one: Case = { T: 4, H: 5, V: 7, rows: [0, 2, 3] };
+    const random = new Random(9);
+    const x = random.floats(one.T * one.H);
+    const w = random.floats(one.V * one.H);
+    const targets = Int32Array.of(6, 0, 3);
+    const loss = (xs: Float64Array | Float32Array, ws: Float64Array | Float32Array) =>
+      scale *
+      reference(xs as Float32Array, ws as Float32Array, one, targets).losses.reduce((a, b) => a + b, 0);
+    const slopes = (values: Float32Array, at: (changed: Float64Array) => number) =>
+      Array.from(values, (_, i) => {
+        const [up, down] = [Float64Array.from(values), Float64Array.from(values)];
+        up[i]! += 1e-4;
+        down[i]! -= 1e-4;
+        return (at(up) - at(down)) / 2e-4;
+      });
+    const weight = new Weight(device, upload(device, "f32", [one.V, one.H], w));
+    const dx = poisoned(device, "f32", [one.T, one.H]);
+    const dweight = upload(device, "f32", [one.V, one.H], new Float32Array(one.V * one.H));
+    const xTensor = upload(device, "f32", [one.T, one.H], x);
+    const workspace = poisoned(device, "f32", [1000]);
+    linearCrossEntropy(
+      device,
+      poisoned(device, "f32", [3]),
+      xTensor,
+      weight,
+      Int32Array.from(one.rows),
+      targets,
+      workspace,
+      {
+        dx,
+        dweight,
+        scale,
+      },
+    );
+    expectClose(
+      device.readFloats(dx),
+      slopes(x, (changed) => loss(changed, w)),
+      1e-5,
+      "dx",
+    );
+    expectClose(
+      device.readFloats(dweight),
+      slopes(w, (changed) => loss(x, changed)),
+      1e-5,
+      "dweight",
+    );
+    weight.destroy();
+  });
+
+  test("no targets: dx is zeroed; bad rows, targets and workspaces are refused before anything is written", () => {
+    const weight = new Weight(device, upload(device, "f32", [4, 3], new Float32Array(12)));
+    const x = upload(device, "f32", [5, 3], new Float32Array(15));
+    const workspace = poisoned(device, "f32", [1000]);
+    const losses = poisoned(device, "f32", [5]);
+    const dx = poisoned(device, "f32", [5, 3]);
+    const run = (rows: number[], targets: number[], space = workspace) =>
+      linearCrossEntropy(
+        device,
+        losses.rows(0, rows.length),
+        x,
+        weight,
+        Int32Array.from(rows),
+        Int32Array.from(targets),
+        space,
+        {
+          dx,
+          dweight: null,
+          scale: 1,
+        },
+      );
+    expect(() => run([0, 1], [0, 4])).toThrow("a target must be within 0 … 3, got 4 at row 1");
+    expect(() => run([0, 1], [-100, 0])).toThrow("got -100 at row 0");
+    expect(() => run([1, 1], [0, 0])).toThrow("rows must ascend");
+    expect(() => run([2, 5], [0, 0])).toThrow("got 5 at 1");
+    expect(() => run([-1], [0])).toThrow("got -1 at 0");
+    expect(() => run([0], [0], workspace.rows(0, 4))).toThrow("needs a workspace of at least");
+    for (const value of device.readFloats(dx)) expect(value).toBeNaN();
+    for (const value of device.readFloats(losses)) expect(value).toBeNaN();
+    run([], []);
+    expect(device.readFloats(dx)).toEqual(new Float32Array(15));
+    weight.destroy();
+  });
+});

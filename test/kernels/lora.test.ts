@@ -1,0 +1,169 @@
+import { expect, test } from "bun:test";
+import { loraBackward, loraBackwardA, loraForward } from "../../src/native/ops/linear.ts";
+import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { dense, product, transpose } from "./products.ts";
+
+// [T, in or out, rank]; ranks past `in` appear when a caller multiplies g·A alone.
+const shapes: [number, number, number][] = [
+  [1, 1, 1],
+  [3, 17, 2],
+  [17, 65, 5],
+  [65, 129, 16],
+  [129, 64, 48],
+  [600, 33, 8],
+  [20, 8, 100],
+];
+const scale = 0.75;
+
+forEachBackend((device) => {
+  for (const dtype of ["f32", "bf16"] as const) {
+    const limit = dtype === "f32" ? tolerance.f32 : tolerance.bf16;
+    for (const [T, wide, rank] of shapes) {
+      const random = new Random(T + wide);
+      const make = (n: number) => roundTo(dtype, random.floats(n));
+      const name = `${dtype}, T ${T}, ${wide}, rank ${rank}`;
+
+      test(`lora_forward ${name}`, () => {
+        const x = make(T * (wide + 3));
+        const a = make(rank * wide);
+        const xTensor = upload(device, dtype, [T, wide + 3], x).columns(0, wide);
+        const aTensor = upload(device, dtype, [rank, wide], a);
+        const wanted = product(
+          dense(x, T, wide, wide + 3),
+          transpose(dense(a, rank, wide)),
+          new Float64Array(T * rank),
+          scale,
+        );
+        const u = poisoned(device, dtype, [T, rank]);
+        loraForward(device, u, xTensor, aTensor, scale);
+        const once = device.readFloats(u);
+        expectClose(once, wanted, limit, "u");
+        loraForward(device, u, xTensor, aTensor, scale);
+        expect(device.readFloats(u)).toEqual(once);
+      });
+
+      for (const factor of [scale, 1]) {
+        test(`lora_backward ${name}, scale ${factor}`, () => {
+          const dy = make(T * (wide + 5));
+          const u = make(T * (rank + 1));
+          const b = make(wide * rank);
+          const start = random.floats(wide * rank);
+          const db = upload(device, "f32", [wide, rank], start);
+          const dyTensor = upload(device, dtype, [T, wide + 5], dy).columns(0, wide);
+          const uTensor = upload(device, dtype, [T, rank + 1], u).columns(0, rank);
+          const bTensor = upload(device, dtype, [wide, rank], b);
+          const g = poisoned(device, dtype, [T, rank + 2]);
+          loraBackward(device, g.columns(0, rank), db, dyTensor, uTensor, bTensor, factor);
+          const whole = device.readFloats(g);
+          const bytes = device.readBytes(g);
+          const got = new Float32Array(T * rank);
+          whole.forEach((value, i) => {
+            const [row, column] = [Math.floor(i / (rank + 2)), i % (rank + 2)];
+            if (column < rank) got[row * rank + column] = value;
+            else expect(value, `g[${row}, ${column}] lies past the row`).toBeNaN();
+          });
+          const dyView = dense(dy, T, wide, wide + 5);
+          expectClose(
+            got,
+            product(dyView, dense(b, wide, rank), new Float64Array(T * rank), factor),
+            limit,
+            "g",
+          );
+          const wanted = product(transpose(dyView), dense(u, T, rank, rank + 1), start);
+          expectClose(device.readFloats(db), wanted, 2e-6, "db");
+
+          const before = device.readFloats(db);
+          loraBackward(device, g.columns(0, rank), null, dyTensor, uTensor, bTensor, factor);
+          expect(device.readBytes(g)).toEqual(bytes);
+          expect(device.readFloats(db)).toEqual(before);
+        });
+      }
+
+      test(`lora_backward_a ${name}`, () => {
+        const x = make(T * (wide + 3));
+        const g = make(T * rank);
+        const start = random.floats(rank * wide);
+        const run = () => {
+          const da = upload(device, "f32", [rank, wide], start);
+          const xTensor = upload(device, dtype, [T, wide + 3], x).columns(0, wide);
+          loraBackwardA(device, da, upload(device, dtype, [T, rank], g), xTensor);
+          return device.readFloats(da);
+        };
+        const got = run();
+        const wanted = product(transpose(dense(g, T, rank)), dense(x, T, wide, wide + 3), start);
+        expectClose(got, wanted, 2e-6, "da");
+        expect(run()).toEqual(got);
+      });
+    }
+  }
+
+  test("the gradients of A and B are those of B·(A·x), numerically", () => {
+    const [T, inputs, out, rank] = [4, 6, 5, 3];
+    const random = new Random(3);
+    const [x, a, b, dy] = [T * inputs, rank * inputs, out * rank, T * out].map((n) => random.floats(n));
+    // The loss Σ dy ∘ (s·x·Aᵀ·Bᵀ) in float64.
+    const loss = (as: ArrayLike<number>, bs: ArrayLike<number>) => {
+      const u = product(
+        dense(x!, T, inputs),
+        transpose(dense(as, rank, inputs)),
+        new Float64Array(T * rank),
+        scale,
+      );
+      const y = product(dense(u, T, rank), transpose(dense(bs, out, rank)));
+      return y.reduce((sum, value, i) => sum + value * dy![i]!, 0);
+    };
+    const slopes = (values: Float32Array, at: (changed: Float64Array) => number) =>
+      Array.from(values, (_, i) => {
+        const [up, down] = [Float64Array.from(values), Float64Array.from(values)];
+        up[i]! += 1e-4;
+        down[i]! -= 1e-4;
+        return (at(up) - at(down)) / 2e-4;
+      });
+    const [xTensor, aTensor, bTensor, dyTensor] = [
+      upload(device, "f32", [T, inputs], x!),
+      upload(device, "f32", [rank, inputs], a!),
+      upload(device, "f32", [out, rank], b!),
+      upload(device, "f32", [T, out], dy!),
+    ];
+    const [u, g] = [poisoned(device, "f32", [T, rank]), poisoned(device, "f32", [T, rank])];
+    const da = upload(device, "f32", [rank, inputs], new Float32Array(rank * inputs));
+    const db = upload(device, "f32", [out, rank], new Float32Array(out * rank));
+    loraForward(device, u, xTensor, aTensor, scale);
+    loraBackward(device, g, db, dyTensor, u, bTensor, scale);
+    loraBackwardA(device, da, g, xTensor);
+    expectClose(
+      device.readFloats(da),
+      slopes(a!, (changed) => loss(changed, b!)),
+      1e-5,
+      "da",
+    );
+    expectClose(
+      device.readFloats(db),
+      slopes(b!, (changed) => loss(a!, changed)),
+      1e-5,
+      "db",
+    );
+  });
+
+  test("zero sizes write nothing, invalid arguments are refused", () => {
+    const x = poisoned(device, "f32", [2, 3]);
+    const out = poisoned(device, "f32", [2, 3]);
+    loraForward(device, out.rows(0, 0).reshape([0, 2]), x.rows(0, 0), x, 1);
+    loraBackwardA(device, out, x.rows(0, 0).reshape([0, 2]), x.rows(0, 0));
+    for (const value of device.readFloats(out)) expect(value).toBeNaN();
+    const forward = (dtype: number, ldx: number, T: number, u: number | null) =>
+      device.call("nt_lora_forward", dtype, u, x.ptr, ldx, x.ptr, 1, T, 2, 3);
+    expect(() => forward(2, 3, 1, out.ptr)).toThrow("dtype must be f32 or bf16, got 2");
+    expect(() => forward(0, 2, 1, out.ptr)).toThrow("3 elements do not fit into distance 2");
+    expect(() => forward(0, 3, -4, out.ptr)).toThrow("T -4");
+    expect(() => forward(0, 3, 1, null)).toThrow("null");
+    const backward = (ldg: number, u: number | null) =>
+      device.call("nt_lora_backward", 0, out.ptr, ldg, out.ptr, x.ptr, 3, u, 2, x.ptr, 1, 1, 3, 2);
+    expect(() => backward(1, x.ptr)).toThrow("do not fit");
+    expect(() => backward(2, null)).toThrow("dB needs u");
+    const backwardA = (ldx: number, T: number) =>
+      device.call("nt_lora_backward_a", 0, out.ptr, x.ptr, x.ptr, ldx, T, 2, 3);
+    expect(() => backwardA(1, 1)).toThrow("do not fit");
+    expect(() => backwardA(3, -1)).toThrow("T -1");
+  });
+});
