@@ -1,0 +1,341 @@
+// neftune bench: training steps on random weights, beside what the same machine's matmul gives.
+
+import type { Batch } from "../data/batch.ts";
+import { Encoder } from "../data/encode.ts";
+import type { Sample } from "../data/sample.ts";
+import { parseSource, readDataFile } from "../data/source.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
+import { Llama, type LlamaConfig, type LoraOptions, linearModules, randomSource } from "../model/index.ts";
+import type { Device } from "../native/index.ts";
+import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
+import { type Context, defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
+import { peakBytes, resetPeakBytes, residentBytes } from "./memory.ts";
+import { readShape, shapeNames } from "./presets.ts";
+
+interface Step {
+  seconds: number;
+  tokens: number;
+  flops: number;
+  loss: number;
+  grad_norm: number;
+}
+
+interface Measured {
+  steps: Step[];
+  load_seconds: number;
+  seconds_by_operation: Record<string, { seconds: number; calls: number }>;
+  planned: Llama["plan"];
+  resident_before_bytes: number;
+  peak_bytes: number;
+}
+
+interface BenchSettings {
+  tune: "lora" | "full";
+  dtype: "f32" | "bf16";
+  recompute: "none" | "mlp" | "layer" | "auto";
+  lora: LoraOptions | null;
+  learningRate: number;
+  warmup: number;
+  seed: number;
+}
+
+/** Trains on `batches`; the first `warmup` of them are not measured. */
+async function measure(
+  device: Device,
+  config: LlamaConfig,
+  batches: readonly Batch[],
+  settings: BenchSettings,
+  context: Context,
+): Promise<Measured> {
+  const { tune, lora, dtype, recompute, seed } = settings;
+  const most = (value: (batch: Batch) => number) => Math.max(...batches.map(value));
+  resetPeakBytes();
+  const residentBefore = residentBytes();
+  const loadStart = performance.now();
+  const model = Llama.load(device, randomSource({ ...config, dtype }, seed), {
+    dtype,
+    tune,
+    ...(lora === null ? {} : { lora }),
+    recompute,
+    maxTokens: most((batch) => batch.ids.length),
+    maxTargets: most((batch) => batch.targets.length),
+    maxPosition: most((batch) => Math.max(...batch.lengths)),
+    seed,
+  });
+  const loadSeconds = (performance.now() - loadStart) / 1000;
+  const steps: Step[] = [];
+  try {
+    for (const [i, batch] of batches.entries()) {
+      if (i === settings.warmup) device.profile = new Map();
+      // Between steps Ctrl-C gets its turn.
+      await Bun.sleep(0);
+      if (context.signal.aborted) throw new InterruptedError("bench was stopped");
+      const step = trainStep(model, batch, settings, i + 1);
+      const rate = formatCount(step.tokens / step.seconds);
+      context.draw(`step ${i + 1}/${batches.length}  loss ${step.loss.toFixed(4)}  ${rate} tokens/s`);
+      steps.push({ ...step, flops: stepFlops(config, batch, lora) });
+    }
+    return {
+      steps,
+      load_seconds: loadSeconds,
+      seconds_by_operation: Object.fromEntries(
+        [...(device.profile ?? [])].sort(([, a], [, b]) => b.seconds - a.seconds),
+      ),
+      planned: model.plan,
+      resident_before_bytes: residentBefore,
+      peak_bytes: peakBytes(),
+    };
+  } finally {
+    device.profile = null;
+    context.draw("");
+    model.close();
+  }
+}
+
+/** One optimizer step with one micro-batch: what Trainer does, without its bookkeeping. */
+function trainStep(model: Llama, batch: Batch, settings: BenchSettings, step: number): Omit<Step, "flops"> {
+  const parameters = model.parameters!;
+  const draws = BigInt64Array.from(batch.lengths, (_, i) => BigInt((step - 1) * batch.lengths.length + i));
+  const start = performance.now();
+  parameters.zeroGradients();
+  const losses = model.trainBatch(batch, 1 / batch.targets.length, { draws });
+  const norm = parameters.gradientNorm(1);
+  parameters.adamwStep({
+    learningRate: settings.learningRate,
+    beta1: 0.9,
+    beta2: 0.999,
+    epsilon: 1e-8,
+    weightDecay: 0,
+    step,
+  });
+  model.device.synchronize();
+  const seconds = (performance.now() - start) / 1000;
+  const loss = losses.reduce((sum, value) => sum + value, 0) / losses.length;
+  return { seconds, tokens: batch.tokens, loss, grad_norm: norm };
+}
+
+/** Samples of a data file. Their lengths and masks are the file's; the weights are random anyway. */
+function fileSamples(
+  path: string,
+  tokenizerDir: string | undefined,
+  maxLength: number,
+  vocabSize: number,
+): Sample[] {
+  if (tokenizerDir === undefined) {
+    throw new UsageError(
+      `--data ${path} needs --tokenizer: a folder with a tokenizer.json of at most ${vocabSize} tokens`,
+    );
+  }
+  const tokenizer = Tokenizer.load(tokenizerDir);
+  if (tokenizer.vocabSize > vocabSize) {
+    throw new UsageError(
+      `--tokenizer ${tokenizerDir} has ${tokenizer.vocabSize} tokens, more than the shape's vocabulary of ${vocabSize}`,
+    );
+  }
+  const encoder = new Encoder(tokenizer, {
+    template: { kind: "auto" },
+    maxLength,
+    parseSpecial: false,
+    vocabSize,
+  });
+  const source = parseSource(path, readDataFile(path));
+  const samples = source.rows.map((row, i) => {
+    try {
+      return encoder.encode(row);
+    } catch (error) {
+      if (!(error instanceof NeftuneError)) throw error;
+      throw new NeftuneError(error.code, `${source.where(i)}: ${error.message}`, { cause: error });
+    }
+  });
+  const useful = samples.filter(hasTargets);
+  if (useful.length === 0)
+    throw new NeftuneError("data", `${path}: no row has a target within ${maxLength} tokens`);
+  return useful;
+}
+
+export const bench = defineCommand({
+  name: "bench",
+  summary: "training speed on random weights beside this machine's own matmul rate",
+  description:
+    "Tokens per second leave padding out. Model FLOPs of a LoRA step: 4 N tokens for the frozen linears (lm_head for target tokens alone), 6 r (in + out) tokens for the adapters, attention over each sample's own causal half; no credit for recomputation. The matmul rates are measured in the same run. Loss and gradient norm of every step are shown: a speed whose loss does not move is no speed.",
+  options: {
+    shape: {
+      type: "string",
+      default: "m25",
+      value: "NAME|FILE",
+      help: `${shapeNames.join(", ")}, or a config.json`,
+    },
+    mode: { type: "enum", values: ["lora", "full", "qlora"], default: "lora", help: "what is trained" },
+    dtype: { type: "enum", values: ["bf16", "f32"], default: "bf16", help: "activations and frozen weights" },
+    "batch-size": { type: "int", default: 4, min: 1, help: "samples in a step" },
+    "max-length": {
+      type: "int",
+      default: 512,
+      min: 2,
+      help: "tokens of a dense row, or where a file's rows are cut",
+    },
+    steps: { type: "int", default: 8, min: 1, help: "measured steps" },
+    warmup: { type: "int", default: 2, min: 0, help: "steps before them" },
+    data: {
+      type: "string",
+      default: "dense",
+      value: "dense|FILE",
+      help: "dense: rows of full length, every token a target; FILE: the lengths and masks of a data file",
+    },
+    tokenizer: { type: "path", value: "DIR", help: "tokenizer for --data FILE" },
+    recompute: {
+      type: "enum",
+      values: ["none", "mlp", "layer", "auto"],
+      default: "auto",
+      help: "activations kept or recomputed; auto goes by free memory",
+    },
+    "lora-r": { type: "int", default: 16, min: 1, help: "rank, on all seven linears" },
+    "learning-rate": { type: "float", default: 2e-4, above: 0, help: "constant" },
+    seed: { type: "int", default: 42, min: 0, help: "weights, order of rows, dense tokens" },
+  },
+  examples: [
+    ["neftune bench --shape s135m", "LoRA on a 135M shape, 4 dense rows of 512 tokens a step"],
+    ["neftune bench --shape t1b --batch-size 2 --json", "1.1B, as JSON"],
+    ["neftune bench --data alpaca.json --tokenizer llama2-7b --batch-size 8", "rows as long as real ones"],
+  ],
+  interruptible: true,
+  async run(values, context) {
+    if (values.mode === "qlora") {
+      throw new UsageError("--mode qlora: this version of neftune has no 4-bit weights; use lora or full");
+    }
+    const config = readShape(values.shape);
+    const length = values["max-length"];
+    const count = values.warmup + values.steps;
+    const size = values["batch-size"];
+    const samples =
+      values.data === "dense"
+        ? denseSamples(count * size, length, config.vocabSize, values.seed)
+        : fileSamples(values.data, values.tokenizer, length, config.vocabSize);
+    const batches = makeBatches(samples, count, size, values.seed);
+    const lora =
+      values.mode === "lora"
+        ? { r: values["lora-r"], alpha: 16, dropout: 0, targetModules: [...linearModules], useRslora: false }
+        : null;
+    const device = openDevice(values, context);
+    try {
+      const measured = await measure(
+        device,
+        config,
+        batches,
+        {
+          tune: values.mode,
+          dtype: values.dtype,
+          recompute: values.recompute,
+          lora,
+          learningRate: values["learning-rate"],
+          warmup: values.warmup,
+          seed: values.seed,
+        },
+        context,
+      );
+      const tokens = Math.round(batches.reduce((sum, batch) => sum + batch.tokens, 0) / batches.length);
+      context.draw("measuring this machine's matmul rate");
+      const rates = matmulRates(device, config, values.dtype, tokens);
+      const report = summarize(measured, rates, values, device.info.isa, device.info.threads);
+      context.print(values.json ? toJson(report) : describe(report));
+    } finally {
+      device.close();
+    }
+  },
+});
+
+function summarize(
+  measured: Measured,
+  rates: ReturnType<typeof matmulRates>,
+  values: { shape: string; mode: string; dtype: string; data: string; warmup: number } & Record<
+    "batch-size" | "max-length",
+    number
+  >,
+  isa: string,
+  threads: number,
+) {
+  const timed = measured.steps.slice(values.warmup);
+  const total = (value: (step: Step) => number) => timed.reduce((sum, step) => sum + value(step), 0);
+  const seconds = median(timed.map((step) => step.seconds));
+  // Dense steps are equal, so the median stands for all; a file's differ in length, so their sum does.
+  const span = values.data === "dense" ? seconds * timed.length : total((step) => step.seconds);
+  const flops = total((step) => step.flops) / span;
+  const ceiling = rates[0]!.gflops;
+  return {
+    shape: values.shape,
+    mode: values.mode,
+    dtype: values.dtype,
+    data: values.data,
+    batch_size: values["batch-size"],
+    max_length: values["max-length"],
+    isa,
+    threads,
+    load_seconds: measured.load_seconds,
+    step_seconds_median: seconds,
+    tokens_per_step: total((step) => step.tokens) / timed.length,
+    tokens_per_second: total((step) => step.tokens) / span,
+    model_gflops_per_second: flops / 1e9,
+    matmul_gflops_per_second: rates.map(({ shape, gflops }) => ({ shape: shape.join("x"), gflops })),
+    share_of_matmul_rate: flops / 1e9 / ceiling,
+    recompute: measured.planned.recompute,
+    planned_bytes: measured.planned,
+    resident_before_bytes: measured.resident_before_bytes,
+    peak_bytes: measured.peak_bytes,
+    seconds_by_operation: measured.seconds_by_operation,
+    steps: measured.steps.map(({ seconds, loss, grad_norm }) => ({ seconds, loss, grad_norm })),
+  };
+}
+
+function describe(report: ReturnType<typeof summarize>): string {
+  const { planned_bytes: planned } = report;
+  const growth = report.peak_bytes - report.resident_before_bytes;
+  const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
+  const rows = [
+    [
+      "work",
+      `${report.shape}, ${report.mode}, ${report.dtype}, ${report.data}, ${report.batch_size} × ${report.max_length}`,
+    ],
+    ["machine", `${report.isa}, ${report.threads} threads`],
+    ["median step", `${report.step_seconds_median.toFixed(3)} s`],
+    ["tokens/s", formatCount(report.tokens_per_second)],
+    ["model GFLOP/s", formatCount(report.model_gflops_per_second)],
+    ...report.matmul_gflops_per_second.map(({ shape, gflops }) => [
+      `matmul ${shape}`,
+      `${formatCount(gflops)} GFLOP/s`,
+    ]),
+    ["share of 2048³", percent(report.share_of_matmul_rate)],
+    [
+      "planned",
+      `${formatBytes(planned.total)}: weights ${formatBytes(planned.weights)}, trained ${formatBytes(planned.trained)}, ` +
+        `activations ${formatBytes(planned.activations)}, workspace ${formatBytes(planned.workspace)} (recompute ${report.recompute})`,
+    ],
+    [
+      "peak",
+      `${formatBytes(report.peak_bytes)}, of which ${formatBytes(growth)} since before the model was loaded`,
+    ],
+  ];
+  const spent = Object.values(report.seconds_by_operation).reduce((sum, { seconds }) => sum + seconds, 0);
+  const operations = Object.entries(report.seconds_by_operation).map(([name, { seconds, calls }]) => [
+    `  ${name.replace(/^nt_/, "")}`,
+    `${seconds.toFixed(3)} s`,
+    percent(seconds / spent),
+    `${calls} calls`,
+  ]);
+  const steps = report.steps.map(({ seconds, loss, grad_norm }, i) => [
+    `  ${i + 1}`,
+    `${seconds.toFixed(3)} s`,
+    loss.toFixed(4),
+    grad_norm.toPrecision(4),
+  ]);
+  return [
+    formatTable(rows),
+    "",
+    "by operation, measured steps:",
+    formatTable(operations, [1, 2, 3]),
+    "",
+    formatTable([["  step", "time", "loss", "gradient norm"], ...steps], [1, 2, 3]),
+  ].join("\n");
+}
