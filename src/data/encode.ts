@@ -1,0 +1,165 @@
+// A row to a training sample, or to a prompt for generation.
+
+import { NeftuneError } from "../errors.ts";
+import { encodeConversation, encodeConversationPrompt } from "./conversation.ts";
+import { type Message, parseRow, type Row, RowProblem } from "./formats.ts";
+import { IGNORE, type Sample } from "./sample.ts";
+import { alpacaPrompt, ChatTemplate, type PromptTemplate, VICUNA_TEMPLATE } from "./templates.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+export interface EncoderOptions {
+  template: PromptTemplate;
+  /** Tokens a sample is cut to; null for none. */
+  maxLength: number | null;
+  /** Special tokens' text inside data is special. */
+  parseSpecial: boolean;
+  /** Ids in rows of tokens lie below it; null takes the tokenizer's. A model may have more rows than its tokenizer. */
+  vocabSize: number | null;
+}
+
+/** What a model is given to go on from. */
+export interface Prompt {
+  ids: Int32Array;
+  text: string;
+}
+
+interface Encoded {
+  ids: Int32Array;
+  labels: Int32Array;
+  text: string;
+}
+
+/** Turns rows, as parsed from JSON, into tokens. Its methods throw RowProblem with what is wrong with a row. */
+export class Encoder {
+  private readonly tokenizer: Tokenizer;
+  private readonly options: EncoderOptions;
+  private readonly vocabSize: number;
+  private readonly chat: ChatTemplate;
+
+  /** Throws where the template asks for a chat template and the tokenizer has none. */
+  constructor(tokenizer: Tokenizer, options: EncoderOptions) {
+    const { template, maxLength } = options;
+    if (maxLength !== null && (!Number.isInteger(maxLength) || maxLength < 1)) {
+      throw new NeftuneError("max-length", `max length: expected an integer of at least 1, got ${maxLength}`);
+    }
+    if (template.kind === "chat" && tokenizer.chatTemplate === null) {
+      throw new NeftuneError(
+        "template",
+        "prompt template chat: the tokenizer has no chat template; use vicuna or a Jinja file",
+      );
+    }
+    this.tokenizer = tokenizer;
+    this.options = options;
+    this.vocabSize = options.vocabSize ?? tokenizer.vocabSize;
+    const { bosToken, eosToken, chatTemplate } = tokenizer;
+    this.chat =
+      template.kind === "file"
+        ? new ChatTemplate(template.source, template.path, bosToken, eosToken)
+        : template.kind === "vicuna" || chatTemplate === null
+          ? new ChatTemplate(VICUNA_TEMPLATE, "vicuna", bosToken, eosToken)
+          : new ChatTemplate(chatTemplate, "the tokenizer", bosToken, eosToken);
+  }
+
+  /** A training sample, cut to the maximum length. */
+  encode(value: unknown): Sample & { text: string } {
+    const row = parseRow(value, { vocabSize: this.vocabSize });
+    const { ids, labels, text } = this.encodeWhole(row);
+    const most = this.options.maxLength ?? ids.length;
+    if (ids.length === 0) throw new RowProblem("the row has no tokens");
+    return { ids: ids.slice(0, most), labels: labels.slice(0, most), truncated: ids.length > most, text };
+  }
+
+  /** The row's prompt, uncut: without output, completion or last assistant turn. Rows of tokens are prompts as they are. */
+  encodePrompt(value: unknown): Prompt {
+    const row = parseRow(value, { vocabSize: this.vocabSize, forGeneration: true });
+    if (row.format === "tokens") return { ids: row.inputIds, text: this.tokenizer.decode(row.inputIds) };
+    if (row.format === "text") return this.promptOf(row.text);
+    const { template } = this.options;
+    if (template.kind === "alpaca" || (template.kind === "auto" && row.format === "alpaca")) {
+      const { instruction, input } = asAlpaca(row);
+      return this.promptOf(alpacaPrompt(instruction, input));
+    }
+    if (template.kind === "auto" && row.format === "prompt-completion") return this.promptOf(row.prompt);
+    const { parseSpecial } = this.options;
+    const { ids, text } = encodeConversationPrompt(asMessages(row), this.chat, this.tokenizer, parseSpecial);
+    return { ids, text };
+  }
+
+  private encodeWhole(row: Row): Encoded {
+    if (row.format === "tokens") {
+      const { inputIds, labels } = row;
+      return { ids: inputIds, labels: labels ?? inputIds, text: this.tokenizer.decode(inputIds) };
+    }
+    if (row.format === "text") {
+      const ids = this.withEos(this.withBos(row.text));
+      return { ids, labels: ids, text: row.text };
+    }
+    const { template } = this.options;
+    if (template.kind === "alpaca" || (template.kind === "auto" && row.format === "alpaca")) {
+      const { instruction, input, output } = asAlpaca(row);
+      return this.encodePair(alpacaPrompt(instruction, input), output ?? "");
+    }
+    if (template.kind === "auto" && row.format === "prompt-completion") {
+      return this.encodePair(row.prompt, row.completion ?? "");
+    }
+    return encodeConversation(asMessages(row), this.chat, this.tokenizer, this.options.parseSpecial);
+  }
+
+  /** Stanford's rule: one text in one piece, and as many labels masked as the prompt alone has tokens. */
+  private encodePair(prompt: string, completion: string): Encoded {
+    const text = prompt + completion;
+    const ids = this.withEos(this.withBos(text));
+    const labels = ids.slice();
+    labels.fill(IGNORE, 0, Math.min(this.withBos(prompt).length, labels.length));
+    return { ids, labels, text };
+  }
+
+  private promptOf(text: string): Prompt {
+    return { ids: this.withBos(text), text };
+  }
+
+  private withBos(text: string): Int32Array {
+    const { tokenizer } = this;
+    const ids = tokenizer.encode(text, { addBos: true, parseSpecial: this.options.parseSpecial });
+    const twice = tokenizer.addsBos && ids[0] === tokenizer.bosId && ids[1] === tokenizer.bosId;
+    return twice ? ids.subarray(1) : ids;
+  }
+
+  private withEos(ids: Int32Array): Int32Array {
+    const { eosId } = this.tokenizer;
+    if (eosId === null) return ids;
+    const ended = new Int32Array(ids.length + 1);
+    ended.set(ids);
+    ended[ids.length] = eosId;
+    return ended;
+  }
+}
+
+/** A row as the Alpaca template takes it: one question, one answer. */
+function asAlpaca(row: Row): { instruction: string; input: string; output: string | null } {
+  if (row.format === "alpaca") return row;
+  if (row.format === "prompt-completion") {
+    return { instruction: row.prompt, input: "", output: row.completion };
+  }
+  const messages = row.format === "messages" ? row.messages : [];
+  const [user, assistant] = messages;
+  if (user?.role === "user" && messages.length <= 2 && (assistant?.role ?? "assistant") === "assistant") {
+    return { instruction: user.content, input: "", output: assistant?.content ?? null };
+  }
+  const got = messages.map((message) => message.role).join(", ");
+  throw new RowProblem(`the alpaca template takes one user and one assistant message, got ${got}`);
+}
+
+/** A row as a chat template takes it. */
+function asMessages(row: Row): Message[] {
+  if (row.format === "messages") return row.messages;
+  const [question, answer] =
+    row.format === "alpaca"
+      ? [row.input === "" ? row.instruction : `${row.instruction}\n\n${row.input}`, row.output]
+      : row.format === "prompt-completion"
+        ? [row.prompt, row.completion]
+        : ["", null];
+  const messages: Message[] = [{ role: "user", content: question }];
+  if (answer !== null) messages.push({ role: "assistant", content: answer });
+  return messages;
+}

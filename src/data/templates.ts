@@ -1,0 +1,98 @@
+// Prompt templates: Stanford's Alpaca text, and Jinja templates for conversations.
+
+import { readFileSync } from "node:fs";
+import { Template } from "@huggingface/jinja";
+import { NeftuneError, UsageError } from "../errors.ts";
+import { type Message, RowProblem } from "./formats.ts";
+
+/** What decides how rows become text: by each row's format (`auto`), or one template for all. Plain data, for workers. */
+export type PromptTemplate =
+  | { kind: "auto" }
+  | { kind: "alpaca" }
+  | { kind: "chat" }
+  | { kind: "vicuna" }
+  | { kind: "file"; path: string; source: string };
+
+/** From `--prompt-template`: `alpaca`, `chat`, `vicuna` or the path of a Jinja file; absent, by the rows' format. */
+export function promptTemplate(option: string | undefined): PromptTemplate {
+  if (option === undefined || option === "auto") return { kind: "auto" };
+  if (option === "alpaca" || option === "chat" || option === "vicuna") return { kind: option };
+  let source: string;
+  try {
+    source = readFileSync(option, "utf8");
+  } catch (error) {
+    throw new UsageError(
+      `prompt template ${option}: expected alpaca, chat, vicuna or a Jinja file that can be read: ${(error as Error).message}`,
+      { cause: error },
+    );
+  }
+  new ChatTemplate(source, option, "", "");
+  return { kind: "file", path: option, source };
+}
+
+const TASK = "Below is an instruction that describes a task";
+const WRITE = "Write a response that appropriately completes the request.";
+
+/** Stanford Alpaca's prompt, up to and including `### Response:`; the output follows directly. */
+export function alpacaPrompt(instruction: string, input: string): string {
+  if (input === "") return `${TASK}. ${WRITE}\n\n### Instruction:\n${instruction}\n\n### Response:`;
+  const context = `${TASK}, paired with an input that provides further context. ${WRITE}`;
+  return `${context}\n\n### Instruction:\n${instruction}\n\n### Input:\n${input}\n\n### Response:`;
+}
+
+/** Vicuna v1.1's conversation (FastChat): what NEFTune's authors trained ShareGPT with. */
+export const VICUNA_TEMPLATE = [
+  '{%- set default_system = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user\'s questions." -%}',
+  "{{- bos_token -}}",
+  "{%- if messages and messages[0]['role'] == 'system' -%}{%- set system = messages[0]['content'] -%}{%- set turns = messages[1:] -%}",
+  "{%- else -%}{%- set system = default_system -%}{%- set turns = messages -%}{%- endif -%}",
+  "{{- system + ' ' -}}",
+  "{%- for turn in turns -%}",
+  "{%- if turn['role'] == 'user' -%}{{- 'USER: ' + turn['content'] + ' ' -}}",
+  "{%- elif turn['role'] == 'assistant' -%}{{- 'ASSISTANT: ' + turn['content'] + eos_token -}}",
+  "{%- else -%}{{- raise_exception('a system message has to come first') -}}{%- endif -%}",
+  "{%- endfor -%}",
+  "{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}",
+].join("");
+
+/** A conversation as text. Jinja as Transformers runs it: trim_blocks, lstrip_blocks, raise_exception, strftime_now. */
+export class ChatTemplate {
+  readonly source: string;
+  private readonly template: Template;
+  private readonly bosToken: string;
+  private readonly eosToken: string;
+
+  /** `name` says in errors where the source is from. */
+  constructor(source: string, name: string, bosToken: string, eosToken: string) {
+    this.source = source;
+    this.bosToken = bosToken;
+    this.eosToken = eosToken;
+    try {
+      this.template = new Template(source);
+    } catch (error) {
+      throw new NeftuneError("template", `chat template of ${name}: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+
+  /** Throws RowProblem where the template refuses the messages or fails on them. */
+  render(messages: readonly Message[], addGenerationPrompt: boolean): string {
+    try {
+      const rendered: unknown = this.template.render({
+        messages: messages.map(({ role, content }) => ({ role, content })),
+        bos_token: this.bosToken,
+        eos_token: this.eosToken,
+        add_generation_prompt: addGenerationPrompt,
+        tools: null,
+        documents: null,
+      });
+      if (typeof rendered === "string") return rendered;
+      throw new Error("it gives no text");
+    } catch (error) {
+      throw new RowProblem(`the chat template refuses this conversation: ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+}

@@ -1,0 +1,30 @@
+// A thread that encodes runs of rows: tokenize-rows.ts starts it and says what it is sent. build.ts has to name this
+// file as an entry point of the executable.
+
+import { NeftuneError } from "../errors.ts";
+import { Encoder } from "./encode.ts";
+import { tokenizeRows, type WorkerReply, type WorkerRequest } from "./tokenize-rows.ts";
+import { Tokenizer } from "./tokenizer.ts";
+
+declare const self: Worker;
+
+let encoder: Encoder | undefined;
+
+self.onmessage = ({ data }: MessageEvent<WorkerRequest>) => {
+  try {
+    if (data.kind === "open") {
+      encoder = new Encoder(Tokenizer.load(data.tokenizerDir), data.options);
+    } else if (encoder !== undefined) {
+      const tokenized = tokenizeRows(encoder, data.rows, data.first);
+      const { starts, ids, labels, truncated } = tokenized.store;
+      const reply: WorkerReply = { kind: "done", first: data.first, ...tokenized };
+      self.postMessage(reply, {
+        transfer: [starts.buffer, ids.buffer, labels.buffer, truncated.buffer],
+      });
+    }
+  } catch (error) {
+    const code = error instanceof NeftuneError ? error.code : "internal";
+    const message = error instanceof Error ? error.message : String(error);
+    self.postMessage({ kind: "failed", code, message } satisfies WorkerReply);
+  }
+};
