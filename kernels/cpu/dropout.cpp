@@ -11,7 +11,7 @@ namespace nt {
 namespace {
 
 struct Mask {
-  uint64_t seed;
+  PhiloxKey key;
   uint32_t module;
   uint32_t threshold;  // kept where the word's top 24 bits are at least this
   float scale;
@@ -38,7 +38,7 @@ template <typename T_>
 void row(T_ *y, const T_ *x, int64_t columns, const Mask &mask, bool accumulate, uint32_t position, int64_t draw) {
   uint32_t c2 = uint32_t(draw), c3 = uint32_t(draw >> 32) | uint32_t(NT_STREAM_DROPOUT) << 16;
   for (int64_t j = 0; j < columns; j += kGroup) {
-    Group words = RawWords()(philox_blocks(mask.seed, mask.module << 16 | uint32_t(j >> 2), position, c2, c3));
+    Group words = RawWords()(philox_blocks(mask.key, mask.module << 16 | uint32_t(j >> 2), position, c2, c3));
     int64_t left = columns - j;
     apply(y + j, x + j, words.low, mask, accumulate, left < kLanes ? left : kLanes);
     left -= kLanes;
@@ -76,7 +76,7 @@ NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const voi
            "dropout: y, x, cu_seqlens and draws must not be null");
   int32_t status = nt::check_samples("dropout", cu_seqlens, draws, sequences, T);
   if (status != NT_OK) return status;
-  nt::Mask mask = {seed, uint32_t(module), uint32_t(ceil(double(p) * 0x1p24)), float(1.0 / (1.0 - double(p)))};
+  nt::Mask mask = {nt::PhiloxKey(seed), uint32_t(module), uint32_t(ceil(double(p) * 0x1p24)), float(1.0 / (1.0 - double(p)))};
   if (dtype == NT_F32)
     nt::dropout(context->threads, static_cast<float *>(y), static_cast<const float *>(x), T, columns, mask,
                 accumulate != 0, cu_seqlens, draws);

@@ -27,18 +27,18 @@ inline void copy_row(float *y, const float *e, int64_t H) { memcpy(y, e, size_t(
 
 // y[H] = fma(scale, n, e[H]), n of one token.
 template <typename Noise, typename Out, typename In>
-void noisy_row(Out *y, const In *e, int64_t H, float scale, uint64_t seed, uint32_t position, int64_t draw) {
+void noisy_row(Out *y, const In *e, int64_t H, float scale, const PhiloxKey &key, uint32_t position, int64_t draw) {
   uint32_t c2 = uint32_t(draw), c3 = uint32_t(draw >> 32) | uint32_t(NT_STREAM_NOISE) << 16;
   Vec factor = splat(scale);
   Noise noise;
   int64_t j = 0;
   for (; j + kGroup <= H; j += kGroup) {
-    Group n = noise(philox_blocks(seed, uint32_t(j >> 2), position, c2, c3));
+    Group n = noise(philox_blocks(key, uint32_t(j >> 2), position, c2, c3));
     store(y + j, fma(factor, n.low, load(e + j)));
     store(y + j + kLanes, fma(factor, n.high, load(e + j + kLanes)));
   }
   if (j == H) return;
-  Group n = noise(philox_blocks(seed, uint32_t(j >> 2), position, c2, c3));
+  Group n = noise(philox_blocks(key, uint32_t(j >> 2), position, c2, c3));
   int64_t first = H - j < kLanes ? H - j : kLanes, second = H - j - first;
   store_part(y + j, fma(factor, n.low, load_part(e + j, first)), first);
   if (second > 0) store_part(y + j + kLanes, fma(factor, n.high, load_part(e + j + kLanes, second)), second);
@@ -47,6 +47,7 @@ void noisy_row(Out *y, const In *e, int64_t H, float scale, uint64_t seed, uint3
 template <typename Out, typename In>
 void forward(int threads, Out *y, const In *table, const int32_t *ids, int64_t T, int64_t H, int32_t noise,
              uint64_t seed, const Samples &samples) {
+  const PhiloxKey key(seed);
   parallel_for(threads, T, 1 + 8192 / H, [&](int64_t begin, int64_t end) {
     int64_t s = 0;
     for (int64_t t = begin; t < end; t++) {
@@ -59,11 +60,11 @@ void forward(int threads, Out *y, const In *table, const int32_t *ids, int64_t T
       while (t >= samples.borders[s + 1]) s++;
       uint32_t position = uint32_t(t - samples.borders[s]);
       if (noise == NT_NOISE_UNIFORM)
-        noisy_row<Uniform>(row, e, H, samples.scales[s], seed, position, samples.draws[s]);
+        noisy_row<Uniform>(row, e, H, samples.scales[s], key, position, samples.draws[s]);
       else if (noise == NT_NOISE_BERNOULLI)
-        noisy_row<Bernoulli>(row, e, H, samples.scales[s], seed, position, samples.draws[s]);
+        noisy_row<Bernoulli>(row, e, H, samples.scales[s], key, position, samples.draws[s]);
       else
-        noisy_row<Gaussian>(row, e, H, samples.scales[s], seed, position, samples.draws[s]);
+        noisy_row<Gaussian>(row, e, H, samples.scales[s], key, position, samples.draws[s]);
     }
   });
 }

@@ -31,31 +31,49 @@ inline VecL multiply(VecL a, uint32_t constant) {
 #endif
 }
 
+// The round keys, in memory so that the rounds read them as broadcast operands.
+struct PhiloxKey {
+  uint64_t rounds[10][2];
+
+  explicit PhiloxKey(uint64_t key) {
+    uint32_t low = uint32_t(key), high = uint32_t(key >> 32);
+    for (auto &round : rounds) {
+      round[0] = low;
+      round[1] = high;
+      low += 0x9E3779B9u;
+      high += 0xBB67AE85u;
+    }
+  }
+};
+
 // Blocks of counters (c0 + b, c1, c2, c3), b < kBlocks, ordered so that interleaving 32-bit words pairwise within
 // 128-bit lanes (unpack) gives the words in order: even lanes hold the first half of the group, odd lanes the second.
-inline Blocks philox_blocks(uint64_t key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
+inline Blocks philox_blocks(const PhiloxKey &key, uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3) {
 #ifdef __AVX512F__
   constexpr VecL order = {0, 4, 1, 5, 2, 6, 3, 7};
 #else
   constexpr VecL order = {0, 2, 1, 3};
 #endif
   VecL x0 = order + c0, x1 = VecL{} + c1, x2 = VecL{} + c2, x3 = VecL{} + c3;
-  uint32_t key0 = uint32_t(key), key1 = uint32_t(key >> 32);
 #pragma clang loop unroll(full)
   for (int round = 0; round < 10; round++) {
     VecL p0 = multiply(x0, 0xD2511F53u), p1 = multiply(x2, 0xCD9E8D57u);
-    x0 = (p1 >> 32) ^ x1 ^ (VecL{} + key0);
+    x0 = (p1 >> 32) ^ x1 ^ key.rounds[round][0];
     x1 = p1;
-    x2 = (p0 >> 32) ^ x3 ^ (VecL{} + key1);
+    x2 = (p0 >> 32) ^ x3 ^ key.rounds[round][1];
     x3 = p0;
-    key0 += 0x9E3779B9u;
-    key1 += 0xBB67AE85u;
   }
   return {{x0, x1, x2, x3}};
 }
 
 // Lane by lane: the low half of a below the low half of b.
-inline VecU pair(VecL a, VecL b) { return (VecU)((a & 0xFFFFFFFFu) | b << 32); }
+inline VecU pair(VecL a, VecL b) {
+#ifdef __AVX512F__
+  return (VecU)_mm512_mask_moveldup_ps((__m512)a, 0xAAAA, (__m512)b);
+#else
+  return (VecU)_mm256_blend_ps((__m256)a, _mm256_moveldup_ps((__m256)b), 0xAA);
+#endif
+}
 
 // The words a0 b0 a1 b1 of a block (a = words 0 and 2, b = words 1 and 3), in order over the group.
 template <typename V>
