@@ -106,10 +106,7 @@ export function allocateActivations(
   const buffer = (columns: number) => allocator.allocate("activations", dtype, [T, columns]);
   const vector = (type: DType, size: number) => allocator.allocate("activations", type, [size]);
   const rankOf = (modules: LinearModule[]) => modules.length * (lora?.r ?? 0);
-  const lowRank = (): Record<GroupName, Tensor[]> => {
-    const of = (group: GroupName) => stackModules(group, lora).map((modules) => buffer(rankOf(modules)));
-    return { qkv: of("qkv"), o: of("o"), gateUp: of("gateUp"), down: of("down") };
-  };
+  const lowRank = (group: GroupName) => stackModules(group, lora).map((modules) => buffer(rankOf(modules)));
   const attentionPart = () => ({
     rstd1: vector("f32", T),
     qkv: buffer(queries + 2 * keys),
@@ -117,16 +114,21 @@ export function allocateActivations(
     lse: vector("f32", heads * T),
     mid: buffer(hidden),
     rstd2: vector("f32", T),
-    u: lowRank(),
+    u: { qkv: lowRank("qkv"), o: lowRank("o"), gateUp: lowRank("gateUp") },
   });
   const count = training ? config.numHiddenLayers : 1;
   const sharedAttention = training && recompute !== "layer" ? null : attentionPart();
   const sharedGateUp = training && recompute === "none" ? null : buffer(2 * intermediate);
-  const layers = Array.from({ length: count }, () => ({
-    x: buffer(hidden),
-    ...(sharedAttention ?? attentionPart()),
-    gateUp: sharedGateUp ?? buffer(2 * intermediate),
-  }));
+  const layers = Array.from({ length: count }, () => {
+    const part = sharedAttention ?? attentionPart();
+    return {
+      ...part,
+      x: buffer(hidden),
+      gateUp: sharedGateUp ?? buffer(2 * intermediate),
+      // The down projection is never run again, so its u is kept whatever is recomputed.
+      u: { ...part.u, down: lowRank("down") },
+    };
+  });
   const widest = Math.max(hidden, intermediate, queries);
   const stacks = groupNames.map((group) => stackModules(group, lora).map(rankOf));
   const gWidths = [0, 1, 2].map((i) => Math.max(0, ...stacks.map((widths) => widths[i] ?? 0)));
