@@ -1,0 +1,111 @@
+// neftune eval: loss and perplexity on a data set, noise off.
+
+import { UsageError } from "../errors.ts";
+import { readConfig } from "../model/index.ts";
+import { evaluate } from "../train/evaluate.ts";
+import { evaluationLimits } from "../train/order.ts";
+import { defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatCount, formatSeconds, toJson } from "./format.ts";
+import {
+  adapterOption,
+  datasetFile,
+  dtypeOption,
+  encodingOptions,
+  loadDatasets,
+  loadForInference,
+  modelOption,
+  noteDataset,
+  requireModel,
+  samplesOf,
+} from "./model-data.ts";
+
+export const evalCommand = defineCommand({
+  name: "eval",
+  summary: "loss and perplexity of a model (and adapter) on a data set, noise off",
+  description:
+    "The loss is the mean cross-entropy over all target tokens of the data set. --json prints loss, perplexity, samples, target_tokens and seconds, with --per-sample also each row's loss and target_tokens in file order (loss null where a row has no target).",
+  options: {
+    model: modelOption,
+    adapter: adapterOption,
+    dataset: {
+      type: "repeated",
+      value: "NAME|FILE|ID",
+      help: "what to evaluate on; may be given several times; required",
+    },
+    "per-sample": { type: "bool", default: false, help: "also the loss of every sample" },
+    "batch-size": { type: "int", default: 8, min: 1, help: "samples at a time" },
+    packing: {
+      type: "bool",
+      default: true,
+      help: "samples laid end to end without padding; the loss is the same",
+    },
+    dtype: dtypeOption,
+    ...encodingOptions,
+  },
+  examples: [
+    [
+      "neftune eval --model llama2-7b --adapter runs/llama2-7b-alpaca-1 --dataset held-out.json",
+      "an adapter's loss",
+    ],
+    ["neftune eval --model ./tiny --dataset data.jsonl --json --per-sample", "for a program, row by row"],
+  ],
+  interruptible: true,
+  async run(values, context) {
+    const { path: dir } = requireModel(values.model, "eval", context.env);
+    const names = values.dataset;
+    if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
+    const files = names.map((name) => datasetFile(name, context.env).path);
+    const loading = loadDatasets(files, dir, values, readConfig(dir).vocabSize);
+    // While workers tokenise, the native libraries load.
+    const device = openDevice(values, context);
+    try {
+      const dataset = await loading;
+      noteDataset(context, names.join(", "), dataset, values["max-length"]);
+      const samples = samplesOf(dataset);
+      const limits = evaluationLimits(samples, values["batch-size"], values.packing);
+      const model = loadForInference(device, dir, values.adapter, values.dtype, limits);
+      try {
+        const result = await evaluate(model, samples, {
+          batchSize: values["batch-size"],
+          packing: values.packing,
+          signal: context.signal,
+          onProgress: (done) =>
+            context.draw(`${formatCount(done)} of ${formatCount(samples.length)} samples`),
+        });
+        const { loss, perplexity, seconds } = result;
+        if (values.json) {
+          const summary = {
+            loss,
+            perplexity,
+            samples: result.samples,
+            target_tokens: result.targetTokens,
+            seconds,
+          };
+          const perSample = result.perSample.map((sample) => ({
+            loss: sample.loss,
+            target_tokens: sample.targetTokens,
+          }));
+          context.print(toJson(values["per-sample"] ? { ...summary, per_sample: perSample } : summary));
+          return;
+        }
+        if (values["per-sample"]) {
+          for (const [i, sample] of result.perSample.entries()) {
+            context.print(
+              `${i + 1}: ${sample.loss?.toFixed(6) ?? "no target"} (${sample.targetTokens} targets)`,
+            );
+          }
+        }
+        context.print(
+          `loss ${loss.toFixed(6)}, perplexity ${perplexity.toFixed(4)}: ${formatCount(result.samples)} samples, ` +
+            `${formatCount(result.targetTokens)} target tokens, ${formatSeconds(seconds)}`,
+        );
+      } finally {
+        model.close();
+      }
+    } finally {
+      device.close();
+      await loading.catch(() => {});
+    }
+  },
+});

@@ -1,0 +1,283 @@
+// neftune generate: completions of one prompt, or of a data set's prompts into a file.
+
+import { existsSync } from "node:fs";
+import { extname } from "node:path";
+import { Encoder, type Prompt } from "../data/encode.ts";
+import { RowProblem } from "../data/formats.ts";
+import { parseSource, RowError, readDataFile } from "../data/source.ts";
+import { promptTemplate } from "../data/templates.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
+import { writeTextAtomically } from "../formats/io.ts";
+import { generate, type Llama, readConfig } from "../model/index.ts";
+import { type Context, defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatCount, formatSeconds, toJson } from "./format.ts";
+import {
+  adapterOption,
+  datasetFile,
+  dtypeOption,
+  loadForInference,
+  modelOption,
+  requireModel,
+} from "./model-data.ts";
+
+/** Tokens of prompts that are read at once. */
+const PREFILL_TOKENS = 2048;
+
+interface Asked extends Prompt {
+  /** The row it comes from. */
+  row: unknown;
+}
+
+interface Completion {
+  prompt: string;
+  output: string;
+  output_ids: number[];
+}
+
+function askedOf(row: unknown, encoder: Encoder, where: string): Asked {
+  try {
+    return { ...encoder.encodePrompt(row), row };
+  } catch (error) {
+    if (!(error instanceof RowProblem)) throw error;
+    throw new RowError(where, error.message, { cause: error });
+  }
+}
+
+function readPrompts(path: string, encoder: Encoder): Asked[] {
+  const source = parseSource(path, readDataFile(path));
+  return source.rows.map((row, i) => {
+    const broken = source.broken.get(i);
+    if (broken !== undefined) throw new RowError(source.where(i), broken);
+    return askedOf(row, encoder, source.where(i));
+  });
+}
+
+interface Sampling {
+  maxNewTokens: number;
+  temperature: number;
+  topP: number;
+  topK: number;
+  repetitionPenalty: number;
+  seed: number;
+}
+
+/** Completes all prompts, some at a time. */
+async function complete(
+  model: Llama,
+  tokenizer: Tokenizer,
+  asked: readonly Asked[],
+  batchSize: number,
+  sampling: Sampling,
+  context: Context,
+): Promise<Completion[]> {
+  const eosIds = [...new Set([...tokenizer.eosIds, ...model.config.eosTokenIds])];
+  const done: Completion[] = [];
+  let tokens = 0;
+  for (let begin = 0; begin < asked.length; begin += batchSize) {
+    const part = asked.slice(begin, begin + batchSize);
+    const outputs = generate(
+      model,
+      part.map(({ ids }) => ids),
+      {
+        ...sampling,
+        eosIds,
+        firstDraw: begin,
+        onToken: () => {
+          tokens++;
+          if (tokens % 16 === 0)
+            context.draw(`${begin} of ${asked.length} prompts done, ${formatCount(tokens)} tokens`);
+        },
+      },
+    );
+    outputs.forEach((ids, i) => {
+      const output = tokenizer.decode(ids, { skipSpecial: true });
+      done.push({ prompt: part[i]!.text, output, output_ids: [...ids] });
+    });
+  }
+  context.draw("");
+  return done;
+}
+
+/** AlpacaEval's model_outputs: one object for each instruction. */
+function alpacaEvalRows(
+  asked: readonly Asked[],
+  completions: readonly Completion[],
+  generator: string,
+  dataset: string,
+) {
+  return asked.map(({ row, text }, i) => {
+    const fields = (typeof row === "object" && row !== null ? row : {}) as Record<string, unknown>;
+    const string = (name: string) => (typeof fields[name] === "string" ? (fields[name] as string) : "");
+    const question = [string("instruction") || string("prompt") || text, string("input")].filter(
+      (part) => part !== "",
+    );
+    return {
+      dataset: string("dataset") || dataset,
+      instruction: question.join("\n\n"),
+      output: completions[i]!.output,
+      generator,
+    };
+  });
+}
+
+export const generateCommand = defineCommand({
+  name: "generate",
+  summary: "completions for a prompt, or for a whole data set into a file",
+  description:
+    "Greedy unless --temperature is above 0. With --dataset every row becomes a prompt by its format, without its output, completion or last assistant turn; rows with input_ids are prompts as they are. The output file gets rows of prompt, output and output_ids (the EOS that ended it included), in order.",
+  options: {
+    model: modelOption,
+    adapter: adapterOption,
+    prompt: {
+      type: "string",
+      help: "one prompt: continued as it is, or put into --prompt-template as an instruction",
+    },
+    dataset: { type: "string", value: "NAME|FILE|ID", help: "prompts from the rows of a data set" },
+    output: {
+      type: "path",
+      value: "FILE",
+      help: ".json or .jsonl file for --dataset; refused if it is there",
+    },
+    format: {
+      type: "enum",
+      values: ["rows", "alpaca-eval"],
+      default: "rows",
+      help: "alpaca-eval: a JSON array of dataset, instruction, output and generator",
+    },
+    "prompt-template": {
+      type: "string",
+      value: "NAME|FILE",
+      help: "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file",
+    },
+    "parse-special": {
+      type: "bool",
+      default: false,
+      help: "text that looks like a special token is that token",
+    },
+    "max-new-tokens": { type: "int", default: 256, min: 1, help: "most tokens of a completion" },
+    "batch-size": { type: "int", default: 16, min: 1, help: "prompts completed together" },
+    dtype: dtypeOption,
+    temperature: {
+      type: "float",
+      group: "Sampling",
+      default: 0,
+      min: 0,
+      help: "0 takes the likeliest token",
+    },
+    "top-p": {
+      type: "float",
+      group: "Sampling",
+      default: 1,
+      above: 0,
+      max: 1,
+      help: "draws among the likeliest tokens that together have this probability",
+    },
+    "top-k": { type: "int", group: "Sampling", default: 0, min: 0, help: "draws among so many; 0 is all" },
+    "repetition-penalty": {
+      type: "float",
+      group: "Sampling",
+      default: 1,
+      above: 0,
+      help: "as in Transformers, over prompt and continuation; 1 is none",
+    },
+    seed: { type: "int", group: "Sampling", default: 42, min: 0, help: "of the draws" },
+  },
+  examples: [
+    ['neftune generate --model ./stories --prompt "Once upon a time"', "goes on with a text"],
+    [
+      'neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca-1 --prompt-template alpaca --prompt "Name three fruits."',
+      "asks a fine-tuned model",
+    ],
+    [
+      "neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca-1 --dataset alpaca_eval.json --output outputs.json --format alpaca-eval",
+      "answers for AlpacaEval",
+    ],
+  ],
+  async run(values, context) {
+    const { prompt, dataset: datasetName, output } = values;
+    if ((prompt === undefined) === (datasetName === undefined)) {
+      throw new UsageError("generate needs either --prompt or --dataset");
+    }
+    if (datasetName !== undefined && output === undefined) {
+      throw new UsageError("generate --dataset needs --output: the file for the completions");
+    }
+    if (prompt !== undefined && output !== undefined)
+      throw new UsageError("--output goes with --dataset, not --prompt");
+    if (output !== undefined) checkOutput(output);
+    const { path: dir, label } = requireModel(values.model, "generate", context.env);
+    const config = readConfig(dir);
+    const tokenizer = Tokenizer.load(dir);
+    const encoder = new Encoder(tokenizer, {
+      template: promptTemplate(values["prompt-template"]),
+      maxLength: null,
+      parseSpecial: values["parse-special"],
+      vocabSize: config.vocabSize,
+    });
+    const dataset = datasetName === undefined ? undefined : datasetFile(datasetName, context.env);
+    const asked =
+      dataset === undefined ? [askedOf({ prompt }, encoder, "--prompt")] : readPrompts(dataset.path, encoder);
+    if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
+    const longest = Math.max(...asked.map(({ ids }) => ids.length));
+    if (longest + values["max-new-tokens"] > config.maxPositionEmbeddings) {
+      context.note(
+        `note: a prompt of ${longest} tokens and ${values["max-new-tokens"]} new ones pass the model's ${config.maxPositionEmbeddings} positions`,
+      );
+    }
+    const device = openDevice(values, context);
+    try {
+      const start = performance.now();
+      const model = loadForInference(device, dir, values.adapter, values.dtype, {
+        maxTokens: Math.max(longest, values["batch-size"], PREFILL_TOKENS),
+        maxTargets: 1,
+        maxPosition: longest + values["max-new-tokens"],
+      });
+      try {
+        const sampling = {
+          maxNewTokens: values["max-new-tokens"],
+          temperature: values.temperature,
+          topP: values["top-p"],
+          topK: values["top-k"],
+          repetitionPenalty: values["repetition-penalty"],
+          seed: values.seed,
+        };
+        const completions = await complete(model, tokenizer, asked, values["batch-size"], sampling, context);
+        const seconds = (performance.now() - start) / 1000;
+        if (output === undefined) {
+          context.print(values.json ? toJson(completions[0]) : completions[0]!.output);
+          return;
+        }
+        const generator = values.adapter === undefined ? label : `${label}+${values.adapter}`;
+        const rows =
+          values.format === "alpaca-eval"
+            ? alpacaEvalRows(asked, completions, generator, dataset!.label)
+            : completions;
+        writeTextAtomically(output, rowsText(output, rows));
+        const tokens = completions.reduce((sum, { output_ids }) => sum + output_ids.length, 0);
+        if (values.json) context.print(toJson({ output, rows: rows.length, tokens, seconds }));
+        else
+          context.print(
+            `${output}: ${formatCount(rows.length)} rows, ${formatCount(tokens)} tokens in ${formatSeconds(seconds)}`,
+          );
+      } finally {
+        model.close();
+      }
+    } finally {
+      device.close();
+    }
+  },
+});
+
+function checkOutput(output: string): void {
+  if (![".json", ".jsonl"].includes(extname(output))) {
+    throw new UsageError(`--output ${output}: expected a name that ends in .json or .jsonl`);
+  }
+  if (existsSync(output))
+    throw new NeftuneError("exists", `--output ${output}: is there already; choose another name`);
+}
+
+function rowsText(output: string, rows: readonly unknown[]): string {
+  if (extname(output) === ".jsonl") return rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+  return `${toJson(rows)}\n`;
+}

@@ -1,0 +1,186 @@
+// What commands that read a model and data have in common: options, and how they become files, samples and a model.
+
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { type Dataset, type DatasetStats, loadDataset } from "../data/dataset.ts";
+import type { Sample } from "../data/sample.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
+import type { Environment } from "../formats/hub-cache.ts";
+import { openAdapter } from "../formats/peft.ts";
+import { adapterLoraOptions, checkpointSource, Llama, loadAdapter } from "../model/index.ts";
+import type { Device } from "../native/index.ts";
+import type { Context } from "./command.ts";
+import { formatCount } from "./format.ts";
+import type { OptionTable } from "./options.ts";
+import { type Located, locateDataset, locateModel } from "./presets.ts";
+
+export const modelOption = {
+  type: "string",
+  value: "NAME|DIR|ID",
+  help: "a preset (llama2-7b), a local folder, or a Hub id org/name[@revision] in the Hugging Face cache; required",
+} as const;
+
+export const adapterOption = {
+  type: "path",
+  value: "DIR",
+  help: "a PEFT LoRA adapter to put on the model",
+} as const;
+
+export const dtypeOption = {
+  type: "enum",
+  values: ["bf16", "f32"],
+  default: "bf16",
+  help: "activations and frozen weights",
+} as const;
+
+const dataGroup = "Data";
+
+/** How rows become tokens: the same for training, evaluation and preview. */
+export const encodingOptions = {
+  "prompt-template": {
+    type: "string",
+    group: dataGroup,
+    value: "NAME|FILE",
+    help: "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file, for all rows; else by each row's format",
+  },
+  "max-length": {
+    type: "int",
+    group: dataGroup,
+    default: 512,
+    min: 1,
+    help: "longer samples are cut to so many tokens",
+  },
+  "skip-bad-rows": {
+    type: "bool",
+    group: dataGroup,
+    default: false,
+    help: "leave out rows that cannot be read and count them; otherwise the first one ends the command",
+  },
+  "parse-special": {
+    type: "bool",
+    group: dataGroup,
+    default: false,
+    help: "text in the data that looks like a special token (</s>) is that token",
+  },
+} as const satisfies OptionTable;
+
+export interface EncodingValues {
+  "prompt-template": string | undefined;
+  "max-length": number;
+  "skip-bad-rows": boolean;
+  "parse-special": boolean;
+}
+
+/** Finds the model of --model. Throws UsageError where the option is missing. */
+export function requireModel(name: string | undefined, command: string, env: Environment): Located {
+  if (name === undefined) {
+    throw new UsageError(
+      `${command} needs --model: a preset (llama2-7b), a folder, or a Hub id in the cache`,
+    );
+  }
+  return locateModel(name, env);
+}
+
+/** The data file of a --dataset: the file itself, or the one JSON file of a data set's folder. */
+export function datasetFile(name: string, env: Environment): Located {
+  const { path, label } = locateDataset(name, env);
+  if (statSync(path).isFile()) return { path, label };
+  const files = readdirSync(path, { recursive: true, encoding: "utf8" }).sort();
+  const json = files.filter(
+    (file) => /\.(json|jsonl|ndjson)$/i.test(file) && !/(^|\/)(dataset_infos?|\.)/.test(file),
+  );
+  if (json.length === 1) return { path: join(path, json[0]!), label };
+  const others = files.filter((file) => /\.(parquet|csv|tsv)$/i.test(file));
+  const found =
+    json.length > 1
+      ? `holds several: ${json.slice(0, 5).join(", ")}; give one of them as --dataset`
+      : others.length > 0
+        ? `holds ${others[0]}, but only JSON and JSON Lines are read in this version; convert it`
+        : "holds none";
+  throw new NeftuneError(
+    "dataset",
+    `--dataset ${name}: expected a JSON or JSON Lines file in ${path}, which ${found}`,
+  );
+}
+
+/** Loads and tokenises data sets and joins them. */
+export async function loadDatasets(
+  paths: readonly string[],
+  tokenizerDir: string,
+  encoding: EncodingValues,
+  vocabSize: number,
+): Promise<Dataset> {
+  const { Dataset } = await import("../data/dataset.ts");
+  const loaded = paths.map((path) =>
+    loadDataset({
+      path,
+      tokenizerDir,
+      ...(encoding["prompt-template"] === undefined ? {} : { template: encoding["prompt-template"] }),
+      maxLength: encoding["max-length"],
+      skipBadRows: encoding["skip-bad-rows"],
+      parseSpecial: encoding["parse-special"],
+      vocabSize,
+    }),
+  );
+  return Dataset.concat(await Promise.all(loaded));
+}
+
+export const samplesOf = (dataset: Dataset): Sample[] =>
+  Array.from({ length: dataset.length }, (_, i) => dataset.get(i));
+
+/** One line about a data set, with what a user should know of it. */
+export function describeDataset(name: string, stats: DatasetStats, maxLength: number): string {
+  const parts = [
+    `${formatCount(stats.rows - stats.skipped)} samples`,
+    `${formatCount(stats.tokens)} tokens`,
+    `${formatCount(stats.targetTokens)} targets`,
+  ];
+  if (stats.truncated > 0) parts.push(`${formatCount(stats.truncated)} cut to ${maxLength} tokens`);
+  if (stats.noTarget > 0) parts.push(`${formatCount(stats.noTarget)} with no target left`);
+  if (stats.skipped > 0) parts.push(`${formatCount(stats.skipped)} bad rows left out`);
+  return `${name}: ${parts.join(", ")}`;
+}
+
+/** Says what was found in a data set, its skipped rows included. */
+export function noteDataset(context: Context, name: string, dataset: Dataset, maxLength: number): void {
+  context.note(describeDataset(name, dataset.stats, maxLength));
+  for (const problem of dataset.problems) context.note(`  ${problem}`);
+}
+
+interface InferenceLimits {
+  maxTokens: number;
+  maxTargets: number;
+  maxPosition: number;
+}
+
+/** A model, with its adapter where there is one, to evaluate or generate with. The caller closes it. */
+export function loadForInference(
+  device: Device,
+  dir: string,
+  adapterDir: string | undefined,
+  dtype: "f32" | "bf16",
+  limits: InferenceLimits,
+): Llama {
+  const source = checkpointSource(dir);
+  if (adapterDir === undefined) {
+    return Llama.load(device, source, { dtype, tune: "none", recompute: "layer", ...limits, seed: 0 });
+  }
+  if (!existsSync(adapterDir)) throw new NeftuneError("not_found", `--adapter ${adapterDir}: no such folder`);
+  const adapter = openAdapter(adapterDir);
+  const lora = { ...adapterLoraOptions(adapterDir, adapter.config, source.config), dropout: 0 };
+  const model = Llama.load(device, source, {
+    dtype,
+    tune: "lora",
+    lora,
+    recompute: "layer",
+    ...limits,
+    seed: 0,
+  });
+  try {
+    loadAdapter(model.parameters!, adapter);
+  } catch (error) {
+    model.close();
+    throw error;
+  }
+  return model;
+}

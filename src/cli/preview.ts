@@ -1,0 +1,92 @@
+// neftune preview: what training would see of a data set.
+
+import { Encoder } from "../data/encode.ts";
+import { RowProblem } from "../data/formats.ts";
+import { countTargets, IGNORE, type Sample } from "../data/sample.ts";
+import { parseSource, RowError, readDataFile } from "../data/source.ts";
+import { promptTemplate } from "../data/templates.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { defineCommand } from "./command.ts";
+import { datasetFile, encodingOptions, modelOption, requireModel } from "./model-data.ts";
+
+const OPEN = "⟦";
+const CLOSE = "⟧";
+
+/** The text of the tokens, with the parts that are targets in ⟦ ⟧. */
+export function markTargets(tokenizer: Tokenizer, { ids, labels }: Sample): string {
+  let text = "";
+  let shown = "";
+  for (let begin = 0; begin < ids.length; ) {
+    const isTarget = labels[begin] !== IGNORE;
+    let end = begin + 1;
+    while (end < ids.length && (labels[end] !== IGNORE) === isTarget) end++;
+    // A part alone would lose the space in front of it, so each is what it adds to the text before.
+    const decoded = tokenizer.decode(ids.subarray(0, end));
+    const part = decoded.slice(shown.length);
+    text += isTarget ? `${OPEN}${part}${CLOSE}` : part;
+    shown = decoded;
+    begin = end;
+  }
+  return text;
+}
+
+export const preview = defineCommand({
+  name: "preview",
+  summary: "how samples are rendered, tokenised, masked and cut",
+  description: `Shows each sample's text with its trained part in ${OPEN} ${CLOSE}. --json prints an array of text (what was tokenised), input_ids, labels (-100 is no target) and truncated. Loads no weights.`,
+  options: {
+    model: {
+      ...modelOption,
+      help: "whose tokenizer and chat template to take: as train's --model; required",
+    },
+    dataset: { type: "string", default: "alpaca", value: "NAME|FILE|ID", help: "what to show" },
+    limit: { type: "int", default: 3, min: 0, help: "samples to show; 0 is all" },
+    ...encodingOptions,
+  },
+  examples: [
+    ["neftune preview --model llama2-7b --dataset mine.json", "the first three samples"],
+    ["neftune preview --model ./tiny --dataset chat.jsonl --json --limit 0", "ids and labels of all"],
+  ],
+  async run(values, context) {
+    const { path: dir } = requireModel(values.model, "preview", context.env);
+    const { path } = datasetFile(values.dataset, context.env);
+    const tokenizer = Tokenizer.load(dir);
+    const encoder = new Encoder(tokenizer, {
+      template: promptTemplate(values["prompt-template"]),
+      maxLength: values["max-length"],
+      parseSpecial: values["parse-special"],
+      vocabSize: null,
+    });
+    const source = parseSource(path, readDataFile(path));
+    const wanted = values.limit === 0 ? source.rows.length : values.limit;
+    const samples: (Sample & { text: string; row: number })[] = [];
+    for (let i = 0; i < source.rows.length && samples.length < wanted; i++) {
+      try {
+        const broken = source.broken.get(i);
+        if (broken !== undefined) throw new RowProblem(broken);
+        samples.push({ ...encoder.encode(source.rows[i]), row: i + 1 });
+      } catch (error) {
+        if (!(error instanceof RowProblem)) throw error;
+        const located = new RowError(source.where(i), error.message, { cause: error });
+        if (!values["skip-bad-rows"]) throw located;
+        context.note(`left out: ${located.message}`);
+      }
+    }
+    if (values.json) {
+      const rows = samples.map(({ text, ids, labels, truncated }) => {
+        return { text, input_ids: [...ids], labels: [...labels], truncated };
+      });
+      context.print(`[${rows.map((row) => `\n  ${JSON.stringify(row)}`).join(",")}\n]`);
+      return;
+    }
+    for (const sample of samples) {
+      const cut = sample.truncated ? `, cut to ${values["max-length"]}` : "";
+      context.print(
+        `--- row ${sample.row}: ${sample.ids.length} tokens, ${countTargets(sample.labels)} targets${cut}\n${markTargets(tokenizer, sample)}\n`,
+      );
+    }
+    if (samples.length < source.rows.length) {
+      context.note(`${samples.length} of ${source.rows.length} rows; --limit 0 shows all`);
+    }
+  },
+});
