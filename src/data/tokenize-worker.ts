@@ -18,9 +18,10 @@ self.onmessage = ({ data }: MessageEvent<WorkerRequest>) => {
       const tokenized = tokenizeRows(encoder, data.rows, data.first);
       const { starts, ids, labels, truncated } = tokenized.store;
       const reply: WorkerReply = { kind: "done", first: data.first, ...tokenized };
-      self.postMessage(reply, {
-        transfer: [starts.buffer, ids.buffer, labels.buffer, truncated.buffer],
-      });
+      self.postMessage(
+        reply,
+        [starts, ids, labels, truncated].map((part) => part.buffer as ArrayBuffer),
+      );
     }
   } catch (error) {
     const code = error instanceof NeftuneError ? error.code : "internal";
