@@ -1,0 +1,137 @@
+// What the attention functions share: the arguments of a call, panels of stacked query rows, and work lists.
+#pragma once
+#include <algorithm>
+#include <atomic>
+
+#include "attention_tile.h"
+#include "context.h"
+#include "parallel.h"
+
+namespace nt {
+
+struct AttentionSize {
+  const int32_t *borders;  // [sequences + 1]
+  int64_t sequences, heads, kv_heads, group, head_dim;
+  int64_t tokens;
+  float scale;
+};
+
+inline int32_t check_heads(const char *op, int64_t heads, int64_t kv_heads, int64_t head_dim) {
+  NT_CHECK(heads > 0 && kv_heads > 0 && heads % kv_heads == 0,
+           "%s: heads must be a multiple of kv_heads, both > 0, got %lld and %lld", op, (long long)heads,
+           (long long)kv_heads);
+  NT_CHECK(head_dim > 0 && head_dim <= 256, "%s: head_dim must be between 1 and 256, got %lld", op,
+           (long long)head_dim);
+  return NT_OK;
+}
+
+inline int32_t check_borders(const char *op, const int32_t *borders, int64_t sequences) {
+  NT_CHECK(sequences >= 0, "%s: sequences must be ≥ 0, got %lld", op, (long long)sequences);
+  if (sequences == 0) return NT_OK;
+  NT_CHECK(borders != nullptr && borders[0] == 0, "%s: cu_seqlens must start with 0", op);
+  for (int64_t s = 0; s < sequences; s++)
+    NT_CHECK(borders[s] <= borders[s + 1], "%s: cu_seqlens must not fall, got %d after %d", op, int(borders[s + 1]),
+             int(borders[s]));
+  return NT_OK;
+}
+
+// Fills `size`; borders are valid afterwards, and tokens is their last.
+inline int32_t check_attention(const char *op, AttentionSize *size, const int32_t *borders, int64_t sequences,
+                               int64_t heads, int64_t kv_heads, int64_t head_dim, float scale) {
+  if (int32_t status = check_heads(op, heads, kv_heads, head_dim)) return status;
+  if (int32_t status = check_borders(op, borders, sequences)) return status;
+  NT_CHECK(scale > 0 && scale < 1e30f, "%s: scale must be finite and > 0, got %g", op, double(scale));
+  *size = {borders, sequences, heads, kv_heads, heads / kv_heads, head_dim, sequences > 0 ? borders[sequences] : 0,
+           scale};
+  return NT_OK;
+}
+
+// ------------------------------------------------------------------ panels
+
+inline int64_t panel_count(const AttentionSize &size, int64_t length) {
+  return (length * size.group + kPanel - 1) / kPanel;
+}
+
+// Keys that the last row of a panel sees.
+inline int64_t panel_keys(const AttentionSize &size, int64_t length, int64_t panel) {
+  return clamp(((panel + 1) * kPanel - 1) / size.group + 1, 0, length);
+}
+
+struct Panel {
+  int64_t first, rows, vectors, group;
+  int32_t position[kPanel];  // in the sequence, of each row
+  int32_t head[kPanel];      // query head of each row
+
+  Panel(const AttentionSize &size, int64_t length, int64_t kv_head, int64_t panel) {
+    group = size.group;
+    first = panel * kPanel;
+    rows = clamp(length * group - first, 0, kPanel);
+    vectors = (rows + kLanes - 1) / kLanes;
+    int64_t at = first / group, member = first % group;
+    for (int64_t r = 0; r < kPanel; r++) {
+      position[r] = int32_t(at);
+      head[r] = int32_t(kv_head * group + member);
+      if (++member == group) {
+        member = 0;
+        at++;
+      }
+    }
+  }
+
+  int64_t keys() const { return position[rows - 1] + 1; }
+  // Keys of the tile [start, start + n) seen by row r; by every row of vector v; by any row of vector v.
+  int64_t seen(int64_t r, int64_t start, int64_t n) const { return clamp(position[r] + 1 - start, 0, n); }
+  int64_t seen_by_all(int64_t v, int64_t start, int64_t n) const { return seen(v * kLanes, start, n); }
+  int64_t seen_by_any(int64_t v, int64_t start, int64_t n) const { return seen(v * kLanes + kLanes - 1, start, n); }
+  // The first row that sees a key.
+  int64_t first_row(int64_t key) const { return clamp(key * group - first, 0, rows); }
+};
+
+// ------------------------------------------------------------------ work
+
+// A piece of a call that one thread does alone: `begin` and `end` count panels or tiles.
+struct Work {
+  int64_t cost;
+  int32_t sequence, kv_head, begin, end, kind;
+};
+
+// Memory of the calling thread for one purpose, grown when needed and kept. Null when there is none left.
+template <int Purpose>
+float *scratch(int64_t floats) {
+  static thread_local float *memory = nullptr;
+  static thread_local int64_t size = 0;
+  if (floats > size) {
+    release(memory);
+    memory = static_cast<float *>(allocate(floats * 4));
+    size = memory == nullptr ? 0 : floats;
+  }
+  return memory;
+}
+
+inline Work *work_list(int64_t count) {
+  return reinterpret_cast<Work *>(scratch<1>((count * int64_t(sizeof(Work)) + 3) / 4));
+}
+
+// body(work, memory) for every item, longest first, each on the next free thread: items must not depend on each other
+// or on where they run. Returns false when a thread had no memory for `floats`.
+template <typename Body>
+bool run_longest_first(int threads, Work *items, int64_t count, int64_t floats, const Body &body) {
+  std::sort(items, items + count, [](const Work &a, const Work &b) {
+    if (a.cost != b.cost) return a.cost > b.cost;
+    if (a.sequence != b.sequence) return a.sequence < b.sequence;
+    return a.kv_head != b.kv_head ? a.kv_head < b.kv_head : a.begin < b.begin;
+  });
+  std::atomic<int64_t> next{0};
+  std::atomic<bool> fits{true};
+  on_threads(count < threads ? int(count) : threads, [&](int, int) {
+    float *memory = scratch<0>(floats);
+    if (memory == nullptr) {
+      fits.store(false);
+      return;
+    }
+    for (int64_t i; (i = next.fetch_add(1)) < count;) body(items[i], memory);
+  });
+  return fits.load();
+}
+
+}  // namespace nt

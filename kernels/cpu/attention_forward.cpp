@@ -1,0 +1,232 @@
+// Causal attention by tiles with an online softmax (FlashAttention, arXiv 2205.14135, algorithm 1; 2307.08691):
+//   s = scale · q·kᵀ,  p = exp(s − m),  o = Σ p·v / Σ p,  lse = m + log Σ p.
+// Scores are computed transposed, Sᵀ[key, row]: every lane is a query row, and maxima and sums need no lane tricks.
+#include "attention.h"
+
+namespace nt {
+namespace {
+
+template <typename T>
+struct Forward {
+  AttentionSize size;
+  T *o;
+  int64_t ldo;
+  float *lse;
+  const T *q, *k, *v;
+  int64_t ld;
+};
+
+// Where a work item keeps its operands, in words.
+struct Buffers {
+  float *keys;         // [keys, stride]
+  float *values;       // [keys (or pairs of them), columns]
+  float *rows;         // [kPanel, stride]
+  float *queries;      // [stride, kPanel]
+  float *scores;       // [kTile, kPanel], then the probabilities
+  float *out;          // [kPanel, columns]
+  float *top, *total;  // [kPanel] the maximum that p is relative to (times log₂ e); Σ p
+  float *shrink;       // [kPanel] what a new maximum scales earlier sums by
+};
+
+int64_t place(Buffers *buffers, float *memory, int64_t keys, const HeadSize &head) {
+  int64_t used = 0;
+  auto take = [&](int64_t floats) {
+    float *start = memory == nullptr ? nullptr : memory + used;
+    used += round_up(floats, 64);
+    return start;
+  };
+  keys = round_up(keys, 2);
+  *buffers = {take(keys * head.stride),   take(keys * head.columns), take(kPanel * head.stride),
+              take(kPanel * head.stride), take(kTile * kPanel),      take(kPanel * head.columns),
+              take(kPanel),               take(kPanel),              take(kPanel)};
+  return used;
+}
+
+// A running maximum may lag behind by this much (p stays below 2⁸) before earlier sums are scaled down.
+constexpr float kLag = 8.0f;
+
+// From scores to probabilities of the tile's n keys from `start` on; true when sums so far must shrink.
+template <bool Pairs>
+bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
+  const Vec least = splat(-__builtin_inff());
+  const Vec factor = splat(scale * kLog2E);
+  const VecI lanes = lane_numbers();
+  bool shrinks = false;
+  for (int64_t v = 0; v < panel.vectors; v++) {
+    float *column = buffers.scores + v * kLanes;
+    int64_t all = panel.seen_by_all(v, start, n), any_row = panel.seen_by_any(v, start, n);
+    int32_t first_row = int32_t(panel.first + v * kLanes);
+
+    Vec tops[4] = {least, least, least, least};
+    int64_t k = 0;
+    for (; k + 4 <= all; k += 4)
+      for (int i = 0; i < 4; i++) tops[i] = max(load(column + (k + i) * kPanel), tops[i]);
+    for (; k < all; k++) tops[0] = max(load(column + k * kPanel), tops[0]);
+    for (; k < any_row; k++) {
+      VecI sees = lanes >= int32_t((start + k) * panel.group) - first_row;
+      Vec s = select(sees, load(column + k * kPanel), least);
+      store(column + k * kPanel, s);
+      tops[0] = max(s, tops[0]);
+    }
+    Vec top = max(max(tops[0], tops[1]), max(tops[2], tops[3])) * factor;
+    Vec total = Vec{};
+    if (start > 0) {
+      Vec old = load(buffers.top + v * kLanes);
+      VecI grows = top > old + splat(kLag);
+      top = select(grows, top, old);
+      Vec shrink = exp2<false>(old - top);
+      store(buffers.shrink + v * kLanes, shrink);
+      total = load(buffers.total + v * kLanes) * shrink;
+      shrinks = shrinks || any(grows);
+    }
+    store(buffers.top + v * kLanes, top);
+
+    auto probability = [&](int64_t key) {
+      Vec p = exp2<Pairs>(fma(load(column + key * kPanel), factor, -top));
+      total += p;
+      return p;
+    };
+    if constexpr (Pairs) {
+      for (k = 0; k + 2 <= any_row; k += 2) {
+        Vec p = probability(k), next = probability(k + 1);
+        store(column + k / 2 * kPanel, pair_words(p, next));
+      }
+      if (k < any_row) store(column + k / 2 * kPanel, pair_words(probability(k), Vec{}));
+      for (k = (any_row + 1) / 2; k < (n + 1) / 2; k++) store(column + k * kPanel, Vec{});
+    } else {
+      for (k = 0; k < any_row; k++) store(column + k * kPanel, probability(k));
+      for (; k < n; k++) store(column + k * kPanel, Vec{});
+    }
+    store(buffers.total + v * kLanes, total);
+  }
+  return shrinks;
+}
+
+template <typename T>
+void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
+                   int64_t token) {
+  constexpr bool Pairs = kPairs<T>;
+  constexpr int64_t pair = Pairs ? 2 : 1;
+  const int64_t head_dim = call.size.head_dim;
+  pack_rows<Pairs, T>(buffers.rows, panel.rows, head_dim, head.stride, [&](int64_t r) {
+    return call.q + (token + panel.position[r]) * call.ld + panel.head[r] * head_dim;
+  });
+  pack_transposed(buffers.queries, buffers.rows, panel.rows, head.stride);
+
+  int64_t keys = panel.keys();
+  for (int64_t start = 0; start < keys; start += kTile) {
+    int64_t n = std::min(kTile, keys - start);
+    // Sᵀ[key, row] = K·Qᵀ
+    multiply<Pairs, false>(n, panel.vectors, buffers.keys + start * head.stride, head.stride, buffers.queries, kPanel,
+                           buffers.scores, kPanel, false, [&](int64_t k, int64_t) {
+                             return Part{panel.first_row(start + k) / kLanes, 0, head.words};
+                           });
+    bool shrinks = softmax<Pairs>(buffers, panel, start, n, call.size.scale);
+    if (shrinks)
+      for (int64_t r = 0; r < panel.rows; r++)
+        if (buffers.shrink[r] != 1.0f)
+          for (int64_t i = 0; i < head.columns; i += kLanes) {
+            float *out = buffers.out + r * head.columns + i;
+            store(out, load(out) * splat(buffers.shrink[r]));
+          }
+    // O[row, column] += P·V
+    multiply<Pairs, true>(panel.rows, head.columns / kLanes, buffers.scores, kPanel,
+                          buffers.values + start / pair * head.columns, head.columns, buffers.out, head.columns,
+                          start > 0, [&](int64_t r, int64_t rows) {
+                            return Part{0, 0, (panel.seen(r + rows - 1, start, n) + pair - 1) / pair};
+                          });
+  }
+
+  for (int64_t r = 0; r < panel.rows; r++)
+    store_row(call.o + (token + panel.position[r]) * call.ldo + panel.head[r] * head_dim,
+              buffers.out + r * head.columns, 1.0f / buffers.total[r], head_dim);
+  if (call.lse == nullptr) return;
+  for (int64_t v = 0; v < panel.vectors; v++)
+    store(buffers.shrink + v * kLanes,
+          (load(buffers.top + v * kLanes) + log2(load(buffers.total + v * kLanes))) * splat(kLn2));
+  for (int64_t r = 0; r < panel.rows; r++)
+    call.lse[panel.head[r] * call.size.tokens + token + panel.position[r]] = buffers.shrink[r];
+}
+
+template <typename T>
+int32_t forward(int threads, const Forward<T> &call) {
+  constexpr bool Pairs = kPairs<T>;
+  const AttentionSize &size = call.size;
+  const HeadSize head = head_size<Pairs>(size.head_dim);
+
+  // An item is a run of panels of one key/value head, which share packed keys and values.
+  int64_t total = 0, most = 0, longest = 0;
+  for (int64_t s = 0; s < size.sequences; s++) {
+    int64_t length = size.borders[s + 1] - size.borders[s];
+    for (int64_t panel = 0; panel < panel_count(size, length); panel++) total += panel_keys(size, length, panel);
+    most += panel_count(size, length);
+    longest = std::max(longest, length);
+  }
+  most *= size.kv_heads;
+  total *= size.kv_heads;
+  int64_t share = threads == 1 ? total : total / (threads * 6) + 1;
+  Work *items = work_list(most);
+  if (items == nullptr) return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld items", (long long)most);
+  int64_t count = 0;
+  for (int64_t s = 0; s < size.sequences; s++) {
+    int64_t length = size.borders[s + 1] - size.borders[s], panels = panel_count(size, length);
+    for (int64_t h = 0; h < size.kv_heads; h++)
+      for (int64_t panel = 0; panel < panels;) {
+        Work item = {0, int32_t(s), int32_t(h), int32_t(panel), 0, 0};
+        while (panel < panels && (item.cost == 0 || item.cost + panel_keys(size, length, panel) <= share))
+          item.cost += panel_keys(size, length, panel++);
+        item.end = int32_t(panel);
+        items[count++] = item;
+      }
+  }
+
+  Buffers sizes;
+  int64_t floats = place(&sizes, nullptr, longest, head);
+  bool done = run_longest_first(threads, items, count, floats, [&](const Work &item, float *memory) {
+    int64_t token = size.borders[item.sequence], length = size.borders[item.sequence + 1] - token;
+    int64_t keys = panel_keys(size, length, item.end - 1);
+    Buffers buffers;
+    place(&buffers, memory, keys, head);
+    auto row_of = [&](const T *x) {
+      return [=, &call](int64_t r) { return x + (token + r) * call.ld + item.kv_head * call.size.head_dim; };
+    };
+    if constexpr (Pairs) {
+      pack_rows<true, T>(buffers.keys, keys, size.head_dim, head.stride, row_of(call.v));
+      pack_row_pairs(buffers.values, buffers.keys, keys, head.stride, head.columns);
+    } else {
+      pack_rows<false, T>(buffers.values, keys, size.head_dim, head.columns, row_of(call.v));
+    }
+    pack_rows<Pairs, T>(buffers.keys, keys, size.head_dim, head.stride, row_of(call.k));
+    for (int64_t panel = item.begin; panel < item.end; panel++)
+      panel_forward(call, buffers, head, Panel(size, length, item.kv_head, panel), token);
+  });
+  if (!done)
+    return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld floats a thread", (long long)floats);
+  return NT_OK;
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
+                                    const void *q, const void *k, const void *v, int64_t ldqkv,
+                                    const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
+                                    int64_t head_dim, float scale) {
+  const char *op = "attention_forward";
+  NT_CHECK_DTYPE("attention_forward", dtype);
+  nt::AttentionSize size;
+  if (int32_t status = nt::check_attention(op, &size, cu_seqlens, sequences, heads, kv_heads, head_dim, scale))
+    return status;
+  NT_CHECK(ldqkv >= heads * head_dim, "%s: ldqkv must be at least heads · head_dim = %lld, got %lld", op,
+           (long long)(heads * head_dim), (long long)ldqkv);
+  NT_CHECK(ldo >= heads * head_dim, "%s: ldo must be at least heads · head_dim = %lld, got %lld", op,
+           (long long)(heads * head_dim), (long long)ldo);
+  if (size.tokens == 0) return NT_OK;
+  NT_CHECK(o != nullptr && q != nullptr && k != nullptr && v != nullptr, "%s: o, q, k and v must not be null", op);
+  auto run = [&](auto element) {
+    using T = decltype(element);
+    return nt::forward<T>(context->threads, {size, static_cast<T *>(o), ldo, lse, static_cast<const T *>(q),
+                                             static_cast<const T *>(k), static_cast<const T *>(v), ldqkv});
+  };
+  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
+}
