@@ -1,0 +1,114 @@
+import { expect, test } from "bun:test";
+import { type Device, rope, Tensor } from "../../src/native/index.ts";
+import { expectClose, forEachBackend, Random, roundTo, tolerance, upload, uploadInts } from "./harness.ts";
+
+/** cos and sin of position · θ^(−2i/d), [positions, d/2]. */
+function angles(positions: number, headDim: number) {
+  const half = headDim / 2;
+  const angle = Float64Array.from(
+    { length: positions * half },
+    (_, i) => Math.floor(i / half) * 10000 ** (-(i % half) / half),
+  );
+  return { cosine: Float32Array.from(angle, Math.cos), sine: Float32Array.from(angle, Math.sin) };
+}
+
+function reference(
+  x: Float32Array,
+  ldx: number,
+  tables: ReturnType<typeof angles>,
+  positions: number[],
+  heads: number,
+  headDim: number,
+  sign: 1 | -1,
+): Float64Array {
+  const half = headDim / 2;
+  const out = Float64Array.from(x);
+  for (const [t, position] of positions.entries()) {
+    for (let h = 0; h < heads; h++) {
+      for (let i = 0; i < half; i++) {
+        const at = t * ldx + h * headDim + i;
+        const [a, b] = [x[at]!, x[at + half]!];
+        const [c, s] = [tables.cosine[position * half + i]!, sign * tables.sine[position * half + i]!];
+        out[at] = a * c - b * s;
+        out[at + half] = b * c + a * s;
+      }
+    }
+  }
+  return out;
+}
+
+function uploadTables(device: Device, tables: ReturnType<typeof angles>, headDim: number) {
+  const shape = [tables.cosine.length / (headDim / 2), headDim / 2];
+  return {
+    cosine: upload(device, "f32", shape, tables.cosine),
+    sine: upload(device, "f32", shape, tables.sine),
+  };
+}
+
+forEachBackend((device) => {
+  for (const dtype of ["f32", "bf16"] as const) {
+    for (const [T, heads, headDim] of [
+      [1, 1, 2],
+      [3, 5, 6],
+      [17, 3, 34],
+      [5, 2, 64],
+      [129, 3, 128],
+    ] as const) {
+      test(`${dtype}, ${heads} heads of ${headDim}, ${T} tokens: there and back`, () => {
+        const random = new Random(T + headDim);
+        const ldx = heads * headDim + 7; // the columns beyond are somebody else's
+        const x = roundTo(dtype, random.floats(T * ldx));
+        const positions = Array.from({ length: T }, () => random.integer(200));
+        const tables = angles(200, headDim);
+        const whole = upload(device, dtype, [T, ldx], x);
+        const part = whole.columns(0, heads * headDim);
+        const deviceTables = uploadTables(device, tables, headDim);
+        const places = uploadInts(device, positions);
+
+        rope(device, part, deviceTables, places, headDim);
+        const turned = device.readFloats(whole);
+        const want = reference(x, ldx, tables, positions, heads, headDim, 1);
+        expectClose(turned, want, tolerance[dtype], "turned");
+        for (let t = 0; t < T; t++) {
+          const beyond = [t * ldx + heads * headDim, (t + 1) * ldx] as const;
+          expect(turned.slice(...beyond)).toEqual(x.slice(...beyond));
+        }
+
+        rope(device, part, deviceTables, places, headDim, true);
+        const back = reference(turned, ldx, tables, positions, heads, headDim, -1);
+        expectClose(device.readFloats(whole), back, tolerance[dtype], "turned back");
+        expectClose(device.readFloats(whole), x, 2 * tolerance[dtype], "the start");
+      });
+    }
+  }
+
+  test("the inverse is the gradient: ⟨turn(x), y⟩ = ⟨x, inverse(y)⟩", () => {
+    const [T, headDim] = [9, 10];
+    const random = new Random(1);
+    const [x, y] = [random.floats(T * headDim), random.floats(T * headDim)];
+    const tables = uploadTables(device, angles(T, headDim), headDim);
+    const positions = uploadInts(
+      device,
+      Array.from({ length: T }, (_, t) => t),
+    );
+    const [a, b] = [upload(device, "f32", [T, headDim], x), upload(device, "f32", [T, headDim], y)];
+    rope(device, a, tables, positions, headDim);
+    rope(device, b, tables, positions, headDim, true);
+    const dot = (p: Float32Array, q: Float32Array) => p.reduce((sum, value, i) => sum + value * q[i]!, 0);
+    expect(dot(device.readFloats(a), y)).toBeCloseTo(dot(x, device.readFloats(b)), 5);
+  });
+
+  test("zero sizes write nothing; bad arguments are refused", () => {
+    const x = upload(device, "f32", [2, 4], new Float32Array(8).fill(3));
+    const tables = uploadTables(device, angles(4, 4), 4);
+    rope(device, new Tensor(x.ptr, "f32", [0, 4]), tables, uploadInts(device, []), 4);
+    expect(device.readFloats(x)).toEqual(new Float32Array(8).fill(3));
+    expect(() => rope(device, x, tables, uploadInts(device, [0, -1]), 4)).toThrow("got -1 at token 1");
+    const places = uploadInts(device, [0, 1]).ptr;
+    const call = (ldx: number, heads: number, headDim: number) => () =>
+      device.call("nt_rope", 0, x.ptr, ldx, tables.cosine.ptr, tables.sine.ptr, places, 2, heads, headDim, 0);
+    expect(call(4, 1, 3)).toThrow("rope: head_dim must be even, got 3");
+    expect(call(3, 1, 4)).toThrow("rope: ldx must be at least heads · head_dim = 4, got 3");
+    expect(call(4, -1, 4)).toThrow("sizes must be ≥ 0");
+  });
+});

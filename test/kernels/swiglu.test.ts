@@ -1,0 +1,114 @@
+import { expect, test } from "bun:test";
+import { swigluBackward, swigluForward } from "../../src/native/index.ts";
+import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+
+const silu = (g: number) => g / (1 + Math.exp(-g));
+
+function forward(gateUp: ArrayLike<number>, T: number, I: number): Float64Array {
+  return Float64Array.from({ length: T * I }, (_, i) => {
+    const at = Math.floor(i / I) * 2 * I + (i % I);
+    return silu(gateUp[at]!) * gateUp[at + I]!;
+  });
+}
+
+/** The gradient of Σ h ∘ dh by gate and up, laid out as they are. */
+function backward(gateUp: ArrayLike<number>, dh: ArrayLike<number>, T: number, I: number): Float64Array {
+  const gradient = new Float64Array(T * 2 * I);
+  for (let i = 0; i < T * I; i++) {
+    const at = Math.floor(i / I) * 2 * I + (i % I);
+    const g = gateUp[at]!;
+    const s = 1 / (1 + Math.exp(-g));
+    gradient[at] = dh[i]! * gateUp[at + I]! * s * (1 + g * (1 - s));
+    gradient[at + I] = dh[i]! * g * s;
+  }
+  return gradient;
+}
+
+test("the reference's gradients are those of its forward", () => {
+  const [T, I] = [2, 5];
+  const random = new Random(1);
+  const [gateUp, dh] = [Float64Array.from(random.floats(T * 2 * I, 3)), random.floats(T * I)];
+  const loss = () => forward(gateUp, T, I).reduce((sum, h, i) => sum + h * dh[i]!, 0);
+  const numeric = Array.from(gateUp, (value, i) => {
+    gateUp[i] = value + 1e-5;
+    const up = loss();
+    gateUp[i] = value - 1e-5;
+    const down = loss();
+    gateUp[i] = value;
+    return (up - down) / 2e-5;
+  });
+  expectClose(backward(gateUp, dh, T, I), numeric, 1e-8);
+});
+
+forEachBackend((device) => {
+  for (const dtype of ["f32", "bf16"] as const) {
+    for (const [T, I] of [
+      [1, 1],
+      [3, 3],
+      [5, 17],
+      [2, 65],
+      [3, 129],
+      [300, 129],
+    ] as const) {
+      test(`${dtype} [${T},${I}]`, () => {
+        const random = new Random(T + I);
+        const gateUp = roundTo(dtype, random.floats(T * 2 * I, 6));
+        const dh = roundTo(dtype, random.floats(T * I));
+        const h = poisoned(device, dtype, [T, I]);
+        const input = () => upload(device, dtype, [T, 2 * I], gateUp);
+        swigluForward(device, h, input());
+        const wantH = forward(gateUp, T, I);
+        expectClose(device.readFloats(h), wantH, tolerance[dtype], "h");
+
+        const want = backward(gateUp, dh, T, I);
+        for (const mode of ["h apart", "h in place of dh", "no h"] as const) {
+          const gradient = input();
+          const upstream = upload(device, dtype, [T, I], dh);
+          const again = {
+            "h apart": poisoned(device, dtype, [T, I]),
+            "h in place of dh": upstream,
+            "no h": null,
+          }[mode];
+          swigluBackward(device, gradient, again, upstream);
+          expectClose(device.readFloats(gradient), want, tolerance[dtype], `gradient, ${mode}`);
+          if (again !== null) expect(device.readBytes(again), mode).toEqual(device.readBytes(h));
+        }
+      });
+    }
+  }
+
+  test("extreme gates give no NaN", () => {
+    const gates = [-1000, -200, -89, 89, 200, 1000, 0, -0];
+    const gateUp = upload(device, "f32", [1, 16], Float32Array.from([...gates, ...gates.map(() => 2)]));
+    const h = poisoned(device, "f32", [1, 8]);
+    swigluForward(device, h, gateUp);
+    expectClose(
+      device.readFloats(h),
+      gates.map((g) => silu(g) * 2),
+      1e-6,
+      "h",
+    );
+    swigluBackward(device, gateUp, null, upload(device, "f32", [1, 8], new Float32Array(8).fill(1)));
+    const want = backward(
+      [...gates, ...gates.map(() => 2)],
+      gates.map(() => 1),
+      1,
+      8,
+    );
+    expectClose(device.readFloats(gateUp), want, 1e-6, "gradient");
+  });
+
+  test("zero sizes write nothing; bad arguments are refused", () => {
+    const h = poisoned(device, "f32", [1, 2]);
+    device.call("nt_swiglu_forward", 0, h.ptr, h.ptr, 0, 2);
+    device.call("nt_swiglu_backward", 0, h.ptr, null, h.ptr, 1, 0);
+    expect(device.readFloats(h).every(Number.isNaN)).toBe(true);
+    expect(() => device.call("nt_swiglu_forward", 2, h.ptr, h.ptr, 1, 1)).toThrow(
+      "swiglu_forward: dtype must be f32 or bf16, got 2",
+    );
+    expect(() => device.call("nt_swiglu_forward", 0, h.ptr, h.ptr, -1, 1)).toThrow("got T -1");
+    expect(() => device.call("nt_swiglu_backward", 0, h.ptr, null, null, 1, 1)).toThrow(
+      "swiglu_backward: gate_up and dh must not be null",
+    );
+  });
+});
