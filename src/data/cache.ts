@@ -5,7 +5,7 @@
 //   starts uint32 [samples + 1], ids int32 [tokens], labels int32 [tokens], truncated uint8 [samples],
 //   uint64 xxHash64 of all bytes before it
 
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, renameSync, unlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
@@ -107,6 +107,10 @@ export function writeCache(dir: string, fingerprint: string, data: CachedData): 
     writeFileSync(part, Buffer.concat([body, checksum]));
     renameSync(part, path);
   } catch {
-    rmSync(part, { force: true });
+    try {
+      unlinkSync(part);
+    } catch {
+      // it was never made
+    }
   }
 }

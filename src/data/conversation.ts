@@ -146,6 +146,8 @@ function turnSpan(
   const byPrefix = end;
   if (begin === null || end === null || begin > end) {
     const content = contentSpan(messages, k, rendered, template, mark);
+    // a token may begin with the space before its word: that is the answer's first token
+    while (rendered[content[0] - 1] === " ") content[0]--;
     begin = begin !== null && begin <= content[0] ? begin : content[0];
     end = end !== null && end >= content[1] ? end : content[1];
   }

@@ -1,0 +1,214 @@
+import { describe, expect, test } from "bun:test";
+import { parseRow } from "../../src/data/formats.ts";
+import { scanJson } from "../../src/data/json-scan.ts";
+import { parseSource, readDataFile } from "../../src/data/source.ts";
+import { NeftuneError } from "../../src/errors.ts";
+import { folderOf, randomIntegers } from "./tiny-tokenizer.ts";
+
+const rules = { vocabSize: 100 };
+const parse = (name: string, text: string | Uint8Array) => parseSource(name, Buffer.from(text as string));
+
+describe("rows of a file", () => {
+  const rows = [{ text: "a" }, { text: "b\n" }];
+  const cases: [string, string, string | Uint8Array, unknown[]][] = [
+    ["an array", "x.json", JSON.stringify(rows), rows],
+    ["an array in a file named JSON Lines", "x.jsonl", JSON.stringify(rows, null, 1), rows],
+    ["an object holding one array", "x.json", JSON.stringify({ version: 1, data: rows }), rows],
+    ["an object that is a row itself", "x.json", '{\n"messages": [] }', [{ messages: [] }]],
+    ["JSON Lines", "x.jsonl", '{"text":"a"}\n{"text":"b\\n"}\n', rows],
+    ["JSON Lines named .json, without a last line feed", "x.json", '{"text":"a"}\n{"text":"b\\n"}', rows],
+    ["a byte order mark", "x.jsonl", '\ufeff{"text":"a"}\n{"text":"b\\n"}', rows],
+    ["a byte order mark before an array", "x.json", `\ufeff ${JSON.stringify(rows)}`, rows],
+    ["CRLF and blank lines", "x.jsonl", '\r\n{"text":"a"}\r\n  \r\n\r\n{"text":"b\\n"}\r\n\r\n', rows],
+  ];
+  for (const [name, path, text, expected] of cases) {
+    test(name, () => {
+      const source = parse(path, text);
+      expect(source.rows).toEqual(expected);
+      expect(source.broken.size).toBe(0);
+    });
+  }
+
+  test("a row is named by file and line", () => {
+    expect(parse("a/x.json", '[\n {"text": 1},\n\n {"text":\n 2}\n]').where(1)).toBe("a/x.json:4: row 2");
+    expect(parse("x.jsonl", '{"text":1}\n\n{"text":2}').where(1)).toBe("x.jsonl:3: row 2");
+    expect(parse("x.json", '{"n": 1,\n"rows": [1,\n[2, 3],\n{"a": [4]}]}').where(2)).toBe("x.json:4: row 3");
+  });
+
+  test("a broken line does not take the others with it", () => {
+    const source = parse("x.jsonl", '{"text":"a"}\n{"text":\n{"text":"b"}');
+    expect(source.rows.length).toBe(3);
+    expect(source.broken.get(1)).toMatch(/not valid JSON: the text ends.*column 9/);
+    const bytes = Buffer.from([...Buffer.from('{"text":"a"}\n'), 0xff, 0xfe, 0x0a]);
+    expect(parse("x.jsonl", bytes).broken.get(1)).toMatch(/not valid UTF-8/);
+  });
+
+  const refused: [string, string, string | Uint8Array, RegExp][] = [
+    ["nothing", "x.json", "", /x\.json: is empty/],
+    ["white space", "x.json", "\ufeff \n\t", /is empty/],
+    ["a number", "x.json", "\n\n12", /x\.json:3: expected a JSON array/],
+    ["an array cut short", "x.json", '[\n{"text": "a"},\n', /x\.json:3: is not valid JSON: the text ends/],
+    ["a comma too many", "x.json", '[{"a": 1,}]', /x\.json:1: .*expected a key/],
+    ["two arrays", "x.json", '{"a": [], "b": []}', /an object with 2 arrays \(keys: a, b\)/],
+    ["no array", "x.json", "{}", /an object with 0 arrays/],
+    ["UTF-16", "x.json", Buffer.from("\ufeff[]", "utf16le"), /is UTF-16; expected UTF-8/],
+    [
+      "broken UTF-8",
+      "x.json",
+      Buffer.from([0x5b, 0x0a, 0x22, 0xc3, 0x22, 0x5d]),
+      /x\.json:2: is not valid UTF-8/,
+    ],
+  ];
+  for (const [name, path, text, message] of refused) {
+    test(`${name}: refused`, () => {
+      expect(() => parse(path, text)).toThrow(message);
+    });
+  }
+
+  test("files that are not read: missing, a folder, Parquet, CSV", () => {
+    const dir = folderOf({ "x.parquet": "", "x.csv": "a,b", "y.json": "PAR1...." });
+    expect(() => readDataFile(`${dir}/none.json`)).toThrow(/none\.json: no such file/);
+    expect(() => readDataFile(dir)).toThrow(/is a folder/);
+    expect(() => readDataFile(`${dir}/x.parquet`)).toThrow(/Parquet is not read yet/);
+    expect(() => readDataFile(`${dir}/y.json`)).toThrow(/Parquet is not read yet/);
+    expect(() => readDataFile(`${dir}/x.csv`)).toThrow(/CSV is not read yet/);
+  });
+});
+
+describe("formats", () => {
+  test("each is recognised and checked", () => {
+    expect(parseRow({ instruction: "i", input: null, output: "o", text: "whole" }, rules)).toEqual({
+      format: "alpaca",
+      instruction: "i",
+      input: "",
+      output: "o",
+    });
+    expect(parseRow({ prompt: "p", completion: "c" }, rules)).toEqual({
+      format: "prompt-completion",
+      prompt: "p",
+      completion: "c",
+    });
+    const messages = [
+      { role: "system", content: "s" },
+      { role: "user", content: "u" },
+      { role: "assistant", content: "a" },
+    ];
+    expect(parseRow({ prompt: "also", messages }, rules)).toEqual({
+      format: "messages",
+      messages: messages as never,
+    });
+    const conversations = [
+      { from: "system", value: "s" },
+      { from: "human", value: "u" },
+      { from: "gpt", value: "a" },
+    ];
+    expect(parseRow({ conversations }, rules)).toEqual({ format: "messages", messages: messages as never });
+    expect(parseRow({ text: "t" }, rules)).toEqual({ format: "text", text: "t" });
+    expect(parseRow({ input_ids: [0, 99], labels: [-100, 5] }, rules)).toEqual({
+      format: "tokens",
+      inputIds: Int32Array.of(0, 99),
+      labels: Int32Array.of(-100, 5),
+    });
+  });
+
+  test("rows for generation may leave their target out", () => {
+    const forGeneration = { vocabSize: 100, forGeneration: true };
+    expect(parseRow({ instruction: "i" }, forGeneration)).toMatchObject({ output: null });
+    expect(parseRow({ prompt: "p" }, forGeneration)).toMatchObject({ completion: null });
+    expect(() => parseRow({ instruction: "i" }, rules)).toThrow(/field "output" is missing/);
+  });
+
+  const bad: [unknown, RegExp][] = [
+    [null, /expected an object, got null/],
+    [[1], /expected an object, got a list/],
+    ["row", /expected an object, got the string "row"/],
+    [{}, /no known format.*got no fields/],
+    [{ question: 1, answer: 2 }, /no known format.*got question, answer/],
+    [{ instruction: "i", output: 5 }, /field "output": expected a string, got the number 5/],
+    [{ instruction: ["i"], output: "o" }, /field "instruction": expected a string, got a list/],
+    [{ instruction: "i", input: {}, output: "o" }, /field "input": expected a string, got an object/],
+    [{ prompt: "p" }, /field "completion" is missing/],
+    [{ text: true }, /field "text": expected a string, got the boolean true/],
+    [{ messages: "hello" }, /field "messages": expected a list of messages/],
+    [{ messages: [] }, /the conversation is empty/],
+    [{ conversations: [] }, /the conversation is empty/],
+    [{ messages: [7] }, /messages\[0\]: expected an object/],
+    [
+      { messages: [{ role: "toString", content: "" }] },
+      /messages\[0\]\.role: expected system, user, assistant, got "toString"/,
+    ],
+    [{ messages: [{ content: "" }] }, /role: .* got nothing/],
+    [{ messages: [{ role: "user", content: null }] }, /messages\[0\]\.content: expected a string, got null/],
+    [{ conversations: [{ from: "bot", value: "x" }] }, /conversations\[0\]\.from: .*got "bot"/],
+    [{ input_ids: [] }, /the list is empty/],
+    [{ input_ids: "1" }, /expected a list of integers/],
+    [{ input_ids: [1, 100] }, /input_ids\[1\]: expected an integer from 0 to 99, got 100/],
+    [{ input_ids: [-1] }, /input_ids\[0\]/],
+    [{ input_ids: [1.5] }, /got 1\.5/],
+    [{ input_ids: [1, 2], labels: [1] }, /expected as many as input_ids, 2, got 1/],
+    [{ input_ids: [1], labels: [-1] }, /labels\[0\]: expected an integer from 0 to 99 or -100, got -1/],
+    [{ input_ids: [1], labels: [100] }, /labels\[0\]/],
+  ];
+  test.each(bad)("%j is refused", (row, message) => {
+    expect(() => parseRow(row, rules)).toThrow(message);
+  });
+});
+
+test("the JSON scan agrees with JSON.parse on 5,000 mutated texts", () => {
+  const pick = randomIntegers(11);
+  const original = JSON.stringify(
+    { data: [{ text: 'a "b" \\ \n é', n: [-1.5e-3, 0, true, false, null, {}] }, [], "x\u0001"], k: "👋" },
+    null,
+    1,
+  );
+  const alphabet = '{}[]",:\\0123eE+-.tfnu \n\tx';
+  let invalid = 0;
+  for (let round = 0; round < 5000; round++) {
+    let text = original;
+    for (let edits = 1 + pick(2); edits > 0; edits--) {
+      const at = pick(text.length);
+      const insert = pick(3) === 0 ? "" : alphabet[pick(alphabet.length)]!;
+      text = text.slice(0, at) + insert + text.slice(at + pick(3));
+    }
+    let parses = true;
+    try {
+      JSON.parse(text);
+    } catch {
+      parses = false;
+      invalid++;
+    }
+    expect({ text, parses: scanJson(text).error === null }).toEqual({ text, parses });
+  }
+  expect(invalid).toBeGreaterThan(1000);
+});
+
+test("4,000 mutated files load or are refused with a message", () => {
+  const pick = randomIntegers(5);
+  const originals = [
+    '[\n{"instruction":"i","input":"","output":"o"},\n{"text":"é"},{"input_ids":[1,2],"labels":[-100,2]}]',
+    '{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}\r\n{"prompt":"p","completion":"c"}\n',
+    '{"data":[{"conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"}]}]}',
+  ].map((text) => Buffer.from(text));
+  let rows = 0;
+  let refusals = 0;
+  for (let round = 0; round < 4000; round++) {
+    const bytes = Buffer.from(originals[round % 3]!);
+    for (let edits = 1 + pick(6); edits > 0; edits--) bytes[pick(bytes.length)] = pick(256);
+    const cut = pick(4) === 0 ? bytes.subarray(0, pick(bytes.length)) : bytes;
+    try {
+      const source = parseSource(round % 2 === 0 ? "x.json" : "x.jsonl", cut);
+      source.rows.forEach((row, i) => {
+        expect(source.where(i)).toMatch(/^x\.jsonl?:\d+: row \d+$/);
+        if (source.broken.has(i)) return;
+        rows++;
+        parseRow(row, rules);
+      });
+    } catch (error) {
+      expect(error).toBeInstanceOf(NeftuneError);
+      expect((error as Error).message.length).toBeGreaterThan(10);
+      refusals++;
+    }
+  }
+  expect(rows).toBeGreaterThan(100);
+  expect(refusals).toBeGreaterThan(1000);
+});
