@@ -71,7 +71,7 @@ export function writeTextAtomically(path: string, text: string): void {
 }
 
 /** Makes a rename inside `folder` last; some network file systems cannot, and need not, flush a folder. */
-function flushFolder(folder: string): void {
+export function flushFolder(folder: string): void {
   const fd = openSync(folder, "r");
   try {
     fsyncSync(fd);

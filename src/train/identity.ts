@@ -1,0 +1,148 @@
+// What a run is, as far as its numbers go: two runs of one identity compute the same, so one can go on with the
+// other's checkpoint. Kept by name and not as one hash, so that a refusal can say what differs.
+
+import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { Sample } from "../data/sample.ts";
+import { countTargets } from "../data/sample.ts";
+import { UsageError } from "../errors.ts";
+import { openCheckpoint } from "../formats/checkpoint.ts";
+import { ioError } from "../formats/io.ts";
+import { configToJson } from "../model/index.ts";
+import type { ModelOrigin, TrainableModel } from "./model.ts";
+import { optionName, type TrainerOptions } from "./options.ts";
+import type { Schedule } from "./schedule.ts";
+
+export type Identity = Readonly<Record<string, string | number | boolean | null>>;
+
+export interface DatasetFingerprint {
+  samples: number;
+  tokens: number;
+  targetTokens: number;
+  /** Of all ids and labels in order. */
+  sha256: string;
+}
+
+/** Tokenised samples, told apart by every id and label. */
+export function fingerprintDataset(samples: readonly Sample[]): DatasetFingerprint {
+  const hasher = new Bun.CryptoHasher("sha256");
+  let [tokens, targetTokens] = [0, 0];
+  for (const { ids, labels } of samples) {
+    hasher.update(Int32Array.of(ids.length));
+    hasher.update(ids);
+    hasher.update(labels);
+    tokens += ids.length;
+    targetTokens += countTargets(labels);
+  }
+  return { samples: samples.length, tokens, targetTokens, sha256: hasher.digest("hex") };
+}
+
+/**
+ * A model, told apart by its config and, with a checkpoint, by its tensors' names, shapes and places and some of
+ * each file's bytes: enough to tell a model from another of its shape without reading all of it.
+ */
+export function fingerprintModel(model: TrainableModel, origin: ModelOrigin | null): string {
+  const hasher = new Bun.CryptoHasher("sha256");
+  hasher.update(JSON.stringify(configToJson(model.config)));
+  for (const file of origin === null ? [] : openCheckpoint(origin.dir).files) {
+    for (const { name, dtype, shape, begin } of file.tensors.values()) {
+      hasher.update(JSON.stringify([name, dtype, shape, begin]));
+    }
+    hasher.update(excerpts(file.path));
+  }
+  return hasher.digest("hex");
+}
+
+/** Pieces of a file from 16 places. */
+function excerpts(path: string): Uint8Array {
+  const [places, length] = [16, 4096];
+  const bytes = new Uint8Array(places * length);
+  try {
+    const fd = openSync(path, "r");
+    try {
+      const { size } = fstatSync(fd);
+      for (let i = 0; i < places; i++) {
+        readSync(fd, bytes, i * length, length, Math.floor((Math.max(0, size - length) * i) / (places - 1)));
+      }
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw ioError(path, "read", error);
+  }
+  return bytes;
+}
+
+/** The trainer's options that change a run's numbers beyond rounding; the others may differ on --resume. */
+const numericOptions = [
+  "neftNoise",
+  "neftLength",
+  "learningRate",
+  "lrSchedulerType",
+  "weightDecay",
+  "adamBeta1",
+  "adamBeta2",
+  "adamEpsilon",
+  "maxGradNorm",
+  "shuffle",
+  "seed",
+] as const satisfies readonly (keyof TrainerOptions)[];
+
+export interface IdentityInput {
+  options: TrainerOptions;
+  model: TrainableModel;
+  schedule: Schedule;
+  modelFingerprint: string;
+  startFingerprint: string | null;
+  dataset: DatasetFingerprint;
+  evalDataset: DatasetFingerprint | null;
+}
+
+export function makeIdentity(input: IdentityInput): Identity {
+  const { options, schedule, model } = input;
+  const { dtype, tune, lora } = model.options;
+  const constant = options.lrSchedulerType.startsWith("constant");
+  return {
+    "--alpha": options.alpha,
+    ...Object.fromEntries(numericOptions.map((key) => [`--${optionName(key)}`, options[key]])),
+    "--batch-size times --gradient-accumulation-steps": options.batchSize * options.gradientAccumulationSteps,
+    // The padded width is a micro-batch's, so the noise depends on its size.
+    "--batch-size": options.neftLength === "padded" ? options.batchSize : null,
+    "warm-up steps (--warmup-steps, --warmup-ratio)": schedule.warmupSteps,
+    "steps in all (--epochs, --max-steps)": constant ? null : schedule.totalSteps,
+    "--tune": tune,
+    "--dtype": dtype,
+    "--lora-r": lora?.r ?? null,
+    "--lora-alpha": lora?.alpha ?? null,
+    "--lora-dropout": lora?.dropout ?? null,
+    "--target-modules": lora?.targetModules.join(",") ?? null,
+    "--use-rslora": lora?.useRslora ?? null,
+    "the model (--model)": input.modelFingerprint,
+    "the trained values' start (--adapter, --seed)": input.startFingerprint,
+    "the data set's samples": input.dataset.samples,
+    "the data set (--dataset and how it is read)": input.dataset.sha256,
+    "the evaluation data set": input.evalDataset?.sha256 ?? null,
+  };
+}
+
+/** Throws a UsageError that names every difference between a checkpoint's identity and this run's. */
+export function expectSameIdentity(checkpoint: string, saved: Identity, current: Identity): void {
+  const show = (value: Identity[string] | undefined) =>
+    typeof value === "string" && value.length === 64 ? `${value.slice(0, 12)}…` : String(value ?? "none");
+  const names = [...new Set([...Object.keys(saved), ...Object.keys(current)])];
+  const differences = names
+    .filter((name) => (saved[name] ?? null) !== (current[name] ?? null))
+    .map((name) => `${name} was ${show(saved[name])}, is now ${show(current[name])}`);
+  if (differences.length === 0) return;
+  throw new UsageError(
+    `--resume: ${checkpoint} is of another run: ${differences.join("; ")}. ` +
+      "Give what that run was given, or another --output for a new one",
+  );
+}
+
+/** LoRA's starting values: told apart by all their bits. Fully trained ones are the model's own. */
+export function fingerprintStart(model: TrainableModel): string | null {
+  if (model.parameters === null || model.options.tune === "full") return null;
+  const hasher = new Bun.CryptoHasher("sha256");
+  for (const { name } of model.parameters.tensors) hasher.update(name).update(model.parameters.read(name));
+  return hasher.digest("hex");
+}

@@ -1,0 +1,30 @@
+// Training and evaluation, as commands and the library use them.
+
+export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
+export { fingerprintDataset } from "./identity.ts";
+export type { EvalMetrics, StepMetrics } from "./metrics.ts";
+export type { EvaluableModel, ModelOrigin, TrainableModel } from "./model.ts";
+export { type NeftuneOptions, neftune } from "./noise.ts";
+export {
+  dataDefaults,
+  optionName,
+  resolveTrainerOptions,
+  schedulerTypes,
+  type TrainerOptions,
+  type TrainOptions,
+  trainDefaults,
+  trainerDefaults,
+  tuningDefaults,
+} from "./options.ts";
+export {
+  type BatchLimits,
+  evaluationLimits,
+  mergeLimits,
+  SampleOrder,
+  totalSteps,
+  trainingLimits,
+} from "./order.ts";
+export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
+export { makeSchedule } from "./schedule.ts";
+export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
+export { adapterLoraOptions, loadAdapter, writeModel } from "./weights.ts";

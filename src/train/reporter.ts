@@ -1,0 +1,43 @@
+// What a trainer tells whoever watches: the command line's progress, a notebook, a test.
+
+import type { EvalMetrics, StepMetrics } from "./metrics.ts";
+
+export interface RunPlan {
+  output: string;
+  samples: number;
+  evalSamples: number;
+  stepsPerEpoch: number;
+  totalSteps: number;
+  warmupSteps: number;
+  /** Steps that are done already: 0 unless resumed. */
+  startStep: number;
+  /** The checkpoint that is gone on with. */
+  resumedFrom: string | null;
+  trainedParameters: number;
+  plannedMemoryBytes: number;
+}
+
+export interface TrainResult {
+  output: string;
+  steps: number;
+  /** Steps without an update. */
+  skipped: number;
+  /** Of the last step that had one. */
+  loss: number | null;
+  evaluation: EvalMetrics | null;
+  /** Of this session: a resumed run's earlier ones are not counted. */
+  seconds: number;
+  tokens: number;
+}
+
+export interface Reporter {
+  onPlan?(plan: RunPlan): void;
+  /** After every step, also those that leave no line in metrics.jsonl. */
+  onStep?(metrics: StepMetrics, plan: RunPlan): void;
+  /** A step brought no update; `skipped` counts them so far. */
+  onSkip?(step: number, reason: string, skipped: number): void;
+  onEvalProgress?(samples: number, total: number): void;
+  onEval?(metrics: EvalMetrics): void;
+  onSave?(step: number, path: string): void;
+  onDone?(result: TrainResult): void;
+}

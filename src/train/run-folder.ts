@@ -1,0 +1,77 @@
+// OUTPUT: the folder of a run and who may write to it.
+//
+//     config.json (run.json with tune "full", where config.json is the model's)   every option as resolved
+//     metrics.jsonl, checkpoints/
+//     adapter_config.json, adapter_model.safetensors      or the whole model
+
+import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { UsageError } from "../errors.ts";
+import { ioError, writeTextAtomically } from "../formats/io.ts";
+import { readJsonObject } from "../formats/json-file.ts";
+import { CheckpointFolder } from "./checkpoint.ts";
+import { MetricsFile, type MetricsPosition } from "./metrics.ts";
+
+const METRICS_FILE = "metrics.jsonl";
+const CHECKPOINTS = "checkpoints";
+/** What a killed writer leaves; see writeFileAtomically. */
+const LEFTOVER = /^\..+\.\d+\.partial$/;
+
+/** Files that say that a folder is taken, by a run or by a model. */
+const TAKEN =
+  /^(config\.json|run\.json|metrics\.jsonl|checkpoints|tokenizer.*|adapter_.*|.*\.safetensors(\.index\.json)?)$/;
+
+export class RunFolder {
+  readonly path: string;
+  readonly checkpoints: CheckpointFolder;
+  readonly #recordFile: string;
+
+  private constructor(path: string, recordFile: string) {
+    this.path = path;
+    this.checkpoints = new CheckpointFolder(join(path, CHECKPOINTS));
+    this.#recordFile = recordFile;
+  }
+
+  /**
+   * Makes the folder. With `resume` it may hold a run of this kind, whose leftovers are cleaned away; otherwise, or
+   * where it holds anything else of note, throws UsageError and touches nothing.
+   */
+  static open(path: string, { resume, tune }: { resume: boolean; tune: "lora" | "full" }): RunFolder {
+    const folder = new RunFolder(path, tune === "full" ? "run.json" : "config.json");
+    try {
+      const names = existsSync(path) ? readdirSync(path) : [];
+      folder.#expectFree(names, resume);
+      mkdirSync(path, { recursive: true });
+      for (const name of names) if (LEFTOVER.test(name)) rmSync(join(path, name), { force: true });
+    } catch (error) {
+      throw ioError(path, "use as --output", error);
+    }
+    folder.checkpoints.clean();
+    return folder;
+  }
+
+  #expectFree(names: readonly string[], resume: boolean): void {
+    const taken = names.filter((name) => TAKEN.test(name));
+    if (taken.length === 0) return;
+    const isRun = taken.includes(this.#recordFile) && this.#holdsRecord();
+    if (isRun && resume) return;
+    const what = isRun
+      ? "holds another run"
+      : `holds files that are no run of this kind (${taken.slice(0, 3).join(", ")})`;
+    const remedy = isRun ? "give another, or --resume to go on with it" : "give another";
+    throw new UsageError(`--output ${this.path} ${what}; ${remedy}`);
+  }
+
+  #holdsRecord(): boolean {
+    return readJsonObject(join(this.path, this.#recordFile)).has("neftune_version");
+  }
+
+  /** Writes every option as resolved. */
+  writeRecord(record: Readonly<Record<string, unknown>>): void {
+    writeTextAtomically(join(this.path, this.#recordFile), `${JSON.stringify(record, null, 2)}\n`);
+  }
+
+  openMetrics(position: MetricsPosition): MetricsFile {
+    return MetricsFile.open(join(this.path, METRICS_FILE), position);
+  }
+}

@@ -1,0 +1,347 @@
+// The training loop. `Trainer` trains; `NoisyTrainer` does the same with NEFTune's noise on the embedding.
+
+import packageJson from "../../package.json" with { type: "json" };
+import type { Sample } from "../data/sample.ts";
+import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
+import { type Progress, readProgress, startProgress } from "./checkpoint.ts";
+import { evaluate, eventLoopTurn } from "./evaluate.ts";
+import {
+  expectSameIdentity,
+  fingerprintDataset,
+  fingerprintModel,
+  fingerprintStart,
+  type Identity,
+  makeIdentity,
+} from "./identity.ts";
+import { evalLine, type MetricsFile, type StepMetrics, stepLine } from "./metrics.ts";
+import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters } from "./model.ts";
+import { neftune } from "./noise.ts";
+import { optionName, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
+import { layOut, SampleOrder, totalSteps } from "./order.ts";
+import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
+import { RunFolder } from "./run-folder.ts";
+import { makeSchedule, type Schedule } from "./schedule.ts";
+import { readTrainingState, writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
+
+export interface TrainerSettings {
+  model: TrainableModel;
+  dataset: readonly Sample[];
+  evalDataset?: readonly Sample[];
+  options?: Partial<TrainerOptions>;
+  /** Folder of the run. */
+  output: string;
+  /** Go on from the newest checkpoint in `output`, where there is one. */
+  resume?: boolean;
+  /** The base checkpoint; without it the files of the run name none. */
+  origin?: ModelOrigin;
+  /** More to write down in config.json: options that others read. */
+  record?: Readonly<Record<string, unknown>>;
+  reporter?: Reporter;
+  /** On abort the step under way is finished, a checkpoint saved, and InterruptedError thrown. */
+  signal?: AbortSignal;
+}
+
+export class Trainer {
+  readonly model: TrainableModel;
+  readonly options: TrainerOptions;
+  readonly #settings: TrainerSettings;
+  readonly #parameters: TrainedParameters;
+  readonly #order: SampleOrder;
+  readonly #schedule: Schedule;
+
+  /** Throws UsageError for options that make no sense, NeftuneError where there is nothing to train or to train on. */
+  constructor(settings: TrainerSettings) {
+    const options = resolveTrainerOptions(settings.options);
+    if (settings.model.parameters === null) {
+      throw new NeftuneError(
+        "model",
+        'the model was loaded with tune "none"; training needs "lora" or "full"',
+      );
+    }
+    if (options.evalSteps !== null && settings.evalDataset === undefined) {
+      throw new UsageError("--eval-steps needs something to evaluate on: --eval-dataset or --eval-split");
+    }
+    this.model = settings.model;
+    this.options = this.resolveNoise(options);
+    this.#settings = settings;
+    this.#parameters = settings.model.parameters;
+    this.#order = new SampleOrder(settings.dataset.length, options);
+    this.#schedule = makeSchedule(options, totalSteps(this.#order, options.epochs, options.maxSteps));
+  }
+
+  /** A plain trainer adds no noise, whatever alpha says. */
+  protected resolveNoise(options: TrainerOptions): TrainerOptions {
+    return { ...options, alpha: 0 };
+  }
+
+  /** Trains to the end, or throws: InterruptedError after saving, NeftuneError for a full disk and its like. */
+  async train(): Promise<TrainResult> {
+    const run = this.#openRun();
+    const { folder, progress, metrics, plan } = run;
+    const { reporter, signal } = this.#settings;
+    const session = { start: performance.now(), tokens: 0 };
+    try {
+      for (;;) {
+        if (progress.evalPending) await this.#evaluate(run);
+        await eventLoopTurn();
+        const finished = progress.step === plan.totalSteps && !progress.evalPending;
+        const stop = signal?.aborted === true && !finished;
+        if (stop || this.#isDue(this.options.saveSteps, progress.step)) this.#save(run);
+        if (stop) throw new InterruptedError(this.#stopMessage(progress.step));
+        if (finished) break;
+
+        const step = this.#trainStep(progress);
+        session.tokens += step.tokens;
+        if (step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step))
+          metrics.append(stepLine(step));
+        reporter?.onStep?.(step, plan);
+        progress.evalPending = this.#isEvalDue(step.step);
+      }
+      this.#writeResult(folder.path);
+    } finally {
+      metrics.close();
+    }
+    const { step: steps, skipped, loss, evaluation } = progress;
+    const seconds = (performance.now() - session.start) / 1000;
+    const result = {
+      output: run.folder.path,
+      steps,
+      skipped,
+      loss,
+      evaluation,
+      seconds,
+      tokens: session.tokens,
+    };
+    reporter?.onDone?.(result);
+    return result;
+  }
+
+  /** One step: gradients of the mean loss over all its target tokens, clipped, and AdamW's update. */
+  #trainStep(progress: Progress): StepMetrics {
+    const start = performance.now();
+    const { options } = this;
+    const batches = this.#order.step(progress.step).map(({ samples, draws }) => ({
+      draws,
+      batch: layOut(
+        Array.from(samples, (i) => this.#settings.dataset[i]!),
+        options.packing,
+      ),
+    }));
+    const targetTokens = sum(batches, ({ batch }) => batch.targets.length);
+    const learningRate = this.#schedule.rate(progress.step);
+
+    let loss = 0;
+    this.#parameters.zeroGradients();
+    for (const { batch, draws } of batches) {
+      if (batch.targets.length === 0) continue;
+      const losses = this.model.trainBatch(batch, 1 / targetTokens, { draws });
+      loss += sum(losses, (value) => value) / targetTokens;
+    }
+    const gradNorm = targetTokens === 0 ? 0 : this.#parameters.gradientNorm(options.maxGradNorm);
+    const skipped = reasonToSkip(targetTokens, loss, gradNorm);
+
+    progress.step++;
+    if (skipped === null) {
+      progress.optimizerSteps++;
+      progress.loss = loss;
+      this.#parameters.adamwStep({
+        learningRate,
+        beta1: options.adamBeta1,
+        beta2: options.adamBeta2,
+        epsilon: options.adamEpsilon,
+        weightDecay: options.weightDecay,
+        step: progress.optimizerSteps,
+      });
+    } else {
+      progress.skipped++;
+      this.#settings.reporter?.onSkip?.(progress.step, skipped, progress.skipped);
+    }
+    const tokens = sum(batches, ({ batch }) => batch.tokens);
+    const seconds = (performance.now() - start) / 1000;
+    return {
+      step: progress.step,
+      epoch: this.#epoch(progress.step),
+      loss: targetTokens > 0 && Number.isFinite(loss) ? loss : null,
+      gradNorm: targetTokens > 0 && Number.isFinite(gradNorm) ? gradNorm : null,
+      learningRate,
+      samples: sum(batches, ({ draws }) => draws.length),
+      tokens,
+      targetTokens,
+      seconds,
+      tokensPerSecond: tokens / seconds,
+      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      skipped,
+    };
+  }
+
+  async #evaluate({ progress, metrics }: Run): Promise<void> {
+    const { evalDataset, signal, reporter } = this.#settings;
+    if (evalDataset === undefined) return;
+    try {
+      const { loss, perplexity, targetTokens } = await evaluate(this.model, evalDataset, {
+        batchSize: this.options.batchSize,
+        packing: this.options.packing,
+        ...(signal === undefined ? {} : { signal }),
+        onProgress: (samples) => reporter?.onEvalProgress?.(samples, evalDataset.length),
+      });
+      const epoch = this.#epoch(progress.step);
+      progress.evaluation = { step: progress.step, epoch, loss, perplexity, targetTokens };
+    } catch (error) {
+      // The checkpoint that follows remembers that this evaluation is still to come.
+      if (error instanceof InterruptedError) return;
+      throw error;
+    }
+    progress.evalPending = false;
+    metrics.append(evalLine(progress.evaluation));
+    reporter?.onEval?.(progress.evaluation);
+  }
+
+  /** Prepares the folder and, to resume, the model: nothing is written before everything was checked. */
+  #openRun(): Run {
+    const { model, options } = this;
+    const { dataset, evalDataset, output, resume = false, origin = null, record, reporter } = this.#settings;
+    const tune = model.options.tune === "full" ? "full" : "lora";
+    const data = fingerprintDataset(dataset);
+    const evalData = evalDataset === undefined ? null : fingerprintDataset(evalDataset);
+    const identity = makeIdentity({
+      options,
+      model,
+      schedule: this.#schedule,
+      modelFingerprint: fingerprintModel(model, origin),
+      startFingerprint: fingerprintStart(model),
+      dataset: data,
+      evalDataset: evalData,
+    });
+    const folder = RunFolder.open(output, { resume, tune });
+    const checkpoint = folder.checkpoints.newest();
+    const progress = checkpoint === null ? { ...startProgress } : this.#restore(checkpoint, identity);
+    const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
+    folder.writeRecord({
+      ...record,
+      ...kebab,
+      output,
+      neftune_version: packageJson.version,
+      bun_version: Bun.version,
+      device: model.device.info,
+      dataset_fingerprint: data,
+      eval_dataset_fingerprint: evalData,
+      total_steps: this.#schedule.totalSteps,
+    });
+    const plan: RunPlan = {
+      output: folder.path,
+      samples: dataset.length,
+      evalSamples: evalDataset?.length ?? 0,
+      stepsPerEpoch: this.#order.stepsPerEpoch,
+      totalSteps: this.#schedule.totalSteps,
+      warmupSteps: this.#schedule.warmupSteps,
+      startStep: progress.step,
+      resumedFrom: checkpoint,
+      trainedParameters: sum(this.#parameters.tensors, ({ size }) => size),
+      plannedMemoryBytes: model.plan.total,
+    };
+    reporter?.onPlan?.(plan);
+    return {
+      folder,
+      identity,
+      progress,
+      plan,
+      metrics: folder.openMetrics(progress),
+      savedStep: progress.step,
+    };
+  }
+
+  #restore(checkpoint: string, identity: Identity): Progress {
+    const saved = readProgress(checkpoint);
+    expectSameIdentity(checkpoint, saved.identity, identity);
+    if (saved.progress.step > this.#schedule.totalSteps) {
+      throw new UsageError(
+        `--resume: ${checkpoint} is beyond the ${this.#schedule.totalSteps} steps asked for; give more --max-steps or --epochs`,
+      );
+    }
+    readTrainingState(checkpoint, this.model, this.#parameters);
+    return saved.progress;
+  }
+
+  #save(run: Run): void {
+    const { folder, identity, progress, metrics } = run;
+    if (progress.step === run.savedStep) return;
+    metrics.flush();
+    const path = folder.checkpoints.save(progress, identity, this.options.saveTotalLimit, (dir) =>
+      writeTrainingState(dir, this.model, this.#parameters, this.#settings.origin ?? null),
+    );
+    run.savedStep = progress.step;
+    this.#settings.reporter?.onSave?.(progress.step, path);
+  }
+
+  /** The run's product: the adapter, or with tune "full" the model in its base's dtype. */
+  #writeResult(output: string): void {
+    const origin = this.#settings.origin ?? null;
+    const lora = loraOf(this.model);
+    if (lora === null)
+      writeModel(output, this.model, this.#parameters, origin, this.model.config.dtype ?? "f32");
+    else writeAdapter(output, this.#parameters, lora, origin?.name ?? null);
+  }
+
+  #epoch(step: number): number {
+    return step / this.#order.stepsPerEpoch;
+  }
+
+  /** Every so many steps, and after the last. */
+  #isDue(interval: number, step: number): boolean {
+    return step % interval === 0 || step === this.#schedule.totalSteps;
+  }
+
+  #isEvalDue(step: number): boolean {
+    return (
+      this.#settings.evalDataset !== undefined &&
+      this.#isDue(this.options.evalSteps ?? this.#order.stepsPerEpoch, step)
+    );
+  }
+
+  #stopMessage(step: number): string {
+    const { output } = this.#settings;
+    return `stopped after step ${step} of ${this.#schedule.totalSteps}; --output ${output} --resume goes on from there`;
+  }
+}
+
+interface Run {
+  folder: RunFolder;
+  identity: Identity;
+  progress: Progress;
+  plan: RunPlan;
+  metrics: MetricsFile;
+  /** Of the newest checkpoint; 0: none. */
+  savedStep: number;
+}
+
+/** Registers NEFTune's hook when train() starts and removes it on every way out. */
+export class NoisyTrainer extends Trainer {
+  protected override resolveNoise(options: TrainerOptions): TrainerOptions {
+    return options.neftNoise === "none" ? { ...options, alpha: 0 } : options;
+  }
+
+  override async train(): Promise<TrainResult> {
+    const { alpha, neftNoise, neftLength, seed } = this.options;
+    const hook = neftune({ alpha, noise: neftNoise, length: neftLength, seed });
+    const removeHook = hook === null ? () => {} : this.model.embedTokens.registerForwardHook(hook);
+    try {
+      return await super.train();
+    } finally {
+      removeHook();
+    }
+  }
+}
+
+/** Why a step must not change the model, or null. */
+function reasonToSkip(targetTokens: number, loss: number, gradNorm: number): string | null {
+  if (targetTokens === 0) return "no target tokens";
+  if (!Number.isFinite(loss)) return `the loss is ${loss}`;
+  if (!Number.isFinite(gradNorm)) return `the gradient norm is ${gradNorm}`;
+  return null;
+}
+
+function sum<T>(items: ArrayLike<T> & Iterable<T>, value: (item: T) => number): number {
+  let total = 0;
+  for (const item of items) total += value(item);
+  return total;
+}

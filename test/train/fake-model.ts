@@ -1,0 +1,165 @@
+// A model of a few numbers that keeps the contract of `Llama`: token t is scored by B·(A[:, id] + noise), trained by
+// AdamW in float32. Deterministic, and small enough that a run of it takes milliseconds.
+
+import type { Batch } from "../../src/data/batch.ts";
+import type { Sample } from "../../src/data/sample.ts";
+import { Embedding, type LlamaConfig, type ParameterTensor, type StateKind } from "../../src/model/index.ts";
+import type { AdamWOptions } from "../../src/native/index.ts";
+import type { TrainableModel, TrainedParameters } from "../../src/train/model.ts";
+
+const path = "model.layers.0.self_attn.q_proj";
+const vocabulary = 11;
+const rank = 3;
+
+const config: LlamaConfig = {
+  hiddenSize: rank,
+  intermediateSize: 4,
+  numHiddenLayers: 1,
+  numAttentionHeads: 1,
+  numKeyValueHeads: 1,
+  headDim: 4,
+  vocabSize: vocabulary,
+  rmsNormEps: 1e-5,
+  ropeTheta: 10000,
+  ropeScaling: null,
+  tieWordEmbeddings: false,
+  attentionBias: false,
+  mlpBias: false,
+  maxPositionEmbeddings: 128,
+  bosTokenId: 1,
+  eosTokenIds: [2],
+  initializerRange: 0.02,
+  dtype: "bf16",
+};
+
+class FakeParameters implements TrainedParameters {
+  readonly tensors: readonly ParameterTensor[] = [
+    {
+      name: `${path}.lora_A.weight`,
+      shape: [rank, vocabulary],
+      offset: 0,
+      size: rank * vocabulary,
+      decay: true,
+    },
+    {
+      name: `${path}.lora_B.weight`,
+      shape: [vocabulary, rank],
+      offset: rank * vocabulary,
+      size: rank * vocabulary,
+      decay: true,
+    },
+  ];
+  readonly values = Float32Array.from({ length: 2 * rank * vocabulary }, (_, i) => Math.sin(i * 7 + 1) / 4);
+  readonly gradients = new Float32Array(this.values.length);
+  readonly m = new Float32Array(this.values.length);
+  readonly v = new Float32Array(this.values.length);
+  /** The learning rate and step number of every update. */
+  readonly updates: { learningRate: number; step: number }[] = [];
+  #clip = 1;
+
+  get a(): Float32Array {
+    return this.values.subarray(0, rank * vocabulary);
+  }
+
+  get b(): Float32Array {
+    return this.values.subarray(rank * vocabulary);
+  }
+
+  zeroGradients(): void {
+    this.gradients.fill(0);
+  }
+
+  gradientNorm(maxNorm: number): number {
+    const norm = Math.sqrt(this.gradients.reduce((sum, g) => sum + g * g, 0));
+    this.#clip = maxNorm > 0 ? Math.min(1, maxNorm / (norm + 1e-6)) : 1;
+    return norm;
+  }
+
+  adamwStep({ learningRate, beta1, beta2, epsilon, weightDecay, step }: AdamWOptions): void {
+    this.updates.push({ learningRate, step });
+    for (let i = 0; i < this.values.length; i++) {
+      const g = this.gradients[i]! * this.#clip;
+      this.m[i] = beta1 * this.m[i]! + (1 - beta1) * g;
+      this.v[i] = beta2 * this.v[i]! + (1 - beta2) * g * g;
+      const update =
+        this.m[i]! / (1 - beta1 ** step) / (Math.sqrt(this.v[i]! / (1 - beta2 ** step)) + epsilon);
+      this.values[i] = this.values[i]! * (1 - learningRate * weightDecay) - learningRate * update;
+    }
+  }
+
+  read(name: string, kind: StateKind = "values"): Float32Array<ArrayBuffer> {
+    const { offset, size } = this.tensors.find((tensor) => tensor.name === name)!;
+    return this[kind].slice(offset, offset + size);
+  }
+
+  write(name: string, values: Float32Array, kind: StateKind = "values"): void {
+    this[kind].set(values, this.tensors.find((tensor) => tensor.name === name)!.offset);
+  }
+
+  afterWrite(): void {}
+}
+
+export class FakeModel implements TrainableModel {
+  readonly config = config;
+  readonly options: TrainableModel["options"];
+  readonly device = { info: { backend: "fake" } };
+  readonly plan = { total: 1234 };
+  readonly parameters = new FakeParameters();
+  readonly embedTokens = new Embedding();
+  /** Draws of every sample trained on, in order. */
+  readonly draws: number[] = [];
+  readonly noiseKinds = new Set<string>();
+  /** Multiplies the losses and gradients of the calls counted from 0. */
+  faults = new Map<number, number>();
+  calls = 0;
+
+  constructor(tune: "lora" | "full" = "lora") {
+    const lora = { r: rank, alpha: 6, dropout: 0, targetModules: ["q_proj" as const], useRslora: false };
+    this.options = { dtype: "f32", tune, ...(tune === "lora" ? { lora } : {}) };
+  }
+
+  trainBatch(batch: Batch, gradientScale: number, { draws }: { draws: BigInt64Array }): Float32Array {
+    this.draws.push(...Array.from(draws, Number));
+    const noise = this.embedTokens.noise(batch, rank, draws);
+    this.noiseKinds.add(noise?.kind ?? "none");
+    const fault = this.faults.get(this.calls++) ?? 1;
+    return this.#run(batch, gradientScale * fault, (sample, position) =>
+      noise === null ? 0 : noise.scales[sample]! * Math.sin(Number(noise.draws[sample]) * 31 + position),
+    ).map((loss) => loss * fault);
+  }
+
+  evaluate(batch: Batch): Float32Array {
+    return this.#run(batch, 0, () => 0);
+  }
+
+  #run(batch: Batch, scale: number, noise: (sample: number, position: number) => number): Float32Array {
+    const { a, b, gradients } = this.parameters;
+    return Float32Array.from(batch.targetRows, (row, n) => {
+      const id = batch.ids[row]!;
+      const sample = batch.cuSeqlens.findLastIndex((begin) => begin <= row);
+      const extra = noise(sample, batch.positions[row]!);
+      const hidden = Array.from({ length: rank }, (_, k) => a[k * vocabulary + id]! + extra);
+      const logits = Array.from({ length: vocabulary }, (_, v) =>
+        hidden.reduce((sum, h, k) => sum + b[v * rank + k]! * h, 0),
+      );
+      const total = logits.reduce((sum, logit) => sum + Math.exp(logit), 0);
+      for (let v = 0; v < vocabulary; v++) {
+        const delta = scale * (Math.exp(logits[v]!) / total - (v === batch.targets[n] ? 1 : 0));
+        for (let k = 0; k < rank; k++) {
+          gradients[k * vocabulary + id]! += delta * b[v * rank + k]!;
+          gradients[rank * vocabulary + v * rank + k]! += delta * hidden[k]!;
+        }
+      }
+      return Math.log(total) - logits[batch.targets[n]!]!;
+    });
+  }
+}
+
+/** Samples of 2 to 9 tokens, whose first third is no target. */
+export function fakeSamples(count: number): Sample[] {
+  return Array.from({ length: count }, (_, n) => {
+    const length = 2 + ((n * 5) % 8);
+    const ids = Int32Array.from({ length }, (_, i) => (n * 3 + i * i) % vocabulary);
+    return { ids, labels: ids.map((id, i) => (i < length / 3 ? -100 : id)), truncated: false };
+  });
+}
