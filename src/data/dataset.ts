@@ -19,24 +19,24 @@ const REPORTED_PROBLEMS = 10;
 
 export interface LoadOptions {
   /** A file, or `rows` as they would be parsed from one. */
-  path?: string;
-  rows?: unknown[];
+  path?: string | undefined;
+  rows?: unknown[] | undefined;
   /** Folder of tokenizer.json: a model's. */
   tokenizerDir: string;
   /** `--prompt-template`: alpaca, chat, vicuna or a Jinja file; absent, by each row's format. */
-  template?: string;
+  template?: string | undefined;
   /** Tokens that longer samples are cut to; null for none. */
   maxLength: number | null;
   /** Leaves bad rows out and counts them; otherwise the first one is thrown as a RowError. */
-  skipBadRows?: boolean;
+  skipBadRows?: boolean | undefined;
   /** Text in data that looks like a special token is that token. */
-  parseSpecial?: boolean;
+  parseSpecial?: boolean | undefined;
   /** Ids in rows of tokens lie below it. Default: the tokenizer's; a model may have more. */
-  vocabSize?: number;
+  vocabSize?: number | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
-  workers?: number;
+  workers?: number | undefined;
   /** Default: `$XDG_CACHE_HOME/neftune`, else `~/.cache/neftune`. Null keeps nothing. */
-  cacheDir?: string | null;
+  cacheDir?: string | null | undefined;
 }
 
 export interface DatasetStats {

@@ -11,13 +11,13 @@ import { Tokenizer } from "./tokenizer.ts";
 export interface RowsOptions {
   path: string;
   tokenizerDir: string;
-  template?: string;
+  template?: string | undefined;
   maxLength: number | null;
-  skipBadRows?: boolean;
-  parseSpecial?: boolean;
-  vocabSize?: number;
+  skipBadRows?: boolean | undefined;
+  parseSpecial?: boolean | undefined;
+  vocabSize?: number | undefined;
   /** How many rows, from the first; 0 is all. */
-  limit?: number;
+  limit?: number | undefined;
 }
 
 /** A row as `preview --json` prints it. */

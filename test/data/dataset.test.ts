@@ -58,16 +58,16 @@ test("worker threads give the same samples in the same order", async () => {
   const threads = await loadDataset(options("x.json", rows, { workers: 2 }));
   expect(contents(threads)).toEqual(contents(here));
   expect(workersFor(1000)).toBe(0);
-  expect(loadDataset(options("x.json", rows, { workers: 2, tokenizerDir: folderOf({}) }))).rejects.toThrow(
-    /no tokenizer\.json/,
-  );
+  await expect(
+    loadDataset(options("x.json", rows, { workers: 2, tokenizerDir: folderOf({}) })),
+  ).rejects.toThrow(/no tokenizer\.json/);
 });
 
 test("the first bad row stops the load, named by file and line, or is skipped and counted", async () => {
   const text = '{"text":"the"}\n\n{"text":5}\n{"text":\n{"text":"cat"}\n{}';
   for (const workers of [0, 2]) {
     const load = options("bad.jsonl", text, { workers });
-    expect(loadDataset(load)).rejects.toThrow(
+    await expect(loadDataset(load)).rejects.toThrow(
       /bad\.jsonl:3: row 2: field "text": expected a string, got the number 5/,
     );
     const { stats, problems, length } = await loadDataset({ ...load, skipBadRows: true });
@@ -77,10 +77,10 @@ test("the first bad row stops the load, named by file and line, or is skipped an
     expect(problems[2]).toMatch(/bad\.jsonl:6: row 5: is of no known format/);
   }
   const array = options("bad.json", '[{"text":"a"},\n{"text":"b"},\n{"text":null}]');
-  expect(loadDataset(array)).rejects.toThrow(/bad\.json:3: row 3: is of no known format/);
+  await expect(loadDataset(array)).rejects.toThrow(/bad\.json:3: row 3: is of no known format/);
   const all = options("bad.json", "[1, 2]", { skipBadRows: true });
-  expect(loadDataset(all)).rejects.toThrow(/none of its rows can be used; .*row 1: expected an object/);
-  expect(loadDataset(options("x.json", "[]"))).rejects.toThrow(/has no rows/);
+  await expect(loadDataset(all)).rejects.toThrow(/none of its rows can be used; .*row 1: expected an object/);
+  await expect(loadDataset(options("x.json", "[]"))).rejects.toThrow(/has no rows/);
 });
 
 test("the cache gives the same data; a damaged file is made again; a folder that cannot be written is no error", async () => {
