@@ -112,15 +112,19 @@ inline Work *work_list(int64_t count) {
   return reinterpret_cast<Work *>(scratch<1>((count * int64_t(sizeof(Work)) + 3) / 4));
 }
 
-// body(work, memory) for every item, longest first, each on the next free thread: items must not depend on each other
-// or on where they run. Returns false when a thread had no memory for `floats`.
-template <typename Body>
-bool run_longest_first(int threads, Work *items, int64_t count, int64_t floats, const Body &body) {
+inline void sort_longest_first(Work *items, int64_t count) {
   std::sort(items, items + count, [](const Work &a, const Work &b) {
     if (a.cost != b.cost) return a.cost > b.cost;
     if (a.sequence != b.sequence) return a.sequence < b.sequence;
     return a.kv_head != b.kv_head ? a.kv_head < b.kv_head : a.begin < b.begin;
   });
+}
+
+// body(work, memory) for every item, longest first, each on the next free thread: items must not depend on each other
+// or on where they run. Returns false when a thread had no memory for `floats`.
+template <typename Body>
+bool run_longest_first(int threads, Work *items, int64_t count, int64_t floats, const Body &body) {
+  sort_longest_first(items, count);
   std::atomic<int64_t> next{0};
   std::atomic<bool> fits{true};
   on_threads(count < threads ? int(count) : threads, [&](int, int) {

@@ -237,13 +237,14 @@ inline Vec pair_words(Vec first, Vec second) {
 #endif
 }
 
-// Stores floats as words that pair up neighbours: two bf16 a word.
-inline void store_pairs(float *words, Vec x) {
+// Stores floats as words in the direction of the lanes: half as many where neighbours pair up.
+template <bool Pairs>
+inline void store_words(float *words, Vec x) {
 #ifdef __AVX512BF16__
-  _mm256_storeu_si256(reinterpret_cast<__m256i *>(words), (__m256i)_mm512_cvtneps_pbh((__m512)x));
-#else
-  store(words, x);
+  if constexpr (Pairs)
+    return _mm256_storeu_si256(reinterpret_cast<__m256i *>(words), (__m256i)_mm512_cvtneps_pbh((__m512)x));
 #endif
+  store(words, x);
 }
 
 template <typename T>

@@ -1,0 +1,389 @@
+// The backward pass of causal attention by tiles (FlashAttention-2, arXiv 2307.08691, algorithm 2). With
+// p = exp(scale · q·kᵀ − lse) and delta = Σ do∘o:
+//   dv = pᵀ·do,  ds = p ∘ (do·vᵀ − delta),  dq = scale · ds·k,  dk = scale · dsᵀ·q.
+// A key/value head of a sequence is the work of one thread, five products a tile. Where that leaves threads without
+// work, heads are split into runs of key tiles that make dk and dv, and runs of panels that make dq; both compute ds,
+// and every sum keeps its order: the result does not depend on the split or on the number of threads.
+
+#include "attention.h"
+
+namespace nt {
+namespace {
+
+template <typename T>
+struct Backward {
+  AttentionSize size;
+  T *dq, *dk, *dv;
+  int64_t ldd;
+  float *delta;
+  const T *dout, *o;
+  int64_t ldo;
+  const T *q, *k, *v;
+  int64_t ld;
+  const float *lse;
+};
+
+enum Kind { kWhole, kKeys, kQueries };  // Work::kind; begin and end count tiles, tiles and panels
+
+// Where a work item keeps its operands, in words. Pair rows are rows paired up with the next one.
+struct Buffers {
+  float *keys, *values;        // [keys, stride]
+  float *key_pairs;            // [keys or pairs, columns]
+  float *dkeys, *dvalues;      // [keys, columns]
+  float *rows, *douts;         // [kPanel, stride] of q and do
+  float *queries, *gradients;  // [stride, kPanel], their transposes
+  float *row_pairs, *dout_pairs;     // [kPanel or pairs, columns]
+  float *scores, *dscores;           // [kTile, kPanel]
+  float *p_words, *ds_words;         // [kTile, kPanel or pairs]: words in the direction of the rows
+  float *ds_pairs;                   // [kTile or pairs, kPanel]: words in the direction of the keys
+  float *dqueries;                   // [kPanel, columns]
+  float *lse, *delta;                // [kPanel], lse times log₂ e
+};
+
+template <bool Pairs>
+int64_t place(Buffers *buffers, float *memory, int64_t keys, bool sums, const HeadSize &head) {
+  int64_t used = 0;
+  auto take = [&](int64_t floats) {
+    float *start = memory == nullptr ? nullptr : memory + used;
+    used += round_up(floats, 64);
+    return start;
+  };
+  keys = round_up(keys, 2);
+  Buffers &b = *buffers;
+  b.keys = take(keys * head.stride);
+  b.values = take(keys * head.stride);
+  b.key_pairs = Pairs ? take(keys / 2 * head.columns) : b.keys;
+  b.dkeys = sums ? take(keys * head.columns) : nullptr;
+  b.dvalues = sums ? take(keys * head.columns) : nullptr;
+  b.rows = take(kPanel * head.stride);
+  b.douts = take(kPanel * head.stride);
+  b.queries = take(kPanel * head.stride);
+  b.gradients = take(kPanel * head.stride);
+  b.row_pairs = Pairs ? take(kPanel / 2 * head.columns) : b.rows;
+  b.dout_pairs = Pairs ? take(kPanel / 2 * head.columns) : b.douts;
+  b.scores = take(kTile * kPanel);
+  b.dscores = take(kTile * kPanel);
+  b.p_words = Pairs ? take(kTile * kPanel / 2) : b.scores;
+  b.ds_words = Pairs ? take(kTile * kPanel / 2) : b.dscores;
+  b.ds_pairs = Pairs ? take(kTile * kPanel / 2) : b.dscores;
+  b.dqueries = take(kPanel * head.columns);
+  b.lse = take(kPanel);
+  b.delta = take(kPanel);
+  return used;
+}
+
+// delta[h, t] = Σ do[t, h]∘o[t, h]
+template <typename T>
+void row_products(int threads, const Backward<T> &call) {
+  const AttentionSize &size = call.size;
+  const int64_t width = size.heads * size.head_dim;
+  parallel_for(threads, size.tokens, 1 + (1 << 16) / width, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t h = 0; h < size.heads; h++) {
+        const T *a = call.dout + t * call.ldo + h * size.head_dim, *b = call.o + t * call.ldo + h * size.head_dim;
+        Vec total = Vec{};
+        int64_t i = 0;
+        for (; i + kLanes <= size.head_dim; i += kLanes) total = fma(load(a + i), load(b + i), total);
+        if (i < size.head_dim)
+          total = fma(load_part(a + i, size.head_dim - i), load_part(b + i, size.head_dim - i), total);
+        call.delta[h * size.tokens + t] = sum(total);
+      }
+  });
+}
+
+// From scores and do·vᵀ of the tile's n keys from `start` on to p and ds, as words for the products that follow.
+template <bool Pairs>
+void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
+  const Vec factor = splat(scale * kLog2E), least = splat(-__builtin_inff());
+  const VecI lanes = lane_numbers();
+  constexpr int64_t width = Pairs ? kPanel / 2 : kPanel, lanes_wide = Pairs ? kLanes / 2 : kLanes;
+  for (int64_t v = 0; v < panel.vectors; v++) {
+    const Vec lse = load(buffers.lse + v * kLanes), delta = load(buffers.delta + v * kLanes);
+    int64_t all = panel.seen_by_all(v, start, n), any_row = panel.seen_by_any(v, start, n);
+    int32_t first_row = int32_t(panel.first + v * kLanes);
+    // p and ds of one key, 0 for rows that do not see it.
+    auto at = [&](int64_t k, Vec *ds) {
+      Vec x = fma(load(buffers.scores + k * kPanel + v * kLanes), factor, -lse);
+      if (k >= all) x = select(lanes >= int32_t((start + k) * panel.group) - first_row, x, least);
+      Vec p = exp2<Pairs>(x);
+      *ds = p * (load(buffers.dscores + k * kPanel + v * kLanes) - delta);
+      store_words<Pairs>(buffers.p_words + k * width + v * lanes_wide, p);
+      store_words<Pairs>(buffers.ds_words + k * width + v * lanes_wide, *ds);
+    };
+    auto zero = [&](int64_t k) {
+      store_words<Pairs>(buffers.p_words + k * width + v * lanes_wide, Vec{});
+      store_words<Pairs>(buffers.ds_words + k * width + v * lanes_wide, Vec{});
+    };
+    int64_t k = 0;
+    for (; k < any_row; k += Pairs ? 2 : 1) {
+      Vec ds, next = Vec{};
+      at(k, &ds);
+      if constexpr (Pairs) {
+        if (k + 1 < any_row)
+          at(k + 1, &next);
+        else if (k + 1 < n)
+          zero(k + 1);
+        store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, pair_words(ds, next));
+      }
+    }
+    for (; k < n; k += Pairs ? 2 : 1) {
+      zero(k);
+      if constexpr (Pairs) {
+        if (k + 1 < n) zero(k + 1);
+        store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, Vec{});
+      }
+    }
+  }
+}
+
+template <typename T>
+void pack_panel(const Backward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
+                int64_t token) {
+  constexpr bool Pairs = kPairs<T>;
+  const int64_t head_dim = call.size.head_dim;
+  auto row_of = [&](const T *x, int64_t ld) {
+    return [=, &panel](int64_t r) { return x + (token + panel.position[r]) * ld + panel.head[r] * head_dim; };
+  };
+  pack_rows<Pairs, T>(buffers.rows, panel.rows, head_dim, head.stride, row_of(call.q, call.ld));
+  pack_rows<Pairs, T>(buffers.douts, panel.rows, head_dim, head.stride, row_of(call.dout, call.ldo));
+  pack_transposed(buffers.queries, buffers.rows, panel.rows, head.stride);
+  pack_transposed(buffers.gradients, buffers.douts, panel.rows, head.stride);
+  if constexpr (Pairs) {
+    pack_row_pairs(buffers.row_pairs, buffers.rows, panel.rows, head.stride, head.columns);
+    pack_row_pairs(buffers.dout_pairs, buffers.douts, panel.rows, head.stride, head.columns);
+  }
+  for (int64_t r = 0; r < kPanel; r++) {
+    int64_t at = panel.head[r] * call.size.tokens + token + panel.position[r];
+    buffers.lse[r] = r < panel.rows ? call.lse[at] * kLog2E : 0.0f;
+    buffers.delta[r] = r < panel.rows ? call.delta[at] : 0.0f;
+  }
+}
+
+// One panel with the keys [begin, end), packed at `begin`: adds to dkeys and dvalues, writes dq, as asked.
+template <typename T>
+void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
+                    int64_t token, int64_t begin, int64_t end, bool want_keys, bool want_queries) {
+  constexpr bool Pairs = kPairs<T>;
+  constexpr int64_t pair = Pairs ? 2 : 1;
+  pack_panel(call, buffers, head, panel, token);
+
+  int64_t keys = std::min(end, panel.keys()), strips = head.columns / kLanes;
+  for (int64_t start = begin; start < keys; start += kTile) {
+    int64_t n = std::min(kTile, keys - start), offset = start - begin;
+    auto seen = [&](int64_t k, int64_t) { return Part{panel.first_row(start + k) / kLanes, 0, head.words}; };
+    // Sᵀ[key, row] = K·Qᵀ and dPᵀ[key, row] = V·dOᵀ
+    multiply<Pairs, false>(n, panel.vectors, buffers.keys + offset * head.stride, head.stride, buffers.queries, kPanel,
+                           buffers.scores, kPanel, false, seen);
+    multiply<Pairs, false>(n, panel.vectors, buffers.values + offset * head.stride, head.stride, buffers.gradients,
+                           kPanel, buffers.dscores, kPanel, false, seen);
+    softmax_backward<Pairs>(buffers, panel, start, n, call.size.scale);
+    if (want_keys) {
+      auto rows = [&](int64_t k, int64_t) {
+        return Part{0, panel.first_row(start + k) / pair, (panel.rows + pair - 1) / pair};
+      };
+      // dV[key, column] += Pᵀ·dO, dK[key, column] += dSᵀ·Q
+      multiply<Pairs, false>(n, strips, buffers.p_words, kPanel / pair, buffers.dout_pairs, head.columns,
+                             buffers.dvalues + offset * head.columns, head.columns, true, rows);
+      multiply<Pairs, false>(n, strips, buffers.ds_words, kPanel / pair, buffers.row_pairs, head.columns,
+                             buffers.dkeys + offset * head.columns, head.columns, true, rows);
+    }
+    if (want_queries)  // dQ[row, column] += dS·K
+      multiply<Pairs, true>(panel.rows, strips, buffers.ds_pairs, kPanel,
+                            buffers.key_pairs + offset / pair * head.columns, head.columns, buffers.dqueries,
+                            head.columns, start > 0, [&](int64_t r, int64_t rows) {
+                              return Part{0, 0, (panel.seen(r + rows - 1, start, n) + pair - 1) / pair};
+                            });
+  }
+  if (!want_queries) return;
+  for (int64_t r = 0; r < panel.rows; r++)
+    store_row(call.dq + (token + panel.position[r]) * call.ldd + panel.head[r] * call.size.head_dim,
+              buffers.dqueries + r * head.columns, call.size.scale, call.size.head_dim);
+}
+
+// Keys that an item works on.
+struct Keys {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
+};
+Keys key_range(const AttentionSize &size, const Work &item) {
+  int64_t length = size.borders[item.sequence + 1] - size.borders[item.sequence];
+  if (item.kind == kKeys) return {item.begin * kTile, std::min(length, item.end * kTile)};
+  if (item.kind == kQueries) return {0, panel_keys(size, length, item.end - 1)};
+  return {0, length};
+}
+
+template <typename T>
+void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, float *memory) {
+  constexpr bool Pairs = kPairs<T>;
+  const AttentionSize &size = call.size;
+  const int64_t token = size.borders[item.sequence], length = size.borders[item.sequence + 1] - token;
+  const bool want_keys = item.kind != kQueries, want_queries = item.kind != kKeys;
+  const Keys keys = key_range(size, item);
+  const int64_t begin = keys.begin, end = keys.end;
+  // The first panel that sees any of the keys, and the last.
+  const int64_t first = item.kind == kQueries ? item.begin : begin * size.group / kPanel;
+  const int64_t last = item.kind == kQueries ? item.end : panel_count(size, length);
+
+  Buffers buffers;
+  place<Pairs>(&buffers, memory, end - begin, want_keys, head);
+  auto row_of = [&](const T *x) {
+    const T *first_row = x + (token + begin) * call.ld + item.kv_head * size.head_dim;
+    return [=, ld = call.ld](int64_t r) { return first_row + r * ld; };
+  };
+  pack_rows<Pairs, T>(buffers.keys, end - begin, size.head_dim, head.stride, row_of(call.k));
+  pack_rows<Pairs, T>(buffers.values, end - begin, size.head_dim, head.stride, row_of(call.v));
+  if constexpr (Pairs) pack_row_pairs(buffers.key_pairs, buffers.keys, end - begin, head.stride, head.columns);
+  if (want_keys) {
+    memset(buffers.dkeys, 0, size_t((end - begin) * head.columns * 4));
+    memset(buffers.dvalues, 0, size_t((end - begin) * head.columns * 4));
+  }
+  for (int64_t panel = first; panel < last; panel++)
+    panel_backward(call, buffers, head, Panel(size, length, item.kv_head, panel), token, begin, end, want_keys,
+                   want_queries);
+  if (!want_keys) return;
+  for (int64_t key = begin; key < end; key++) {
+    int64_t at = (token + key) * call.ldd + item.kv_head * size.head_dim, from = (key - begin) * head.columns;
+    store_row(call.dk + at, buffers.dkeys + from, size.scale, size.head_dim);
+    store_row(call.dv + at, buffers.dvalues + from, 1.0f, size.head_dim);
+  }
+}
+
+// ------------------------------------------------------------------ who does what
+
+// Costs in products of a panel with one key. A whole head makes five, its dk and dv alone four, its dq alone three.
+constexpr int64_t kWholeCost = 5, kKeysCost = 4, kQueriesCost = 3;
+// The sums of dk and dv for longer sequences would take too much memory a thread.
+constexpr int64_t kLongest = 16384;
+
+int64_t head_cost(const AttentionSize &size, int64_t length) {
+  int64_t cost = 0, panels = panel_count(size, length);
+  for (int64_t panel = 0; panel < panels; panel++) cost += panel_keys(size, length, panel);
+  return cost * kWholeCost;
+}
+
+// Writes the items that replace `whole`, none costing much more than `share`; returns how many.
+int64_t split_head(Work *items, const AttentionSize &size, const Work &whole, int64_t share) {
+  int64_t length = size.borders[whole.sequence + 1] - size.borders[whole.sequence];
+  int32_t panels = int32_t(panel_count(size, length)), tiles = int32_t((length + kTile - 1) / kTile);
+  int64_t count = 0;
+  auto cut = [&](int32_t kind, int32_t end, int64_t longest, auto cost_of) {
+    for (int32_t at = 0; at < end;) {
+      Work item = {0, whole.sequence, whole.kv_head, at, at, kind};
+      while (at < end && at - item.begin < longest && (at == item.begin || item.cost + cost_of(at) <= share))
+        item.cost += cost_of(at++);
+      item.end = at;
+      items[count++] = item;
+    }
+  };
+  cut(kKeys, tiles, kLongest / kTile,
+      [&](int64_t tile) { return kKeysCost * kTile * (panels - tile * kTile * size.group / kPanel); });
+  cut(kQueries, panels, panels, [&](int64_t panel) { return kQueriesCost * panel_keys(size, length, panel); });
+  return count;
+}
+
+// When the last of the items [first, end), costliest first, would be done if the items from `keep` on could be spread
+// over all threads for 7/5 of their cost, as `spread` already is.
+int64_t makespan(const Work *items, int64_t first, int64_t keep, int64_t end, int64_t spread, int threads) {
+  int64_t loads[256] = {}, sum = 0;
+  for (int64_t i = first; i < keep; i++) {
+    *std::min_element(loads, loads + threads) += items[i].cost;
+    sum += items[i].cost;
+  }
+  for (int64_t i = keep; i < end; i++) spread += items[i].cost * 7 / 5;
+  return std::max(*std::max_element(loads, loads + threads), (sum + spread) / threads);
+}
+
+// Lists a whole head an item, or its parts where that lets the last thread end sooner.
+int64_t list_work(Work *items, int64_t heads, const AttentionSize &size, int threads) {
+  int64_t count = 0, total = 0;
+  for (int64_t s = 0; s < size.sequences; s++) {
+    int64_t length = size.borders[s + 1] - size.borders[s], cost = head_cost(size, length);
+    if (length == 0) continue;
+    for (int64_t h = 0; h < size.kv_heads; h++) items[count++] = {cost, int32_t(s), int32_t(h), 0, 0, kWhole};
+    total += cost * size.kv_heads;
+  }
+  sort_longest_first(items, heads);
+
+  // In front, heads too large for one thread; at the end, those of the last, incomplete round.
+  int64_t first = 0, spread = 0;
+  while (first < heads && (items[first].cost > total / threads * 7 / 5 ||
+                           size.borders[items[first].sequence + 1] - size.borders[items[first].sequence] > kLongest))
+    spread += items[first++].cost * 7 / 5;
+  int64_t keep = heads, rounds = heads - (heads - first) % threads;
+  if (heads - first < 4 * threads && makespan(items, first, rounds, heads, spread, threads) <
+                                         makespan(items, first, heads, heads, spread, threads))
+    keep = rounds;
+  if (first == 0 && keep == heads) return heads;
+
+  const int64_t share = total / (threads * 4) + 1;
+  auto split = [&](int64_t i) { count += split_head(items + count, size, items[i], share); };
+  for (int64_t i = 0; i < first; i++) split(i);
+  for (int64_t i = keep; i < heads; i++) split(i);
+  // The parts follow all the heads; the heads that were split give up their places.
+  int64_t parts = count - heads;
+  std::copy(items + first, items + keep, items);
+  std::copy(items + heads, items + heads + parts, items + (keep - first));
+  return keep - first + parts;
+}
+
+template <typename T>
+int32_t backward(int threads, const Backward<T> &call) {
+  constexpr bool Pairs = kPairs<T>;
+  const AttentionSize &size = call.size;
+  const HeadSize head = head_size<Pairs>(size.head_dim);
+  row_products(threads, call);
+
+  int64_t heads = 0, most = 0;
+  for (int64_t s = 0; s < size.sequences; s++) {
+    int64_t length = size.borders[s + 1] - size.borders[s];
+    most += panel_count(size, length) + (length + kTile - 1) / kTile;
+    heads += length > 0 ? size.kv_heads : 0;
+  }
+  most = heads + most * size.kv_heads;
+  Work *items = work_list(most);
+  if (items == nullptr) return fail(NT_OUT_OF_MEMORY, "attention_backward: no memory for %lld items", (long long)most);
+  int64_t count = list_work(items, heads, size, threads);
+
+  int64_t floats = 0;
+  for (int64_t i = 0; i < count; i++) {
+    Buffers buffers;
+    floats = std::max(floats, place<Pairs>(&buffers, nullptr, key_range(size, items[i]).count(),
+                                           items[i].kind != kQueries, head));
+  }
+  bool done = run_longest_first(threads, items, count, floats,
+                                [&](const Work &item, float *memory) { run_item(call, head, item, memory); });
+  if (!done)
+    return fail(NT_OUT_OF_MEMORY, "attention_backward: no memory for %lld floats a thread", (long long)floats);
+  return NT_OK;
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *dq, void *dk, void *dv, int64_t lddqkv,
+                                     float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
+                                     const void *k, const void *v, int64_t ldqkv, const float *lse,
+                                     const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
+                                     int64_t head_dim, float scale) {
+  const char *op = "attention_backward";
+  NT_CHECK_DTYPE("attention_backward", dtype);
+  nt::AttentionSize size;
+  if (int32_t status = nt::check_attention(op, &size, cu_seqlens, sequences, heads, kv_heads, head_dim, scale))
+    return status;
+  const int64_t columns = heads * head_dim;
+  NT_CHECK(ldqkv >= columns && lddqkv >= columns && ldo >= columns,
+           "%s: ldqkv, lddqkv and ldo must be at least heads · head_dim = %lld, got %lld, %lld and %lld", op,
+           (long long)columns, (long long)ldqkv, (long long)lddqkv, (long long)ldo);
+  if (size.tokens == 0) return NT_OK;
+  NT_CHECK(dq != nullptr && dk != nullptr && dv != nullptr && delta != nullptr && dout != nullptr && o != nullptr &&
+               q != nullptr && k != nullptr && v != nullptr && lse != nullptr,
+           "%s: no pointer may be null", op);
+  auto run = [&](auto element) {
+    using T = decltype(element);
+    auto in = [](const void *x) { return static_cast<const T *>(x); };
+    auto out = [](void *x) { return static_cast<T *>(x); };
+    return nt::backward<T>(context->threads, {size, out(dq), out(dk), out(dv), lddqkv, delta, in(dout), in(o), ldo,
+                                              in(q), in(k), in(v), ldqkv, lse});
+  };
+  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
+}
