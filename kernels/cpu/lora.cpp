@@ -15,9 +15,25 @@ void transpose(int threads, T *destination, const T *source, int64_t rows, int64
   });
 }
 
-}  // namespace
+// g[T,rank] = scale · dy[T,out]·B[out,rank].
+int32_t project_back(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
+                     const void *b, float scale, int64_t T, int64_t out, int64_t rank) {
+  // Then `out` is the narrow side: a gradient that goes up through A.
+  if (out < rank && scale == 1.0f)
+    return nt::rank_product(context, dtype, g, dtype, ldg, dy, lddy, nt::as_stored(b, dtype, rank), T, rank, out,
+                            false);
+  void *bt = nt::scratch(context, out * rank * nt::size_of(dtype));
+  if (bt == nullptr) return nt::fail(NT_OUT_OF_MEMORY, "lora_backward: no memory for Bᵀ of %lld columns", (long long)out);
+  if (dtype == NT_F32) {
+    transpose(context->threads, static_cast<float *>(bt), static_cast<const float *>(b), out, rank);
+  } else {
+    transpose(context->threads, static_cast<nt::bf16 *>(bt), static_cast<const nt::bf16 *>(b), out, rank);
+  }
+  nt::narrow_product(context, dtype, g, ldg, dy, lddy, bt, scale, T, rank, out);
+  return NT_OK;
+}
 
-using nt::fail;
+}  // namespace
 
 NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx,
                                const void *a, float scale, int64_t T, int64_t R, int64_t in) {
@@ -44,15 +60,8 @@ NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int
   if (T == 0 || rank == 0 || out == 0) return NT_OK;
   NT_CHECK(g != nullptr && dy != nullptr && b != nullptr, "lora_backward: g, dy or B is null");
   NT_CHECK(db == nullptr || u != nullptr, "lora_backward: dB needs u");
-  void *bt = nt::scratch(context, out * rank * nt::size_of(dtype));
-  if (bt == nullptr) return fail(NT_OUT_OF_MEMORY, "lora_backward: no memory for Bᵀ of %lld columns", (long long)out);
-  if (dtype == NT_F32) {
-    transpose(context->threads, static_cast<float *>(bt), static_cast<const float *>(b), out, rank);
-  } else {
-    transpose(context->threads, static_cast<nt::bf16 *>(bt), static_cast<const nt::bf16 *>(b), out, rank);
-  }
-  nt::narrow_product(context, dtype, g, ldg, dy, lddy, bt, scale, T, rank, out);
-  if (db == nullptr) return NT_OK;
+  int32_t status = project_back(context, dtype, g, ldg, dy, lddy, b, scale, T, out, rank);
+  if (status != NT_OK || db == nullptr) return status;
   return nt::outer_product(context, dtype, db, true, u, ldu, dy, lddy, T, rank, out);
 }
 

@@ -111,6 +111,16 @@ inline void multiply(Tile &tile, const typename Mode::Packed *p, const typename 
 
 int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
+// Rounds by the instruction where there is one; it takes subnormals for 0.
+inline void round_to(float *y, Vec v) { store(y, v); }
+inline void round_to(bf16 *y, Vec v) {
+#ifdef __AVX512BF16__
+  _mm256_storeu_si256((__m256i *)y, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+#else
+  store(y, v);
+#endif
+}
+
 // c[rows, columns] = or += tile.
 template <typename T>
 inline void put(T *c, int64_t ldc, const Tile &tile, int64_t rows, int64_t columns, bool accumulate) {
@@ -118,7 +128,7 @@ inline void put(T *c, int64_t ldc, const Tile &tile, int64_t rows, int64_t colum
     for (int i = 0; i < kRows; i++)
       for (int j = 0; j < kVectors; j++) {
         T *at = c + i * ldc + j * kLanes;
-        store(at, accumulate ? tile.at[i][j] + load(at) : tile.at[i][j]);
+        round_to(at, accumulate ? tile.at[i][j] + load(at) : tile.at[i][j]);
       }
     return;
   }
@@ -251,7 +261,8 @@ void narrow_rows(T *c, int64_t ldc, const T *x, int64_t ldx, const T *a, float s
 // ------------------------------------------------------------------ c[R,N] += pᵀ[R,T] · q[T,N]
 
 constexpr int64_t kOuterSteps = 256;  // packed steps summed in registers between visits to c
-constexpr int64_t kOuterPanels = 4;   // panels packed together: whole cache lines of q's rows
+constexpr int64_t kOuterPanels = 8;   // panels packed together: whole cache lines of q's rows
+constexpr int64_t kAhead = 4;         // steps that rows of q are prefetched ahead
 
 template <typename T>
 int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T *p, int64_t ldp, const T *q,
@@ -279,25 +290,31 @@ int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T 
         }
     }
   });
-  auto pack_panel = [&](Packed *to, int64_t panel, int64_t k0, int64_t k1) {
-    int64_t j = panel * kWidth, width = N - j < kWidth ? N - j : kWidth;
-    for (int64_t k = k0; k < k1; k++, to += kWidth) {
-      int64_t t = k * Mode::kStep;
-      const T *row = q + t * ldq + j;
-      bool pair = t + 1 < rows;
-      if (width == kWidth && (pair || Mode::kStep == 1)) {
-        Mode::pack_columns(to, row, row + ldq);
-      } else {
-        for (int64_t i = 0; i < kWidth; i++) to[i] = i >= width ? Packed{} : Mode::pack(row[i], pair ? row[ldq + i] : zero);
+  // Steps k0 … k1 of `count` panels from `panel` on, each panel by itself. Rows of q lie pages apart, where the
+  // hardware does not prefetch.
+  auto pack_panels = [&](Packed *to, int64_t panel, int64_t count, int64_t k0, int64_t k1) {
+    for (int64_t k = k0; k < k1; k++)
+      for (int64_t i = 0; i < count; i++) {
+        int64_t t = k * Mode::kStep, j = (panel + i) * kWidth, width = N - j < kWidth ? N - j : kWidth;
+        Packed *at = to + (i * (k1 - k0) + k - k0) * kWidth;
+        const T *row = q + t * ldq + j;
+        for (int64_t ahead = 0; ahead < 2; ahead++)
+          __builtin_prefetch(Mode::kStep == 2 ? row + (2 * kAhead + ahead) * ldq : row + kAhead * ldq + ahead * kLanes);
+        bool pair = t + 1 < rows;
+        if (width == kWidth && (pair || Mode::kStep == 1)) {
+          Mode::pack_columns(at, row, row + ldq);
+        } else {
+          for (int64_t c0 = 0; c0 < kWidth; c0++)
+            at[c0] = c0 >= width ? Packed{} : Mode::pack(row[c0], pair ? row[ldq + c0] : zero);
+        }
       }
-    }
   };
   auto work = [&](int64_t first, int64_t last, Packed *buffer) {
     for (int64_t group = first; group < last; group += kOuterPanels) {
       int64_t count = last - group < kOuterPanels ? last - group : kOuterPanels;
       for (int64_t k = 0; k < steps; k += kOuterSteps) {
         int64_t some = steps - k < kOuterSteps ? steps - k : kOuterSteps;
-        for (int64_t i = 0; i < count; i++) pack_panel(buffer + i * some * kWidth, group + i, k, k + some);
+        pack_panels(buffer, group, count, k, k + some);
         for (int64_t block = 0; block < row_blocks; block++)
           for (int64_t i = 0; i < count; i++) {
             int64_t r = block * kRows, j = (group + i) * kWidth;
