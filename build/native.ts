@@ -172,6 +172,7 @@ function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Rec
         "-shared",
         "-s",
         "-Wl,-z,defs",
+        "-Wl,-Bsymbolic", // where tests load several variants, each calls its own functions
         `-Wl,-soname,libneftune-${name}.so`,
       ];
       return cached(library, [...link, ...parts, ...needed, "-lm"], parts, env);
