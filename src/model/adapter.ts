@@ -57,7 +57,10 @@ function widen(dtype: string, bytes: Uint8Array): Float32Array | null {
 }
 
 /** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */
-export function loadAdapter(parameters: Parameters, adapter: Adapter): void {
+export function loadAdapter(
+  parameters: Pick<Parameters, "tensors" | "write" | "afterWrite">,
+  adapter: Adapter,
+): void {
   const { path, tensors } = adapter.weights;
   const expected = new Set(parameters.tensors.map(({ name }) => prefix + name));
   for (const name of tensors.keys()) {
@@ -85,7 +88,7 @@ export function loadAdapter(parameters: Parameters, adapter: Adapter): void {
 }
 
 /** The trained values under PEFT's names, float32, for writeSafetensors. */
-export function adapterTensors(parameters: Parameters): TensorSource[] {
+export function adapterTensors(parameters: Pick<Parameters, "tensors" | "read">): TensorSource[] {
   return parameters.tensors.map(({ name, shape }) => ({
     name: prefix + name,
     dtype: "F32",

@@ -27,4 +27,4 @@ export {
 export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
-export { adapterLoraOptions, loadAdapter, writeModel } from "./weights.ts";
+export { writeAdapter, writeModel } from "./weights.ts";

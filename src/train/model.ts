@@ -1,38 +1,21 @@
 // What training and evaluation need of a model. `Llama` is one; the interface keeps the loop apart from how a model
 // computes, and lets it be tested with one of three numbers.
 
-import type { Batch } from "../data/batch.ts";
-import type { EmbeddingHook, LlamaConfig, LoraOptions, ParameterTensor, StateKind } from "../model/index.ts";
-import type { AdamWOptions } from "../native/index.ts";
+import type { Llama, LoraOptions, Parameters } from "../model/index.ts";
 
-/** See `Parameters` in src/model/parameters.ts. */
-export interface TrainedParameters {
-  readonly tensors: readonly ParameterTensor[];
-  zeroGradients(): void;
-  gradientNorm(maxNorm: number): number;
-  adamwStep(options: AdamWOptions): void;
-  read(name: string, kind?: StateKind): Float32Array<ArrayBuffer>;
-  write(name: string, values: Float32Array, kind?: StateKind): void;
-  afterWrite(): void;
-}
+export type TrainedParameters = Pick<
+  Parameters,
+  "tensors" | "zeroGradients" | "gradientNorm" | "adamwStep" | "read" | "write" | "afterWrite"
+>;
 
-export interface EvaluableModel {
-  evaluate(batch: Batch): Float32Array;
-}
+export type EvaluableModel = Pick<Llama, "evaluate">;
 
-/** See `Llama` in src/model/llama.ts. */
-export interface TrainableModel extends EvaluableModel {
-  readonly config: LlamaConfig;
-  readonly options: {
-    readonly dtype: "f32" | "bf16";
-    readonly tune: "none" | "lora" | "full";
-    readonly lora?: LoraOptions;
-  };
+export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
+  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora">;
   readonly device: { readonly info: object };
-  readonly plan: { readonly total: number };
+  readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;
-  readonly embedTokens: { registerForwardHook(hook: EmbeddingHook): () => void };
-  trainBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): Float32Array;
+  readonly embedTokens: Pick<Llama["embedTokens"], "registerForwardHook">;
 }
 
 /** Where the starting weights came from: for the files of a run that name or repeat them. */

@@ -20,13 +20,14 @@ import { optionName, resolveTrainerOptions, type TrainerOptions } from "./option
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { RunFolder } from "./run-folder.ts";
+import { type Samples, samplesOf } from "./samples.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
 import { readTrainingState, writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;
-  dataset: readonly Sample[];
-  evalDataset?: readonly Sample[];
+  dataset: Samples;
+  evalDataset?: Samples;
   options?: Partial<TrainerOptions>;
   /** Folder of the run. */
   output: string;
@@ -46,6 +47,8 @@ export class Trainer {
   readonly options: TrainerOptions;
   readonly #settings: TrainerSettings;
   readonly #parameters: TrainedParameters;
+  readonly #samples: readonly Sample[];
+  readonly #evalSamples: readonly Sample[] | null;
   readonly #order: SampleOrder;
   readonly #schedule: Schedule;
 
@@ -65,7 +68,9 @@ export class Trainer {
     this.options = this.resolveNoise(options);
     this.#settings = settings;
     this.#parameters = settings.model.parameters;
-    this.#order = new SampleOrder(settings.dataset.length, options);
+    this.#samples = samplesOf(settings.dataset);
+    this.#evalSamples = settings.evalDataset === undefined ? null : samplesOf(settings.evalDataset);
+    this.#order = new SampleOrder(this.#samples.length, options);
     this.#schedule = makeSchedule(options, totalSteps(this.#order, options.epochs, options.maxSteps));
   }
 
@@ -123,7 +128,7 @@ export class Trainer {
     const batches = this.#order.step(progress.step).map(({ samples, draws }) => ({
       draws,
       batch: layOut(
-        Array.from(samples, (i) => this.#settings.dataset[i]!),
+        Array.from(samples, (i) => this.#samples[i]!),
         options.packing,
       ),
     }));
@@ -175,14 +180,14 @@ export class Trainer {
   }
 
   async #evaluate({ progress, metrics }: Run): Promise<void> {
-    const { evalDataset, signal, reporter } = this.#settings;
-    if (evalDataset === undefined) return;
+    const { signal, reporter } = this.#settings;
+    const samples = this.#evalSamples ?? [];
     try {
-      const { loss, perplexity, targetTokens } = await evaluate(this.model, evalDataset, {
+      const { loss, perplexity, targetTokens } = await evaluate(this.model, samples, {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
         ...(signal === undefined ? {} : { signal }),
-        onProgress: (samples) => reporter?.onEvalProgress?.(samples, evalDataset.length),
+        onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),
       });
       const epoch = this.#epoch(progress.step);
       progress.evaluation = { step: progress.step, epoch, loss, perplexity, targetTokens };
@@ -199,10 +204,10 @@ export class Trainer {
   /** Prepares the folder and, to resume, the model: nothing is written before everything was checked. */
   #openRun(): Run {
     const { model, options } = this;
-    const { dataset, evalDataset, output, resume = false, origin = null, record, reporter } = this.#settings;
+    const { output, resume = false, origin = null, record, reporter } = this.#settings;
     const tune = model.options.tune === "full" ? "full" : "lora";
-    const data = fingerprintDataset(dataset);
-    const evalData = evalDataset === undefined ? null : fingerprintDataset(evalDataset);
+    const data = fingerprintDataset(this.#samples);
+    const evalData = this.#evalSamples === null ? null : fingerprintDataset(this.#evalSamples);
     const identity = makeIdentity({
       options,
       model,
@@ -229,8 +234,8 @@ export class Trainer {
     });
     const plan: RunPlan = {
       output: folder.path,
-      samples: dataset.length,
-      evalSamples: evalDataset?.length ?? 0,
+      samples: this.#samples.length,
+      evalSamples: this.#evalSamples?.length ?? 0,
       stepsPerEpoch: this.#order.stepsPerEpoch,
       totalSteps: this.#schedule.totalSteps,
       warmupSteps: this.#schedule.warmupSteps,
@@ -293,8 +298,7 @@ export class Trainer {
 
   #isEvalDue(step: number): boolean {
     return (
-      this.#settings.evalDataset !== undefined &&
-      this.#isDue(this.options.evalSteps ?? this.#order.stepsPerEpoch, step)
+      this.#evalSamples !== null && this.#isDue(this.options.evalSteps ?? this.#order.stepsPerEpoch, step)
     );
   }
 

@@ -8,7 +8,7 @@ import { ioError, writeTextAtomically } from "../formats/io.ts";
 import {
   ADAPTER_CONFIG_FILE,
   ADAPTER_WEIGHTS_FILE,
-  type Adapter,
+  openAdapter,
   writeAdapterConfig,
 } from "../formats/peft.ts";
 import {
@@ -19,10 +19,10 @@ import {
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import {
+  adapterTensors,
   configToJson,
-  type LinearModule,
   type LoraOptions,
-  linearModules,
+  loadAdapter,
   type ParameterTensor,
   type StateKind,
 } from "../model/index.ts";
@@ -30,7 +30,6 @@ import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters }
 
 type FloatDType = "f32" | "bf16" | "f16";
 
-const PEFT_PREFIX = "base_model.model.";
 const OPTIMIZER_FILE = "optimizer.safetensors";
 /** As huggingface_hub splits models. */
 const MAX_SHARD_BYTES = 5e9;
@@ -64,27 +63,27 @@ export function encodeFloats(values: Float32Array<ArrayBuffer>, dtype: FloatDTyp
   return new Uint8Array(halves.buffer);
 }
 
-/** The tensor as float32; F16 and BF16 are widened. Throws FormatError for another dtype or shape. */
-function readFloats(file: SafetensorsHeader, name: string, shape: readonly number[]): Float32Array {
-  const entry = file.tensors.get(name);
-  if (entry === undefined)
-    throw new FormatError(file.path, `there is no tensor ${name}, which the model needs`);
-  if (entry.shape.length !== shape.length || entry.shape.some((n, i) => n !== shape[i])) {
-    throw new FormatError(file.path, `${name} has shape [${entry.shape}], but the model needs [${shape}]`);
+/** A float32 tensor. Throws FormatError where it is missing or of another dtype or shape. */
+function readFloats(
+  path: string,
+  file: SafetensorsHeader | undefined,
+  name: string,
+  shape: readonly number[],
+): Float32Array {
+  const entry = file?.tensors.get(name);
+  if (file === undefined || entry === undefined) throw new FormatError(path, `there is no tensor ${name}`);
+  if (
+    entry.dtype !== "F32" ||
+    entry.shape.length !== shape.length ||
+    entry.shape.some((n, i) => n !== shape[i])
+  ) {
+    throw new FormatError(
+      file.path,
+      `${name} is ${entry.dtype} [${entry.shape}]; this run needs F32 [${shape}]`,
+    );
   }
   const bytes = readTensorData(file, name);
-  switch (entry.dtype) {
-    case "F32":
-      return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
-    case "F16":
-      return new Float32Array(new Float16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2));
-    case "BF16": {
-      const halves = new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 2);
-      return new Float32Array(Uint32Array.from(halves, (half) => (half << 16) >>> 0).buffer);
-    }
-    default:
-      throw new FormatError(file.path, `${name} is ${entry.dtype}; expected F32, F16 or BF16`);
-  }
+  return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 }
 
 const dtypeNames = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
@@ -110,8 +109,7 @@ export function writeAdapter(
   lora: LoraOptions,
   baseModel: string | null,
 ): void {
-  const tensors = sources(parameters, ({ name }) => PEFT_PREFIX + name);
-  writeSafetensors(join(dir, ADAPTER_WEIGHTS_FILE), tensors, { format: "pt" });
+  writeSafetensors(join(dir, ADAPTER_WEIGHTS_FILE), adapterTensors(parameters), { format: "pt" });
   writeAdapterConfig(join(dir, ADAPTER_CONFIG_FILE), {
     r: lora.r,
     loraAlpha: lora.alpha,
@@ -120,38 +118,6 @@ export function writeAdapter(
     useRslora: lora.useRslora,
     baseModel,
   });
-}
-
-/**
- * The LoRA options that an adapter was trained with. PEFT names modules in several ways (lists, patterns,
- * "all-linear"); which ones it adapts is read off its tensors. Throws FormatError for a tensor that is no LoRA matrix
- * of a Llama's linear.
- */
-export function adapterLoraOptions({ config, weights }: Adapter, dropout = 0): LoraOptions {
-  const pattern = /^base_model\.model\.model\.layers\.\d+\.(?:self_attn|mlp)\.(\w+)\.lora_[AB]\.weight$/;
-  const found = new Set<string>();
-  for (const name of weights.tensors.keys()) {
-    const module = pattern.exec(name)?.[1];
-    if (module === undefined || !linearModules.includes(module as LinearModule)) {
-      throw new FormatError(weights.path, `${name} is no LoRA matrix of ${linearModules.join(", ")}`);
-    }
-    found.add(module);
-  }
-  const targetModules = linearModules.filter((module) => found.has(module));
-  return { r: config.r, alpha: config.loraAlpha, dropout, targetModules, useRslora: config.useRslora };
-}
-
-/** Puts an adapter's values into a model that was loaded with its adapterLoraOptions. Throws FormatError. */
-export function loadAdapter(parameters: TrainedParameters, { weights }: Adapter): void {
-  for (const { name, shape } of parameters.tensors) {
-    parameters.write(name, readFloats(weights, PEFT_PREFIX + name, shape));
-  }
-  const known = new Set(parameters.tensors.map(({ name }) => PEFT_PREFIX + name));
-  for (const name of weights.tensors.keys()) {
-    if (!known.has(name))
-      throw new FormatError(weights.path, `${name} has no place in this model; is it the adapter's base?`);
-  }
-  parameters.afterWrite();
 }
 
 /**
@@ -209,15 +175,15 @@ const moment = ["m", "v"] as const;
 
 /** Reads back what writeTrainingState wrote. Throws FormatError where a tensor is missing or of another shape. */
 export function readTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
-  const isLora = loraOf(model) !== null;
-  const adapter = isLora ? readSafetensorsHeader(join(dir, ADAPTER_WEIGHTS_FILE)) : null;
-  const shards = isLora ? null : openCheckpoint(dir).tensors;
-  const moments = readSafetensorsHeader(join(dir, OPTIMIZER_FILE));
+  const optimizer = join(dir, OPTIMIZER_FILE);
+  const moments = readSafetensorsHeader(optimizer);
+  const weights = loraOf(model) === null ? openCheckpoint(dir).tensors : null;
   for (const { name, shape } of parameters.tensors) {
-    const file = adapter ?? shards?.get(name)?.file;
-    if (file === undefined) throw new FormatError(dir, `there is no tensor ${name}, which the model needs`);
-    parameters.write(name, readFloats(file, isLora ? PEFT_PREFIX + name : name, shape));
-    for (const kind of moment) parameters.write(name, readFloats(moments, `${kind}.${name}`, shape), kind);
+    if (weights !== null) parameters.write(name, readFloats(dir, weights.get(name)?.file, name, shape));
+    for (const kind of moment) {
+      parameters.write(name, readFloats(optimizer, moments, `${kind}.${name}`, shape), kind);
+    }
   }
-  parameters.afterWrite();
+  if (weights === null) loadAdapter(parameters, openAdapter(dir));
+  else parameters.afterWrite();
 }
