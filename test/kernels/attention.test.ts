@@ -1,0 +1,400 @@
+import { expect, test } from "bun:test";
+import { Device, NativeError, Tensor } from "../../src/native/index.ts";
+import { loadCpuLibrary } from "../../src/native/library.ts";
+import {
+  type AttentionShape,
+  attentionBackward,
+  attentionDecode,
+  attentionForward,
+  type KvCache,
+  kvAppend,
+} from "../../src/native/ops/attention.ts";
+import { bordersOf, referenceBackward, referenceForward, tokensOf } from "./attention-reference.ts";
+import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+
+type Activation = "f32" | "bf16";
+const dtypes: readonly Activation[] = ["f32", "bf16"];
+
+// Tiles hold 96 keys, panels 64 rows of all the query heads of a key/value head.
+const cases: [AttentionShape, number[]][] = [
+  [{ heads: 1, kvHeads: 1, headDim: 1 }, [1, 3, 17]],
+  [{ heads: 2, kvHeads: 2, headDim: 3 }, [65, 0, 129, 1]],
+  [{ heads: 3, kvHeads: 1, headDim: 16 }, [97, 96, 30]],
+  [{ heads: 6, kvHeads: 2, headDim: 24 }, [17, 65]],
+  [{ heads: 5, kvHeads: 1, headDim: 33 }, [129]],
+  [{ heads: 4, kvHeads: 4, headDim: 48 }, [40, 3]],
+  [{ heads: 3, kvHeads: 1, headDim: 64 }, [129, 64]],
+  [{ heads: 2, kvHeads: 1, headDim: 96 }, [65, 17]],
+  [{ heads: 1, kvHeads: 1, headDim: 128 }, [193]],
+  [{ heads: 2, kvHeads: 1, headDim: 256 }, [33]],
+];
+
+const columnsOf = (shape: AttentionShape) => (shape.heads + 2 * shape.kvHeads) * shape.headDim;
+
+/** Uploads [rows, columns] values as a window, `gap` columns of NaN apart. */
+function spread(
+  device: Device,
+  dtype: Activation,
+  values: Float32Array,
+  columns: number,
+  gap: number,
+): Tensor {
+  const rows = columns === 0 ? 0 : values.length / columns;
+  const wide = new Float32Array(rows * (columns + gap)).fill(Number.NaN);
+  for (let r = 0; r < rows; r++)
+    wide.set(values.subarray(r * columns, (r + 1) * columns), r * (columns + gap));
+  return upload(device, dtype, [rows, columns + gap], wide).columns(0, columns);
+}
+
+/** The values of a window; what lies between its rows must still be NaN. */
+function gather(device: Device, tensor: Tensor): Float32Array {
+  const ld = tensor.rowStride;
+  const whole = device.readFloats(new Tensor(tensor.ptr, tensor.dtype, [tensor.rowCount, ld]));
+  const result = new Float32Array(tensor.size);
+  for (let r = 0; r < tensor.rowCount; r++) {
+    result.set(whole.subarray(r * ld, r * ld + tensor.columnCount), r * tensor.columnCount);
+    const gap = whole.subarray(r * ld + tensor.columnCount, (r + 1) * ld);
+    expect(gap.every(Number.isNaN), `row ${r}: written past its end`).toBe(true);
+  }
+  return result;
+}
+
+interface Pass {
+  o: Float32Array;
+  lse: Float32Array;
+  dqkv: Float32Array;
+}
+
+/** Forward, then backward from its results. */
+function runBoth(
+  device: Device,
+  dtype: Activation,
+  shape: AttentionShape,
+  lengths: readonly number[],
+  qkv: Float32Array,
+  dout: Float32Array,
+): Pass {
+  const T = tokensOf(lengths);
+  const width = shape.heads * shape.headDim;
+  const samples = { cuSeqlens: bordersOf(lengths) };
+  const input = spread(device, dtype, qkv, columnsOf(shape), 5);
+  const gradient = spread(device, dtype, dout, width, 3);
+  const o = poisoned(device, dtype, [T, width + 3]).columns(0, width);
+  const lse = poisoned(device, "f32", [shape.heads, T]);
+  attentionForward(device, o, lse, input, samples, shape);
+  const delta = poisoned(device, "f32", [shape.heads, T]);
+  const dqkv = poisoned(device, dtype, [T, columnsOf(shape) + 7]).columns(0, columnsOf(shape));
+  attentionBackward(device, dqkv, delta, gradient, o, input, lse, samples, shape);
+  return { o: gather(device, o), lse: device.readFloats(lse), dqkv: gather(device, dqkv) };
+}
+
+/** Columns [begin, end) of a matrix. */
+function part(matrix: ArrayLike<number>, columns: number, begin: number, end: number): number[] {
+  return Array.from(matrix).filter((_, i) => i % columns >= begin && i % columns < end);
+}
+
+// p and ds become bf16 before the products they enter, and o is rounded before delta is formed from it.
+const gradientTolerance = { f32: 3e-6, bf16: 1e-2 } as const;
+
+for (const [shape, lengths] of cases.slice(0, 4)) {
+  test(`the reference's gradients are those of its forward pass, numerically: ${JSON.stringify(shape)}`, () => {
+    const few = lengths.map((length) => Math.min(length, 4));
+    const random = new Random(3);
+    const qkv = Float64Array.from(random.floats(tokensOf(few) * columnsOf(shape)));
+    const dout = random.floats(tokensOf(few) * shape.heads * shape.headDim);
+    const loss = () =>
+      referenceForward({ shape, lengths: few, qkv }).o.reduce((sum, v, i) => sum + v * dout[i]!, 0);
+    const eps = 1e-4;
+    const slopes = Array.from(qkv, (value, i) => {
+      qkv[i] = value + eps;
+      const up = loss();
+      qkv[i] = value - eps;
+      const down = loss();
+      qkv[i] = value;
+      return (up - down) / (2 * eps);
+    });
+    expectClose(referenceBackward({ shape, lengths: few, qkv }, dout), slopes, 1e-7, "dqkv");
+  });
+}
+
+forEachBackend((device, isa) => {
+  for (const dtype of dtypes) {
+    for (const [shape, lengths] of cases) {
+      const { heads, kvHeads, headDim } = shape;
+      test(`${dtype}, ${heads}/${kvHeads} heads of ${headDim}, samples of ${lengths}`, () => {
+        const T = tokensOf(lengths);
+        const random = new Random(T + headDim);
+        const qkv = roundTo(dtype, random.floats(T * columnsOf(shape), 2));
+        const dout = roundTo(dtype, random.floats(T * heads * headDim));
+        const wanted = referenceForward({ shape, lengths, qkv });
+        const got = runBoth(device, dtype, shape, lengths, qkv, dout);
+        expectClose(got.o, wanted.o, tolerance[dtype], "o");
+        expectClose(got.lse, wanted.lse, tolerance.f32, "lse");
+        const gradient = referenceBackward({ shape, lengths, qkv }, dout);
+        const columns = columnsOf(shape);
+        const borders = [0, heads * headDim, (heads + kvHeads) * headDim, columns];
+        for (const [i, name] of ["dq", "dk", "dv"].entries()) {
+          const of = (values: ArrayLike<number>) => part(values, columns, borders[i]!, borders[i + 1]!);
+          expectClose(of(got.dqkv), of(gradient), gradientTolerance[dtype], name);
+        }
+        expect(runBoth(device, dtype, shape, lengths, qkv, dout)).toEqual(got);
+      });
+    }
+
+    test(`${dtype}: the number of threads changes no bit`, () => {
+      const library = loadCpuLibrary({ ...process.env, NEFTUNE_CPU_ISA: isa });
+      // One long sample among short ones: its heads are split between the threads where these are many.
+      const shape = { heads: 2, kvHeads: 1, headDim: 16 };
+      const lengths = [20, 400, 7, 131];
+      const random = new Random(9);
+      const qkv = roundTo(dtype, random.floats(tokensOf(lengths) * columnsOf(shape)));
+      const dout = roundTo(dtype, random.floats(tokensOf(lengths) * 32));
+      const passes = [1, 2, 5].map((threads) => {
+        const other = Device.open({ threads, library });
+        const pass = runBoth(other, dtype, shape, lengths, qkv, dout);
+        other.close();
+        return pass;
+      });
+      expect(passes[1]).toEqual(passes[0]!);
+      expect(passes[2]).toEqual(passes[0]!);
+    });
+
+    test(`${dtype}: scores far apart, and lse not wanted`, () => {
+      const shape = { heads: 1, kvHeads: 1, headDim: 4 };
+      const T = 200;
+      // Scores climb to 1000 and fall again: the running maximum must follow, and far keys vanish.
+      const qkv = roundTo(
+        dtype,
+        Float32Array.from({ length: T * 12 }, (_, i) => {
+          const [t, c] = [Math.floor(i / 12), i % 12];
+          return c < 4 ? 5 : c < 8 ? 100 * Math.sin(t / 20) : Math.cos(t + c);
+        }),
+      );
+      const input = upload(device, dtype, [T, 12], qkv);
+      const o = poisoned(device, dtype, [T, 4]);
+      attentionForward(device, o, null, input, { cuSeqlens: Int32Array.of(0, T) }, shape);
+      const wanted = referenceForward({ shape, lengths: [T], qkv });
+      // A score of 1000 in float32 has an error of 6e-5, which p has too.
+      expectClose(device.readFloats(o), wanted.o, dtype === "f32" ? 1e-4 : tolerance.bf16, "o");
+    });
+
+    test(`${dtype}: NaN stays in its sample, head and later rows`, () => {
+      const shape = { heads: 2, kvHeads: 2, headDim: 8 };
+      const lengths = [70, 10];
+      const qkv = roundTo(dtype, new Random(4).floats(80 * 48));
+      qkv[50 * 48 + 16 + 3] = Number.NaN; // the key of head 0 at position 50
+      const o = poisoned(device, dtype, [80, 16]);
+      const input = upload(device, dtype, [80, 48], qkv);
+      attentionForward(device, o, null, input, { cuSeqlens: bordersOf(lengths) }, shape);
+      const got = device.readFloats(o);
+      for (let t = 0; t < 80; t++) {
+        const reached = t >= 50 && t < 70;
+        expect(got.subarray(t * 16, t * 16 + 8).every(Number.isNaN), `row ${t}, head 0`).toBe(reached);
+        expect(got.subarray(t * 16 + 8, t * 16 + 16).some(Number.isNaN), `row ${t}, head 1`).toBe(false);
+      }
+    });
+
+    for (const [heads, kvHeads, headDim] of [
+      [1, 1, 1],
+      [6, 2, 24],
+      [4, 1, 65],
+      [3, 3, 128],
+      [8, 1, 16],
+    ] as const) {
+      test(`${dtype}: decoding over the cache, ${heads}/${kvHeads} heads of ${headDim}`, () => {
+        const shape = { heads, kvHeads, headDim };
+        const columns = columnsOf(shape);
+        const lengths = [17, 3, headDim < 20 ? 1100 : 130]; // pieces hold 512 keys
+        const [capacity, slots] = [1101, Int32Array.of(3, 0, 1)];
+        const T = tokensOf(lengths);
+        const qkv = roundTo(dtype, new Random(heads).floats(T * columns, 2));
+        const cache: KvCache = {
+          k: poisoned(device, dtype, [4, kvHeads, capacity, headDim]),
+          v: poisoned(device, dtype, [4, kvHeads, capacity, headDim]),
+          capacity,
+        };
+        // Each sample goes in in two parts: its first two rows, then the rest.
+        const borders = bordersOf(lengths);
+        for (const [from, to] of [
+          [0, 2],
+          [2, Infinity],
+        ] as const) {
+          const rows = lengths.map((length) => [Math.min(from, length), Math.min(to, length)] as const);
+          const some = rows.flatMap(([a, b], s) =>
+            Array.from(qkv.subarray((borders[s]! + a) * columns, (borders[s]! + b) * columns)),
+          );
+          const samples = { cuSeqlens: bordersOf(rows.map(([a, b]) => b - a)) };
+          const starts = Int32Array.from(rows, ([a]) => a);
+          kvAppend(
+            device,
+            cache,
+            spread(device, dtype, Float32Array.from(some), columns, 2),
+            samples,
+            slots,
+            starts,
+            shape,
+          );
+        }
+        const bytes = device.readFloats(cache.k);
+        expect(bytes.filter((value) => !Number.isNaN(value)).length).toBe(T * kvHeads * headDim);
+
+        const width = heads * headDim;
+        const wanted = referenceForward({ shape, lengths, qkv });
+        const last = lengths.map((_, s) => borders[s + 1]! - 1);
+        const queries = Float32Array.from(
+          last.flatMap((t) => Array.from(qkv.subarray(t * columns, (t + 1) * columns))),
+        );
+        const o = poisoned(device, dtype, [3, width + 1]).columns(0, width);
+        const input = spread(device, dtype, queries, columns, 4);
+        attentionDecode(device, o, input, cache, slots, Int32Array.from(lengths), shape);
+        const got = gather(device, o);
+        const lastRows = last.flatMap((t) => Array.from(wanted.o.subarray(t * width, (t + 1) * width)));
+        expectClose(got, lastRows, tolerance[dtype], "o");
+        attentionDecode(device, o, input, cache, slots, Int32Array.of(0, 1, 2), shape);
+        expect(
+          gather(device, o)
+            .subarray(0, width)
+            .every((value) => value === 0),
+        ).toBe(true);
+      });
+    }
+  }
+
+  test("no tokens: nothing is written, nothing fails", () => {
+    const shape = { heads: 2, kvHeads: 1, headDim: 4 };
+    const empty = (columns: number) => device.allocate("f32", [0, columns]);
+    for (const cuSeqlens of [Int32Array.of(0), Int32Array.of(0, 0, 0)]) {
+      const samples = { cuSeqlens };
+      const count = cuSeqlens.length - 1;
+      attentionForward(device, empty(8), null, empty(16), samples, shape);
+      attentionBackward(device, empty(16), empty(1), empty(8), empty(8), empty(16), empty(1), samples, shape);
+      const cache = { k: empty(1), v: empty(1), capacity: 0 };
+      kvAppend(device, cache, empty(16), samples, new Int32Array(count), new Int32Array(count), shape);
+    }
+    const cache = { k: empty(1), v: empty(1), capacity: 0 };
+    attentionDecode(device, empty(8), empty(16), cache, new Int32Array(0), new Int32Array(0), shape);
+  });
+
+  test("wrong arguments are refused by name", () => {
+    const x = device.allocate("f32", [4, 64]).ptr;
+    const borders = Int32Array.of(0, 4);
+    const forward = (changed: Record<string, unknown>) => () => {
+      const a = {
+        dtype: 0,
+        o: x,
+        ldo: 16,
+        q: x,
+        ld: 32,
+        borders,
+        sequences: 1,
+        heads: 2,
+        kv: 1,
+        dim: 8,
+        scale: 1,
+        ...changed,
+      };
+      device.call(
+        "nt_attention_forward",
+        a.dtype,
+        a.o,
+        a.ldo,
+        null,
+        a.q,
+        x,
+        x,
+        a.ld,
+        a.borders,
+        a.sequences,
+        a.heads,
+        a.kv,
+        a.dim,
+        a.scale,
+      );
+    };
+    const refused: [Record<string, unknown>, RegExp][] = [
+      [{ dtype: 2 }, /dtype must be f32 or bf16, got 2/],
+      [{ heads: 3, kv: 2 }, /heads must be a multiple of kv_heads, both > 0, got 3 and 2/],
+      [{ kv: 0 }, /got 2 and 0/],
+      [{ dim: 257 }, /head_dim must be between 1 and 256, got 257/],
+      [{ ld: 15 }, /ldqkv must be at least heads · head_dim = 16, got 15/],
+      [{ ldo: 15 }, /ldo must be at least/],
+      [{ borders: Int32Array.of(1, 4) }, /cu_seqlens must start with 0/],
+      [{ borders: Int32Array.of(0, 4, 3), sequences: 2 }, /cu_seqlens must not fall, got 3 after 4/],
+      [{ sequences: -1 }, /sequences must be ≥ 0, got -1/],
+      [{ scale: 0 }, /scale must be finite and > 0, got 0/],
+      [{ scale: Number.NaN }, /scale must be finite/],
+      [{ q: null }, /o, q, k and v must not be null/],
+    ];
+    for (const [changed, message] of refused) {
+      expect(forward(changed)).toThrow(NativeError);
+      expect(forward(changed)).toThrow(message);
+    }
+    const backward = (delta: number | null, ldd: number) => () =>
+      device.call(
+        "nt_attention_backward",
+        0,
+        x,
+        x,
+        x,
+        ldd,
+        delta,
+        x,
+        x,
+        16,
+        x,
+        x,
+        x,
+        32,
+        x,
+        borders,
+        1,
+        2,
+        1,
+        8,
+        1,
+      );
+    expect(backward(null, 32)).toThrow(/attention_backward: no pointer may be null/);
+    expect(backward(x, 15)).toThrow(/must be at least heads · head_dim = 16, got 32, 15 and 16/);
+    const append = (slot: number, start: number) => () =>
+      device.call(
+        "nt_kv_append",
+        0,
+        x,
+        x,
+        x,
+        x,
+        32,
+        borders,
+        Int32Array.of(slot),
+        Int32Array.of(start),
+        1,
+        6,
+        1,
+        8,
+      );
+    expect(append(0, 3)).toThrow(/sample 0 must fit its slot of 6 positions, got slot 0, positions 3 … 7/);
+    expect(append(-1, 0)).toThrow(/got slot -1/);
+    const decode = (length: number) => () =>
+      device.call(
+        "nt_attention_decode",
+        0,
+        x,
+        16,
+        x,
+        32,
+        x,
+        x,
+        Int32Array.of(0),
+        Int32Array.of(length),
+        1,
+        6,
+        2,
+        1,
+        8,
+        1,
+      );
+    expect(decode(7)).toThrow(
+      /lengths must be between 0 and the capacity 6, slots ≥ 0, got length 7 of slot 0/,
+    );
+  });
+});
