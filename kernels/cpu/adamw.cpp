@@ -55,14 +55,6 @@ struct Step {
   float gradient_scale;
 };
 
-inline Vec square_root(Vec x) {
-#ifdef __AVX512F__
-  return (Vec)_mm512_sqrt_ps((__m512)x);
-#else
-  return (Vec)_mm256_sqrt_ps((__m256)x);
-#endif
-}
-
 // kLanes parameters; returns their new values.
 inline Vec update(Vec p, Vec g, Vec &m, Vec &v, const Step &s) {
   g *= splat(s.gradient_scale);

@@ -76,7 +76,8 @@ NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const voi
            "dropout: y, x, cu_seqlens and draws must not be null");
   int32_t status = nt::check_samples("dropout", cu_seqlens, draws, sequences, T);
   if (status != NT_OK) return status;
-  nt::Mask mask = {nt::PhiloxKey(seed), uint32_t(module), uint32_t(ceil(double(p) * 0x1p24)), float(1.0 / (1.0 - double(p)))};
+  auto threshold = uint32_t(ceil(double(p) * 0x1p24));
+  nt::Mask mask = {nt::PhiloxKey(seed), uint32_t(module), threshold, float(1.0 / (1.0 - double(p)))};
   if (dtype == NT_F32)
     nt::dropout(context->threads, static_cast<float *>(y), static_cast<const float *>(x), T, columns, mask,
                 accumulate != 0, cu_seqlens, draws);

@@ -93,14 +93,6 @@ inline Vec uniform_of(VecU words) {
 
 inline Vec bernoulli_of(VecU words) { return (Vec)((words & 0x80000000u) | 0x3F800000u); }
 
-inline Vec square_root(Vec x) {
-#ifdef __AVX512F__
-  return (Vec)_mm512_sqrt_ps((__m512)x);
-#else
-  return (Vec)_mm256_sqrt_ps((__m256)x);
-#endif
-}
-
 // ln x of normal x > 0, within 2 ulp: x = m · 2^e, m in [√½, √2); with s = (m − 1)/(m + 1),
 // ln m = 2 artanh s = 2s + s³ · (2/3 + 2/5 s² + …).
 inline Vec log(Vec x) {

@@ -1,10 +1,10 @@
 // RMSNorm (arXiv 1910.07467), with the residual sum before it.
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "context.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "vec.h"
 
 namespace nt {
@@ -124,20 +124,7 @@ void backward(int threads, T_ *dx, float *dweight, float *partials, const T_ *dy
   });
 }
 
-// Kept between calls, a thread that calls has its own.
-struct Scratch {
-  float *data = nullptr;
-  int64_t size = 0;
-};
 thread_local Scratch scratch;
-
-float *scratch_of(int64_t size) {
-  if (scratch.size >= size) return scratch.data;
-  release(scratch.data);
-  scratch.data = static_cast<float *>(allocate(size * int64_t(sizeof(float))));
-  scratch.size = scratch.data == nullptr ? 0 : size;
-  return scratch.data;
-}
 
 }  // namespace
 }  // namespace nt
@@ -169,10 +156,11 @@ NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx,
            "rmsnorm_backward: dx, dy, x, weight and rstd must not be null");
   float *partials = nullptr;
   if (dweight != nullptr) {
-    partials = nt::scratch_of(context->threads * H);
+    int64_t bytes = context->threads * H * int64_t(sizeof(float));
+    partials = static_cast<float *>(nt::scratch.at_least(bytes));
     if (partials == nullptr)
       return nt::fail(NT_OUT_OF_MEMORY, "rmsnorm_backward: out of memory: %lld bytes of scratch",
-                      (long long)(context->threads * H * int64_t(sizeof(float))));
+                      (long long)bytes);
   }
   if (dtype == NT_F32)
     nt::backward(context->threads, static_cast<float *>(dx), dweight, partials, static_cast<const float *>(dy),

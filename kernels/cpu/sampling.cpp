@@ -1,12 +1,12 @@
 // Generation: rows picked out of a batch, and the next token from the logits, by Transformers' chain of processors:
 // repetition penalty → temperature → top-k → top-p → draw.
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "context.h"
 #include "parallel.h"
 #include "random.h"
+#include "scratch.h"
 
 namespace nt {
 namespace {
@@ -154,21 +154,9 @@ int32_t sample_row(float *x, float *p, int64_t V, const Settings &settings, int6
 }
 
 // One a thread: V probabilities and a bit for each token.
-struct Scratch {
-  char *data = nullptr;
-  int64_t size = 0;
-};
 thread_local Scratch scratch;
 
 int64_t seen_words(int64_t V) { return (V + 31) / 32; }
-
-char *scratch_of(int64_t size) {
-  if (scratch.size >= size) return scratch.data;
-  release(scratch.data);
-  scratch.data = static_cast<char *>(allocate(size));
-  scratch.size = scratch.data == nullptr ? 0 : size;
-  return scratch.data;
-}
 
 }  // namespace
 }  // namespace nt
@@ -207,8 +195,8 @@ NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, in
            "sample: a repetition penalty needs history and its offsets");
   NT_CHECK(!drawn || draws != nullptr, "sample: a temperature above 0 needs draws");
   for (int64_t b = 0; b < B; b++) {
-    NT_CHECK(!drawn || (draws[b] >= 0 && draws[b] < int64_t(1) << 48), "sample: draws must be in [0, 2^48), got %lld",
-             (long long)draws[b]);
+    NT_CHECK(!drawn || (draws[b] >= 0 && draws[b] < int64_t(1) << 48),
+             "sample: draws must be in [0, 2^48), got %lld", (long long)draws[b]);
     if (!penalised) continue;
     NT_CHECK(offsets[b] >= 0 && offsets[b] <= offsets[b + 1], "sample: history offsets must not fall, got %lld, %lld",
              (long long)offsets[b], (long long)offsets[b + 1]);
@@ -220,18 +208,18 @@ NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, in
   int64_t probabilities = (V * 4 + 63) / 64 * 64, bytes = probabilities + nt::seen_words(V) * 4;
   bool failed = false;
   nt::parallel_for(context->threads, B, 1, [&](int64_t begin, int64_t end) {
-    char *scratch = nt::scratch_of(bytes);
-    if (scratch == nullptr) {
+    auto *memory = static_cast<char *>(nt::scratch.at_least(bytes));
+    if (memory == nullptr) {
       __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
       return;
     }
-    auto *seen = reinterpret_cast<uint32_t *>(scratch + probabilities);
+    auto *seen = reinterpret_cast<uint32_t *>(memory + probabilities);
     memset(seen, 0, size_t(nt::seen_words(V)) * 4);
     for (int64_t b = begin; b < end; b++) {
       float *row = logits + b * V;
       if (penalised)
         nt::penalise(row, history + offsets[b], offsets[b + 1] - offsets[b], repetition_penalty, seen);
-      tokens[b] = nt::sample_row(row, reinterpret_cast<float *>(scratch), V, settings, drawn ? draws[b] : 0);
+      tokens[b] = nt::sample_row(row, reinterpret_cast<float *>(memory), V, settings, drawn ? draws[b] : 0);
     }
   });
   if (failed) return nt::fail(NT_OUT_OF_MEMORY, "sample: out of memory: %lld bytes of scratch", (long long)bytes);

@@ -96,6 +96,14 @@ inline Vec min(Vec a, Vec b) {
 #endif
 }
 
+inline Vec square_root(Vec x) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_sqrt_ps((__m512)x);
+#else
+  return (Vec)_mm256_sqrt_ps((__m256)x);
+#endif
+}
+
 inline Vec select(VecI mask, Vec a, Vec b) { return (Vec)(((VecI)a & mask) | ((VecI)b & ~mask)); }
 
 inline float sum(Vec v) {

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Device, dtypeCode, NativeError } from "../../src/native/index.ts";
@@ -149,6 +149,12 @@ forEachBackend((device) => {
       device.call("nt_upload", x.ptr, dtypeCode.f32, file.address + 1, dtypeCode.bf16, 2);
       expect(device.readFloats(x)).toEqual(Float32Array.of(1, -2));
       device.unmapFile(file);
+      truncateSync(path, 5 * 2 ** 30 + 2); // sparse: takes no room
+      const large = device.mapFile(path);
+      expect(large.bytes).toBe(5 * 2 ** 30 + 2);
+      device.call("nt_upload", x.ptr, dtypeCode.f32, large.address + 5 * 2 ** 30, dtypeCode.bf16, 1);
+      expect(device.readFloats(x)[0]).toBe(0);
+      device.unmapFile(large);
       writeFileSync(path, "");
       expect(() => device.mapFile(path)).toThrow(`${path}: empty, or not a file`);
       expect(() => device.mapFile(folder)).toThrow(`${folder}: empty, or not a file`);
