@@ -186,7 +186,7 @@ int32_t create(MatmulState *state, const Key &key, Entry *entry) {
   DNNL_TRY(dnnl_primitive_attr_set_scratchpad_mode(made.attributes, dnnl_scratchpad_mode_user));
   if (key.accumulate) {
     DNNL_TRY(dnnl_post_ops_create(&made.post_ops));
-    DNNL_TRY(dnnl_post_ops_append_sum(made.post_ops, 1.0f, 0, data_type(key.c_dtype)));
+    DNNL_TRY(dnnl_post_ops_append_sum(made.post_ops, 1.0f, 0, dnnl_data_type_undef));
     DNNL_TRY(dnnl_primitive_attr_set_post_ops(made.attributes, made.post_ops));
   }
   DNNL_TRY(dnnl_matmul_primitive_desc_create(&made.primitive, state->engine, made.a, made.b, made.bias, made.c,
