@@ -2,6 +2,7 @@
 
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export { fingerprintDataset } from "./identity.ts";
+export { type PlannedRun, runLimits } from "./limits.ts";
 export type { EvalMetrics, StepMetrics } from "./metrics.ts";
 export type { EvaluableModel, ModelOrigin, TrainableModel } from "./model.ts";
 export { type NeftuneOptions, neftune } from "./noise.ts";
@@ -25,6 +26,7 @@ export {
   trainingLimits,
 } from "./order.ts";
 export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
+export { type Samples, samplesOf } from "./samples.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
 export { writeAdapter, writeModel } from "./weights.ts";

@@ -15,7 +15,7 @@ import { join } from "node:path";
 import { makeBatch } from "../../src/data/batch.ts";
 import { InterruptedError, UsageError } from "../../src/errors.ts";
 import { openAdapter, readAdapterConfig } from "../../src/formats/peft.ts";
-import { readSafetensorsHeader, readTensorData } from "../../src/formats/safetensors.ts";
+import { readSafetensorsHeader, readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { adapterLoraOptions, loadAdapter } from "../../src/model/index.ts";
 import { NoisyTrainer, Trainer, type TrainerSettings } from "../../src/train/index.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
@@ -170,6 +170,26 @@ describe("a run", () => {
     expect(config).toMatchObject({ model_type: "llama", torch_dtype: "bfloat16" });
     const state = readSafetensorsHeader(join(output, "checkpoints", "step-00000005", "model.safetensors"));
     expect(state.tensors.get(name)).toMatchObject({ dtype: "F32" });
+  });
+
+  test("tune full with a base: its config and tokenizer go along as they are", async () => {
+    const [dir, output] = [newFolder(), newFolder()];
+    mkdirSync(dir);
+    const files = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
+    for (const file of files) writeFileSync(join(dir, file), `{"of": "${file}"}`);
+    writeFileSync(join(dir, "README.md"), "about the base");
+    const tensor = { name: "w", dtype: "F32", shape: [1], data: new Uint8Array(4) } as const;
+    writeSafetensors(join(dir, "model.safetensors"), [tensor]);
+    const origin = { dir, name: "some/base" };
+    await noisy({ output, origin, options: { maxSteps: 1 } }, new FakeModel("full")).trainer.train();
+    for (const file of files) expect(readFileSync(join(output, file), "utf8")).toBe(`{"of": "${file}"}`);
+    expect(existsSync(join(output, "README.md"))).toBe(false);
+
+    // The base is told apart by its bytes, not by its folder's name.
+    tensor.data[0] = 1;
+    writeSafetensors(join(dir, "model.safetensors"), [tensor]);
+    const again = noisy({ output, origin, resume: true, options: { maxSteps: 1 } }, new FakeModel("full"));
+    await expect(again.trainer.train()).rejects.toThrow("the model (--model) was");
   });
 
   test("a trained adapter is another run's start", async () => {

@@ -1,0 +1,25 @@
+// The library: `import { Llama, NoisyTrainer } from "neftune"`. The commands of src/cli are made of the same parts.
+
+export { type Dataset, type LoadOptions, loadDataset, splitHoldout } from "./data/dataset.ts";
+export { IGNORE, type Sample } from "./data/sample.ts";
+export { Tokenizer } from "./data/tokenizer.ts";
+export { FormatError, InterruptedError, NeftuneError, UsageError } from "./errors.ts";
+export { openAdapter } from "./formats/peft.ts";
+export {
+  adapterLoraOptions,
+  checkpointSource,
+  type EmbeddingBatch,
+  type EmbeddingHook,
+  type GenerateOptions,
+  generate,
+  Llama,
+  type LlamaConfig,
+  type LoraOptions,
+  linearModules,
+  loadAdapter,
+  type ModelOptions,
+  randomSource,
+  readConfig,
+} from "./model/index.ts";
+export { Device, NativeError } from "./native/index.ts";
+export * from "./train/index.ts";
