@@ -6,6 +6,7 @@
 #include "attention_tile.h"
 #include "context.h"
 #include "parallel.h"
+#include "scratch.h"
 
 namespace nt {
 
@@ -95,21 +96,15 @@ struct Work {
   int32_t sequence, kv_head, begin, end, kind;
 };
 
-// Memory of the calling thread for one purpose, grown when needed and kept. Null when there is none left.
-template <int Purpose>
-float *scratch(int64_t floats) {
-  static thread_local float *memory = nullptr;
-  static thread_local int64_t size = 0;
-  if (floats > size) {
-    release(memory);
-    memory = static_cast<float *>(allocate(floats * 4));
-    size = memory == nullptr ? 0 : floats;
-  }
-  return memory;
+// Memory of the calling thread, kept for its next item or call; null when there is none left.
+inline float *item_memory(int64_t floats) {
+  static thread_local Scratch memory;
+  return static_cast<float *>(memory.at_least(floats * 4));
 }
 
 inline Work *work_list(int64_t count) {
-  return reinterpret_cast<Work *>(scratch<1>((count * int64_t(sizeof(Work)) + 3) / 4));
+  static thread_local Scratch memory;
+  return static_cast<Work *>(memory.at_least(count * int64_t(sizeof(Work))));
 }
 
 inline void sort_longest_first(Work *items, int64_t count) {
@@ -128,7 +123,7 @@ bool run_longest_first(int threads, Work *items, int64_t count, int64_t floats, 
   std::atomic<int64_t> next{0};
   std::atomic<bool> fits{true};
   on_threads(count < threads ? int(count) : threads, [&](int, int) {
-    float *memory = scratch<0>(floats);
+    float *memory = item_memory(floats);
     if (memory == nullptr) {
       fits.store(false);
       return;

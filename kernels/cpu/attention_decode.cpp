@@ -102,7 +102,8 @@ int32_t decode(int threads, const Decode<T> &call) {
   if (longest == 0) pieces = 0;
   const int64_t count = pieces * call.kv_heads;
   Work *items = work_list(count);
-  float *partials = scratch<2>(count * group * partial);
+  static thread_local Scratch memory_of_partials;
+  auto *partials = static_cast<float *>(memory_of_partials.at_least(count * group * partial * 4));
   if (count > 0 && (items == nullptr || partials == nullptr))
     return fail(NT_OUT_OF_MEMORY, "attention_decode: no memory for %lld pieces", (long long)count);
   int64_t n = 0;

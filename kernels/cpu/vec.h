@@ -23,7 +23,14 @@ typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef int32_t VecI __attribute__((vector_size(kLanes * 4)));
 typedef uint32_t VecU __attribute__((vector_size(kLanes * 4)));
 
-inline Vec splat(float x) { return Vec{} + x; }
+// A broadcast, where Vec{} + x would be an addition for every value read from memory, and lose the sign of −0.
+inline Vec splat(float x) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_set1_ps(x);
+#else
+  return (Vec)_mm256_set1_ps(x);
+#endif
+}
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return nt_bf16_to_float(x.bits); }
 inline void set(float &y, float x) { y = x; }
