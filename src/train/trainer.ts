@@ -82,43 +82,17 @@ export class Trainer {
   /** Trains to the end, or throws: InterruptedError after saving, NeftuneError for a full disk and its like. */
   async train(): Promise<TrainResult> {
     const run = this.#openRun();
-    const { folder, progress, metrics, plan } = run;
-    const { reporter, signal } = this.#settings;
-    const session = { start: performance.now(), tokens: 0 };
     try {
-      for (;;) {
-        if (progress.evalPending) await this.#evaluate(run);
-        await eventLoopTurn();
-        const finished = progress.step === plan.totalSteps && !progress.evalPending;
-        const stop = signal?.aborted === true && !finished;
-        if (stop || this.#isDue(this.options.saveSteps, progress.step)) this.#save(run);
-        if (stop) throw new InterruptedError(this.#stopMessage(progress.step));
-        if (finished) break;
-
-        const step = this.#trainStep(progress);
-        session.tokens += step.tokens;
-        if (step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step))
-          metrics.append(stepLine(step));
-        reporter?.onStep?.(step, plan);
-        progress.evalPending = this.#isEvalDue(step.step);
+      while (!this.#isFinished(run.progress)) {
+        if (!run.progress.evalPending) this.#log(run, this.#trainStep(run.progress));
+        if (run.progress.evalPending) await this.#evaluate(run);
+        await this.#saveOrStop(run);
       }
-      this.#writeResult(folder.path);
+      this.#writeResult(run.folder.path);
     } finally {
-      metrics.close();
+      run.metrics.close();
     }
-    const { step: steps, skipped, loss, evaluation } = progress;
-    const seconds = (performance.now() - session.start) / 1000;
-    const result = {
-      output: run.folder.path,
-      steps,
-      skipped,
-      loss,
-      evaluation,
-      seconds,
-      tokens: session.tokens,
-    };
-    reporter?.onDone?.(result);
-    return result;
+    return this.#report(run);
   }
 
   /** One step: gradients of the mean loss over all its target tokens, clipped, and AdamW's update. */
@@ -146,6 +120,7 @@ export class Trainer {
     const skipped = reasonToSkip(targetTokens, loss, gradNorm);
 
     progress.step++;
+    progress.evalPending = this.#isEvalDue(progress.step);
     if (skipped === null) {
       progress.optimizerSteps++;
       progress.loss = loss;
@@ -179,6 +154,13 @@ export class Trainer {
     };
   }
 
+  #log(run: Run, step: StepMetrics): void {
+    run.tokens += step.tokens;
+    const isLogged = step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step);
+    if (isLogged) run.metrics.append(stepLine(step));
+    this.#settings.reporter?.onStep?.(step, run.plan);
+  }
+
   async #evaluate({ progress, metrics }: Run): Promise<void> {
     const { signal, reporter } = this.#settings;
     const samples = this.#evalSamples ?? [];
@@ -201,13 +183,21 @@ export class Trainer {
     reporter?.onEval?.(progress.evaluation);
   }
 
-  /** Prepares the folder and, to resume, the model: nothing is written before everything was checked. */
+  /** Prepares the folder and, to resume, the model. A run that is there is only changed once all was checked. */
   #openRun(): Run {
     const { model, options } = this;
     const { output, resume = false, origin = null, record, reporter } = this.#settings;
     const tune = model.options.tune === "full" ? "full" : "lora";
     const data = fingerprintDataset(this.#samples);
     const evalData = this.#evalSamples === null ? null : fingerprintDataset(this.#evalSamples);
+    for (const [name, fingerprint] of [
+      ["to train on", data],
+      ["to evaluate", evalData],
+    ] as const) {
+      if (fingerprint?.targetTokens !== 0) continue;
+      const message = `none of the ${fingerprint.samples} samples ${name} has a target token; are they cut before the answer?`;
+      throw new NeftuneError("data", message);
+    }
     const identity = makeIdentity({
       options,
       model,
@@ -252,6 +242,8 @@ export class Trainer {
       plan,
       metrics: folder.openMetrics(progress),
       savedStep: progress.step,
+      start: performance.now(),
+      tokens: 0,
     };
   }
 
@@ -267,9 +259,21 @@ export class Trainer {
     return saved.progress;
   }
 
+  /** Saves when it is time, and when the run was asked to stop: then it throws InterruptedError. */
+  async #saveOrStop(run: Run): Promise<void> {
+    await eventLoopTurn();
+    const { step } = run.progress;
+    const stop = this.#settings.signal?.aborted === true && !this.#isFinished(run.progress);
+    if (step !== run.savedStep && (stop || this.#isDue(this.options.saveSteps, step))) this.#save(run);
+    if (!stop) return;
+    const { output } = this.#settings;
+    throw new InterruptedError(
+      `stopped after step ${step} of ${this.#schedule.totalSteps}; --output ${output} --resume goes on from there`,
+    );
+  }
+
   #save(run: Run): void {
     const { folder, identity, progress, metrics } = run;
-    if (progress.step === run.savedStep) return;
     metrics.flush();
     const path = folder.checkpoints.save(progress, identity, this.options.saveTotalLimit, (dir) =>
       writeTrainingState(dir, this.model, this.#parameters, this.#settings.origin ?? null),
@@ -302,9 +306,16 @@ export class Trainer {
     );
   }
 
-  #stopMessage(step: number): string {
-    const { output } = this.#settings;
-    return `stopped after step ${step} of ${this.#schedule.totalSteps}; --output ${output} --resume goes on from there`;
+  #isFinished({ step, evalPending }: Progress): boolean {
+    return step === this.#schedule.totalSteps && !evalPending;
+  }
+
+  #report({ folder, progress, start, tokens }: Run): TrainResult {
+    const { step: steps, skipped, loss, evaluation } = progress;
+    const seconds = (performance.now() - start) / 1000;
+    const result = { output: folder.path, steps, skipped, loss, evaluation, seconds, tokens };
+    this.#settings.reporter?.onDone?.(result);
+    return result;
   }
 }
 
@@ -316,6 +327,9 @@ interface Run {
   metrics: MetricsFile;
   /** Of the newest checkpoint; 0: none. */
   savedStep: number;
+  /** When this session began, and the tokens it trained on. */
+  start: number;
+  tokens: number;
 }
 
 /** Registers NEFTune's hook when train() starts and removes it on every way out. */

@@ -256,7 +256,7 @@ describe("stopping and resuming", () => {
     },
   );
 
-  test("interrupted in the evaluation after the last step, or before the first: nothing is lost", async () => {
+  test("interrupted in the evaluation after the last step, or from the start: nothing is lost", async () => {
     const output = newFolder();
     await interruptAfter(18, output);
     expect(metricsOf(output).at(-1)).not.toHaveProperty("eval_loss");
@@ -265,7 +265,7 @@ describe("stopping and resuming", () => {
 
     const early = newFolder();
     const { trainer } = noisy({ output: early, evalDataset, signal: AbortSignal.abort() });
-    await expect(trainer.train()).rejects.toThrow("after step 0");
+    await expect(trainer.train()).rejects.toThrow("after step 1 of 18");
     await noisy({ output: early, evalDataset, resume: true }).trainer.train();
     expectSameRun(early);
   });
@@ -485,6 +485,16 @@ describe("steps that bring no update", () => {
     const [first, second] = metricsOf(output);
     expect(first).toMatchObject({ loss: null, tokens: 12, target_tokens: 0, skipped: "no target tokens" });
     expect(second!.loss).toBeGreaterThan(0);
+  });
+
+  test("data with no target at all is refused before anything is written", async () => {
+    const none = [{ ids: Int32Array.of(1, 2), labels: Int32Array.of(1, -100), truncated: false }];
+    const output = newFolder();
+    await expect(noisy({ output, dataset: none }).trainer.train()).rejects.toThrow("1 samples to train on");
+    await expect(noisy({ output, evalDataset: none }).trainer.train()).rejects.toThrow(
+      "1 samples to evaluate",
+    );
+    expect(existsSync(output)).toBe(false);
   });
 
   test("skipped steps survive a resume", async () => {
