@@ -7,8 +7,6 @@ import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { NeftuneError, UsageError } from "./errors.ts";
 
-const INTERRUPTED = 130;
-
 /** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
 const commands: readonly { name: string; summary: string; load: () => Promise<Command> }[] = [
   {
@@ -129,7 +127,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     version,
     env: process.env,
     positionals,
-    argv: args,
+    given: new Set([...given.keys(), ...(file?.keys() ?? [])]),
     signal: command.interruptible === true ? interruptSignal(terminal) : new AbortController().signal,
     isTerminal: terminal.live,
     print: (text) => {
@@ -160,16 +158,19 @@ function checkPositionals(command: Command, positionals: readonly string[]): voi
   if (positionals.length < min) throw new UsageError(`${command.name} needs ${usage}`);
 }
 
-/** Aborts at the first Ctrl-C or SIGTERM; the second ends the process at once. */
+/**
+ * Aborts at the first Ctrl-C or SIGTERM. From then on they have their usual effect, so that the second one ends the
+ * process at once, even inside a long native call (a shell calls that 130, too).
+ */
 function interruptSignal(terminal: Terminal): AbortSignal {
   const controller = new AbortController();
-  for (const name of ["SIGINT", "SIGTERM"] as const) {
-    process.on(name, () => {
-      if (controller.signal.aborted) process.exit(INTERRUPTED);
-      terminal.note("stopping; once more ends at once");
-      controller.abort();
-    });
-  }
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  const stop = () => {
+    for (const name of signals) process.removeListener(name, stop);
+    terminal.note("stopping after this step; Ctrl-C again ends at once");
+    controller.abort();
+  };
+  for (const name of signals) process.on(name, stop);
   return controller.signal;
 }
 

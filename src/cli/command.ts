@@ -8,8 +8,8 @@ export interface Context {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Arguments that are no options. */
   readonly positionals: readonly string[];
-  /** The command's name and arguments as typed. */
-  readonly argv: readonly string[];
+  /** Options that were given, on the command line or in the config file. */
+  readonly given: ReadonlySet<string>;
   /** Aborts at the first Ctrl-C or SIGTERM. */
   readonly signal: AbortSignal;
   /** True where standard error is a terminal and --quiet is off. */

@@ -4,6 +4,7 @@ import { UsageError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { evaluationLimits } from "../train/order.ts";
+import { samplesOf } from "../train/samples.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatCount, formatSeconds, toJson } from "./format.ts";
@@ -17,7 +18,6 @@ import {
   modelOption,
   noteDataset,
   requireModel,
-  samplesOf,
 } from "./model-data.ts";
 
 export const evalCommand = defineCommand({

@@ -2,8 +2,7 @@
 
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { type Dataset, type DatasetStats, loadDataset } from "../data/dataset.ts";
-import type { Sample } from "../data/sample.ts";
+import { Dataset, type DatasetStats, loadDataset } from "../data/dataset.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import type { Environment } from "../formats/hub-cache.ts";
 import { openAdapter } from "../formats/peft.ts";
@@ -83,13 +82,14 @@ export function requireModel(name: string | undefined, command: string, env: Env
 
 /** The data file of a --dataset: the file itself, or the one JSON file of a data set's folder. */
 export function datasetFile(name: string, env: Environment): Located {
-  const { path, label } = locateDataset(name, env);
-  if (statSync(path).isFile()) return { path, label };
+  const located = locateDataset(name, env);
+  const { path } = located;
+  if (statSync(path).isFile()) return located;
   const files = readdirSync(path, { recursive: true, encoding: "utf8" }).sort();
   const json = files.filter(
     (file) => /\.(json|jsonl|ndjson)$/i.test(file) && !/(^|\/)(dataset_infos?|\.)/.test(file),
   );
-  if (json.length === 1) return { path: join(path, json[0]!), label };
+  if (json.length === 1) return { ...located, path: join(path, json[0]!) };
   const others = files.filter((file) => /\.(parquet|csv|tsv)$/i.test(file));
   const found =
     json.length > 1
@@ -110,7 +110,6 @@ export async function loadDatasets(
   encoding: EncodingValues,
   vocabSize: number,
 ): Promise<Dataset> {
-  const { Dataset } = await import("../data/dataset.ts");
   const loaded = paths.map((path) =>
     loadDataset({
       path,
@@ -124,9 +123,6 @@ export async function loadDatasets(
   );
   return Dataset.concat(await Promise.all(loaded));
 }
-
-export const samplesOf = (dataset: Dataset): Sample[] =>
-  Array.from({ length: dataset.length }, (_, i) => dataset.get(i));
 
 /** One line about a data set, with what a user should know of it. */
 export function describeDataset(name: string, stats: DatasetStats, maxLength: number): string {

@@ -66,6 +66,8 @@ export interface Located {
   path: string;
   /** Short name for output folders: the preset's, or the last part of the path or id. */
   label: string;
+  /** What files call it: the Hub id, or the path as it was given. */
+  name: string;
 }
 
 const lastPart = (name: string) =>
@@ -80,10 +82,10 @@ const lastPart = (name: string) =>
 export function locateModel(name: string, env: Environment): Located {
   const known = modelPresets.find((candidate) => candidate.name === name);
   if (known === undefined || statSync(name, { throwIfNoEntry: false })?.isDirectory()) {
-    return { path: findUnknown(name, env), label: lastPart(name) };
+    return { path: findUnknown(name, env), label: lastPart(name), name };
   }
   try {
-    return { path: findModel(`${known.hub}@${known.revision}`, env).dir, label: known.name };
+    return { path: findModel(`${known.hub}@${known.revision}`, env).dir, label: known.name, name: known.hub };
   } catch (error) {
     if (!(error instanceof NeftuneError)) throw error;
     throw new NeftuneError(
@@ -106,12 +108,12 @@ function findUnknown(name: string, env: Environment): string {
 
 /** Finds a data set: a file, a preset, or a Hub id in the cache, whose JSON file is taken. */
 export function locateDataset(name: string, env: Environment): Located {
-  if (statSync(name, { throwIfNoEntry: false })?.isFile()) return { path: name, label: lastPart(name) };
+  if (statSync(name, { throwIfNoEntry: false })?.isFile()) return { path: name, label: lastPart(name), name };
   const known = datasetPresets.find((candidate) => candidate.name === name);
   if (known !== undefined) {
     try {
       const { dir } = findRepo("dataset", `${known.hub}@${known.revision}`, env);
-      return { path: dir, label: known.name };
+      return { path: dir, label: known.name, name: known.hub };
     } catch (error) {
       if (!(error instanceof NeftuneError)) throw error;
       throw new NeftuneError(
@@ -121,5 +123,5 @@ export function locateDataset(name: string, env: Environment): Located {
       );
     }
   }
-  return { path: findRepo("dataset", name, env).dir, label: lastPart(name) };
+  return { path: findRepo("dataset", name, env).dir, label: lastPart(name), name };
 }

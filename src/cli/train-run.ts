@@ -1,0 +1,169 @@
+// A training run from names to files: data, model, trainer. What `neftune train` and the demo both call.
+
+import { type Dataset, splitHoldout } from "../data/dataset.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
+import { openAdapter } from "../formats/peft.ts";
+import {
+  adapterLoraOptions,
+  checkpointSource,
+  Llama,
+  type LoraOptions,
+  loadAdapter,
+  readConfig,
+} from "../model/index.ts";
+import type { Device } from "../native/index.ts";
+import {
+  evaluationLimits,
+  mergeLimits,
+  NoisyTrainer,
+  type Reporter,
+  resolveTrainerOptions,
+  SampleOrder,
+  type TrainerOptions,
+  type TrainResult,
+  totalSteps,
+  trainingLimits,
+} from "../train/index.ts";
+import { samplesOf } from "../train/samples.ts";
+import type { Context } from "./command.ts";
+import { formatBytes, formatCount } from "./format.ts";
+import { type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
+
+export interface TrainRequest {
+  /** Folder of the base model, and what files of the run call it. */
+  model: { dir: string; name: string };
+  /** Data files. */
+  datasets: readonly string[];
+  evalDatasets: readonly string[];
+  /** A share or a count of the data held out instead. */
+  evalSplit: number | null;
+  encoding: EncodingValues;
+  tune: "lora" | "full";
+  dtype: "bf16" | "f32";
+  recompute: "none" | "mlp" | "layer" | "auto";
+  lora: LoraOptions;
+  /** A PEFT adapter to start from; its rank, alpha, targets and rsLoRA win over `lora`. */
+  adapter: string | undefined;
+  trainer: Partial<TrainerOptions>;
+  output: string;
+  resume: boolean;
+  /** More for config.json. */
+  record: Readonly<Record<string, unknown>>;
+}
+
+/** Trains. Opens the device while workers tokenise. Throws InterruptedError after saving where `context.signal` aborts. */
+export async function runTraining(
+  request: TrainRequest,
+  openDevice: () => Device,
+  context: Context,
+  reporter: Reporter,
+): Promise<TrainResult> {
+  const options = resolveTrainerOptions(request.trainer);
+  const { dir } = request.model;
+  const config = readConfig(dir);
+  const load = (paths: readonly string[]) => loadDatasets(paths, dir, request.encoding, config.vocabSize);
+  const loading = Promise.all([
+    load(request.datasets),
+    request.evalDatasets.length === 0 ? null : load(request.evalDatasets),
+  ]);
+  // A device that does not open must not leave this one's failure unheard.
+  loading.catch(() => {});
+  const device = openDevice();
+  try {
+    const [all, evalFile] = await loading;
+    const maxLength = request.encoding["max-length"];
+    noteDataset(context, "data", all, maxLength);
+    if (all.stats.targetTokens === 0) {
+      throw new NeftuneError(
+        "data",
+        `no sample has a target within ${maxLength} tokens; a larger --max-length may help`,
+      );
+    }
+    const { train, held } = split(all, evalFile, request.evalSplit, options.seed);
+    if (held !== null) noteDataset(context, "evaluation", held, maxLength);
+    const model = loadModel(device, request, options, train, held);
+    try {
+      const { plan } = model;
+      context.note(
+        `model: ${request.model.name}, ${request.tune}, ${request.dtype}; ${formatBytes(plan.total)} planned (recompute ${plan.recompute})`,
+      );
+      const trainer = new NoisyTrainer({
+        model,
+        dataset: train,
+        ...(held === null ? {} : { evalDataset: held }),
+        options,
+        output: request.output,
+        resume: request.resume,
+        origin: request.model,
+        record: request.record,
+        reporter,
+        signal: context.signal,
+      });
+      return await trainer.train();
+    } finally {
+      model.close();
+    }
+  } finally {
+    device.close();
+  }
+}
+
+function split(
+  all: Dataset,
+  evalFile: Dataset | null,
+  amount: number | null,
+  seed: number,
+): { train: Dataset; held: Dataset | null } {
+  if (amount === null) return { train: all, held: evalFile };
+  if (evalFile !== null) throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");
+  return splitHoldout(all, amount, seed);
+}
+
+function loadModel(
+  device: Device,
+  request: TrainRequest,
+  options: TrainerOptions,
+  train: Dataset,
+  held: Dataset | null,
+): Llama {
+  const { batchSize, packing, epochs, maxSteps } = options;
+  const samples = samplesOf(train);
+  const order = new SampleOrder(samples.length, options);
+  let limits = trainingLimits(samples, order, totalSteps(order, epochs, maxSteps), packing);
+  if (held !== null) limits = mergeLimits(limits, evaluationLimits(samplesOf(held), batchSize, packing));
+
+  const source = checkpointSource(request.model.dir);
+  const adapter = request.adapter === undefined ? null : openAdapter(request.adapter);
+  const lora =
+    adapter === null
+      ? request.lora
+      : { ...adapterLoraOptions(adapter.dir, adapter.config, source.config), dropout: request.lora.dropout };
+  const { dtype, tune, recompute } = request;
+  const model = Llama.load(device, source, {
+    dtype,
+    tune,
+    ...(tune === "lora" ? { lora } : {}),
+    recompute,
+    maxTokens: limits.maxTokens,
+    maxTargets: limits.maxTargets,
+    maxPosition: limits.maxPosition,
+    seed: options.seed,
+  });
+  try {
+    if (adapter !== null) loadAdapter(model.parameters!, adapter);
+  } catch (error) {
+    model.close();
+    throw error;
+  }
+  return model;
+}
+
+/** How many values are trained and how long that takes, in a line. */
+export function describePlan(plan: Parameters<NonNullable<Reporter["onPlan"]>>[0]): string {
+  const parts = [
+    `${formatCount(plan.trainedParameters)} trained values`,
+    `${formatCount(plan.totalSteps)} steps (${formatCount(plan.stepsPerEpoch)} an epoch, ${formatCount(plan.warmupSteps)} of warm-up)`,
+  ];
+  if (plan.resumedFrom !== null) parts.push(`resumed after step ${plan.startStep} from ${plan.resumedFrom}`);
+  return `run: ${plan.output}: ${parts.join(", ")}`;
+}
