@@ -8,60 +8,91 @@ namespace {
 
 constexpr int64_t kPiece = 512;
 
-// scores[r · kPiece + key] = queries[r]·k[key], queries float32 [rows, columns] with zeros behind head_dim.
-template <typename T>
-void scores_of(float *scores, const float *queries, int64_t rows, int64_t columns, const T *k, int64_t n,
-               int64_t head_dim) {
+// Keys whose values are copied at a time.
+constexpr int64_t kChunk = 64;
+
+// Lane i of the result is the sum of the lanes of x[i].
+inline Vec sums_of(Vec (&x)[kLanes]) {
+  Vec y[kLanes / 2];
+#ifdef __AVX512F__
+  auto add = [](__m512 a, __m512 b) { return (Vec)_mm512_add_ps(a, b); };
+  for (int i = 0; i < 8; i++) {
+    __m512 a = (__m512)x[2 * i], b = (__m512)x[2 * i + 1];
+    y[i] = add(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+  }
+  for (int i = 0; i < 4; i++) {
+    __m512d a = (__m512d)y[2 * i], b = (__m512d)y[2 * i + 1];
+    y[i] = add((__m512)_mm512_unpacklo_pd(a, b), (__m512)_mm512_unpackhi_pd(a, b));
+  }
+  for (int n = 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++) {
+      __m512 a = (__m512)y[2 * i], b = (__m512)y[2 * i + 1];
+      y[i] = add(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+    }
+  return y[0];
+#else
+  for (int n = 4, step = 0; step < 2; n /= 2, step++)
+    for (int i = 0; i < n; i++) {
+      const Vec *from = step == 0 ? x : y;
+      y[i] = (Vec)_mm256_hadd_ps((__m256)from[2 * i], (__m256)from[2 * i + 1]);
+    }
+  __m256 a = (__m256)y[0], b = (__m256)y[1];
+  return (Vec)_mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+#endif
+}
+
+// scores[r · kPiece + key] = queries[r]·k[key], queries packed [rows, stride]; `copy` has room for kLanes packed rows.
+template <bool Pairs, typename T>
+void scores_of(float *scores, const float *queries, int64_t rows, const HeadSize &head, const T *k, int64_t n,
+               int64_t head_dim, float *copy) {
+  // Keys that fill whole vectors of words are words already.
+  const bool direct = (Pairs || sizeof(T) == 4) && head_dim * int64_t(sizeof(T)) == head.stride * 4;
   for (int64_t key = 0; key < n; key += kLanes) {
     int64_t block = std::min(int64_t(kLanes), n - key);
+    const T *first = k + key * head_dim;
+    if (!direct)
+      pack_rows<Pairs, T>(copy, block, head_dim, head.stride, [&](int64_t r) { return first + r * head_dim; });
+    const float *words = direct ? reinterpret_cast<const float *>(first) : copy;
     for (int64_t r = 0; r < rows; r++) {
-      const float *query = queries + r * columns;
       Vec sums[kLanes];
       for (int64_t i = 0; i < kLanes; i++) {
-        const T *row = k + (key + std::min(i, block - 1)) * head_dim;
+        const float *row = words + std::min(i, block - 1) * head.stride;
         Vec sum = Vec{};
-        int64_t d = 0;
-        for (; d + kLanes <= head_dim; d += kLanes) sum = fma(load(row + d), load(query + d), sum);
-        if (d < head_dim) sum = fma(load_part(row + d, head_dim - d), load(query + d), sum);
+        for (int64_t w = 0; w < head.stride; w += kLanes)
+          sum = multiply_add<Pairs>(load(row + w), load(queries + r * head.stride + w), sum);
         sums[i] = sum;
       }
-      transpose(sums);
-      for (int width = kLanes / 2; width > 0; width /= 2)
-        for (int i = 0; i < width; i++) sums[i] += sums[i + width];
-      store(scores + r * kPiece + key, sums[0]);
+      store(scores + r * kPiece + key, sums_of(sums));
     }
   }
 }
 
-// out[head_dim] = Σ p[key] · v[key]
-template <typename T, int N>
-void weigh_strip(float *out, const float *p, const T *v, int64_t n, int64_t head_dim) {
-  Vec even[N] = {}, odd[N] = {};
-  int64_t key = 0;
-  for (; key + 2 <= n; key += 2)
-    for (int i = 0; i < N; i++) {
-      even[i] = fma(splat(p[key]), load(v + key * head_dim + i * kLanes), even[i]);
-      odd[i] = fma(splat(p[key + 1]), load(v + (key + 1) * head_dim + i * kLanes), odd[i]);
+// out[r · ldo + i] = Σ p[r · kPiece …]·v[n, head_dim], p in words; `copies` has room for two packed chunks.
+template <bool Pairs, typename T>
+void weigh(float *out, int64_t ldo, const float *p, int64_t rows, const HeadSize &head, const T *v, int64_t n,
+           int64_t head_dim, float *copies) {
+  constexpr int64_t pair = Pairs ? 2 : 1;
+  for (int64_t key = 0; key < n; key += kChunk) {
+    int64_t keys = std::min(kChunk, n - key);
+    const T *first = v + key * head_dim;
+    const float *words = copies;
+    auto row_of = [&](int64_t r) { return first + r * head_dim; };
+    if constexpr (Pairs) {
+      float *packed = copies + kChunk * head.columns;
+      pack_rows<true, T>(packed, keys, head_dim, head.stride, row_of);
+      pack_row_pairs(copies, packed, keys, head.stride, head.columns);
+    } else if (sizeof(T) == 4 && head_dim == head.columns) {
+      words = reinterpret_cast<const float *>(first);
+    } else {
+      pack_rows<false, T>(copies, keys, head_dim, head.columns, row_of);
     }
-  for (int i = 0; i < N; i++) {
-    if (key < n) even[i] = fma(splat(p[key]), load(v + key * head_dim + i * kLanes), even[i]);
-    store(out + i * kLanes, even[i] + odd[i]);
+    multiply<Pairs, false>(rows, head.columns / kLanes, p + key / pair, kPiece, words, head.columns, out, ldo, key > 0,
+                           [&](int64_t, int64_t) { return Part{0, 0, (keys + pair - 1) / pair}; });
   }
 }
 
-template <typename T>
-void weigh(float *out, const float *p, const T *v, int64_t n, int64_t head_dim) {
-  int64_t d = 0;
-  for (; d + 4 * kLanes <= head_dim; d += 4 * kLanes) weigh_strip<T, 4>(out + d, p, v + d, n, head_dim);
-  for (; d + kLanes <= head_dim; d += kLanes) weigh_strip<T, 1>(out + d, p, v + d, n, head_dim);
-  if (d == head_dim) return;
-  Vec sum = Vec{};
-  for (int64_t key = 0; key < n; key++)
-    sum = fma(splat(p[key]), load_part(v + key * head_dim + d, head_dim - d), sum);
-  store(out + d, sum);
-}
-
-// p = exp2(factor · score − top) in place; returns Σ p. scores may be written up to the next whole vector.
+// p = exp2(factor · score − top) in place, as words; returns Σ p. Scores are written up to the next whole vector.
+template <bool Pairs>
 float probabilities(float *scores, int64_t n, float scale, float *top) {
   const Vec least = splat(-__builtin_inff());
   for (int64_t key = n; key < round_up(n, kLanes); key++) scores[key] = least[0];
@@ -72,7 +103,7 @@ float probabilities(float *scores, int64_t n, float scale, float *top) {
   for (int64_t key = 0; key < n; key += kLanes) {
     Vec p = exp2<false>(fma(load(scores + key), splat(factor), splat(-*top)));
     total += p;
-    store(scores + key, p);
+    store_words<Pairs>(scores + (Pairs ? key / 2 : key), p);  // behind what is still to be read
   }
   return sum(total);
 }
@@ -91,7 +122,9 @@ struct Decode {
 
 template <typename T>
 int32_t decode(int threads, const Decode<T> &call) {
-  const int64_t group = call.heads / call.kv_heads, columns = round_up(call.head_dim, kLanes);
+  constexpr bool Pairs = kPairs<T>;
+  const HeadSize head = head_size<Pairs>(call.head_dim);
+  const int64_t group = call.heads / call.kv_heads, columns = head.columns;
   const int64_t partial = columns + kLanes;  // Σ p·v, then the maximum and Σ p
 
   int64_t pieces = 0, longest = 0;
@@ -114,20 +147,20 @@ int32_t decode(int threads, const Decode<T> &call) {
         items[n] = {end - begin, int32_t(s), int32_t(h), begin, end, int32_t(n)};
       }
 
-  const int64_t floats = group * (columns + kPiece);
+  const int64_t floats = group * (head.stride + kPiece) + 2 * kChunk * columns;
   bool done = run_longest_first(threads, items, count, floats, [&](const Work &item, float *memory) {
-    float *queries = memory, *scores = memory + group * columns;
+    float *scores = memory, *copies = scores + group * kPiece, *queries = copies + 2 * kChunk * columns;
     const T *q = call.q + item.sequence * call.ldq + item.kv_head * group * call.head_dim;
-    pack_rows<false, T>(queries, group, call.head_dim, columns, [&](int64_t r) { return q + r * call.head_dim; });
-    int64_t start = ((call.slots[item.sequence] * call.kv_heads + item.kv_head) * call.capacity + item.begin);
+    pack_rows<Pairs, T>(queries, group, call.head_dim, head.stride, [&](int64_t r) { return q + r * call.head_dim; });
+    int64_t start = (call.slots[item.sequence] * call.kv_heads + item.kv_head) * call.capacity + item.begin;
     const T *k = call.k_cache + start * call.head_dim, *v = call.v_cache + start * call.head_dim;
     int64_t keys = item.end - item.begin;
-    scores_of(scores, queries, group, columns, k, keys, call.head_dim);
-    for (int64_t r = 0; r < group; r++) {
-      float *out = partials + (item.kind * group + r) * partial, *p = scores + r * kPiece;
-      out[columns + 1] = probabilities(p, keys, call.scale, out + columns);
-      weigh(out, p, v, keys, call.head_dim);
-    }
+    scores_of<Pairs>(scores, queries, group, head, k, keys, call.head_dim, copies);
+    float *out = partials + item.kind * group * partial;
+    for (int64_t r = 0; r < group; r++)
+      out[r * partial + columns + 1] =
+          probabilities<Pairs>(scores + r * kPiece, keys, call.scale, out + r * partial + columns);
+    weigh<Pairs>(out, partial, scores, group, head, v, keys, call.head_dim, copies);
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_decode: no memory for %lld floats a thread", (long long)floats);
