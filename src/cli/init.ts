@@ -26,7 +26,12 @@ const tokenizerFiles = [
 ];
 
 /** Writes a checkpoint with random weights into `dir`: N(0, initializer_range), norms 1, biases 0. */
-export function writeRandomModel(device: Device, dir: string, config: LlamaConfig, seed: number): string[] {
+export function writeRandomModel(
+  device: Device,
+  dir: string,
+  config: LlamaConfig,
+  seed: number,
+): { files: string[]; parameters: number } {
   const dtype = config.dtype ?? "f32";
   const source = randomSource(config, seed);
   const specs = tensorSpecs(config);
@@ -44,7 +49,9 @@ export function writeRandomModel(device: Device, dir: string, config: LlamaConfi
     });
     mkdirSync(dir, { recursive: true });
     writeFileSync(join(dir, "config.json"), `${toJson(configToJson(config))}\n`);
-    return writeShards(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
+    const files = writeShards(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
+    const parameters = specs.reduce((sum, { shape }) => sum + shape.reduce((p, n) => p * n, 1), 0);
+    return { files: ["config.json", ...files], parameters };
   } finally {
     device.free(room.ptr);
   }
@@ -141,7 +148,7 @@ export const init = defineCommand({
     }
     const device = openDevice(values, context);
     try {
-      const files = writeRandomModel(device, dir, config, values.seed);
+      const { files, parameters } = writeRandomModel(device, dir, config, values.seed);
       for (const name of tokenizerFiles) {
         const from = values.tokenizer === undefined ? "" : join(values.tokenizer, name);
         if (from !== "" && existsSync(from)) {
@@ -149,11 +156,10 @@ export const init = defineCommand({
           files.push(name);
         }
       }
-      const count = tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((p, n) => p * n, 1), 0);
-      const bytes = count * (values.dtype === "f32" ? 4 : 2);
-      if (values.json)
-        context.print(toJson({ output: dir, files: ["config.json", ...files], parameters: count, bytes }));
-      else context.print(`${dir}: ${formatCount(count)} values, ${formatBytes(bytes)} of ${values.dtype}`);
+      const bytes = parameters * (values.dtype === "f32" ? 4 : 2);
+      if (values.json) context.print(toJson({ output: dir, files, parameters, bytes }));
+      else
+        context.print(`${dir}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`);
     } finally {
       device.close();
     }

@@ -95,7 +95,7 @@ export async function runTraining(
         output: request.output,
         resume: request.resume,
         origin: request.model,
-        record: request.record,
+        record: { ...request.record, ...loraRecord(model.options.lora) },
         reporter,
         signal: context.signal,
       });
@@ -156,6 +156,19 @@ function loadModel(
     throw error;
   }
   return model;
+}
+
+/** The LoRA options in use, which an --adapter may have brought. */
+function loraRecord(lora: LoraOptions | undefined): Record<string, unknown> {
+  if (lora === undefined) return {};
+  const { r, alpha, dropout, targetModules, useRslora } = lora;
+  return {
+    "lora-r": r,
+    "lora-alpha": alpha,
+    "lora-dropout": dropout,
+    "target-modules": targetModules,
+    "use-rslora": useRslora,
+  };
 }
 
 /** How many values are trained and how long that takes, in a line. */

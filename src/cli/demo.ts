@@ -1,0 +1,130 @@
+// neftune demo: the whole story with a model and data of its own.
+
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { UsageError } from "../errors.ts";
+import { defineCommand } from "./command.ts";
+import { percent, type Report, type Result, readCurve, reportHtml, verdict } from "./demo/report.ts";
+import {
+  baseTraining,
+  fineTune,
+  fineTuning,
+  lora,
+  makeInputs,
+  measure,
+  trainBase,
+  type Workplace,
+} from "./demo/steps.ts";
+import { openDevice } from "./device.ts";
+import { formatCount, formatSeconds, formatTable, toJson } from "./format.ts";
+
+/** Says that a folder is a demo's, so that a later demo may replace it. */
+const MARKER = ".neftune-demo";
+
+/** Makes the folder, without what an earlier demo left. Throws UsageError where it holds anything else. */
+function prepareFolder(dir: string): void {
+  if (existsSync(dir)) {
+    const names = readdirSync(dir);
+    if (names.length > 0 && !names.includes(MARKER)) {
+      throw new UsageError(`--output ${dir} is not empty and no earlier demo's; give another folder`);
+    }
+    for (const name of ["data", "start", "base", "alpha-0", "alpha-5", "report.html"]) {
+      rmSync(join(dir, name), { recursive: true, force: true });
+    }
+  }
+  mkdirSync(dir, { recursive: true });
+  writeFileSync(join(dir, MARKER), "made by neftune demo, which may replace what is here\n");
+}
+
+export const demo = defineCommand({
+  name: "demo",
+  summary: "the whole story in about a minute, with a model and data of its own",
+  description:
+    "Makes a tokenizer, instruction data and a small Llama, trains it on plain text, fine-tunes it with LoRA at alpha 0 and 5, evaluates both on held-out instructions, prints a table and writes report.html. Needs nothing from outside.",
+  options: {
+    output: {
+      type: "path",
+      default: "neftune-demo",
+      value: "DIR",
+      help: "folder for everything; an earlier demo's is replaced, any other that is not empty refused",
+    },
+    seed: { type: "int", default: 42, min: 0, help: "data, weights, order, noise" },
+  },
+  examples: [
+    ["neftune demo", "then open neftune-demo/report.html"],
+    ["neftune demo --output /tmp/demo --seed 7", "elsewhere, with other data"],
+  ],
+  interruptible: true,
+  async run(values, context) {
+    const began = performance.now();
+    const dir = values.output;
+    prepareFolder(dir);
+    openDevice(values, context).close();
+    const silent = { ...context, note: () => {} };
+    const place: Workplace = {
+      dir,
+      seed: values.seed,
+      openDevice: () => openDevice(values, silent),
+      context,
+    };
+    const { data, parameters } = makeInputs(place);
+    const [texts, train, heldOut] = [data.base, data.train, data.heldOut].map((rows) =>
+      formatCount(rows.length),
+    );
+    context.note(`data: ${texts} texts, ${train} instructions to learn from, ${heldOut} held out`);
+    context.note(`model: ${formatCount(parameters)} parameters; training all of them on the texts`);
+    await trainBase(place);
+    const results: Result[] = [];
+    results.push({ name: "base", curve: null, ...(await measure(place, data, undefined)) });
+    for (const alpha of [0, 5]) {
+      const folder = `alpha-${alpha}`;
+      context.note(`fine-tuning with LoRA, alpha ${alpha}`);
+      await fineTune(place, folder, alpha);
+      results.push({
+        name: `alpha ${alpha}`,
+        curve: readCurve(join(dir, folder)),
+        ...(await measure(place, data, folder)),
+      });
+    }
+    const seconds = (performance.now() - began) / 1000;
+    const report: Report = {
+      data,
+      results,
+      settings: [
+        ["parameters", formatCount(parameters)],
+        [
+          "base training",
+          `${baseTraining.epochs} epochs, batch ${baseTraining.batchSize}, rate ${baseTraining.learningRate}`,
+        ],
+        [
+          "fine-tuning",
+          `${fineTuning.epochs} epochs, batch ${fineTuning.batchSize}, rate ${fineTuning.learningRate}`,
+        ],
+        ["LoRA", `r ${lora.r}, alpha ${lora.alpha}, all seven linears`],
+        ["seed", String(values.seed)],
+        ["time", formatSeconds(seconds)],
+        ["neftune", context.version],
+      ],
+      command: "neftune demo",
+    };
+    const path = join(dir, "report.html");
+    writeFileSync(path, reportHtml(report));
+    if (values.json) {
+      const rows = results.map(({ name, trainLoss, heldOutLoss, exact }) => {
+        return { name, train_loss: trainLoss, held_out_loss: heldOutLoss, exact_answers: exact };
+      });
+      context.print(toJson({ output: dir, report: path, seconds, results: rows }));
+      return;
+    }
+    const rows = results.map(({ name, trainLoss, heldOutLoss, exact }) => {
+      return [name, trainLoss.toFixed(3), heldOutLoss.toFixed(3), percent(exact)];
+    });
+    context.print(formatTable([["", "training loss", "held-out loss", "exact answers"], ...rows], [1, 2, 3]));
+    context.print(`\n${verdict(results)}\n`);
+    context.print(`report: ${path} (${formatSeconds(seconds)})`);
+    const base = join(dir, "base");
+    context.print(
+      `ask it: neftune generate --model ${base} --adapter ${join(dir, "alpha-5")} --dtype f32 --prompt-template alpaca --prompt "Where does Ada live?"`,
+    );
+  },
+});

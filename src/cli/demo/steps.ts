@@ -1,0 +1,207 @@
+// The demo's steps. Each goes through the same calls as `neftune train`, `eval` and `generate`.
+
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { loadDataset } from "../../data/dataset.ts";
+import { Encoder } from "../../data/encode.ts";
+import { alpacaPrompt, promptTemplate } from "../../data/templates.ts";
+import { Tokenizer } from "../../data/tokenizer.ts";
+import { generate, linearModules, parseConfig } from "../../model/index.ts";
+import type { Device } from "../../native/index.ts";
+import { evaluate } from "../../train/evaluate.ts";
+import { evaluationLimits, mergeLimits, type TrainerOptions } from "../../train/index.ts";
+import { samplesOf } from "../../train/samples.ts";
+import type { Context } from "../command.ts";
+import { writeRandomModel } from "../init.ts";
+import { loadForInference } from "../model-data.ts";
+import { progressReporter } from "../progress.ts";
+import { runTraining } from "../train-run.ts";
+import { type DemoData, type InstructionRow, makeDemoData } from "./data.ts";
+import { bosId, eosId, trainTokenizer, writeTokenizer } from "./tokenizer.ts";
+
+const DTYPE = "f32";
+const VOCABULARY = 1024;
+const MAX_LENGTH = 160;
+const EVAL_BATCH = 32;
+const LONGEST_ANSWER = 48;
+
+/** Chosen so that all of the demo takes about a minute on two cores. */
+export const baseTraining = {
+  alpha: 0,
+  epochs: 40,
+  batchSize: 16,
+  learningRate: 3e-3,
+} satisfies Partial<TrainerOptions>;
+export const fineTuning = { epochs: 10, batchSize: 16, learningRate: 3e-3 } satisfies Partial<TrainerOptions>;
+export const lora = { r: 16, alpha: 32, dropout: 0, targetModules: [...linearModules], useRslora: false };
+
+const shape = {
+  model_type: "llama",
+  hidden_size: 128,
+  intermediate_size: 352,
+  num_hidden_layers: 4,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 512,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+  tie_word_embeddings: true,
+  bos_token_id: bosId,
+  eos_token_id: eosId,
+  dtype: "float32",
+};
+
+/** Where the demo works and what it works with. */
+export interface Workplace {
+  dir: string;
+  seed: number;
+  openDevice: () => Device;
+  context: Context;
+}
+
+export interface Measured {
+  /** Mean cross-entropy per target token, noise off. */
+  trainLoss: number;
+  heldOutLoss: number;
+  /** Share of held-out instructions answered with exactly the expected text, greedily. */
+  exact: number;
+  /** The answer to each held-out instruction. */
+  answers: string[];
+}
+
+const rowsText = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
+const dataFile = (dir: string, name: string) => join(dir, "data", name);
+
+/** Writes data, a tokenizer trained on it and a model with random weights. Returns the data and the model's size. */
+export function makeInputs({ dir, seed, openDevice }: Workplace): { data: DemoData; parameters: number } {
+  const data = makeDemoData(seed);
+  const start = join(dir, "start");
+  mkdirSync(join(dir, "data"), { recursive: true });
+  mkdirSync(start, { recursive: true });
+  const withoutFamily = ({ instruction, input, output }: InstructionRow) => ({ instruction, input, output });
+  writeFileSync(dataFile(dir, "base.jsonl"), rowsText(data.base));
+  writeFileSync(dataFile(dir, "train.jsonl"), rowsText(data.train.map(withoutFamily)));
+  writeFileSync(dataFile(dir, "held-out.jsonl"), rowsText(data.heldOut.map(withoutFamily)));
+
+  const texts = [
+    ...data.base.map(({ text }) => text),
+    ...data.train.map(({ instruction, input, output }) => `${alpacaPrompt(instruction, input)} ${output}`),
+  ];
+  const tokenizer = trainTokenizer(texts, VOCABULARY);
+  writeTokenizer(start, tokenizer);
+  const config = parseConfig("the demo's model", {
+    ...shape,
+    vocab_size: Object.keys(tokenizer.vocab).length,
+  });
+  const device = openDevice();
+  try {
+    return { data, parameters: writeRandomModel(device, start, config, seed).parameters };
+  } finally {
+    device.close();
+  }
+}
+
+/** One training, with its curve in OUTPUT/metrics.jsonl. */
+async function trainOnce(
+  { dir, seed, openDevice, context }: Workplace,
+  name: string,
+  base: string,
+  tune: "lora" | "full",
+  file: string,
+  options: Partial<TrainerOptions>,
+): Promise<void> {
+  await runTraining(
+    {
+      model: { dir: join(dir, base), name: join(dir, base) },
+      datasets: [dataFile(dir, file)],
+      evalDatasets: tune === "full" ? [] : [dataFile(dir, "held-out.jsonl")],
+      evalSplit: null,
+      encoding: {
+        "prompt-template": undefined,
+        "max-length": MAX_LENGTH,
+        "skip-bad-rows": false,
+        "parse-special": false,
+      },
+      tune,
+      dtype: DTYPE,
+      recompute: "none",
+      lora,
+      adapter: undefined,
+      trainer: { ...options, seed },
+      output: join(dir, name),
+      resume: false,
+      record: { demo: name, tune },
+    },
+    openDevice,
+    { ...context, note: () => {} },
+    { ...progressReporter(context, name), onPlan: () => {}, onSave: () => {}, onEval: () => {} },
+  );
+}
+
+/** Trains all weights of the random model on plain text. */
+export const trainBase = (place: Workplace): Promise<void> =>
+  trainOnce(place, "base", "start", "full", "base.jsonl", baseTraining);
+
+/** Fine-tunes the base on the instructions. The runs differ in alpha alone. */
+export const fineTune = (place: Workplace, name: string, alpha: number): Promise<void> =>
+  trainOnce(place, name, "base", "lora", "train.jsonl", { ...fineTuning, alpha });
+
+/** Loss on training and held-out rows, and the answers to the held-out instructions. */
+export async function measure(
+  place: Workplace,
+  data: DemoData,
+  adapter: string | undefined,
+): Promise<Measured> {
+  const { dir, openDevice, context } = place;
+  const base = join(dir, "base");
+  const load = (file: string) =>
+    loadDataset({ path: dataFile(dir, file), tokenizerDir: base, maxLength: MAX_LENGTH, cacheDir: null });
+  const train = samplesOf(await load("train.jsonl"));
+  const heldOut = samplesOf(await load("held-out.jsonl"));
+  const limits = mergeLimits(
+    evaluationLimits(train, EVAL_BATCH, true),
+    evaluationLimits(heldOut, EVAL_BATCH, true),
+  );
+  const device = openDevice();
+  try {
+    const model = loadForInference(
+      device,
+      base,
+      adapter === undefined ? undefined : join(dir, adapter),
+      DTYPE,
+      {
+        maxTokens: limits.maxTokens,
+        maxTargets: limits.maxTargets,
+        maxPosition: limits.maxPosition + LONGEST_ANSWER,
+      },
+    );
+    try {
+      const options = { batchSize: EVAL_BATCH, packing: true, signal: context.signal };
+      const trainLoss = (await evaluate(model, train, options)).loss;
+      const heldOutLoss = (await evaluate(model, heldOut, options)).loss;
+      const tokenizer = Tokenizer.load(base);
+      const encoder = new Encoder(tokenizer, {
+        template: promptTemplate("alpaca"),
+        maxLength: null,
+        parseSpecial: false,
+        vocabSize: null,
+      });
+      const answers: string[] = [];
+      for (let begin = 0; begin < data.heldOut.length; begin += EVAL_BATCH) {
+        context.draw(`${adapter ?? "base"}: answering ${begin}/${data.heldOut.length}`);
+        const prompts = data.heldOut
+          .slice(begin, begin + EVAL_BATCH)
+          .map((row) => encoder.encodePrompt(row).ids);
+        const outputs = generate(model, prompts, { maxNewTokens: LONGEST_ANSWER, eosIds: [eosId] });
+        answers.push(...outputs.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim()));
+      }
+      const right = answers.filter((answer, i) => answer === data.heldOut[i]!.output).length;
+      return { trainLoss, heldOutLoss, exact: right / answers.length, answers };
+    } finally {
+      model.close();
+    }
+  } finally {
+    context.draw("");
+    device.close();
+  }
+}
