@@ -27,17 +27,17 @@ enum Kind { kWhole, kKeys, kQueries };  // Work::kind; begin and end count tiles
 
 // Where a work item keeps its operands, in words. Pair rows are rows paired up with the next one.
 struct Buffers {
-  float *keys, *values;        // [keys, stride]
-  float *key_pairs;            // [keys or pairs, columns]
-  float *dkeys, *dvalues;      // [keys, columns]
-  float *rows, *douts;         // [kPanel, stride] of q and do
-  float *queries, *gradients;  // [stride, kPanel], their transposes
-  float *row_pairs, *dout_pairs;     // [kPanel or pairs, columns]
-  float *scores, *dscores;           // [kTile, kPanel]
-  float *p_words, *ds_words;         // [kTile, kPanel or pairs]: words in the direction of the rows
-  float *ds_pairs;                   // [kTile or pairs, kPanel]: words in the direction of the keys
-  float *dqueries;                   // [kPanel, columns]
-  float *lse, *delta;                // [kPanel], lse times log₂ e
+  float *keys, *values;           // [keys, stride]
+  float *key_pairs;               // [keys or pairs, columns]
+  float *dkeys, *dvalues;         // [keys, columns]
+  float *rows, *douts;            // [kPanel, stride] of q and do
+  float *queries, *gradients;     // [stride, kPanel], their transposes
+  float *row_pairs, *dout_pairs;  // [kPanel or pairs, columns]
+  float *scores, *dscores;        // [kTile, kPanel]
+  float *p_words, *ds_words;      // [kTile, kPanel or pairs]: words in the direction of the rows
+  float *ds_pairs;                // [kTile or pairs, kPanel]: words in the direction of the keys
+  float *dqueries;                // [kPanel, columns]
+  float *lse, *delta;             // [kPanel], lse times log₂ e
 };
 
 template <bool Pairs>
