@@ -3,6 +3,7 @@
 // loss means that something was learned beyond the rows themselves.
 
 import { shuffle } from "../../data/philox.ts";
+import { alpacaPrompt } from "../../data/templates.ts";
 import { kinds, numbers, opposites, people, places, plural, verbs, withArticle } from "./world.ts";
 
 export interface InstructionRow {
@@ -14,6 +15,7 @@ export interface InstructionRow {
 }
 
 export interface DemoData {
+  /** Plain texts, some of them instructions with their answers, so that the base knows how those look. */
   base: { text: string }[];
   train: InstructionRow[];
   heldOut: InstructionRow[];
@@ -22,6 +24,9 @@ export interface DemoData {
 /** Rows of a family that go into fine-tuning and are held out. */
 const TRAIN_SHARE = 0.75;
 const ROWS_A_FAMILY = 120;
+
+/** Families of which the base sees some rows; the others are new to it. */
+const shownToBase = new Set(["opposite", "plural", "first", "repeat", "person"]);
 
 const things = Object.entries(kinds).flatMap(([kind, members]) => members.map((name) => ({ name, kind })));
 const nouns = things.filter(({ kind }) => kind !== "colour").map(({ name }) => name);
@@ -174,5 +179,7 @@ export function makeDemoData(seed: number): DemoData {
     train.push(...chosen.slice(0, border));
     heldOut.push(...chosen.slice(border));
   }
-  return { base: [...sentences()].map((text) => ({ text })), train, heldOut };
+  const shown = train.filter(({ family }, i) => shownToBase.has(family) && i % 2 === 0);
+  const texts = [...sentences(), ...shown.map((row) => alpacaPrompt(row.instruction, row.input) + row.output)];
+  return { base: texts.map((text) => ({ text })), train, heldOut };
 }

@@ -32,7 +32,7 @@ export const baseTraining = {
   batchSize: 16,
   learningRate: 3e-3,
 } satisfies Partial<TrainerOptions>;
-export const fineTuning = { epochs: 10, batchSize: 16, learningRate: 3e-3 } satisfies Partial<TrainerOptions>;
+export const fineTuning = { epochs: 8, batchSize: 16, learningRate: 3e-3 } satisfies Partial<TrainerOptions>;
 export const lora = { r: 16, alpha: 32, dropout: 0, targetModules: [...linearModules], useRslora: false };
 
 const shape = {
