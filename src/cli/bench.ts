@@ -291,7 +291,7 @@ function summarize(
 
 function describe(report: ReturnType<typeof summarize>): string {
   const { planned_bytes: planned } = report;
-  const growth = report.peak_bytes - report.resident_before_bytes;
+  const expected = report.resident_before_bytes + planned.total;
   const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
   const rows = [
     [
@@ -313,8 +313,8 @@ function describe(report: ReturnType<typeof summarize>): string {
         `activations ${formatBytes(planned.activations)}, workspace ${formatBytes(planned.workspace)} (recompute ${report.recompute})`,
     ],
     [
-      "peak",
-      `${formatBytes(report.peak_bytes)}, of which ${formatBytes(growth)} since before the model was loaded`,
+      "peak memory",
+      `${formatBytes(report.peak_bytes)}; ${formatBytes(expected)} planned, with ${formatBytes(report.resident_before_bytes)} of the program before`,
     ],
   ];
   const spent = Object.values(report.seconds_by_operation).reduce((sum, { seconds }) => sum + seconds, 0);

@@ -21,6 +21,8 @@ export interface ModelPlan {
   activations: number;
   workspace: number;
   mapped: number;
+  /** What running kernels takes beside tensors: oneDNN's generated code and packing buffers, JavaScript's heap. */
+  runtime: number;
   /** All of them. */
   total: number;
   recompute: Recompute;
@@ -35,6 +37,9 @@ export interface PlanRequest {
   maxTargets: number;
   uses: WeightUses;
 }
+
+/** Measured on the CPU: resident memory beyond the program's start and all tensors, for small shapes and large. */
+const runtimeBytes = 40 * 2 ** 20;
 
 /** Rows that the loss is computed for at once share one chunk of logits; more rows than this bring nothing. */
 const crossEntropyRows = 1024;
@@ -84,7 +89,8 @@ export function planFor(
     activations,
     workspace,
     mapped,
-    total: counter.total + extra + mapped,
+    runtime: runtimeBytes,
+    total: counter.total + extra + mapped + runtimeBytes,
     recompute,
   };
 }

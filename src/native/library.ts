@@ -108,5 +108,7 @@ export function loadCpuLibrary(env: Record<string, string | undefined> = process
   }
   const library = link(loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa], libc, loader), loader);
   loaded.set(isa, library);
+  // The unpacked libraries are garbage now, 60 MB of it.
+  Bun.gc(true);
   return library;
 }

@@ -35,7 +35,7 @@ function train(model: Llama, golden: GoldenCase, run: GoldenRun, layout: typeof 
   const parameters = model.parameters!;
   const noise = run.neftune;
   if (noise !== undefined) {
-    model.embedTokens.registerForwardHook(neftune({ ...noise, length: "true" }));
+    model.embedTokens.registerForwardHook(neftune({ ...noise, length: "true" })!);
   }
   for (const [i, step] of run.record.entries()) {
     parameters.zeroGradients();
