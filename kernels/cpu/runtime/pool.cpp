@@ -1,10 +1,15 @@
 // The thread pool, under the name and the ten functions of libgomp that oneDNN imports, so that oneDNN's parallel
 // regions and our own kernels share one set of threads (and no OpenMP runtime has to be present).
 //
-// One region runs at a time. Workers spin for a short while after a region and then sleep on a condition variable:
-// a step has thousands of regions a few microseconds apart, but an idle process must not burn a core.
+// One region runs at a time. Its work is split into slots, one a thread; what a slot does depends on its number alone.
+// A worker claims the slot that bears its own number. When the region's owner is done with slot 0 it claims whatever
+// slots nobody has begun: where another process holds the worker's core, the owner does not wait for it.
+//
+// Workers spin for a short while after a region and then sleep on a condition variable: a step has thousands of
+// regions a few microseconds apart, but an idle process must not burn a core.
 #include <pthread.h>
 #include <sched.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -15,7 +20,7 @@
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kSpins = 20000;  // about 0.3 ms
+constexpr int kSpins = 8000;  // about 0.1 ms
 constexpr size_t kStackBytes = 8u << 20;
 
 struct Team {
@@ -27,7 +32,10 @@ struct Team {
 };
 
 Team team;
-std::atomic<unsigned> generation{0};  // counts regions; a worker runs each once
+std::atomic<uint64_t> generation{0};  // counts regions
+// Slot n of region g: 2g while open, 2g + 1 once claimed. Whoever claims it knows that region g is still running,
+// since it ends only when every slot is done.
+std::atomic<uint64_t> slots[kMaxThreads];
 std::atomic<int> unfinished{0};
 std::atomic<int> workers{0};
 std::atomic<int> max_threads{0};
@@ -41,10 +49,21 @@ thread_local int nesting = 0;  // 0 outside a region; deeper than 1: run by the 
 
 struct WorkerStart {
   int number;
-  unsigned generation;
+  uint64_t generation;
 };
 
-void wait_for_next(unsigned seen) {
+bool claim(int slot, uint64_t region) {
+  uint64_t open = 2 * region;
+  return slots[slot].compare_exchange_strong(open, open + 1, std::memory_order_acq_rel);
+}
+
+void run_slot(int slot) {
+  thread_number = slot;
+  team.function(team.data);
+  unfinished.fetch_sub(1, std::memory_order_release);
+}
+
+void wait_for_next(uint64_t seen) {
   for (int i = 0; i < kSpins; i++) {
     if (generation.load(std::memory_order_acquire) != seen) return;
     __builtin_ia32_pause();
@@ -58,15 +77,14 @@ void wait_for_next(unsigned seen) {
 
 void *worker_main(void *argument) {
   auto *start = static_cast<WorkerStart *>(argument);
-  thread_number = start->number;
-  unsigned seen = start->generation;
+  uint64_t seen = start->generation;
+  int number = start->number;
   free(start);
   nesting = 1;
   for (;;) {
     wait_for_next(seen);
     seen = generation.load(std::memory_order_acquire);
-    if (thread_number < team.size) team.function(team.data);
-    unfinished.fetch_sub(1, std::memory_order_release);
+    if (claim(number, seen)) run_slot(number);
   }
 }
 
@@ -113,16 +131,21 @@ void begin_region(void (*function)(void *), void *data, int size) {
   team.function = function;
   team.data = data;
   team.size = size;
-  unfinished.store(workers.load());
+  unfinished.store(size - 1);
   thread_number = 0;
   nesting = 1;
+  uint64_t region = generation.load() + 1;
+  for (int slot = 1; slot < size; slot++) slots[slot].store(2 * region, std::memory_order_relaxed);
   pthread_mutex_lock(&sleep_mutex);
-  generation.fetch_add(1, std::memory_order_release);
+  generation.store(region, std::memory_order_release);
   if (sleepers > 0) pthread_cond_broadcast(&wake);
   pthread_mutex_unlock(&sleep_mutex);
 }
 
 void end_region() {
+  uint64_t region = generation.load();
+  for (int slot = 1; slot < team.size; slot++)
+    if (claim(slot, region)) run_slot(slot);
   for (int spins = 0; unfinished.load(std::memory_order_acquire) != 0; spins++) {
     if (spins < 2000) {
       __builtin_ia32_pause();
@@ -131,6 +154,7 @@ void end_region() {
       spins = 0;
     }
   }
+  thread_number = 0;
   nesting = 0;
   team.size = 1;
   pthread_mutex_unlock(&region_mutex);
