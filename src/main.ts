@@ -3,8 +3,10 @@
 
 import packageJson from "../package.json" with { type: "json" };
 import { type Command, type Context, commonOptions } from "./cli/command.ts";
+import { checkDevice } from "./cli/device-name.ts";
 import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
+import { ClosedPipe, writeFully } from "./cli/output.ts";
 import { NeftuneError, UsageError } from "./errors.ts";
 
 /** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
@@ -71,25 +73,25 @@ class Terminal {
   note(text: string): void {
     if (this.#quiet) return;
     this.clear();
-    process.stderr.write(`${text}\n`);
+    writeFully(2, `${text}\n`);
   }
 
   draw(text: string): void {
     if (!this.live) return;
     const width = process.stderr.columns || 80;
-    process.stderr.write(`\r\x1b[2K${text.slice(0, width - 1)}`);
+    writeFully(2, `\r\x1b[2K${text.slice(0, width - 1)}`);
     this.#drawn = text !== "";
   }
 
   /** Takes a drawn line away, so that the next text starts on a line of its own. */
   clear(): void {
-    if (this.#drawn) process.stderr.write("\r\x1b[2K");
+    if (this.#drawn) writeFully(2, "\r\x1b[2K");
     this.#drawn = false;
   }
 
   fail(message: string): void {
     this.clear();
-    process.stderr.write(`error: ${message.trim().replaceAll(/\s*\n\s*/g, " ")}\n`);
+    writeFully(2, `error: ${message.trim().replaceAll(/\s*\n\s*/g, " ")}\n`);
   }
 }
 
@@ -99,12 +101,12 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   const version = packageJson.version;
   if (first === undefined || first === "--help" || first === "-h" || first === "help") {
     const topic = first === "help" ? args[1] : undefined;
-    if (topic === undefined) process.stdout.write(mainHelp(version, commands));
-    else process.stdout.write(commandHelp(await findCommand(topic).load()));
+    if (topic === undefined) writeFully(1, mainHelp(version, commands));
+    else writeFully(1, commandHelp(await findCommand(topic).load()));
     return;
   }
   if (first === "--version") {
-    process.stdout.write(`${version}\n`);
+    writeFully(1, `${version}\n`);
     return;
   }
   const named = !first.startsWith("-");
@@ -112,7 +114,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   const table = { ...command.options, ...commonOptions };
   const { given, positionals, help } = parseArguments(named ? args.slice(1) : args, table);
   if (help) {
-    process.stdout.write(commandHelp(command));
+    writeFully(1, commandHelp(command));
     return;
   }
   checkPositionals(command, positionals);
@@ -123,6 +125,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   }
   const values = resolveValues(table, given, file);
   terminal.setQuiet(values.quiet);
+  checkDevice(values.device);
   const context: Context = {
     version,
     env: process.env,
@@ -132,7 +135,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     isTerminal: terminal.live,
     print: (text) => {
       terminal.clear();
-      process.stdout.write(text.endsWith("\n") ? text : `${text}\n`);
+      writeFully(1, text.endsWith("\n") ? text : `${text}\n`);
     },
     note: (text) => terminal.note(text),
     draw: (text) => terminal.draw(text),
@@ -174,26 +177,13 @@ function interruptSignal(terminal: Terminal): AbortSignal {
   return controller.signal;
 }
 
-/** The exit status for what a command threw, after telling it. */
-function report(error: unknown, terminal: Terminal): number {
-  if (error instanceof NeftuneError) {
-    terminal.fail(error.message);
-    if (process.env.NEFTUNE_DEBUG === "1") process.stderr.write(`${error.stack}\n`);
-    return error.exitStatus;
-  }
-  terminal.fail(
-    `${error instanceof Error ? error.message : String(error)} (unexpected: this is a fault of neftune)`,
-  );
-  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error) process.stderr.write(`${error.stack}\n`);
-  else process.stderr.write("Set NEFTUNE_DEBUG=1 to see where, and please report it.\n");
-  return 1;
-}
-
-// A reader that stops early (`neftune … | head`) is no failure.
-for (const stream of [process.stdout, process.stderr]) {
-  stream.on("error", (error: NodeJS.ErrnoException) => {
-    process.exit(error.code === "EPIPE" ? 0 : 1);
-  });
+/** Tells what a command threw. */
+function tell(error: unknown, terminal: Terminal): void {
+  const isKnown = error instanceof NeftuneError;
+  const message = error instanceof Error ? error.message : String(error);
+  terminal.fail(isKnown ? message : `${message} (unexpected: this is a fault of neftune)`);
+  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error) writeFully(2, `${error.stack}\n`);
+  else if (!isKnown) writeFully(2, "Set NEFTUNE_DEBUG=1 to see where, and please report it.\n");
 }
 
 const terminal = new Terminal();
@@ -201,10 +191,13 @@ let status = 0;
 try {
   await main(process.argv.slice(2), terminal);
 } catch (error) {
-  status = report(error, terminal);
+  if (!(error instanceof ClosedPipe)) {
+    status = error instanceof NeftuneError ? error.exitStatus : 1;
+    try {
+      tell(error, terminal);
+    } catch {
+      // Nobody reads standard error; the status has to do.
+    }
+  }
 }
-// Writing nothing waits until what was written before has gone.
-await new Promise<void>((resolve) => {
-  process.stdout.write("", () => resolve());
-});
 process.exit(status);

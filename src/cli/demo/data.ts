@@ -180,6 +180,9 @@ export function makeDemoData(seed: number): DemoData {
     heldOut.push(...chosen.slice(border));
   }
   const shown = train.filter(({ family }, i) => shownToBase.has(family) && i % 2 === 0);
-  const texts = [...sentences(), ...shown.map((row) => alpacaPrompt(row.instruction, row.input) + row.output)];
+  const texts = [
+    ...sentences(),
+    ...shown.map((row) => alpacaPrompt(row.instruction, row.input) + row.output),
+  ];
   return { base: texts.map((text) => ({ text })), train, heldOut };
 }

@@ -1,0 +1,287 @@
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { copyFileSync, cpSync, mkdirSync, readFileSync, truncateSync } from "node:fs";
+import packageJson from "../../package.json" with { type: "json" };
+import { makeModel, Place } from "./support.ts";
+
+const place = new Place();
+beforeAll(() => makeModel(place), 60_000);
+afterAll(() => place.close());
+
+const commands = ["train", "eval", "generate", "preview", "inspect", "init", "bench", "doctor", "demo"];
+
+describe("help", () => {
+  test("without arguments and with --help, the commands", async () => {
+    for (const args of [[], ["--help"], ["-h"], ["help"]]) {
+      const { status, stdout, stderr } = await place.run(...args);
+      expect(status).toBe(0);
+      expect(stderr).toBe("");
+      for (const command of commands) expect(stdout).toContain(`  ${command}`);
+    }
+  });
+
+  test("every command's, with examples", async () => {
+    for (const command of commands) {
+      const { status, stdout } = await place.run(command, "--help");
+      expect(status).toBe(0);
+      expect(stdout).toContain(`Usage: neftune ${command}`);
+      expect(stdout).toContain("Examples:");
+      for (const common of ["--json", "--quiet", "--device", "--threads"]) expect(stdout).toContain(common);
+    }
+  });
+
+  test("--version", async () => {
+    expect(await place.run("--version")).toEqual({
+      status: 0,
+      stdout: `${packageJson.version}\n`,
+      stderr: "",
+    });
+  });
+});
+
+describe("wrong usage ends with 2 and one line", () => {
+  const cases: [string[], string][] = [
+    [["tarin"], "unknown command tarin; did you mean train?"],
+    [["--aplha", "5"], "unknown option --aplha; did you mean --alpha?"],
+    [["train", "--model"], "--model needs a value"],
+    [["train"], "train needs --model"],
+    [["--model", "model", "--batch-size", "0"], "--batch-size expects a whole number at least 1, got 0"],
+    [["--model", "model", "--packing", "of"], "unexpected argument"],
+    [["--model", "model", "--neft-length", "padded", "--dataset", "train.json"], "add --packing off"],
+    [["--model", "model", "--quantization", "nf4"], "no 4-bit weights"],
+    [["--model", "model", "--resume"], "--resume needs --output"],
+    [["--model", "model", "--adapter", "x", "--lora-r", "4"], "leave --lora-r out"],
+    [["--model", "model", "--device", "gpu"], "--device expects cpu, cuda, cuda:N or auto"],
+    [["--model", "model", "--config", "none.ini"], "none.ini"],
+    [["inspect"], "inspect needs FILE|DIR"],
+    [["inspect", "a", "b"], 'unexpected argument "b"'],
+    [["generate", "--model", "model"], "either --prompt or --dataset"],
+    [["bench", "--shape", "m26"], "did you mean m25?"],
+    [["bench", "--mode", "qlora"], "--mode qlora"],
+    [["init", "--shape", "m25"], "init needs --output"],
+  ];
+  for (const [args, message] of cases) {
+    test(args.join(" "), async () => {
+      const { status, stdout, stderr } = await place.run(...args);
+      expect(stderr).toContain(message);
+      expect(stderr).toMatch(/error: .*\n$/);
+      expect(stdout).toBe("");
+      expect(status).toBe(args.includes("none.ini") ? 1 : 2);
+    });
+  }
+});
+
+describe("failures end with 1 and say what to do", () => {
+  const failure = async (...args: string[]) => {
+    const { status, stderr } = await place.run(...args);
+    expect(status).toBe(1);
+    return stderr;
+  };
+
+  test("a model that is nowhere: where it looked", async () => {
+    const stderr = await failure("eval", "--model", "org/nothing", "--dataset", "train.json");
+    expect(stderr).toContain(place.path("org/nothing"));
+    expect(stderr).toContain("models--org--nothing");
+    expect(stderr).toContain("llama2-7b");
+  });
+
+  test("a preset that is not in the cache: its Hub id", async () => {
+    const stderr = await failure("--model", "llama2-7b", "--dataset", "train.json");
+    expect(stderr).toContain("meta-llama/Llama-2-7b-hf");
+    expect(stderr).toContain(place.env.XDG_CACHE_HOME!);
+  });
+
+  test("a data set that is not there", async () => {
+    expect(await failure("eval", "--model", "model", "--dataset", "none.json")).toContain("none.json");
+    expect(await failure("--model", "model")).toContain("tatsu-lab/alpaca");
+  });
+
+  test("CUDA", async () => {
+    const stderr = await failure("--model", "model", "--dataset", "train.json", "--device", "cuda:0");
+    expect(stderr).toContain("use --device cpu");
+  });
+
+  test("a truncated model", async () => {
+    cpSync(place.path("model"), place.path("truncated"), { recursive: true });
+    truncateSync(place.path("truncated/model.safetensors"), 5000);
+    for (const args of [
+      ["inspect", "truncated"],
+      ["eval", "--model", "truncated", "--dataset", "train.json"],
+    ]) {
+      expect(await failure(...args)).toContain("model.safetensors");
+    }
+  });
+
+  test("a model without weights, or with a config that is none", async () => {
+    mkdirSync(place.path("hollow"));
+    copyFileSync(place.path("model/tokenizer.json"), place.path("hollow/tokenizer.json"));
+    place.write("hollow/config.json", "{");
+    expect(await failure("eval", "--model", "hollow", "--dataset", "train.json")).toContain(
+      "hollow/config.json",
+    );
+    place.write("hollow/config.json", place.read("model/config.json"));
+    expect(await failure("eval", "--model", "hollow", "--dataset", "train.json")).toContain(
+      "no model weights",
+    );
+  });
+
+  test("bad data: file, line and reason", async () => {
+    place.write("bad.jsonl", '{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n');
+    const stderr = await failure("eval", "--model", "model", "--dataset", "bad.jsonl");
+    expect(stderr).toContain("bad.jsonl:2");
+    expect(stderr).toContain('"output" is missing');
+    place.write("broken.json", '[{"instruction": ');
+    expect(await failure("eval", "--model", "model", "--dataset", "broken.json")).toContain("broken.json:1");
+    const kept = await place.must(
+      "eval",
+      "--model",
+      "model",
+      "--dataset",
+      "bad.jsonl",
+      "--skip-bad-rows",
+      "--json",
+    );
+    expect(JSON.parse(kept.stdout).samples).toBe(1);
+    expect(kept.stderr).toContain("1 bad rows left out");
+  });
+});
+
+describe("init and inspect", () => {
+  test("the same seed gives the same bytes, another gives others", async () => {
+    const init = (output: string, seed: string) =>
+      place.must("init", "--shape", "shape.json", "--output", output, "--seed", seed, "--json");
+    const { parameters } = JSON.parse((await init("one", "7")).stdout) as { parameters: number };
+    await init("two", "7");
+    await init("three", "8");
+    const bytes = (name: string) => readFileSync(place.path(name, "model.safetensors"));
+    expect(bytes("two")).toEqual(bytes("one"));
+    expect(bytes("three")).not.toEqual(bytes("one"));
+    const listing = JSON.parse((await place.must("inspect", "one", "--json")).stdout) as {
+      metadata: Record<string, string>;
+      tensors: { name: string; dtype: string; shape: number[]; bytes: number }[];
+    };
+    expect(listing.metadata).toEqual({ format: "pt" });
+    expect(listing.tensors.length).toBe(1 + 2 * 9 + 1);
+    expect(listing.tensors.every(({ dtype }) => dtype === "BF16")).toBe(true);
+    expect(listing.tensors.reduce((sum, tensor) => sum + tensor.bytes, 0)).toBe(2 * parameters);
+  });
+
+  test("a folder that is not empty is refused", async () => {
+    const { status, stderr } = await place.run("init", "--shape", "shape.json", "--output", "model");
+    expect(status).toBe(1);
+    expect(stderr).toContain("not empty");
+  });
+
+  test("a malformed file is refused with the reason", async () => {
+    place.write("bad.safetensors", "\x10\0\0\0\0\0\0\0{not json}      ");
+    const { status, stderr } = await place.run("inspect", "bad.safetensors");
+    expect(status).toBe(1);
+    expect(stderr).toContain("bad.safetensors");
+  });
+});
+
+describe("preview", () => {
+  test("JSON: text, ids and labels with the prompt masked", async () => {
+    const { stdout, stderr } = await place.must(
+      ...["preview", "--model", "model", "--dataset", "train.json", "--json", "--limit", "2"],
+    );
+    expect(stderr).toBe("");
+    const rows = JSON.parse(stdout) as {
+      text: string;
+      input_ids: number[];
+      labels: number[];
+      truncated: boolean;
+    }[];
+    expect(rows.length).toBe(2);
+    for (const { text, input_ids, labels, truncated } of rows) {
+      expect(text).toStartWith("Below is an instruction");
+      expect(input_ids[0]).toBe(1);
+      expect(input_ids.at(-1)).toBe(2);
+      expect(labels.length).toBe(input_ids.length);
+      expect(labels[0]).toBe(-100);
+      expect(labels.at(-1)).toBe(2);
+      expect(truncated).toBe(false);
+    }
+  });
+
+  test("text: the trained part is marked", async () => {
+    const { stdout } = await place.must(
+      "preview",
+      "--model",
+      "model",
+      "--dataset",
+      "train.json",
+      "--limit",
+      "1",
+    );
+    const { output } = (JSON.parse(place.read("train.json")) as { output: string }[])[0]!;
+    expect(stdout).toContain(`### Response:⟦${output}</s>⟧`);
+  });
+
+  test("all of a large output arrives through a slow pipe, and a reader may stop early", async () => {
+    const rows = Array.from({ length: 4000 }, (_, i) => ({ text: `row ${i} of many` }));
+    place.write("many.json", JSON.stringify(rows));
+    const args = ["preview", "--model", "model", "--dataset", "many.json", "--json", "--limit", "0"];
+    const whole = place.start(args);
+    await Bun.sleep(300);
+    expect(JSON.parse(await new Response(whole.stdout).text()).length).toBe(4000);
+    const cut = place.start(args);
+    const reader = cut.stdout.getReader();
+    await reader.read();
+    await reader.cancel();
+    await cut.exited;
+    expect(cut.exitCode).toBe(0);
+    expect(await new Response(cut.stderr).text()).toBe("");
+  });
+});
+
+describe("doctor and bench", () => {
+  test("doctor --json", async () => {
+    const { stdout } = await place.must("doctor", "--json");
+    const found = JSON.parse(stdout) as {
+      device: { threads: number; backend: string };
+      libraries: { path: string }[];
+      hub_cache: { path: string };
+    };
+    expect(found.device.backend).toBe("cpu");
+    expect(found.hub_cache.path).toStartWith(place.env.XDG_CACHE_HOME!);
+    const ours = found.libraries.filter(({ path }) => /neftune|dnnl|gomp|stdc\+\+|gcc_s/.test(path));
+    expect(ours.length).toBeGreaterThanOrEqual(2);
+    for (const { path } of ours) expect(path).toContain("memfd:");
+  });
+
+  test("bench --json: rates, memory and losses that move", async () => {
+    const { stdout } = await place.must(
+      ...[
+        "bench",
+        "--shape",
+        "shape.json",
+        "--max-length",
+        "16",
+        "--steps",
+        "3",
+        "--warmup",
+        "1",
+        "--dtype",
+        "f32",
+      ],
+      ...["--learning-rate", "0.01", "--threads", "1", "--json"],
+    );
+    const report = JSON.parse(stdout) as {
+      tokens_per_second: number;
+      model_gflops_per_second: number;
+      matmul_gflops_per_second: { shape: string; gflops: number }[];
+      planned_bytes: { total: number };
+      peak_bytes: number;
+      seconds_by_operation: Record<string, { seconds: number; calls: number }>;
+      steps: { loss: number; grad_norm: number }[];
+    };
+    expect(report.tokens_per_second).toBeGreaterThan(0);
+    expect(report.matmul_gflops_per_second[0]!.shape).toBe("2048x2048x2048");
+    expect(report.planned_bytes.total).toBeGreaterThan(0);
+    expect(report.peak_bytes).toBeGreaterThan(report.planned_bytes.total);
+    expect(report.steps.length).toBe(4);
+    expect(new Set(report.steps.map(({ loss }) => loss)).size).toBe(4);
+    for (const { grad_norm } of report.steps) expect(grad_norm).toBeGreaterThan(0);
+    expect(report.seconds_by_operation.nt_linear_forward!.calls % 3).toBe(0);
+  });
+});

@@ -1,0 +1,139 @@
+// Runs the built executable from an empty folder, with a home and caches of its own.
+
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { makeDemoData } from "../../src/cli/demo/data.ts";
+import { trainTokenizer, writeTokenizer } from "../../src/cli/demo/tokenizer.ts";
+
+export const executable = join(import.meta.dir, "..", "..", "dist", "neftune");
+if (!existsSync(executable)) throw new Error(`${executable} is missing: npm run build`);
+
+export interface Finished {
+  status: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** A folder to run in, gone after close(). */
+export class Place {
+  readonly root = mkdtempSync(join(tmpdir(), "neftune-e2e-"));
+  readonly cwd = join(this.root, "work");
+  readonly env: Record<string, string> = {
+    PATH: "/usr/bin:/bin",
+    HOME: join(this.root, "home"),
+    XDG_CACHE_HOME: join(this.root, "cache"),
+  };
+
+  constructor() {
+    mkdirSync(this.cwd);
+  }
+
+  close(): void {
+    rmSync(this.root, { recursive: true, force: true });
+  }
+
+  path(...parts: string[]): string {
+    return join(this.cwd, ...parts);
+  }
+
+  write(name: string, text: string): void {
+    writeFileSync(this.path(name), text);
+  }
+
+  read(...parts: string[]): string {
+    return readFileSync(this.path(...parts), "utf8");
+  }
+
+  start(args: readonly string[]) {
+    return Bun.spawn([executable, ...args], {
+      cwd: this.cwd,
+      env: this.env,
+      stdin: "ignore",
+      stdout: "pipe",
+      stderr: "pipe",
+    });
+  }
+
+  async run(...args: string[]): Promise<Finished> {
+    const child = this.start(args);
+    const [stdout, stderr] = await Promise.all([
+      new Response(child.stdout).text(),
+      new Response(child.stderr).text(),
+    ]);
+    await child.exited;
+    return { status: child.exitCode, stdout, stderr };
+  }
+
+  /** Runs what has to succeed; throws with standard error otherwise. */
+  async must(...args: string[]): Promise<Finished> {
+    const finished = await this.run(...args);
+    if (finished.status !== 0)
+      throw new Error(`neftune ${args.join(" ")}: status ${finished.status}: ${finished.stderr}`);
+    return finished;
+  }
+}
+
+/** Rows of train.json and held-out.json. */
+const ROWS = 48;
+
+const shape = {
+  model_type: "llama",
+  hidden_size: 32,
+  intermediate_size: 72,
+  num_hidden_layers: 2,
+  num_attention_heads: 4,
+  num_key_value_heads: 2,
+  max_position_embeddings: 256,
+  rms_norm_eps: 1e-5,
+  rope_theta: 10000,
+  tie_word_embeddings: true,
+};
+
+/** Makes model (random weights, a tokenizer of 512 tokens), train.json and held-out.json in a place. */
+export async function makeModel(place: Place): Promise<void> {
+  const data = makeDemoData(1);
+  const rows = (all: typeof data.train) =>
+    JSON.stringify(
+      all.slice(0, ROWS).map(({ instruction, input, output }) => ({ instruction, input, output })),
+    );
+  place.write("train.json", rows(data.train));
+  place.write("held-out.json", rows(data.heldOut));
+  mkdirSync(place.path("tokenizer"));
+  const tokenizer = trainTokenizer(
+    data.train.flatMap((row) => [row.instruction, row.input, row.output]),
+    512,
+  );
+  writeTokenizer(place.path("tokenizer"), tokenizer);
+  place.write("shape.json", JSON.stringify({ ...shape, vocab_size: Object.keys(tokenizer.vocab).length }));
+  await place.must(
+    ...["init", "--shape", "shape.json", "--output", "model", "--tokenizer", "tokenizer", "--dtype", "f32"],
+  );
+}
+
+export interface TrainLine {
+  step: number;
+  epoch: number;
+  loss: number;
+  grad_norm: number;
+  learning_rate: number;
+  samples: number;
+  tokens: number;
+  target_tokens: number;
+  seconds: number;
+  tokens_per_second: number;
+  peak_memory_bytes: number;
+  eval_loss?: number;
+}
+
+export function metricsOf(place: Place, run: string): TrainLine[] {
+  const lines = place.read(run, "metrics.jsonl").trimEnd().split("\n");
+  return lines.map((line) => JSON.parse(line) as TrainLine);
+}
+
+/** The lines without what differs from run to run. */
+export function lastingMetrics(place: Place, run: string): object[] {
+  return metricsOf(place, run).map(
+    ({ seconds, tokens_per_second, peak_memory_bytes, ...lasting }) => lasting,
+  );
+}
