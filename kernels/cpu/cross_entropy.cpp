@@ -164,7 +164,7 @@ NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float
     }
     if (dweight != nullptr) {
       status = nt::matmul(context, {V, H, count, nt::transposed(logits, dtype, ld_gradient),
-                                    nt::as_stored(chunk_x, dtype, H), false, dweight, NT_F32, H, nullptr, true});
+                                    nt::as_stored(chunk_x, dtype, H), nullptr, dweight, NT_F32, H, nullptr, true});
       if (status != NT_OK) return status;
     }
   }

@@ -13,17 +13,15 @@ namespace nt {
 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
-  bool prepared = weight->forward != nullptr;
-  Matrix b = transposed(prepared ? weight->forward : weight->data, weight->dtype, weight->in);
-  return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda), b, prepared, c, c_dtype, ldc,
-                          bias, accumulate});
+  return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
+                          transposed(weight->data, weight->dtype, weight->in), weight->forward, c, c_dtype, ldc, bias,
+                          accumulate});
 }
 
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T) {
-  bool prepared = weight->backward != nullptr;
-  Matrix b = as_stored(prepared ? weight->backward : weight->data, weight->dtype, weight->in);
-  return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda), b, prepared, c, c_dtype, ldc,
+  return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
+                          as_stored(weight->data, weight->dtype, weight->in), weight->backward, c, c_dtype, ldc,
                           nullptr, accumulate});
 }
 
@@ -198,6 +196,6 @@ NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, flo
   }
   if (in == 0) return NT_OK;
   NT_CHECK(dweight != nullptr && x != nullptr, "linear_backward_weight: dweight or x is null");
-  return nt::matmul(context, {out, in, T, nt::transposed(dy, dtype, lddy), nt::as_stored(x, dtype, ldx), false, dweight,
+  return nt::matmul(context, {out, in, T, nt::transposed(dy, dtype, lddy), nt::as_stored(x, dtype, ldx), nullptr, dweight,
                               NT_F32, in, nullptr, true});
 }

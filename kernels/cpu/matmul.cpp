@@ -30,6 +30,7 @@ struct Entry {
   dnnl_primitive_t primitive;
   dnnl_memory_t a, b, c, bias, scratchpad;
   int64_t scratchpad_bytes;
+  bool slow;  // oneDNN has nothing but its reference loop, hundreds of times slower; then there is no primitive
 };
 
 // oneDNN's layout for a [k,n] right operand.
@@ -191,6 +192,10 @@ int32_t create(MatmulState *state, const Key &key, Entry *entry) {
   }
   DNNL_TRY(dnnl_matmul_primitive_desc_create(&made.primitive, state->engine, made.a, made.b, made.bias, made.c,
                                              made.attributes));
+  const char *implementation = nullptr;
+  DNNL_TRY(dnnl_primitive_desc_query(made.primitive, dnnl_query_impl_info_str, 0, &implementation));
+  entry->slow = key.b_blocked && strncmp(implementation, "ref", 3) == 0;
+  if (entry->slow) return NT_OK;
   DNNL_TRY(dnnl_primitive_create(&entry->primitive, made.primitive));
   DNNL_TRY(dnnl_memory_create(&entry->a, made.a, state->engine, DNNL_MEMORY_NONE));
   DNNL_TRY(dnnl_memory_create(&entry->b, made.b, state->engine, DNNL_MEMORY_NONE));
@@ -233,14 +238,20 @@ int32_t run(MatmulState *state, const Product &p) {
   memset(&key, 0, sizeof key);
   key.m = p.m, key.n = p.n, key.k = p.k;
   key.a_row = p.a.row, key.a_column = p.a.column;
-  if (!p.b_blocked) key.b_row = p.b.row, key.b_column = p.b.column;
+  const bool blocked = p.b_blocked != nullptr;
+  if (!blocked) key.b_row = p.b.row, key.b_column = p.b.column;
   key.ldc = p.ldc;
   key.a_dtype = p.a.dtype, key.b_dtype = p.b.dtype, key.c_dtype = p.c_dtype;
-  key.b_blocked = p.b_blocked, key.bias = p.bias != nullptr, key.accumulate = p.accumulate;
+  key.b_blocked = blocked, key.bias = p.bias != nullptr, key.accumulate = p.accumulate;
   Entry *entry = nullptr;
   int32_t status = find_entry(state, key, &entry);
   if (status != NT_OK) return status;
   entry->last_use = ++state->clock;
+  if (entry->slow) {
+    Product plain = p;
+    plain.b_blocked = nullptr;
+    return run(state, plain);
+  }
   if (!grow(&state->scratchpad, &state->scratchpad_bytes, entry->scratchpad_bytes))
     return fail(NT_OUT_OF_MEMORY, "matmul: no memory for %lld bytes of scratch", (long long)entry->scratchpad_bytes);
   dnnl_exec_arg_t arguments[5];
@@ -251,7 +262,7 @@ int32_t run(MatmulState *state, const Product &p) {
     return bound;
   };
   DNNL_TRY(bind(DNNL_ARG_SRC, entry->a, p.a.data));
-  DNNL_TRY(bind(DNNL_ARG_WEIGHTS, entry->b, p.b.data));
+  DNNL_TRY(bind(DNNL_ARG_WEIGHTS, entry->b, blocked ? p.b_blocked : p.b.data));
   DNNL_TRY(bind(DNNL_ARG_DST, entry->c, p.c));
   if (p.bias != nullptr) DNNL_TRY(bind(DNNL_ARG_BIAS, entry->bias, p.bias));
   if (entry->scratchpad_bytes > 0) DNNL_TRY(bind(DNNL_ARG_SCRATCHPAD, entry->scratchpad, state->scratchpad));

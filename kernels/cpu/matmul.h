@@ -17,11 +17,12 @@ inline Matrix as_stored(const void *data, int32_t dtype, int64_t ld) { return {d
 inline Matrix transposed(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, 1, ld}; }
 
 // c[m,n] = a[m,k] · b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. Sums in float32.
-// b_blocked: b.data points to what `prepare` made for this [k,n]; b's strides are not read.
+// b_blocked: what `prepare` made of b, or null. It is used where a and c are dense: oneDNN has no fast kernel for it
+// with rows further apart, and then reads b itself.
 struct Product {
   int64_t m, n, k;
   Matrix a, b;
-  bool b_blocked;
+  const void *b_blocked;
   void *c;
   int32_t c_dtype;
   int64_t ldc;
