@@ -65,7 +65,7 @@ export const commonOptions = {
     group,
     default: 0,
     min: 0,
-    max: 1024,
+    max: 256,
     value: "N",
     help: "CPU threads; 0 is all that this process may use",
   },
