@@ -3,286 +3,24 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../errors.ts";
-import { linearModules } from "../model/lora.ts";
-import { schedulerTypes, type TrainResult, trainDefaults } from "../train/index.ts";
+import type { TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatCount, formatSeconds, toJson } from "./format.ts";
-import { datasetFile, encodingOptions, modelOption, requireModel } from "./model-data.ts";
+import { datasetFile, requireModel } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { progressReporter } from "./progress.ts";
+import { trainOptions } from "./train-options.ts";
 import { runTraining } from "./train-run.ts";
 
-const defaults = trainDefaults;
-
-const options = {
-  model: modelOption,
-  dataset: {
-    type: "repeated",
-    group: "Data",
-    default: ["alpaca"],
-    value: "NAME|FILE|ID",
-    help: "a preset (alpaca), a .json or .jsonl file, or a Hub id in the cache; may be given several times",
-  },
-  "eval-dataset": {
-    type: "repeated",
-    group: "Data",
-    value: "NAME|FILE|ID",
-    help: "evaluate on it, noise off; may be given several times",
-  },
-  "eval-split": {
-    type: "float",
-    group: "Data",
-    above: 0,
-    help: "hold out a share (0.05) or a count (500) to evaluate on",
-  },
-  ...encodingOptions,
-  alpha: {
-    type: "float",
-    group: "NEFTune",
-    default: defaults.alpha,
-    min: 0,
-    help: "noise of scale alpha / sqrt(L d) on the embedding output; 0 is off",
-  },
-  "neft-noise": {
-    type: "enum",
-    group: "NEFTune",
-    values: ["uniform", "bernoulli", "gaussian", "none"],
-    default: defaults.neftNoise,
-    help: "its distribution",
-  },
-  "neft-length": {
-    type: "enum",
-    group: "NEFTune",
-    values: ["true", "padded"],
-    default: defaults.neftLength,
-    help: "L: a sample's own tokens, or the padded width (needs --packing off)",
-  },
-  tune: {
-    type: "enum",
-    group: "Tuning",
-    values: ["lora", "full"],
-    default: defaults.tune,
-    help: "train LoRA matrices, or all weights",
-  },
-  quantization: {
-    type: "enum",
-    group: "Tuning",
-    values: ["none", "nf4"],
-    default: defaults.quantization,
-    help: "of the frozen weights; nf4 is refused in this version",
-  },
-  "double-quantization": {
-    type: "bool",
-    group: "Tuning",
-    default: defaults.doubleQuantization,
-    help: "of nf4's scales; without effect in this version",
-  },
-  "lora-r": { type: "int", group: "Tuning", default: defaults.loraR, min: 1, help: "rank" },
-  "lora-alpha": {
-    type: "float",
-    group: "Tuning",
-    default: defaults.loraAlpha,
-    above: 0,
-    help: "scale times rank",
-  },
-  "lora-dropout": {
-    type: "float",
-    group: "Tuning",
-    default: defaults.loraDropout,
-    min: 0,
-    below: 1,
-    help: "on the input of LoRA's matrices",
-  },
-  "target-modules": {
-    type: "list",
-    group: "Tuning",
-    values: linearModules,
-    default: linearModules,
-    help: "which linears get LoRA matrices",
-  },
-  "use-rslora": {
-    type: "bool",
-    group: "Tuning",
-    default: defaults.useRslora,
-    help: "scale by alpha / sqrt(r) instead of alpha / r",
-  },
-  adapter: {
-    type: "path",
-    group: "Tuning",
-    value: "DIR",
-    help: "start from this PEFT adapter, with its rank, alpha, targets and rsLoRA",
-  },
-  epochs: {
-    type: "float",
-    group: "Training",
-    default: defaults.epochs,
-    above: 0,
-    help: "times through the data",
-  },
-  "max-steps": {
-    type: "int",
-    group: "Training",
-    min: 1,
-    help: "end after so many steps if the epochs do not end before",
-  },
-  "batch-size": {
-    type: "int",
-    group: "Training",
-    default: defaults.batchSize,
-    min: 1,
-    help: "samples in a micro-batch",
-  },
-  "gradient-accumulation-steps": {
-    type: "int",
-    group: "Training",
-    default: defaults.gradientAccumulationSteps,
-    min: 1,
-    help: "micro-batches in a step",
-  },
-  packing: {
-    type: "bool",
-    group: "Training",
-    default: defaults.packing,
-    help: "samples laid end to end without padding, each attending to itself alone",
-  },
-  "learning-rate": {
-    type: "float",
-    group: "Training",
-    default: defaults.learningRate,
-    min: 0,
-    help: "the highest",
-  },
-  "lr-scheduler-type": {
-    type: "enum",
-    group: "Training",
-    values: schedulerTypes,
-    default: defaults.lrSchedulerType,
-    help: "as Transformers'",
-  },
-  "warmup-ratio": {
-    type: "float",
-    group: "Training",
-    default: defaults.warmupRatio,
-    min: 0,
-    max: 1,
-    help: "share of the steps in which the rate rises from 0",
-  },
-  "warmup-steps": { type: "int", group: "Training", min: 0, help: "so many steps instead of a share" },
-  "weight-decay": {
-    type: "float",
-    group: "Training",
-    default: defaults.weightDecay,
-    min: 0,
-    help: "decoupled, on matrices, not on norms and biases",
-  },
-  "adam-beta1": {
-    type: "float",
-    group: "Training",
-    default: defaults.adamBeta1,
-    min: 0,
-    below: 1,
-    help: "AdamW's",
-  },
-  "adam-beta2": {
-    type: "float",
-    group: "Training",
-    default: defaults.adamBeta2,
-    min: 0,
-    below: 1,
-    help: "AdamW's",
-  },
-  "adam-epsilon": {
-    type: "float",
-    group: "Training",
-    default: defaults.adamEpsilon,
-    above: 0,
-    help: "AdamW's",
-  },
-  "max-grad-norm": {
-    type: "float",
-    group: "Training",
-    default: defaults.maxGradNorm,
-    min: 0,
-    help: "longer gradients are cut to this norm; 0 is no limit",
-  },
-  dtype: {
-    type: "enum",
-    group: "Training",
-    values: ["bf16", "f32"],
-    default: defaults.dtype,
-    help: "activations and frozen weights; trained weights and AdamW's state are float32",
-  },
-  recompute: {
-    type: "enum",
-    group: "Training",
-    values: ["none", "mlp", "layer", "auto"],
-    default: defaults.recompute,
-    help: "activations kept or recomputed; auto goes by free memory",
-  },
-  shuffle: {
-    type: "enum",
-    group: "Training",
-    values: ["seed", "none"],
-    default: defaults.shuffle,
-    help: "none keeps the order of the file",
-  },
-  seed: {
-    type: "int",
-    group: "Training",
-    default: defaults.seed,
-    min: 0,
-    help: "data order, LoRA's start, dropout, noise",
-  },
-  output: {
-    type: "path",
-    group: "Output",
-    value: "DIR",
-    help: "folder of the run (default runs/<model>-<dataset>-<n>); refused if it holds another, unless --resume",
-  },
-  "save-steps": {
-    type: "int",
-    group: "Output",
-    default: defaults.saveSteps,
-    min: 1,
-    help: "steps between checkpoints",
-  },
-  "save-total-limit": {
-    type: "int",
-    group: "Output",
-    default: defaults.saveTotalLimit,
-    min: 1,
-    help: "checkpoints kept; older ones go",
-  },
-  "eval-steps": {
-    type: "int",
-    group: "Output",
-    min: 1,
-    help: "steps between evaluations (default: once an epoch)",
-  },
-  "logging-steps": {
-    type: "int",
-    group: "Output",
-    default: defaults.loggingSteps,
-    min: 1,
-    help: "steps between lines of metrics.jsonl",
-  },
-  resume: {
-    type: "bool",
-    group: "Output",
-    default: false,
-    help: "go on from the newest checkpoint in --output, or from the start where there is none",
-  },
-} as const;
-
-type TrainValues = Values<typeof options>;
+type TrainValues = Values<typeof trainOptions>;
 
 export const train = defineCommand({
   name: "train",
   summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
   description:
     "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume goes on to the same bits as if never stopped.",
-  options,
+  options: trainOptions,
   examples: [
     ["neftune --model llama2-7b --alpha 5", "LoRA with NEFTune noise on Alpaca; train may be left out"],
     [
@@ -388,7 +126,7 @@ function trainerOptions(values: TrainValues) {
 /** The options that the trainer does not see, for config.json; the trainer adds its own. */
 function record(values: TrainValues, modelDir: string): Record<string, unknown> {
   const given = Object.fromEntries(
-    Object.keys(options).map((name) => [name, values[name as keyof TrainValues] ?? null]),
+    Object.keys(trainOptions).map((name) => [name, values[name as keyof TrainValues] ?? null]),
   );
   const { resume: _resume, output: _output, ...rest } = given;
   return { ...rest, model_folder: modelDir };

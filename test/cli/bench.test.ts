@@ -1,0 +1,49 @@
+import { expect, test } from "bun:test";
+import { denseSamples, hasTargets, makeBatches, median, stepFlops } from "../../src/cli/bench/work.ts";
+import { parseConfig } from "../../src/model/index.ts";
+
+const config = parseConfig("test", {
+  model_type: "llama",
+  hidden_size: 8,
+  intermediate_size: 16,
+  num_hidden_layers: 3,
+  num_attention_heads: 2,
+  num_key_value_heads: 1,
+  vocab_size: 32,
+});
+// Of a layer: q 8·8, k and v 4·8, o 8·8, gate, up and down 8·16.
+const linear = 3 * (64 + 32 + 32 + 64 + 3 * 128);
+const head = 32 * 8;
+
+test("dense rows: full length, ids inside the vocabulary, the same for a seed", () => {
+  const samples = denseSamples(5, 7, 32, 1);
+  for (const { ids, labels } of samples) {
+    expect(ids.length).toBe(7);
+    expect(labels).toEqual(ids);
+    for (const id of ids) expect(id >= 3 && id < 32).toBe(true);
+  }
+  expect(denseSamples(5, 7, 32, 1)).toEqual(samples);
+  expect(denseSamples(5, 7, 32, 2)).not.toEqual(samples);
+  expect(samples.every(hasTargets)).toBe(true);
+});
+
+test("model FLOPs by hand", () => {
+  const [batch] = makeBatches(denseSamples(2, 5, 32, 1), 1, 2, 1);
+  const attention = 6 * 3 * 2 * 4 * (25 + 25);
+  const lora = {
+    r: 2,
+    alpha: 2,
+    dropout: 0,
+    targetModules: ["q_proj" as const, "down_proj" as const],
+    useRslora: false,
+  };
+  const adapters = 3 * 2 * (8 + 8 + (8 + 16));
+  // Ten tokens, eight of which are predicted.
+  expect(stepFlops(config, batch!, lora)).toBe(4 * (linear * 10 + head * 8) + 6 * adapters * 10 + attention);
+  expect(stepFlops(config, batch!, null)).toBe(6 * (linear * 10 + head * 8) + attention);
+});
+
+test("median", () => {
+  expect(median([3, 1, 2])).toBe(2);
+  expect(median([4, 1, 2, 3])).toBe(2.5);
+});
