@@ -6,6 +6,7 @@ import { loadDataset } from "../../data/dataset.ts";
 import { Encoder } from "../../data/encode.ts";
 import { alpacaPrompt, promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
+import { InterruptedError } from "../../errors.ts";
 import { generate, linearModules, parseConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
 import { evaluate } from "../../train/evaluate.ts";
@@ -110,7 +111,7 @@ async function trainOnce(
   file: string,
   options: Partial<TrainerOptions>,
 ): Promise<void> {
-  await runTraining(
+  const training = runTraining(
     {
       model: { dir: join(dir, base), name: join(dir, base) },
       datasets: [dataFile(dir, file)],
@@ -136,6 +137,11 @@ async function trainOnce(
     { ...context, note: () => {} },
     { ...progressReporter(context, name), onPlan: () => {}, onSave: () => {}, onEval: () => {} },
   );
+  await training.catch((error: unknown) => {
+    // The trainer would advise --resume, which a demo has not.
+    if (error instanceof InterruptedError) throw new InterruptedError("the demo was stopped; start it anew");
+    throw error;
+  });
 }
 
 /** Trains all weights of the random model on plain text. */
