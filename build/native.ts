@@ -7,6 +7,7 @@
 // Everything is cached by the hash of what went into it.
 
 import {
+  copyFileSync,
   existsSync,
   mkdirSync,
   readdirSync,
@@ -45,11 +46,12 @@ function headersUnder(folder: string): string[] {
 function hashOf(command: string[], files: string[]): string {
   const hasher = new Bun.CryptoHasher("sha256");
   hasher.update(JSON.stringify(command));
+  hasher.update(readFileSync(join(import.meta.dir, "requirements.txt"))); // the compiler's version
   for (const file of files) hasher.update(readFileSync(file));
   return hasher.digest("hex").slice(0, 32);
 }
 
-/** Runs `command OUT` unless the same command on the same inputs made OUT before. */
+/** Runs `command -o OUT` unless the same command on the same inputs made OUT before. */
 async function cached(
   out: string,
   command: string[],
@@ -189,7 +191,7 @@ export async function buildNative(): Promise<string[]> {
   const env = { ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache };
   const libraries = await buildRuntime(tools, env);
   const dnnl = join(output, "libdnnl.so.3");
-  if (!existsSync(dnnl)) writeFileSync(dnnl, readFileSync(tools.dnnlLibrary));
+  copyFileSync(tools.dnnlLibrary, dnnl);
   libraries.push(dnnl);
 
   const built = Object.entries(variants).map(([name, flags]) => kernelVariant(name, flags, tools, env));

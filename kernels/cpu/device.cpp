@@ -50,6 +50,28 @@ void read_cpu_name(char *name, size_t size) {
   fclose(file);
 }
 
+// A number in a one-line file, or -1 ("max", or no such file).
+int64_t read_number(const char *path) {
+  FILE *file = fopen(path, "r");
+  if (file == nullptr) return -1;
+  long long value = -1;
+  if (fscanf(file, "%lld", &value) != 1) value = -1;
+  fclose(file);
+  return int64_t(value);
+}
+
+// What this process's control group may still take, as a container's own mount shows it (cgroup v2, then v1). Page
+// cache counts as used there although it can be dropped, so mapped weights make this an underestimate.
+int64_t container_memory() {
+  int64_t limit = read_number("/sys/fs/cgroup/memory.max"), used = read_number("/sys/fs/cgroup/memory.current");
+  if (limit < 0) {
+    limit = read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    used = read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes");
+  }
+  if (limit < 0 || used < 0) return INT64_MAX;
+  return limit > used ? limit - used : 0;
+}
+
 int64_t available_memory() {
   FILE *file = fopen("/proc/meminfo", "r");
   char line[256];
@@ -58,8 +80,14 @@ int64_t available_memory() {
     if (sscanf(line, "MemAvailable: %lld kB", &kib) == 1) break;
   if (file != nullptr) fclose(file);
   struct sysinfo info;
-  if (kib < 0 && sysinfo(&info) == 0) return int64_t(info.freeram) * info.mem_unit;
-  return kib < 0 ? 0 : int64_t(kib) * 1024;
+  int64_t available = 0;
+  if (kib >= 0) {
+    available = int64_t(kib) * 1024;
+  } else if (sysinfo(&info) == 0) {
+    available = int64_t(info.freeram) * info.mem_unit;
+  }
+  int64_t allowed = container_memory();
+  return available < allowed ? available : allowed;
 }
 
 int64_t total_memory() {
@@ -167,8 +195,10 @@ NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context) 
   NT_CHECK(threads >= 0 && threads <= 256, "threads must be between 0 (all) and 256, got %d", int(threads));
   auto *created = static_cast<nt_context *>(calloc(1, sizeof(nt_context)));
   if (created == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
-  if (threads > 0) omp_set_num_threads(threads);
-  created->threads = threads > 0 ? threads : omp_get_max_threads();
+  cpu_set_t usable;
+  int all = sched_getaffinity(0, sizeof usable, &usable) == 0 ? CPU_COUNT(&usable) : 1;
+  created->threads = threads > 0 ? threads : all < 256 ? all : 256;
+  omp_set_num_threads(created->threads);
   *context = created;
   return NT_OK;
 }

@@ -169,6 +169,7 @@ export function loadForInference(
     tune: "lora",
     lora,
     recompute: "layer",
+    inference: true,
     ...limits,
     seed: 0,
   });

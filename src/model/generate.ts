@@ -71,6 +71,16 @@ class Generator {
     const { kvHeads, headDim } = model.attentionShape;
     const shape = [slots, kvHeads, capacity, headDim];
     const bytes = slots * kvHeads * capacity * headDim * (model.options.dtype === "f32" ? 4 : 2);
+    const free = model.device.freeMemory();
+    const total = 2 * model.config.numHiddenLayers * bytes;
+    if (total > free) {
+      const gib = (size: number) => `${(size / 2 ** 30).toFixed(1)} GiB`;
+      throw new NeftuneError(
+        "out-of-memory",
+        `the keys and values of ${slots} sequences of up to ${capacity} tokens need ${gib(total)}, ${gib(free)} free: ` +
+          "--max-new-tokens or --batch-size can be smaller",
+      );
+    }
     this.#arena = new Arena(model.device, 2 * model.config.numHiddenLayers * (bytes + 256));
     const part = () => this.#arena.allocate("activations", model.options.dtype, shape);
     this.#caches = Array.from({ length: model.config.numHiddenLayers }, () => ({

@@ -46,7 +46,7 @@ import {
 import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { initializeLora } from "./lora-init.ts";
 import type { Parameters } from "./parameters.ts";
-import { choosePlan, type ModelPlan, workspaceBytes } from "./plan.ts";
+import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./plan.ts";
 import { ropeTables } from "./rope.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
@@ -66,6 +66,8 @@ export interface ModelOptions {
   maxPosition: number;
   /** LoRA's start and dropout. */
   seed: number;
+  /** An adapter is applied but not trained: no gradients, no optimizer state, nothing kept for a backward pass. */
+  inference?: boolean;
 }
 
 /** What attention does in a layer: over packed samples, or over a key/value cache (generate.ts). */
@@ -86,27 +88,17 @@ export class Llama {
   readonly #rope: RopeTables; // f32 [positions, headDim / 2]
   readonly #attention: AttentionShape;
 
-  private constructor(device: Device, source: ModelSource, options: ModelOptions) {
+  private constructor(device: Device, source: ModelSource, options: ModelOptions, prepared: Prepared) {
     const { config } = source;
-    const lora = options.tune === "lora" ? (options.lora ?? null) : null;
-    if (options.tune === "lora") {
-      if (lora === null) throw new NeftuneError("model", 'tune "lora" needs LoRA options');
-      checkLoraOptions(lora);
-    }
-    const training = options.tune !== "none";
-    const request = { ...options, lora, uses: { forward: false, backward: false } };
+    const { lora, request, training } = prepared;
     this.device = device;
     this.config = config;
     this.options = options;
     this.#source = source;
-    this.plan = choosePlan(device, source, request);
-
-    const half = config.headDim / 2;
-    const tableBytes = 2 * (options.maxPosition * half * 4 + 256);
+    this.plan = prepared.plan;
+    this.#arena = prepared.arena;
+    const storage = allocateWeights(device, this.#arena, source, options.tune, lora, options.dtype, training);
     const sizes = { ...options, workspaceBytes: workspaceBytes(device, config, request) };
-    const { weights, trained, activations, workspace } = this.plan;
-    this.#arena = new Arena(device, weights + trained + activations + workspace + tableBytes);
-    const storage = allocateWeights(device, this.#arena, source, options.tune, lora, options.dtype);
     this.#buffers = allocateActivations(
       this.#arena,
       config,
@@ -117,6 +109,7 @@ export class Llama {
       this.plan.recompute,
     );
     const tables = ropeTables(config, options.maxPosition);
+    const half = config.headDim / 2;
     const table = (values: Float32Array) => {
       const tensor = this.#arena.allocate("workspace", "f32", [options.maxPosition, half]);
       device.write(tensor, values);
@@ -133,7 +126,7 @@ export class Llama {
       request.uses,
     );
     this.parameters = storage.parameters;
-    this.parameters?.zeroState();
+    if (training) this.parameters?.zeroState();
     if (lora !== null && this.parameters !== null) initializeLora(device, this.parameters, options.seed);
     this.#scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
     this.#attention = {
@@ -145,13 +138,21 @@ export class Llama {
 
   /** Loads a model. Throws where the checkpoint is not in order or memory does not suffice. */
   static load(device: Device, source: ModelSource, options: ModelOptions): Llama {
-    return new Llama(device, source, options);
+    const prepared = prepare(device, source, options);
+    source.retain();
+    try {
+      return new Llama(device, source, options, prepared);
+    } catch (error) {
+      prepared.arena.free();
+      source.release(device);
+      throw error;
+    }
   }
 
   close(): void {
     this.#weights.destroy();
     this.#arena.free();
-    this.#source.close(this.device);
+    this.#source.release(this.device);
   }
 
   get attentionShape(): AttentionShape {
@@ -455,6 +456,31 @@ export class Llama {
     groupBackwardWeight(device, groups.qkv, dqkv, normed, g, scratch, dropout);
     if (!last) rmsnormBackward(device, dx, norm1.dweight, dnormed, x, norm1.weight, a.rstd1, dx);
   }
+}
+
+/** What is settled before anything is loaded. */
+interface Prepared {
+  lora: LoraOptions | null;
+  request: PlanRequest;
+  training: boolean;
+  plan: ModelPlan;
+  arena: Arena;
+}
+
+/** Checks the options, plans the memory and allocates it. */
+function prepare(device: Device, source: ModelSource, options: ModelOptions): Prepared {
+  const lora = options.tune === "lora" ? (options.lora ?? null) : null;
+  if (options.tune === "lora") {
+    if (lora === null) throw new NeftuneError("model", 'tune "lora" needs LoRA options');
+    checkLoraOptions(lora);
+  }
+  const training = options.tune !== "none" && options.inference !== true;
+  const request = { ...options, lora, training, uses: { forward: false, backward: false } };
+  const plan = choosePlan(device, source, request);
+  const { weights, trained, activations, workspace } = plan;
+  const tables = 2 * (options.maxPosition * (source.config.headDim / 2) * 4 + 256); // RoPE
+  const arena = new Arena(device, weights + trained + activations + workspace + tables);
+  return { lora, request, training, plan, arena };
 }
 
 const rowsOf = (tensors: readonly Tensor[], T: number) => tensors.map((tensor) => tensor.rows(0, T));

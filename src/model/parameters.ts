@@ -51,15 +51,23 @@ export class Parameters {
   readonly #byName: Map<string, ParameterTensor>;
   readonly #norm: Tensor; // f32 [2]: norm, clip factor
 
-  constructor(device: Device, allocator: Allocator, specs: readonly ParameterSpec[], dtype: "f32" | "bf16") {
+  constructor(
+    device: Device,
+    allocator: Allocator,
+    specs: readonly ParameterSpec[],
+    dtype: "f32" | "bf16",
+    training: boolean,
+  ) {
     this.#device = device;
     this.tensors = place(specs);
     this.#byName = new Map(this.tensors.map((tensor) => [tensor.name, tensor]));
     const n = this.tensors.reduce((sum, tensor) => sum + tensor.size, 0);
     this.values = allocator.allocate("trained", "f32", [n]);
-    this.gradients = allocator.allocate("trained", "f32", [n]);
-    this.m = allocator.allocate("trained", "f32", [n]);
-    this.v = allocator.allocate("trained", "f32", [n]);
+    // Without training nothing reads or writes the other three: they are the values under other names.
+    const state = () => (training ? allocator.allocate("trained", "f32", [n]) : this.values);
+    this.gradients = state();
+    this.m = state();
+    this.v = state();
     this.copy = dtype === "bf16" ? allocator.allocate("trained", "bf16", [n]) : null;
     this.#norm = allocator.allocate("trained", "f32", [2]);
   }

@@ -32,6 +32,8 @@ export interface PlanRequest {
   dtype: "f32" | "bf16";
   tune: Tune;
   lora: LoraOptions | null;
+  /** Gradients, optimizer state and what the backward pass needs are counted. */
+  training: boolean;
   recompute: Recompute | "auto";
   maxTokens: number;
   maxTargets: number;
@@ -67,17 +69,17 @@ export function planFor(
 ): ModelPlan {
   const { config } = source;
   const counter = new MemoryPlan();
-  const { frozen } = allocateWeights(device, counter, source, request.tune, request.lora, request.dtype);
-  const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
-  allocateActivations(
+  const { frozen } = allocateWeights(
+    device,
     counter,
-    config,
-    request.dtype,
+    source,
+    request.tune,
     request.lora,
-    sizes,
-    request.tune !== "none",
-    recompute,
+    request.dtype,
+    request.training,
   );
+  const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
+  allocateActivations(counter, config, request.dtype, request.lora, sizes, request.training, recompute);
   const extra = extraWeightBytes(device, config, request);
   let mapped = 0;
   if (request.tune !== "full") mapped = mappedBytes(source, new Set(frozen.keys()));

@@ -11,15 +11,15 @@ export interface ModelSource {
   readonly config: LlamaConfig;
   /** The stored dtype of a tensor; throws where it is missing or has another shape. */
   dtypeOf(name: string, shape: readonly number[]): FloatDType;
-  has(name: string): boolean;
   /** The tensor where it lies, if the device can use it there and it has this dtype; else null. */
   inPlace(device: Device, name: string, shape: readonly number[], dtype: FloatDType): Tensor | null;
   /** Fills `destination` with the tensor, converted. */
   fill(device: Device, name: string, destination: Tensor): void;
   /** Names and stored bytes of the tensors that the config calls for. */
   tensorBytes(): { name: string; bytes: number }[];
-  /** Unmaps what was mapped. */
-  close(device: Device): void;
+  /** Takes part in the source's use by a model; the last release() unmaps what was mapped. */
+  retain(): void;
+  release(device: Device): void;
 }
 
 const floatTypes: Record<string, FloatDType> = { F32: "f32", BF16: "bf16", F16: "f16" };
@@ -28,14 +28,11 @@ class CheckpointSource implements ModelSource {
   readonly config: LlamaConfig;
   readonly #checkpoint: Checkpoint;
   readonly #mapped = new Map<string, ReturnType<Device["mapFile"]>>();
+  #users = 0;
 
   constructor(dir: string) {
     this.config = readConfig(dir);
     this.#checkpoint = openCheckpoint(dir);
-  }
-
-  has(name: string): boolean {
-    return this.#checkpoint.tensors.has(name);
   }
 
   dtypeOf(name: string, shape: readonly number[]): FloatDType {
@@ -95,7 +92,12 @@ class CheckpointSource implements ModelSource {
     });
   }
 
-  close(device: Device): void {
+  retain(): void {
+    this.#users++;
+  }
+
+  release(device: Device): void {
+    if (--this.#users > 0) return;
     for (const file of this.#mapped.values()) device.unmapFile(file);
     this.#mapped.clear();
   }
@@ -114,10 +116,6 @@ class RandomSource implements ModelSource {
   constructor(config: LlamaConfig, seed: number) {
     this.config = config;
     this.#seed = seed;
-  }
-
-  has(name: string): boolean {
-    return !name.endsWith("lm_head.weight") || !this.config.tieWordEmbeddings;
   }
 
   dtypeOf(): FloatDType {
@@ -144,7 +142,9 @@ class RandomSource implements ModelSource {
     return [];
   }
 
-  close(): void {}
+  retain(): void {}
+
+  release(): void {}
 }
 
 /** Random weights as Transformers initialises them: N(0, initializer_range), norms 1, biases 0. */

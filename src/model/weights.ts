@@ -49,13 +49,14 @@ export function allocateWeights(
   tune: Tune,
   lora: LoraOptions | null,
   dtype: "f32" | "bf16",
+  training: boolean,
 ): WeightStorage {
   const { config } = source;
   const specs = tensorSpecs(config);
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {
     for (const { name, shape } of specs) source.dtypeOf(name, shape);
-    return { frozen, parameters: new Parameters(device, allocator, specs, dtype) };
+    return { frozen, parameters: new Parameters(device, allocator, specs, dtype, training) };
   }
   for (const { name, shape } of specs) {
     const type = storageType(shape, dtype);
@@ -64,7 +65,7 @@ export function allocateWeights(
   }
   if (tune === "none" || lora === null) return { frozen, parameters: null };
   const loraSpecs = loraParameterSpecs(config, lora, modulePath);
-  return { frozen, parameters: new Parameters(device, allocator, loraSpecs, dtype) };
+  return { frozen, parameters: new Parameters(device, allocator, loraSpecs, dtype, training) };
 }
 
 export class ModelWeights {
