@@ -26,6 +26,7 @@ const HeaderSchema = v.object({
 export interface CachedData {
   store: TokenStore;
   skipped: number;
+  /** `:line: row n: what is wrong`, to go behind the file's path: the same bytes may lie under another tomorrow. */
   problems: string[];
 }
 

@@ -3,7 +3,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
-import { defaultCacheDir, readCache, writeCache } from "./cache.ts";
+import { type CachedData, defaultCacheDir, readCache, writeCache } from "./cache.ts";
 import type { EncoderOptions } from "./encode.ts";
 import { holdoutOrder } from "./philox.ts";
 import { countTargets, type Sample } from "./sample.ts";
@@ -14,8 +14,10 @@ import { tokenizeAll, workersFor } from "./tokenize-rows.ts";
 import { SETTINGS_FILES } from "./tokenizer-settings.ts";
 
 /** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
-const ENCODING_VERSION = 1;
+const ENCODING_VERSION = 2;
 const REPORTED_PROBLEMS = 10;
+/** What errors call rows that come from no file. */
+const ROWS = "rows";
 
 export interface LoadOptions {
   /** A file, or `rows` as they would be parsed from one. */
@@ -160,12 +162,19 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const cacheDir =
     file === null ? null : options.cacheDir === undefined ? defaultCacheDir() : options.cacheDir;
   const cached = cacheDir === null ? null : readCache(cacheDir, fingerprint);
-  if (cached !== null) return new Dataset(cached.store, fingerprint, cached.skipped, cached.problems);
+  const located = ({ store, skipped, problems }: CachedData): Dataset =>
+    new Dataset(
+      store,
+      fingerprint,
+      skipped,
+      problems.map((problem) => `${path ?? ROWS}${problem}`),
+    );
+  if (cached !== null) return located(cached);
 
   const source = file === null ? sourceOf(rows!) : parseSource(path!, file);
   const data = await tokenizeSource(source, options, encoding, skipBadRows);
   if (cacheDir !== null) writeCache(cacheDir, fingerprint, data);
-  return new Dataset(data.store, fingerprint, data.skipped, data.problems);
+  return located(data);
 }
 
 async function tokenizeSource(
@@ -173,7 +182,7 @@ async function tokenizeSource(
   options: LoadOptions,
   encoding: EncoderOptions,
   skipBadRows: boolean,
-): Promise<{ store: TokenStore; skipped: number; problems: string[] }> {
+): Promise<CachedData> {
   if (source.rows.length === 0) throw new NeftuneError("dataset", `dataset ${source.path}: has no rows`);
   const workers = options.workers ?? workersFor(source.bytes);
   const { store, bad } = await tokenizeAll(source.rows, options.tokenizerDir, encoding, workers);
@@ -186,7 +195,8 @@ async function tokenizeSource(
     const first = errors[0]?.message ?? "";
     throw new NeftuneError("dataset", `dataset ${source.path}: none of its rows can be used; ${first}`);
   }
-  return { store, skipped: bad.length, problems: errors.map((error) => error.message) };
+  const problems = errors.map((error) => error.message.slice(source.path.length));
+  return { store, skipped: bad.length, problems };
 }
 
 /** Holds samples out for evaluation: a share below 1 or a count. Both parts keep the file's order. */
@@ -213,7 +223,7 @@ export function splitHoldout(
 
 function sourceOf(rows: unknown[]): Source {
   const bytes = Buffer.byteLength(JSON.stringify(rows));
-  return { path: "rows", bytes, rows, broken: new Map(), where: (row) => `row ${row + 1}` };
+  return { path: ROWS, bytes, rows, broken: new Map(), where: (row) => `${ROWS}: row ${row + 1}` };
 }
 
 /** What the tokens depend on beside the data: tokenizer.json and the files that speak with it. */

@@ -34,8 +34,7 @@ export class Tokenizer {
   private readonly byteLevel: boolean;
   private readonly all: TokenMatcher; // added tokens, matched before normalising
   private readonly plain: TokenMatcher; // those of them that are not special
-  private readonly normalizedAll: TokenMatcher; // added tokens, matched in normalised text
-  private readonly normalizedPlain: TokenMatcher;
+  private readonly normalized: TokenMatcher; // plain added tokens, matched in normalised text
   private readonly special: TokenMatcher; // to find special text in data
   private readonly tokens: string[]; // [vocabSize], undefined where an id has none
   private readonly specialIds: ReadonlySet<number>;
@@ -95,22 +94,16 @@ export class Tokenizer {
       if (byte !== undefined) this.byteOf.set(id, Number.parseInt(byte, 16));
     }
 
-    const raw = added.filter((token) => !token.normalized || this.library.normalizer === null);
-    const normalized = added.filter((token) => token.normalized && this.library.normalizer !== null);
-    const matcher = (tokens: AddedToken[]): TokenMatcher =>
-      new TokenMatcher(
-        tokens,
-        tokens.map((token) => token.content),
-      );
-    const normalizedMatcher = (tokens: AddedToken[]): TokenMatcher =>
-      new TokenMatcher(
-        tokens,
-        tokens.map((token) => this.normalize(token.content)),
-      );
+    // Old Llama files mark special tokens as normalised too. The normaliser puts a space before a text, so such a
+    // token would be found only where a text begins with it: special tokens are matched in the text as it is.
+    const isNormalized = (token: AddedToken): boolean =>
+      token.normalized && !token.special && this.library.normalizer !== null;
+    const matcher = (tokens: AddedToken[], content = (token: AddedToken) => token.content): TokenMatcher =>
+      new TokenMatcher(tokens, tokens.map(content));
+    const raw = added.filter((token) => !isNormalized(token));
     this.all = matcher(raw);
     this.plain = matcher(raw.filter((token) => !token.special));
-    this.normalizedAll = normalizedMatcher(normalized);
-    this.normalizedPlain = normalizedMatcher(normalized.filter((token) => !token.special));
+    this.normalized = matcher(added.filter(isNormalized), (token) => this.normalize(token.content));
     this.specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
     this.special = matcher(added.filter((token) => token.special));
     this.byteLevel = JSON.stringify(parts.pre_tokenizer ?? null).includes('"ByteLevel"');
@@ -136,8 +129,8 @@ export class Tokenizer {
   encode(text: string, options: EncodeOptions = {}): Int32Array {
     const ids: number[] = [];
     if (options.addBos === true && this.addsBos) ids.push(this.bosId!);
-    const parseSpecial = options.parseSpecial === true;
-    for (const section of this.sections(text, parseSpecial)) this.encodeSection(section, parseSpecial, ids);
+    for (const section of this.sections(text, options.parseSpecial === true))
+      this.encodeSection(section, ids);
     return Int32Array.from(ids);
   }
 
@@ -168,7 +161,7 @@ export class Tokenizer {
     const before: number[] = [];
     for (const section of sections) {
       const first = ids.length;
-      this.encodeSection(section, false, ids);
+      this.encodeSection(section, ids);
       let starts: number[] | null | undefined;
       while (before.length < edges.length && edges[before.length]! < section.begin + section.text.length) {
         const edge = edges[before.length]! - section.begin;
@@ -218,13 +211,13 @@ export class Tokenizer {
     return this.library.normalizer === null ? text : this.library.normalizer(text);
   }
 
-  private encodeSection(section: Section, parseSpecial: boolean, ids: number[]): void {
+  private encodeSection(section: Section, ids: number[]): void {
     if (section.id !== null) {
       ids.push(section.id);
       return;
     }
     const text = this.normalize(section.text);
-    for (const part of (parseSpecial ? this.normalizedAll : this.normalizedPlain).split(text)) {
+    for (const part of this.normalized.split(text)) {
       if (part.id !== null) {
         ids.push(part.id);
         continue;
@@ -245,7 +238,7 @@ export class Tokenizer {
     if (starts === null) {
       // the normaliser changed the length: the tokens of the text up to the edge are the best answer left
       const ids: number[] = [];
-      this.encodeSection({ ...section, text: section.text.slice(0, edge) }, false, ids);
+      this.encodeSection({ ...section, text: section.text.slice(0, edge) }, ids);
       return ids.length;
     }
     const unit = this.byteLevel ? Buffer.byteLength(section.text.slice(0, edge)) : edge;

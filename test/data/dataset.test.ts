@@ -147,6 +147,24 @@ test("the fingerprint follows file, tokenizer, template, length and options, not
   expect(await print({ path: options("other.json", rows).path!, workers: 2 })).toBe(prints[0]!);
 });
 
+test("problems from the cache name the file that was asked for, not the one that filled it", async () => {
+  const cacheDir = folderOf({});
+  const load = (file: string) =>
+    loadDataset(options(file, `${lines}\n{"text":5}`, { cacheDir, skipBadRows: true }));
+  const first = await load("first.jsonl");
+  const second = await load("second.jsonl");
+  expect(readdirSync(join(cacheDir, "tokens")).length).toBe(1);
+  expect(first.problems[0]).toMatch(/^\/.*\/first\.jsonl:41: row 41: field "text"/);
+  expect(second.problems[0]).toMatch(/^\/.*\/second\.jsonl:41: row 41: field "text"/);
+  const inMemory = await loadDataset({
+    rows: ["no row", ...rows],
+    tokenizerDir,
+    maxLength: 64,
+    skipBadRows: true,
+  });
+  expect(inMemory.problems[0]).toStartWith("rows: row 1: expected an object");
+});
+
 test("the default cache folder follows XDG", () => {
   expect(defaultCacheDir({ XDG_CACHE_HOME: "/x" })).toBe("/x/neftune");
   expect(defaultCacheDir({ XDG_CACHE_HOME: "relative" })).toEndWith("/.cache/neftune");

@@ -2,6 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
+import { Encoder } from "../../src/data/encode.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import {
   byteFolder,
@@ -192,4 +193,30 @@ describe.skipIf(!existsSync(LLAMA2))("Llama 2's tokenizer (skipped where ../shar
       expect(tokenizer.decode(ids, { skipSpecial: true })).toBe(decoded_skip_special);
     }
   });
+});
+
+test.each([false, true])("special tokens are whole wherever they stand, with normalized %p", (normalized) => {
+  const json = llamaTokenizerJson();
+  json.added_tokens = (json.added_tokens as object[]).map((token) => ({ ...token, normalized }));
+  const dir = folderOf({
+    "tokenizer.json": json,
+    "tokenizer_config.json": { bos_token: "<s>", eos_token: "</s>", add_bos_token: true },
+  });
+  const tokenizer = Tokenizer.load(dir);
+  const encode = (text: string, parseSpecial: boolean) =>
+    Array.from(tokenizer.encode(text, { parseSpecial }));
+  expect(encode("hello</s>", true)).toEqual([...encode("hello", true), 2]);
+  expect(encode("<s>hello</s>", true)).toContain(1);
+  for (const text of ["hello</s>", "</s>", "</s> hello"]) expect(encode(text, false)).not.toContain(2);
+
+  const encoding = { maxLength: null, vocabSize: null, template: { kind: "vicuna" } } as const;
+  const messages = [
+    { role: "user", content: "what is </s>" },
+    { role: "assistant", content: "hello </s> world" },
+  ];
+  const { ids, labels } = new Encoder(tokenizer, { ...encoding, parseSpecial: false }).encode({ messages });
+  expect(ids.filter((id) => id === 2).length).toBe(1); // the template's alone
+  expect([ids[0], ids.at(-1), labels.at(-1)]).toEqual([1, 2, 2]);
+  const parsed = new Encoder(tokenizer, { ...encoding, parseSpecial: true }).encode({ messages });
+  expect(parsed.ids.filter((id) => id === 2).length).toBe(3);
 });
