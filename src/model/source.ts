@@ -33,6 +33,22 @@ class CheckpointSource implements ModelSource {
   constructor(dir: string) {
     this.config = readConfig(dir);
     this.#checkpoint = openCheckpoint(dir);
+    this.#refuseLeftovers();
+  }
+
+  /** A layer or module that config.json does not call for would change the numbers by its absence. */
+  #refuseLeftovers(): void {
+    const known = new Set(tensorSpecs(this.config).map(({ name }) => name));
+    for (const [name, { file }] of this.#checkpoint.tensors) {
+      const harmless =
+        name.endsWith("rotary_emb.inv_freq") || (name === "lm_head.weight" && this.config.tieWordEmbeddings);
+      if (known.has(name) || harmless) continue;
+      throw new FormatError(
+        file.path,
+        `holds ${name}, which config.json does not call for (${this.config.numHiddenLayers} layers, attention_bias ` +
+          `${this.config.attentionBias}, mlp_bias ${this.config.mlpBias}, tie_word_embeddings ${this.config.tieWordEmbeddings})`,
+      );
+    }
   }
 
   dtypeOf(name: string, shape: readonly number[]): FloatDType {
