@@ -3,6 +3,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { Dataset, type DatasetStats, loadDataset } from "../data/dataset.ts";
+import type { TemplateDate } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import type { Environment } from "../formats/hub-cache.ts";
 import { openAdapter } from "../formats/peft.ts";
@@ -103,12 +104,13 @@ export function datasetFile(name: string, env: Environment): Located {
   );
 }
 
-/** Loads and tokenises data sets and joins them. */
+/** Loads and tokenises data sets and joins them. `templateDate` is what a template's strftime_now gives; default: today. */
 export async function loadDatasets(
   paths: readonly string[],
   tokenizerDir: string,
   encoding: EncodingValues,
   vocabSize: number,
+  templateDate?: TemplateDate,
 ): Promise<Dataset> {
   const loaded = paths.map((path) =>
     loadDataset({
@@ -119,6 +121,7 @@ export async function loadDatasets(
       skipBadRows: encoding["skip-bad-rows"],
       parseSpecial: encoding["parse-special"],
       vocabSize,
+      templateDate,
     }),
   );
   return Dataset.concat(await Promise.all(loaded));

@@ -16,6 +16,11 @@ const bar = (share: number, width: number) => {
   return "█".repeat(full) + "░".repeat(width - full);
 };
 
+/** "loss 1.2345, perplexity 3.44". */
+export function evaluationText({ loss, perplexity }: EvalMetrics): string {
+  return `loss ${loss?.toFixed(4) ?? "not finite"}, perplexity ${perplexity?.toFixed(2) ?? "not finite"}`;
+}
+
 /** Shows a run: step, loss, tokens per second, time left, memory. `label` tells several runs of a command apart. */
 export function progressReporter(context: Context, label = ""): Reporter {
   let secondsPerStep = 0;
@@ -54,9 +59,7 @@ export function progressReporter(context: Context, label = ""): Reporter {
       context.note(`${prefix}step ${step} made no update: ${reason} (${skipped} so far)`),
     onEvalProgress: (samples, total) => context.draw(`${prefix}evaluating ${samples}/${total}`),
     onEval: (metrics: EvalMetrics) =>
-      context.note(
-        `${prefix}step ${metrics.step}: evaluation loss ${metrics.loss.toFixed(4)}, perplexity ${metrics.perplexity.toFixed(2)}`,
-      ),
+      context.note(`${prefix}step ${metrics.step}: evaluation ${evaluationText(metrics)}`),
     onSave: (step, path) => context.note(`${prefix}step ${step}: saved ${path}`),
     onDone: () => context.draw(""),
   };

@@ -1,6 +1,7 @@
 // A training run from names to files: data, model, trainer. What `neftune train` and the demo both call.
 
 import { type Dataset, splitHoldout } from "../data/dataset.ts";
+import { isTemplateDate, today } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { openAdapter } from "../formats/peft.ts";
 import {
@@ -14,9 +15,11 @@ import {
 import type { Device } from "../native/index.ts";
 import {
   evaluationLimits,
+  expectEvaluable,
   mergeLimits,
   NoisyTrainer,
   type Reporter,
+  RunFolder,
   resolveTrainerOptions,
   SampleOrder,
   type TrainerOptions,
@@ -28,6 +31,9 @@ import { samplesOf } from "../train/samples.ts";
 import type { Context } from "./command.ts";
 import { formatBytes, formatCount } from "./format.ts";
 import { type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
+
+/** Of the run's record: --resume goes on with the date that a chat template was first told. */
+const TEMPLATE_DATE = "template_date";
 
 export interface TrainRequest {
   /** Folder of the base model, and what files of the run call it. */
@@ -59,9 +65,13 @@ export async function runTraining(
   reporter: Reporter,
 ): Promise<TrainResult> {
   const options = resolveTrainerOptions(request.trainer);
+  expectEvaluable(options, request.evalDatasets.length > 0 || request.evalSplit !== null);
+  const recorded = RunFolder.check(request.output, request)?.get(TEMPLATE_DATE);
+  const templateDate = isTemplateDate(recorded) ? recorded : today();
   const { dir } = request.model;
   const config = readConfig(dir);
-  const load = (paths: readonly string[]) => loadDatasets(paths, dir, request.encoding, config.vocabSize);
+  const load = (paths: readonly string[]) =>
+    loadDatasets(paths, dir, request.encoding, config.vocabSize, templateDate);
   const loading = Promise.all([
     load(request.datasets),
     request.evalDatasets.length === 0 ? null : load(request.evalDatasets),
@@ -95,7 +105,7 @@ export async function runTraining(
         output: request.output,
         resume: request.resume,
         origin: request.model,
-        record: { ...request.record, ...loraRecord(model.options.lora) },
+        record: { ...request.record, ...loraRecord(model.options.lora), [TEMPLATE_DATE]: templateDate },
         reporter,
         signal: context.signal,
       });

@@ -9,7 +9,7 @@ import { openDevice } from "./device.ts";
 import { formatCount, formatSeconds, toJson } from "./format.ts";
 import { datasetFile, requireModel } from "./model-data.ts";
 import type { Values } from "./options.ts";
-import { progressReporter } from "./progress.ts";
+import { evaluationText, progressReporter } from "./progress.ts";
 import { trainOptions } from "./train-options.ts";
 import { runTraining } from "./train-run.ts";
 
@@ -22,7 +22,10 @@ export const train = defineCommand({
     "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume goes on to the same bits as if never stopped.",
   options: trainOptions,
   examples: [
-    ["neftune --model llama2-7b --alpha 5", "LoRA with NEFTune noise on Alpaca; train may be left out"],
+    [
+      "neftune --model llama2-7b --dataset alpaca_data.json --alpha 5",
+      "LoRA with NEFTune noise on Alpaca; train may be left out",
+    ],
     [
       "neftune --model ./my-llama --dataset mine.jsonl --eval-split 0.05 --output runs/mine",
       "your own model and data",
@@ -161,9 +164,7 @@ function closingWords(result: TrainResult, values: TrainValues, dataset: string)
     `${formatCount(steps)} steps in ${formatSeconds(seconds)}, ${formatCount(tokens / seconds)} tokens/s; last loss ${loss?.toFixed(4) ?? "none"}`,
   ];
   if (evaluation !== null) {
-    lines.push(
-      `evaluation: loss ${evaluation.loss.toFixed(4)}, perplexity ${evaluation.perplexity.toFixed(2)}`,
-    );
+    lines.push(`evaluation: ${evaluationText(evaluation)}`);
   }
   if (skipped > 0) lines.push(`${formatCount(skipped)} steps made no update (see metrics.jsonl)`);
   const isFull = values.tune === "full";

@@ -8,6 +8,7 @@ import type { EncoderOptions } from "./encode.ts";
 import { holdoutOrder } from "./philox.ts";
 import { countTargets, type Sample } from "./sample.ts";
 import { parseSource, RowError, readDataFile, type Source } from "./source.ts";
+import { type TemplateDate, today } from "./template-date.ts";
 import { promptTemplate } from "./templates.ts";
 import { concatStores, type TokenStore } from "./token-store.ts";
 import { tokenizeAll, workersFor } from "./tokenize-rows.ts";
@@ -35,6 +36,8 @@ export interface LoadOptions {
   parseSpecial?: boolean | undefined;
   /** Ids in rows of tokens lie below it. Default: the tokenizer's; a model may have more. */
   vocabSize?: number | undefined;
+  /** The day that a template's strftime_now gives. Default: today. */
+  templateDate?: TemplateDate | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
   workers?: number | undefined;
   /** Default: `$XDG_CACHE_HOME/neftune`, else `~/.cache/neftune`. Null keeps nothing. */
@@ -149,12 +152,12 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const content = file ?? Buffer.from(JSON.stringify(rows));
   const tokenizer = tokenizerFiles(options.tokenizerDir);
   const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
-  // such a template writes today's date into every sample
-  const day = uses.includes("strftime_now") ? new Date().toDateString() : "";
+  // such a template writes the date into every sample
+  const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
   const kind = path !== undefined && /\.(jsonl|ndjson)$/i.test(path) ? "lines" : "json";
   const fingerprint = sha256([
     `tokens ${ENCODING_VERSION}`,
-    JSON.stringify({ encoding, skipBadRows, day, kind }),
+    JSON.stringify({ encoding, skipBadRows, date, kind }),
     ...tokenizer,
     content,
   ]);
@@ -172,7 +175,7 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   if (cached !== null) return located(cached);
 
   const source = file === null ? sourceOf(rows!) : parseSource(path!, file);
-  const data = await tokenizeSource(source, options, encoding, skipBadRows);
+  const data = await tokenizeSource(source, options, { ...encoding, date }, skipBadRows);
   if (cacheDir !== null) writeCache(cacheDir, fingerprint, data);
   return located(data);
 }

@@ -4,6 +4,7 @@ import { NeftuneError } from "../errors.ts";
 import { encodeConversation, encodeConversationPrompt } from "./conversation.ts";
 import { type Message, parseRow, type Row, RowProblem } from "./formats.ts";
 import { IGNORE, type Sample } from "./sample.ts";
+import { type TemplateDate, today } from "./template-date.ts";
 import { alpacaPrompt, ChatTemplate, type PromptTemplate, VICUNA_TEMPLATE } from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
@@ -15,6 +16,8 @@ export interface EncoderOptions {
   parseSpecial: boolean;
   /** Ids in rows of tokens lie below it; null takes the tokenizer's. A model may have more rows than its tokenizer. */
   vocabSize: number | null;
+  /** The day that templates are told; absent, today. */
+  date?: TemplateDate | undefined;
 }
 
 /** What a model is given to go on from. */
@@ -52,12 +55,13 @@ export class Encoder {
     this.options = options;
     this.vocabSize = options.vocabSize ?? tokenizer.vocabSize;
     const { bosToken, eosToken, chatTemplate } = tokenizer;
+    const date = options.date ?? today();
     this.chat =
       template.kind === "file"
-        ? new ChatTemplate(template.source, template.path, bosToken, eosToken)
+        ? new ChatTemplate(template.source, template.path, bosToken, eosToken, date)
         : template.kind === "vicuna" || chatTemplate === null
-          ? new ChatTemplate(VICUNA_TEMPLATE, "vicuna", bosToken, eosToken)
-          : new ChatTemplate(chatTemplate, "the tokenizer", bosToken, eosToken);
+          ? new ChatTemplate(VICUNA_TEMPLATE, "vicuna", bosToken, eosToken, date)
+          : new ChatTemplate(chatTemplate, "the tokenizer", bosToken, eosToken, date);
   }
 
   /** A training sample, cut to the maximum length. */

@@ -4,6 +4,7 @@ import { readFileSync } from "node:fs";
 import { Template } from "@huggingface/jinja";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { type Message, RowProblem } from "./formats.ts";
+import { strftime, type TemplateDate, today } from "./template-date.ts";
 
 /** What decides how rows become text: by each row's format (`auto`), or one template for all. Plain data, for workers. */
 export type PromptTemplate =
@@ -26,7 +27,7 @@ export function promptTemplate(option: string | undefined): PromptTemplate {
       { cause: error },
     );
   }
-  new ChatTemplate(source, option, "", "");
+  new ChatTemplate(source, option, "", "", today());
   return { kind: "file", path: option, source };
 }
 
@@ -55,20 +56,27 @@ export const VICUNA_TEMPLATE = [
   "{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}",
 ].join("");
 
+/** The Jinja library has a strftime_now of its own, always the clock's; a template can only be given another name. */
+const PINNED = "neftune_strftime";
+/** The line end goes with the block (trim_blocks), so the template behind still begins at the start of a line. */
+const PIN_DATE = `{% set strftime_now = ${PINNED} %}\n`;
+
 /** A conversation as text. Jinja as Transformers runs it: trim_blocks, lstrip_blocks, raise_exception, strftime_now. */
 export class ChatTemplate {
   readonly source: string;
   private readonly template: Template;
   private readonly bosToken: string;
   private readonly eosToken: string;
+  private readonly date: TemplateDate;
 
-  /** `name` says in errors where the source is from. */
-  constructor(source: string, name: string, bosToken: string, eosToken: string) {
+  /** `name` says in errors where the source is from; `date` is what strftime_now gives. */
+  constructor(source: string, name: string, bosToken: string, eosToken: string, date: TemplateDate) {
     this.source = source;
+    this.date = date;
     this.bosToken = bosToken;
     this.eosToken = eosToken;
     try {
-      this.template = new Template(source);
+      this.template = new Template(source.includes("strftime_now") ? `${PIN_DATE}${source}` : source);
     } catch (error) {
       throw new NeftuneError("template", `chat template of ${name}: ${(error as Error).message}`, {
         cause: error,
@@ -86,6 +94,7 @@ export class ChatTemplate {
         add_generation_prompt: addGenerationPrompt,
         tools: null,
         documents: null,
+        [PINNED]: (format: unknown) => strftime(this.date, String(format)),
       });
       if (typeof rendered === "string") return rendered;
       throw new Error("it gives no text");

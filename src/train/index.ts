@@ -8,6 +8,7 @@ export type { EvaluableModel, ModelOrigin, TrainableModel } from "./model.ts";
 export { type NeftuneOptions, neftune } from "./noise.ts";
 export {
   dataDefaults,
+  expectEvaluable,
   optionName,
   resolveTrainerOptions,
   schedulerTypes,
@@ -26,6 +27,7 @@ export {
   trainingLimits,
 } from "./order.ts";
 export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
+export { RunFolder } from "./run-folder.ts";
 export { type Samples, samplesOf } from "./samples.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";

@@ -29,8 +29,9 @@ export interface StepMetrics {
 export interface EvalMetrics {
   step: number;
   epoch: number;
-  loss: number;
-  perplexity: number;
+  /** Both null where they are not finite. */
+  loss: number | null;
+  perplexity: number | null;
   targetTokens: number;
 }
 

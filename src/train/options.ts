@@ -177,3 +177,9 @@ export function resolveTrainerOptions(given: Partial<TrainerOptions> = {}): Trai
   }
   return options;
 }
+
+/** Throws UsageError where evaluations are asked for and there is nothing to evaluate on. */
+export function expectEvaluable(options: Pick<TrainerOptions, "evalSteps">, hasEvalData: boolean): void {
+  if (options.evalSteps === null || hasEvalData) return;
+  throw new UsageError("--eval-steps needs something to evaluate on: --eval-dataset or --eval-split");
+}

@@ -21,6 +21,11 @@ const LEFTOVER = /^\..+\.\d+\.partial$/;
 const TAKEN =
   /^(config\.json|run\.json|metrics\.jsonl|checkpoints|tokenizer.*|adapter_.*|.*\.safetensors(\.index\.json)?)$/;
 
+export interface RunAccess {
+  resume: boolean;
+  tune: "lora" | "full";
+}
+
 export class RunFolder {
   readonly path: string;
   readonly checkpoints: CheckpointFolder;
@@ -36,11 +41,9 @@ export class RunFolder {
    * Makes the folder. With `resume` it may hold a run of this kind, whose leftovers are cleaned away; otherwise, or
    * where it holds anything else of note, throws UsageError and touches nothing.
    */
-  static open(path: string, { resume, tune }: { resume: boolean; tune: "lora" | "full" }): RunFolder {
-    const folder = new RunFolder(path, tune === "full" ? "run.json" : "config.json");
+  static open(path: string, access: RunAccess): RunFolder {
+    const { folder, names } = RunFolder.#checked(path, access);
     try {
-      const names = existsSync(path) ? readdirSync(path) : [];
-      folder.#expectFree(names, resume);
       mkdirSync(path, { recursive: true });
       for (const name of names) if (LEFTOVER.test(name)) rmSync(join(path, name), { force: true });
     } catch (error) {
@@ -48,6 +51,23 @@ export class RunFolder {
     }
     folder.checkpoints.clean();
     return folder;
+  }
+
+  /** What `open` would throw, without making anything. Returns the record of the run to resume, or null where none is. */
+  static check(path: string, access: RunAccess): ReadonlyMap<string, unknown> | null {
+    const { folder, names } = RunFolder.#checked(path, access);
+    return names.includes(folder.#recordFile) ? folder.#readRecord() : null;
+  }
+
+  static #checked(path: string, { resume, tune }: RunAccess): { folder: RunFolder; names: string[] } {
+    const folder = new RunFolder(path, tune === "full" ? "run.json" : "config.json");
+    try {
+      const names = existsSync(path) ? readdirSync(path) : [];
+      folder.#expectFree(names, resume);
+      return { folder, names };
+    } catch (error) {
+      throw ioError(path, "use as --output", error);
+    }
   }
 
   #expectFree(names: readonly string[], resume: boolean): void {
@@ -63,7 +83,11 @@ export class RunFolder {
   }
 
   #holdsRecord(): boolean {
-    return readJsonObject(join(this.path, this.#recordFile)).has("neftune_version");
+    return this.#readRecord().has("neftune_version");
+  }
+
+  #readRecord(): ReadonlyMap<string, unknown> {
+    return readJsonObject(join(this.path, this.#recordFile));
   }
 
   /** Writes every option as resolved. */

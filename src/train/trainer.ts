@@ -16,7 +16,7 @@ import {
 import { evalLine, type MetricsFile, type StepMetrics, stepLine } from "./metrics.ts";
 import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters } from "./model.ts";
 import { neftune } from "./noise.ts";
-import { optionName, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
+import { expectEvaluable, optionName, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { RunFolder } from "./run-folder.ts";
@@ -61,9 +61,7 @@ export class Trainer {
         'the model was loaded with tune "none"; training needs "lora" or "full"',
       );
     }
-    if (options.evalSteps !== null && settings.evalDataset === undefined) {
-      throw new UsageError("--eval-steps needs something to evaluate on: --eval-dataset or --eval-split");
-    }
+    expectEvaluable(options, settings.evalDataset !== undefined);
     this.model = settings.model;
     this.options = this.resolveNoise(options);
     this.#settings = settings;
@@ -141,8 +139,8 @@ export class Trainer {
     return {
       step: progress.step,
       epoch: this.#epoch(progress.step),
-      loss: targetTokens > 0 && Number.isFinite(loss) ? loss : null,
-      gradNorm: targetTokens > 0 && Number.isFinite(gradNorm) ? gradNorm : null,
+      loss: targetTokens > 0 ? finite(loss) : null,
+      gradNorm: targetTokens > 0 ? finite(gradNorm) : null,
       learningRate,
       samples: sum(batches, ({ draws }) => draws.length),
       tokens,
@@ -172,7 +170,13 @@ export class Trainer {
         onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),
       });
       const epoch = this.#epoch(progress.step);
-      progress.evaluation = { step: progress.step, epoch, loss, perplexity, targetTokens };
+      progress.evaluation = {
+        step: progress.step,
+        epoch,
+        loss: finite(loss),
+        perplexity: finite(perplexity),
+        targetTokens,
+      };
     } catch (error) {
       // The checkpoint that follows remembers that this evaluation is still to come.
       if (error instanceof InterruptedError) return;
@@ -356,6 +360,11 @@ function reasonToSkip(targetTokens: number, loss: number, gradNorm: number): str
   if (!Number.isFinite(loss)) return `the loss is ${loss}`;
   if (!Number.isFinite(gradNorm)) return `the gradient norm is ${gradNorm}`;
   return null;
+}
+
+/** JSON has no other numbers, and a checkpoint keeps these. */
+function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
 }
 
 function sum<T>(items: ArrayLike<T> & Iterable<T>, value: (item: T) => number): number {

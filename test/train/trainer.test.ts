@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { evaluationText } from "../../src/cli/progress.ts";
 import { makeBatch } from "../../src/data/batch.ts";
 import { InterruptedError, UsageError } from "../../src/errors.ts";
 import { openAdapter, readAdapterConfig } from "../../src/formats/peft.ts";
@@ -286,6 +287,23 @@ describe("stopping and resuming", () => {
     expect(metricsOf(output)).toEqual(metricsOf(whole));
     const model = (folder: string) => readFileSync(join(folder, "model.safetensors"));
     expect(model(output).equals(model(whole))).toBe(true);
+  });
+
+  test("an evaluation without a finite loss is kept as none, also over a resume", async () => {
+    const output = newFolder();
+    const settings = { output, evalDataset, options: { maxSteps: 2, evalSteps: 1 } };
+    const broken = () => {
+      const model = new FakeModel();
+      model.evaluate = (batch) => new Float32Array(batch.targets.length).fill(Number.NaN);
+      return model;
+    };
+    const none = { step: 2, loss: null, perplexity: null };
+    const first = await noisy(settings, broken()).trainer.train();
+    expect(first.evaluation).toMatchObject(none);
+    expect(metricsOf(output).at(-1)).toMatchObject({ eval_loss: null, eval_perplexity: null });
+    const again = await noisy({ ...settings, resume: true }, broken()).trainer.train();
+    expect(again.evaluation).toEqual(first.evaluation);
+    expect(evaluationText(again.evaluation!)).toBe("loss not finite, perplexity not finite");
   });
 
   test("a finished run resumes to itself", async () => {

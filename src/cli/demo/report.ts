@@ -37,7 +37,7 @@ export function readCurve(run: string): Curve {
     const { step, loss, eval_loss } = JSON.parse(line) as {
       step: number;
       loss?: number | null;
-      eval_loss?: number;
+      eval_loss?: number | null;
     };
     if (typeof loss === "number") curve.train.push({ step, loss });
     if (typeof eval_loss === "number") curve.heldOut.push({ step, loss: eval_loss });
