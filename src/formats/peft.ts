@@ -54,9 +54,6 @@ const WITHOUT_EFFECT = new Set([
 // Ways to start that leave the base weights alone; the others (pissa, olora, …) change them on loading.
 const PLAIN_INITS = new Set<JsonValue>([true, false, "gaussian", "orthogonal", "eva"]);
 
-const ATTENTION_MODULES = new Set(["q_proj", "k_proj", "v_proj", "o_proj"]);
-const MLP_MODULES = new Set(["gate_proj", "up_proj", "down_proj"]);
-
 /**
  * Reads `dir`/adapter_config.json. Throws FormatError that names the field where a value is missing, malformed, or
  * asks for something that neftune does not compute: no field is silently ignored.
@@ -111,18 +108,6 @@ export function openAdapter(dir: string): Adapter {
     );
   }
   return { dir, config, weights: readSafetensorsHeader(weights) };
-}
-
-/** The name of a LoRA matrix in adapter_model.safetensors: A is [r, in], B is [out, r]. */
-export function adapterTensorName(layer: number, module: string, side: "A" | "B"): string {
-  const block = ATTENTION_MODULES.has(module) ? "self_attn" : MLP_MODULES.has(module) ? "mlp" : undefined;
-  if (block === undefined) {
-    throw new NeftuneError(
-      "unknown_module",
-      `no linear module ${JSON.stringify(module)} in a Llama layer; expected one of ${[...ATTENTION_MODULES, ...MLP_MODULES].join(", ")}`,
-    );
-  }
-  return `base_model.model.model.layers.${layer}.${block}.${module}.lora_${side}.weight`;
 }
 
 /** Writes adapter_config.json at `path`, with every field that PEFT 0.21.2 writes, in its order. */

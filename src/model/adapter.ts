@@ -1,8 +1,9 @@
 // Between a PEFT adapter on disk and the trained parameters in memory. PEFT's names are the parameters' own behind
 // one prefix.
 
+import { join } from "node:path";
 import { FormatError } from "../errors.ts";
-import type { AdapterConfig, openAdapter } from "../formats/peft.ts";
+import { ADAPTER_CONFIG_FILE, type AdapterConfig, type openAdapter } from "../formats/peft.ts";
 import { readTensorData, type TensorSource } from "../formats/safetensors.ts";
 import type { LlamaConfig } from "./config.ts";
 import { type LinearModule, type LoraOptions, linearModules, modulePath } from "./lora.ts";
@@ -12,15 +13,16 @@ const prefix = "base_model.model.";
 
 type Adapter = ReturnType<typeof openAdapter>;
 
-/** The LoRA options that an adapter was trained with. A regex in target_modules is matched as PEFT does, in full. */
-export function adapterLoraOptions(path: string, config: AdapterConfig, model: LlamaConfig): LoraOptions {
+/** The LoRA options that the adapter of a folder was trained with. A regex in target_modules is matched as PEFT does, in full. */
+export function adapterLoraOptions(dir: string, config: AdapterConfig, model: LlamaConfig): LoraOptions {
+  const path = join(dir, ADAPTER_CONFIG_FILE);
   const { targetModules } = config;
   let targets: LinearModule[];
   if (typeof targetModules === "string") {
     if (targetModules === "all-linear") {
       targets = [...linearModules];
     } else {
-      const pattern = new RegExp(`^(?:${targetModules})$`);
+      const pattern = targetPattern(path, targetModules);
       const layers = Array.from({ length: model.numHiddenLayers }, (_, layer) => layer);
       const matches = (module: LinearModule) =>
         layers.filter((layer) => pattern.test(modulePath(layer, module))).length;
@@ -44,6 +46,19 @@ export function adapterLoraOptions(path: string, config: AdapterConfig, model: L
   if (targets.length === 0) throw new FormatError(path, "target_modules picks no linear of this model");
   const { r, loraAlpha, loraDropout, useRslora } = config;
   return { r, alpha: loraAlpha, dropout: loraDropout, targetModules: targets, useRslora };
+}
+
+/** A Python regular expression as far as JavaScript has the same. */
+function targetPattern(path: string, expression: string): RegExp {
+  try {
+    return new RegExp(`^(?:${expression})$`);
+  } catch (cause) {
+    throw new FormatError(
+      path,
+      `target_modules is the regular expression ${JSON.stringify(expression)}, which cannot be read here (${(cause as Error).message}); list the modules instead, such as ["q_proj", "v_proj"]`,
+      { cause },
+    );
+  }
 }
 
 function widen(dtype: string, bytes: Uint8Array): Float32Array | null {

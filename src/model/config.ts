@@ -39,6 +39,9 @@ export interface LlamaConfig {
   dtype: "f32" | "bf16" | "f16" | null;
 }
 
+/** The widest head that the attention kernels take (kernels/cpu/attention.h). */
+const MAX_HEAD_DIM = 256;
+
 type Json = Record<string, unknown>;
 
 /** Reads fields of one JSON object; every complaint names the file and the field. */
@@ -142,7 +145,11 @@ function parseTokenIds(fields: Fields, name: string): number[] {
 export function parseConfig(path: string, json: unknown): LlamaConfig {
   const fields = new Fields(path, json);
   const modelType = fields.get("model_type");
-  if (modelType !== "llama") fields.fail(`model_type must be "llama", got ${JSON.stringify(modelType)}`);
+  if (modelType !== "llama") {
+    fields.fail(
+      `model_type must be "llama", got ${modelType == null ? "nothing" : JSON.stringify(modelType)}`,
+    );
+  }
   fields.refuseUnless("hidden_act", ["silu", "swish"], "only silu is");
   fields.refuseUnless(
     "pretraining_tp",
@@ -178,10 +185,14 @@ export function parseConfig(path: string, json: unknown): LlamaConfig {
   }
   const headDim = fields.count("head_dim", hiddenSize / numAttentionHeads);
   if (headDim % 2 !== 0) fields.fail(`head_dim must be even for RoPE, got ${headDim}`);
+  if (headDim > MAX_HEAD_DIM) {
+    fields.fail(`head_dim ${headDim} is not supported (attention takes at most ${MAX_HEAD_DIM})`);
+  }
 
   // Transformers 5 puts rope_theta and the scaling together into rope_parameters.
   const ropeParameters = fields.get("rope_parameters") ?? null;
   const rope = ropeParameters === null ? fields : new Fields(`${path}: rope_parameters`, ropeParameters);
+  rope.refuseUnless("partial_rotary_factor", [1], "RoPE on the whole head is");
   const bos = parseTokenIds(fields, "bos_token_id");
   return {
     hiddenSize,
