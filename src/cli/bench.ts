@@ -199,7 +199,10 @@ export const bench = defineCommand({
   examples: [
     ["neftune bench --shape s135m", "LoRA on a 135M shape, 4 dense rows of 512 tokens a step"],
     ["neftune bench --shape t1b --batch-size 2 --json", "1.1B, as JSON"],
-    ["neftune bench --data alpaca.json --tokenizer llama2-7b --batch-size 8", "rows as long as real ones"],
+    [
+      "neftune bench --data alpaca_data.json --tokenizer llama2-7b --batch-size 8",
+      "rows as long as real ones",
+    ],
   ],
   interruptible: true,
   async run(values, context) {

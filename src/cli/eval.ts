@@ -45,7 +45,7 @@ export const evalCommand = defineCommand({
   },
   examples: [
     [
-      "neftune eval --model llama2-7b --adapter runs/llama2-7b-alpaca-1 --dataset held-out.json",
+      "neftune eval --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --dataset held-out.json",
       "an adapter's loss",
     ],
     ["neftune eval --model ./tiny --dataset data.jsonl --json --per-sample", "for a program, row by row"],

@@ -187,11 +187,11 @@ export const generateCommand = defineCommand({
   examples: [
     ['neftune generate --model ./stories --prompt "Once upon a time"', "goes on with a text"],
     [
-      'neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca-1 --prompt-template alpaca --prompt "Name three fruits."',
+      'neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --prompt-template alpaca --prompt "Name three fruits."',
       "asks a fine-tuned model",
     ],
     [
-      "neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca-1 --dataset alpaca_eval.json --output outputs.json --format alpaca-eval",
+      "neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --dataset alpaca_eval.json --output outputs.json --format alpaca-eval",
       "answers for AlpacaEval",
     ],
   ],

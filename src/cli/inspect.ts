@@ -18,7 +18,7 @@ export const inspect = defineCommand({
   options: {},
   examples: [
     ["neftune inspect model.safetensors", "lists the tensors of a file"],
-    ["neftune inspect runs/llama2-7b-alpaca-1 --json", "an adapter's tensors as JSON"],
+    ["neftune inspect runs/llama2-7b-alpaca_data-1 --json", "an adapter's tensors as JSON"],
   ],
   async run(values, context) {
     const listing = describeTensors(context.positionals[0]!);

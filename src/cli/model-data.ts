@@ -12,7 +12,7 @@ import type { Device } from "../native/index.ts";
 import type { Context } from "./command.ts";
 import { formatCount } from "./format.ts";
 import type { OptionTable } from "./options.ts";
-import { type Located, locateDataset, locateModel } from "./presets.ts";
+import { datasetDownloadHint, type Located, locateDataset, locateModel } from "./presets.ts";
 
 export const modelOption = {
   type: "string",
@@ -96,7 +96,7 @@ export function datasetFile(name: string, env: Environment): Located {
     json.length > 1
       ? `holds several: ${json.slice(0, 5).join(", ")}; give one of them as --dataset`
       : others.length > 0
-        ? `holds ${others[0]}, but only JSON and JSON Lines are read in this version; convert it`
+        ? `holds ${others[0]}. ${datasetDownloadHint(name) ?? "This version reads .json and .jsonl files: convert it to one of them"}`
         : "holds none";
   throw new NeftuneError(
     "dataset",

@@ -5,7 +5,7 @@ import alpaca from "../../models/alpaca.toml";
 import llama2 from "../../models/llama2-7b.toml";
 import shapesTable from "../../models/shapes.toml";
 import { FormatError, NeftuneError, UsageError } from "../errors.ts";
-import { type Environment, findModel, findRepo } from "../formats/hub-cache.ts";
+import { type Environment, findModel, findRepo, hubCacheDir } from "../formats/hub-cache.ts";
 import { type LlamaConfig, parseConfig } from "../model/config.ts";
 import { suggestion } from "./nearest.ts";
 
@@ -18,6 +18,8 @@ export interface Preset {
   hub: string;
   revision: string;
   licence: string;
+  /** Of a data set: where its rows are as a JSON file. */
+  file?: string;
   /** Of a model: its config.json's fields. */
   architecture?: Table;
 }
@@ -106,6 +108,9 @@ function findUnknown(name: string, env: Environment): string {
   }
 }
 
+/** A name that can only mean a file. */
+const DATA_FILE = /\.(json|jsonl|ndjson|csv|tsv|parquet|txt)$/i;
+
 /** Finds a data set: a file, a preset, or a Hub id in the cache, whose JSON file is taken. */
 export function locateDataset(name: string, env: Environment): Located {
   if (statSync(name, { throwIfNoEntry: false })?.isFile()) return { path: name, label: lastPart(name), name };
@@ -116,12 +121,33 @@ export function locateDataset(name: string, env: Environment): Located {
       return { path: dir, label: known.name, name: known.hub };
     } catch (error) {
       if (!(error instanceof NeftuneError)) throw error;
+      const remedy = downloadHint(known);
+      if (remedy === undefined || error.code !== "not_found") throw error;
       throw new NeftuneError(
         error.code,
-        `the preset ${name} stands for the data set ${known.hub} (${known.title}): ${error.message}`,
+        `the preset ${name} stands for the data set ${known.hub} (${known.title}), which is not in the Hugging Face cache (${hubCacheDir(env)}). ${remedy}`,
         { cause: error },
       );
     }
   }
+  if (DATA_FILE.test(name) && !existsSync(name)) {
+    throw new NeftuneError(
+      "not_found",
+      `--dataset ${name}: no such file; expected a .json or .jsonl file, ${datasetPresets.map((preset) => preset.name).join(", ")} or a Hub id in the cache`,
+    );
+  }
   return { path: findRepo("dataset", name, env).dir, label: lastPart(name), name };
+}
+
+/** How to get a preset's rows in a form that is read here. */
+function downloadHint({ file }: Preset): string | undefined {
+  if (file === undefined) return undefined;
+  const name = file.split("/").at(-1)!;
+  return `This version reads .json and .jsonl files: download ${file} and give it with --dataset ${name}`;
+}
+
+/** The same for the data set that `name` is the preset of; undefined where it is none. */
+export function datasetDownloadHint(name: string): string | undefined {
+  const known = datasetPresets.find((candidate) => candidate.name === name || candidate.hub === name);
+  return known && downloadHint(known);
 }

@@ -13,7 +13,7 @@ export const trainOptions = {
     group: "Data",
     default: ["alpaca"],
     value: "NAME|FILE|ID",
-    help: "a preset (alpaca), a .json or .jsonl file, or a Hub id in the cache; may be given several times",
+    help: "a .json or .jsonl file (alpaca_data.json), a preset (alpaca) or a Hub id that the cache has as such a file; may be given several times",
   },
   "eval-dataset": {
     type: "repeated",

@@ -72,9 +72,22 @@ describe("data sets", () => {
   test("several, or only Parquet, are refused with what to do", () => {
     cacheRepo("datasets--some--two", { "a.json": "", "b.json": "" });
     expect(() => datasetFile("some/two", env)).toThrow("holds several: a.json, b.json");
-    cacheRepo("datasets--tatsu-lab--alpaca", { "data/train.parquet": "" });
-    expect(() => datasetFile("alpaca", env)).toThrow(
-      "holds data/train.parquet, but only JSON and JSON Lines",
+    cacheRepo("datasets--some--table", { "data/train.parquet": "" });
+    expect(() => datasetFile("some/table", env)).toThrow(
+      "holds data/train.parquet. This version reads .json and .jsonl files: convert it",
     );
+  });
+
+  test("Alpaca, which the Hub has as Parquet: which file to download and how to give it", () => {
+    const remedy =
+      /reads \.json and \.jsonl files: download https:\S+\/alpaca_data\.json and give it with --dataset alpaca_data\.json$/;
+    expect(() => datasetFile("alpaca", env)).toThrow(/not in the Hugging Face cache/);
+    expect(() => datasetFile("alpaca", env)).toThrow(remedy);
+    const snapshot = cacheRepo("datasets--tatsu-lab--alpaca", { "data/train.parquet": "" });
+    expect(() => datasetFile("alpaca", env)).toThrow(/holds data\/train\.parquet/);
+    for (const name of ["alpaca", "tatsu-lab/alpaca"]) expect(() => datasetFile(name, env)).toThrow(remedy);
+    const json = join(snapshot, "alpaca_data.json");
+    writeFileSync(json, "[]");
+    expect(datasetFile("alpaca", env)).toMatchObject({ path: json, label: "alpaca" });
   });
 });
