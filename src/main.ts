@@ -58,6 +58,15 @@ const commands: readonly { name: string; summary: string; load: () => Promise<Co
   },
 ];
 
+/** Writes on standard error. Where nobody reads it (a closed pipe, a terminal that hung up), the work goes on all the same. */
+function say(text: string): void {
+  try {
+    writeFully(2, text);
+  } catch (error) {
+    if (!(error instanceof ClosedPipe || error instanceof NeftuneError)) throw error;
+  }
+}
+
 class Terminal {
   #quiet = false;
   #drawn = false;
@@ -73,25 +82,25 @@ class Terminal {
   note(text: string): void {
     if (this.#quiet) return;
     this.clear();
-    writeFully(2, `${text}\n`);
+    say(`${text}\n`);
   }
 
   draw(text: string): void {
     if (!this.live) return;
     const width = process.stderr.columns || 80;
-    writeFully(2, `\r\x1b[2K${text.slice(0, width - 1)}`);
+    say(`\r\x1b[2K${text.slice(0, width - 1)}`);
     this.#drawn = text !== "";
   }
 
   /** Takes a drawn line away, so that the next text starts on a line of its own. */
   clear(): void {
-    if (this.#drawn) writeFully(2, "\r\x1b[2K");
+    if (this.#drawn) say("\r\x1b[2K");
     this.#drawn = false;
   }
 
   fail(message: string): void {
     this.clear();
-    writeFully(2, `error: ${message.trim().replaceAll(/\s*\n\s*/g, " ")}\n`);
+    say(`error: ${message.trim().replaceAll(/\s*\n\s*/g, " ")}\n`);
   }
 }
 
@@ -112,7 +121,11 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   const named = !first.startsWith("-");
   const command = await (named ? findCommand(first) : findCommand("train")).load();
   const table = { ...command.options, ...commonOptions };
-  const { given, positionals, help } = parseArguments(named ? args.slice(1) : args, table);
+  const { given, positionals, help } = parseArguments(
+    named ? args.slice(1) : args,
+    table,
+    command.positionals !== undefined,
+  );
   if (help) {
     writeFully(1, commandHelp(command));
     return;
@@ -162,16 +175,16 @@ function checkPositionals(command: Command, positionals: readonly string[]): voi
 }
 
 /**
- * Aborts at the first Ctrl-C or SIGTERM. From then on they have their usual effect, so that the second one ends the
+ * Aborts at the first Ctrl-C, SIGTERM or SIGHUP. From then on they have their usual effect, so that the second one ends the
  * process at once, even inside a long native call (a shell calls that 130, too).
  */
 function interruptSignal(terminal: Terminal): AbortSignal {
   const controller = new AbortController();
-  const signals = ["SIGINT", "SIGTERM"] as const;
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   const stop = () => {
     for (const name of signals) process.removeListener(name, stop);
-    terminal.note("stopping after this step; Ctrl-C again ends at once");
     controller.abort();
+    terminal.note("stopping after this step; Ctrl-C again ends at once");
   };
   for (const name of signals) process.on(name, stop);
   return controller.signal;
@@ -182,8 +195,8 @@ function tell(error: unknown, terminal: Terminal): void {
   const isKnown = error instanceof NeftuneError;
   const message = error instanceof Error ? error.message : String(error);
   terminal.fail(isKnown ? message : `${message} (unexpected: this is a fault of neftune)`);
-  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error) writeFully(2, `${error.stack}\n`);
-  else if (!isKnown) writeFully(2, "Set NEFTUNE_DEBUG=1 to see where, and please report it.\n");
+  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error) say(`${error.stack}\n`);
+  else if (!isKnown) say("Set NEFTUNE_DEBUG=1 to see where, and please report it.\n");
 }
 
 const terminal = new Terminal();
@@ -193,11 +206,7 @@ try {
 } catch (error) {
   if (!(error instanceof ClosedPipe)) {
     status = error instanceof NeftuneError ? error.exitStatus : 1;
-    try {
-      tell(error, terminal);
-    } catch {
-      // Nobody reads standard error; the status has to do.
-    }
+    tell(error, terminal);
   }
 }
 process.exit(status);

@@ -51,7 +51,8 @@ async function measure(
   context: Context,
 ): Promise<Measured> {
   const { tune, lora, dtype, recompute, seed } = settings;
-  const most = (value: (batch: Batch) => number) => Math.max(...batches.map(value));
+  const most = (value: (batch: Batch) => number) =>
+    batches.reduce((most, batch) => Math.max(most, value(batch)), 0);
   resetPeakBytes();
   const residentBefore = residentBytes();
   const loadStart = performance.now();
@@ -62,7 +63,7 @@ async function measure(
     recompute,
     maxTokens: most((batch) => batch.ids.length),
     maxTargets: most((batch) => batch.targets.length),
-    maxPosition: most((batch) => Math.max(...batch.lengths)),
+    maxPosition: most((batch) => batch.lengths.reduce((longest, n) => Math.max(longest, n), 0)),
     seed,
   });
   const loadSeconds = (performance.now() - loadStart) / 1000;

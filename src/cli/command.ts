@@ -10,7 +10,7 @@ export interface Context {
   readonly positionals: readonly string[];
   /** Options that were given, on the command line or in the config file. */
   readonly given: ReadonlySet<string>;
-  /** Aborts at the first Ctrl-C or SIGTERM. */
+  /** Aborts at the first Ctrl-C, SIGTERM or SIGHUP, where the command is interruptible. */
   readonly signal: AbortSignal;
   /** True where standard error is a terminal and --quiet is off. */
   readonly isTerminal: boolean;

@@ -2,25 +2,40 @@
 
 import { readFileSync } from "node:fs";
 import { extname } from "node:path";
-import { FormatError, NeftuneError, UsageError } from "../errors.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { nearest } from "./nearest.ts";
 import { type Given, type OptionTable, readValue } from "./options.ts";
 
 /** Options that make no sense inside a config file. */
 const flagsOnly = new Set(["config", "help"]);
 
-/** Reads a config file for a command's options. Throws UsageError for its contents, FormatError for its syntax. */
+/** Of a run's own config.json, which records more than options. */
+const RUN_KEY = "neftune_version";
+
+/** What an adapter brings; a run's config.json records it beside the adapter. */
+const adapterOwn = ["lora-r", "lora-alpha", "target-modules", "use-rslora"];
+
+/**
+ * Reads a config file for a command's options. Null is as good as not given. A run's own config.json is read, too: what
+ * else it records is passed over. Throws UsageError for contents and syntax.
+ */
 export async function readConfigFile(path: string, table: OptionTable): Promise<Given> {
   const parsed = await parse(path, readText(path));
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
     throw new UsageError(`${path}: expected option names with values, such as: alpha: 5`);
   }
+  const isRun = Object.hasOwn(parsed, RUN_KEY);
   const given: Given = new Map();
   for (const [key, value] of Object.entries(parsed)) {
     const spec = Object.hasOwn(table, key) && !flagsOnly.has(key) ? table[key] : undefined;
-    if (spec === undefined) throw unknownKey(path, key, table);
+    if (spec === undefined) {
+      if (isRun) continue;
+      throw unknownKey(path, key, table);
+    }
+    if (value === null) continue;
     given.set(key, { value: readValue(`${path}: ${key}`, spec, value), origin: path });
   }
+  if (isRun && given.has("adapter")) for (const key of adapterOwn) given.delete(key);
   return given;
 }
 
@@ -41,7 +56,9 @@ async function parse(path: string, text: string): Promise<unknown> {
     if (extension === ".json") return JSON.parse(text) as unknown;
   } catch (error) {
     const reason = error instanceof Error ? (error.message.split("\n")[0] ?? "") : String(error);
-    throw new FormatError(path, `not valid ${extension.slice(1).toUpperCase()}: ${reason}`, { cause: error });
+    throw new UsageError(`${path}: not valid ${extension.slice(1).toUpperCase()}: ${reason}`, {
+      cause: error,
+    });
   }
   throw new UsageError(`--config ${path}: expected a file that ends in .toml, .yaml or .json`);
 }

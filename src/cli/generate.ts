@@ -7,9 +7,10 @@ import { RowProblem } from "../data/formats.ts";
 import { parseSource, RowError, readDataFile } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
-import { generate, type Llama, readConfig } from "../model/index.ts";
+import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
+import { finishUnlessAborted } from "../steps.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatCount, formatSeconds, toJson } from "./format.ts";
@@ -20,6 +21,7 @@ import {
   loadForInference,
   modelOption,
   requireModel,
+  templateHelp,
 } from "./model-data.ts";
 
 /** Tokens of prompts that are read at once. */
@@ -63,7 +65,7 @@ interface Sampling {
   seed: number;
 }
 
-/** Completes all prompts, some at a time. */
+/** Completes all prompts, some at a time; those of whole batches where `context.signal` aborts. */
 async function complete(
   model: Llama,
   tokenizer: Tokenizer,
@@ -77,7 +79,7 @@ async function complete(
   let tokens = 0;
   for (let begin = 0; begin < asked.length; begin += batchSize) {
     const part = asked.slice(begin, begin + batchSize);
-    const outputs = generate(
+    const steps = generateInSteps(
       model,
       part.map(({ ids }) => ids),
       {
@@ -91,6 +93,8 @@ async function complete(
         },
       },
     );
+    const outputs = await finishUnlessAborted(steps, context.signal);
+    if (outputs === null) break;
     outputs.forEach((ids, i) => {
       const output = tokenizer.decode(ids, { skipSpecial: true });
       done.push({ prompt: part[i]!.text, output, output_ids: [...ids] });
@@ -107,7 +111,8 @@ function alpacaEvalRows(
   generator: string,
   dataset: string,
 ) {
-  return asked.map(({ row, text }, i) => {
+  return completions.map(({ output }, i) => {
+    const { row, text } = asked[i]!;
     const fields = (typeof row === "object" && row !== null ? row : {}) as Record<string, unknown>;
     const string = (name: string) => (typeof fields[name] === "string" ? (fields[name] as string) : "");
     const question = [string("instruction") || string("prompt") || text, string("input")].filter(
@@ -116,7 +121,7 @@ function alpacaEvalRows(
     return {
       dataset: string("dataset") || dataset,
       instruction: question.join("\n\n"),
-      output: completions[i]!.output,
+      output,
       generator,
     };
   });
@@ -149,7 +154,7 @@ export const generateCommand = defineCommand({
     "prompt-template": {
       type: "string",
       value: "NAME|FILE",
-      help: "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file",
+      help: templateHelp,
     },
     "parse-special": {
       type: "bool",
@@ -195,6 +200,7 @@ export const generateCommand = defineCommand({
       "answers for AlpacaEval",
     ],
   ],
+  interruptible: true,
   async run(values, context) {
     const { prompt, dataset: datasetName, output } = values;
     if ((prompt === undefined) === (datasetName === undefined)) {
@@ -219,7 +225,7 @@ export const generateCommand = defineCommand({
     const asked =
       dataset === undefined ? [askedOf({ prompt }, encoder, "--prompt")] : readPrompts(dataset.path, encoder);
     if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
-    const longest = Math.max(...asked.map(({ ids }) => ids.length));
+    const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length), 0);
     if (longest + values["max-new-tokens"] > config.maxPositionEmbeddings) {
       context.note(
         `note: a prompt of ${longest} tokens and ${values["max-new-tokens"]} new ones pass the model's ${config.maxPositionEmbeddings} positions`,
@@ -243,6 +249,10 @@ export const generateCommand = defineCommand({
           seed: values.seed,
         };
         const completions = await complete(model, tokenizer, asked, values["batch-size"], sampling, context);
+        const isStopped = completions.length < asked.length;
+        if (isStopped && (output === undefined || completions.length === 0)) {
+          throw new InterruptedError("generate was stopped before anything was done");
+        }
         const seconds = (performance.now() - start) / 1000;
         if (output === undefined) {
           context.print(values.json ? toJson(completions[0]) : completions[0]!.output);
@@ -254,6 +264,11 @@ export const generateCommand = defineCommand({
             ? alpacaEvalRows(asked, completions, generator, dataset!.label)
             : completions;
         writeTextAtomically(output, rowsText(output, rows));
+        if (isStopped) {
+          throw new InterruptedError(
+            `generate was stopped: ${output} holds the first ${completions.length} of ${asked.length} rows`,
+          );
+        }
         const tokens = completions.reduce((sum, { output_ids }) => sum + output_ids.length, 0);
         if (values.json) context.print(toJson({ output, rows: rows.length, tokens, seconds }));
         else
@@ -273,8 +288,7 @@ function checkOutput(output: string): void {
   if (![".json", ".jsonl"].includes(extname(output))) {
     throw new UsageError(`--output ${output}: expected a name that ends in .json or .jsonl`);
   }
-  if (existsSync(output))
-    throw new NeftuneError("exists", `--output ${output}: is there already; choose another name`);
+  if (existsSync(output)) throw new UsageError(`--output ${output}: is there already; choose another name`);
 }
 
 function rowsText(output: string, rows: readonly unknown[]): string {

@@ -1,16 +1,19 @@
 // neftune init: a Hugging Face checkpoint with random weights, written tensor by tensor.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError, NeftuneError, UsageError } from "../errors.ts";
-import { writeShards } from "../formats/checkpoint.ts";
+import { FormatError, InterruptedError, UsageError } from "../errors.ts";
+import { writeShardsInSteps } from "../formats/checkpoint.ts";
+import { copyFileAtomically, ioError, writeTextAtomically } from "../formats/io.ts";
 import type { TensorSource } from "../formats/safetensors.ts";
 import { configToJson, type LlamaConfig } from "../model/config.ts";
 import { randomSource, tensorSpecs } from "../model/source.ts";
 import type { Device } from "../native/index.ts";
+import { finish, finishUnlessAborted, type Steps } from "../steps.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatCount, toJson } from "./format.ts";
+import { ClosedPipe } from "./output.ts";
 import { readShape, shapeNames } from "./presets.ts";
 
 const MAX_SHARD_BYTES = 4 * 1024 ** 3;
@@ -31,30 +34,64 @@ export function writeRandomModel(
   dir: string,
   config: LlamaConfig,
   seed: number,
-): { files: string[]; parameters: number } {
+): WrittenModel {
+  return finish(writeRandomModelInSteps(device, dir, config, seed));
+}
+
+interface WrittenModel {
+  files: string[];
+  parameters: number;
+}
+
+/** `writeRandomModel`, a tensor at a time; config.json comes last, so that no folder passes for a model that is none. */
+function* writeRandomModelInSteps(
+  device: Device,
+  dir: string,
+  config: LlamaConfig,
+  seed: number,
+): Steps<WrittenModel> {
   const dtype = config.dtype ?? "f32";
   const source = randomSource(config, seed);
   const specs = tensorSpecs(config);
-  const elements = Math.max(...specs.map(({ shape }) => shape.reduce((product, n) => product * n, 1)));
-  const room = device.allocate(dtype, [elements]);
+  const elements = specs.reduce((most, { shape }) => Math.max(most, sizeOf(shape)), 0);
+  // The generator makes no f16.
+  const room = device.allocate(dtype === "f16" ? "f32" : dtype, [elements]);
   try {
     const tensors = specs.map(({ name, shape }): TensorSource => {
       const data = () => {
-        const size = shape.reduce((product, n) => product * n, 1);
-        const tensor = room.rows(0, size).reshape(shape);
+        const tensor = room.rows(0, sizeOf(shape)).reshape(shape);
         source.fill(device, name, tensor);
-        return device.readBytes(tensor);
+        if (dtype !== "f16") return device.readBytes(tensor);
+        return new Uint8Array(Float16Array.from(device.readFloats(tensor)).buffer);
       };
       return { name, dtype: storedAs[dtype], shape, data };
     });
-    mkdirSync(dir, { recursive: true });
-    writeFileSync(join(dir, "config.json"), `${toJson(configToJson(config))}\n`);
-    const files = writeShards(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
-    const parameters = specs.reduce((sum, { shape }) => sum + shape.reduce((p, n) => p * n, 1), 0);
+    const files = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
+    writeTextAtomically(join(dir, "config.json"), `${toJson(configToJson(config))}\n`);
+    const parameters = specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
     return { files: ["config.json", ...files], parameters };
   } finally {
     device.free(room.ptr);
   }
+}
+
+const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
+
+/** Makes the folder, or takes an empty one. Returns what takes away all that was put into it since. */
+function claimFolder(dir: string): () => void {
+  let made: string | undefined;
+  try {
+    if (existsSync(dir) && readdirSync(dir).length > 0) {
+      throw new UsageError(`--output ${dir}: is there and not empty; choose another folder`);
+    }
+    made = mkdirSync(dir, { recursive: true });
+  } catch (error) {
+    throw ioError(dir, "use as --output", error);
+  }
+  return () => {
+    if (made !== undefined) rmSync(made, { recursive: true, force: true });
+    else for (const name of readdirSync(dir)) rmSync(join(dir, name), { force: true });
+  };
 }
 
 interface TokenizerIds {
@@ -132,10 +169,11 @@ export const init = defineCommand({
   examples: [
     [
       "neftune init --shape m25 --output m25 --tokenizer llama2-tokenizer",
-      "a model of 31 M values to train from scratch",
+      "a model of 38.7 M values to train from scratch",
     ],
     ["neftune init --shape my/config.json --output new --dtype f32", "a shape of your own"],
   ],
+  interruptible: true,
   async run(values, context) {
     if (values.shape === undefined)
       throw new UsageError(`init needs --shape: ${shapeNames.join(", ")}, or a config.json`);
@@ -143,23 +181,31 @@ export const init = defineCommand({
     const dir = values.output;
     let config: LlamaConfig = { ...readShape(values.shape), dtype: values.dtype };
     if (values.tokenizer !== undefined) config = withTokenizer(config, values.tokenizer);
-    if (existsSync(dir) && readdirSync(dir).length > 0) {
-      throw new NeftuneError("exists", `--output ${dir}: is there and not empty; choose another folder`);
-    }
     const device = openDevice(values, context);
     try {
-      const { files, parameters } = writeRandomModel(device, dir, config, values.seed);
-      for (const name of tokenizerFiles) {
-        const from = values.tokenizer === undefined ? "" : join(values.tokenizer, name);
-        if (from !== "" && existsSync(from)) {
-          copyFileSync(from, join(dir, name));
-          files.push(name);
+      const takeBack = claimFolder(dir);
+      try {
+        const steps = writeRandomModelInSteps(device, dir, config, values.seed);
+        const written = await finishUnlessAborted(steps, context.signal);
+        if (written === null) throw new InterruptedError("init was stopped; it left nothing");
+        const { files, parameters } = written;
+        for (const name of tokenizerFiles) {
+          const from = values.tokenizer === undefined ? "" : join(values.tokenizer, name);
+          if (from !== "" && existsSync(from)) {
+            copyFileAtomically(from, join(dir, name));
+            files.push(name);
+          }
         }
+        const bytes = parameters * (values.dtype === "f32" ? 4 : 2);
+        if (values.json) context.print(toJson({ output: dir, files, parameters, bytes }));
+        else
+          context.print(
+            `${dir}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`,
+          );
+      } catch (error) {
+        if (!(error instanceof ClosedPipe)) takeBack();
+        throw error;
       }
-      const bytes = parameters * (values.dtype === "f32" ? 4 : 2);
-      if (values.json) context.print(toJson({ output: dir, files, parameters, bytes }));
-      else
-        context.print(`${dir}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`);
     } finally {
       device.close();
     }

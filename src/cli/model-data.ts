@@ -33,6 +33,10 @@ export const dtypeOption = {
   help: "activations and frozen weights",
 } as const;
 
+/** What --prompt-template takes. */
+export const templateHelp =
+  "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file, which gets messages (of role and content), bos_token, eos_token and add_generation_prompt";
+
 const dataGroup = "Data";
 
 /** How rows become tokens: the same for training, evaluation and preview. */
@@ -41,7 +45,7 @@ export const encodingOptions = {
     type: "string",
     group: dataGroup,
     value: "NAME|FILE",
-    help: "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file, for all rows; else by each row's format",
+    help: `${templateHelp}, for all rows; else by each row's format`,
   },
   "max-length": {
     type: "int",

@@ -64,8 +64,15 @@ export interface Arguments {
   help: boolean;
 }
 
-/** Reads arguments against a table. Throws UsageError. */
-export function parseArguments(args: readonly string[], table: OptionTable): Arguments {
+/**
+ * Reads arguments against a table. Without `takesPositionals` a word behind a boolean option can only be meant as
+ * its value. Throws UsageError.
+ */
+export function parseArguments(
+  args: readonly string[],
+  table: OptionTable,
+  takesPositionals = true,
+): Arguments {
   const config: Record<string, { type: "string" | "boolean"; short?: string; multiple: true }> = {
     help: { type: "boolean", short: "h", multiple: true },
   };
@@ -101,7 +108,7 @@ export function parseArguments(args: readonly string[], table: OptionTable): Arg
       const isValue =
         next?.kind === "positional" &&
         next.index === token.index + 1 &&
-        /^(on|off|true|false)$/.test(next.value);
+        (!takesPositionals || /^(on|off|true|false)$/.test(next.value));
       text = isValue ? next.value : "on";
       if (isValue) i++;
     } else if (text === undefined || (!token.inlineValue && /^--[a-z]/.test(text))) {
@@ -142,7 +149,7 @@ function readText(name: string, spec: OptionSpec, text: string): unknown {
     case "bool":
       if (text === "on" || text === "true") return true;
       if (text === "off" || text === "false") return false;
-      throw new UsageError(`${name} expects on or off, got ${JSON.stringify(text)}`);
+      throw new UsageError(`${name} expects on or off, got ${text === "" ? '""' : text}`);
     case "enum":
       return readChoice(name, spec.values, text);
     case "list": {
@@ -166,7 +173,9 @@ function readNumber(
   const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = spec;
   const inside = number >= min && number <= max && number > above && number < below;
   if (Number.isFinite(number) && whole && inside) return number;
-  throw new UsageError(`${name} expects ${expected(spec)}, got ${shown}`);
+  const isTooLarge = spec.type === "int" && max === Infinity && number > Number.MAX_SAFE_INTEGER;
+  const limit = isTooLarge ? ` and at most ${Number.MAX_SAFE_INTEGER}` : "";
+  throw new UsageError(`${name} expects ${expected(spec)}${limit}, got ${shown}`);
 }
 
 function readChoice(name: string, values: readonly string[], text: string): string {

@@ -2,32 +2,25 @@
 
 import { Encoder } from "../data/encode.ts";
 import { RowProblem } from "../data/formats.ts";
-import { countTargets, IGNORE, type Sample } from "../data/sample.ts";
+import { previewParts } from "../data/preview.ts";
+import { countTargets, type Sample } from "../data/sample.ts";
 import { parseSource, RowError, readDataFile } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
+import { InterruptedError, NeftuneError } from "../errors.ts";
 import { defineCommand } from "./command.ts";
 import { datasetFile, encodingOptions, modelOption, requireModel } from "./model-data.ts";
 
 const OPEN = "⟦";
 const CLOSE = "⟧";
+/** How long a signal may wait. */
+const YIELD_MILLISECONDS = 50;
 
 /** The text of the tokens, with the parts that are targets in ⟦ ⟧. */
-export function markTargets(tokenizer: Tokenizer, { ids, labels }: Sample): string {
-  let text = "";
-  let shown = "";
-  for (let begin = 0; begin < ids.length; ) {
-    const isTarget = labels[begin] !== IGNORE;
-    let end = begin + 1;
-    while (end < ids.length && (labels[end] !== IGNORE) === isTarget) end++;
-    // A part alone would lose the space in front of it, so each is what it adds to the text before.
-    const decoded = tokenizer.decode(ids.subarray(0, end));
-    const part = decoded.slice(shown.length);
-    text += isTarget ? `${OPEN}${part}${CLOSE}` : part;
-    shown = decoded;
-    begin = end;
-  }
-  return text;
+export function markTargets(tokenizer: Tokenizer, sample: Sample): string {
+  return previewParts(tokenizer, sample)
+    .map(({ text, trained }) => (trained ? `${OPEN}${text}${CLOSE}` : text))
+    .join("");
 }
 
 export const preview = defineCommand({
@@ -47,6 +40,7 @@ export const preview = defineCommand({
     ["neftune preview --model llama2-7b --dataset mine.json", "the first three samples"],
     ["neftune preview --model ./tiny --dataset chat.jsonl --json --limit 0", "ids and labels of all"],
   ],
+  interruptible: true,
   async run(values, context) {
     const { path: dir } = requireModel(values.model, "preview", context.env);
     const { path } = datasetFile(values.dataset, context.env);
@@ -58,9 +52,17 @@ export const preview = defineCommand({
       vocabSize: null,
     });
     const source = parseSource(path, readDataFile(path));
+    if (source.rows.length === 0) throw new NeftuneError("dataset", `dataset ${path}: has no rows`);
     const wanted = values.limit === 0 ? source.rows.length : values.limit;
     const samples: (Sample & { text: string; row: number })[] = [];
+    let yieldedAt = performance.now();
     for (let i = 0; i < source.rows.length && samples.length < wanted; i++) {
+      if (performance.now() - yieldedAt > YIELD_MILLISECONDS) {
+        // Ctrl-C gets its turn.
+        await Bun.sleep(0);
+        yieldedAt = performance.now();
+      }
+      if (context.signal.aborted) throw new InterruptedError("preview was stopped");
       try {
         const broken = source.broken.get(i);
         if (broken !== undefined) throw new RowProblem(broken);
@@ -71,6 +73,11 @@ export const preview = defineCommand({
         if (!values["skip-bad-rows"]) throw located;
         context.note(`left out: ${located.message}`);
       }
+    }
+    if (samples.length > 0 && samples.every(({ labels }) => countTargets(labels) === 0)) {
+      context.note(
+        `warning: no sample shown has a target within ${values["max-length"]} tokens: training on these alone would be refused`,
+      );
     }
     if (values.json) {
       const rows = samples.map(({ text, ids, labels, truncated }) => {

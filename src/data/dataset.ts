@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { NeftuneError } from "../errors.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { type CachedData, defaultCacheDir, readCache, writeCache } from "./cache.ts";
 import type { EncoderOptions } from "./encode.ts";
 import { holdoutOrder } from "./philox.ts";
@@ -211,9 +211,8 @@ export function splitHoldout(
   const { length } = dataset;
   const count = amount < 1 ? Math.round(amount * length) : amount;
   if (!(amount > 0) || !Number.isInteger(count) || count < 1 || count >= length) {
-    throw new NeftuneError(
-      "eval-split",
-      `eval split ${amount}: expected a share between 0 and 1 or a count that leaves samples on both sides, of ${length}`,
+    throw new UsageError(
+      `--eval-split ${amount}: expected a share between 0 and 1 or a count that leaves samples on both sides, of ${length}`,
     );
   }
   const order = holdoutOrder(length, seed);

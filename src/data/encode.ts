@@ -86,6 +86,7 @@ export class Encoder {
     if (template.kind === "auto" && row.format === "prompt-completion") return this.promptOf(row.prompt);
     const { parseSpecial } = this.options;
     const { ids, text } = encodeConversationPrompt(asMessages(row), this.chat, this.tokenizer, parseSpecial);
+    if (text.trim() === "") throw new RowProblem("the prompt template makes an empty text of this row");
     return { ids, text };
   }
 
@@ -106,7 +107,10 @@ export class Encoder {
     if (template.kind === "auto" && row.format === "prompt-completion") {
       return this.encodePair(row.prompt, row.completion ?? "");
     }
-    return encodeConversation(asMessages(row), this.chat, this.tokenizer, this.options.parseSpecial);
+    const encoded = encodeConversation(asMessages(row), this.chat, this.tokenizer, this.options.parseSpecial);
+    if (encoded.text.trim() === "")
+      throw new RowProblem("the prompt template makes an empty text of this row");
+    return encoded;
   }
 
   /** Stanford's rule: one text in one piece, and as many labels masked as the prompt alone has tokens. */

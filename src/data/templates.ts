@@ -2,7 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { Template } from "@huggingface/jinja";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { FormatError, UsageError } from "../errors.ts";
 import { type Message, RowProblem } from "./formats.ts";
 import { strftime, type TemplateDate, today } from "./template-date.ts";
 
@@ -78,9 +78,7 @@ export class ChatTemplate {
     try {
       this.template = new Template(source.includes("strftime_now") ? `${PIN_DATE}${source}` : source);
     } catch (error) {
-      throw new NeftuneError("template", `chat template of ${name}: ${(error as Error).message}`, {
-        cause: error,
-      });
+      throw new FormatError(name, `not a Jinja template: ${(error as Error).message}`, { cause: error });
     }
   }
 

@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
+import { finish, type Steps } from "../steps.ts";
 import { ioError, writeTextAtomically } from "./io.ts";
 import { readJsonObject } from "./json-file.ts";
 import { sourceBytes } from "./safetensors/writer.ts";
@@ -10,7 +11,7 @@ import {
   type SafetensorsHeader,
   type TensorEntry,
   type TensorSource,
-  writeSafetensors,
+  writeSafetensorsInSteps,
 } from "./safetensors.ts";
 
 export const SINGLE_FILE = "model.safetensors";
@@ -169,6 +170,16 @@ export function writeShards(
   maxShardBytes: number,
   metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
 ): string[] {
+  return finish(writeShardsInSteps(dir, tensors, maxShardBytes, metadata));
+}
+
+/** `writeShards`, a tensor at a time. */
+export function* writeShardsInSteps(
+  dir: string,
+  tensors: Iterable<TensorSource>,
+  maxShardBytes: number,
+  metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
+): Steps<string[]> {
   const { shards, totalBytes } = split(dir, tensors, maxShardBytes);
   try {
     mkdirSync(dir, { recursive: true });
@@ -182,9 +193,9 @@ export function writeShards(
     : shards.map((_, i) => `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`);
   // An old index must not speak for new shards, should we be stopped between two of them.
   if (!single) remove(join(dir, INDEX_FILE));
-  shards.forEach((shard, i) => {
-    writeSafetensors(join(dir, files[i]!), shard, metadata);
-  });
+  for (const [i, shard] of shards.entries()) {
+    yield* writeSafetensorsInSteps(join(dir, files[i]!), shard, metadata);
+  }
   if (single) {
     remove(join(dir, INDEX_FILE));
   } else {

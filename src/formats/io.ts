@@ -1,8 +1,9 @@
 // Files read and written whole or not at all; what the operating system reports becomes a NeftuneError that
 // names the path and the remedy.
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { NeftuneError } from "../errors.ts";
+import { finish, type Steps } from "../steps.ts";
 
 // Linux moves at most 2^31 - 4096 bytes in one call.
 export const MAX_TRANSFER_BYTES = 1 << 30;
@@ -48,21 +49,54 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
  * before or all of the new contents, also after a power cut. On any error the file beside is removed.
  */
 export function writeFileAtomically(path: string, write: (fd: number) => void): void {
+  finish(
+    writeFileInSteps(path, function* (fd) {
+      write(fd);
+      yield;
+    }),
+  );
+}
+
+/** `writeFileAtomically` in the steps of `write`; left before its end, it removes the file beside `path`. */
+export function* writeFileInSteps(path: string, write: (fd: number) => Steps<void>): Steps<void> {
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
+  let done = false;
   try {
     const fd = openSync(partial, "w", 0o666);
     try {
-      write(fd);
+      yield* write(fd);
       fsyncSync(fd);
     } finally {
       closeSync(fd);
     }
     renameSync(partial, path);
+    done = true;
     flushFolder(dirname(path));
   } catch (error) {
-    rmSync(partial, { force: true });
     throw ioError(path, "write", error);
+  } finally {
+    if (!done) removePartial(partial);
   }
+}
+
+/** Best effort: a failure here must not hide the one that led to it. */
+function removePartial(partial: string): void {
+  try {
+    rmSync(partial, { force: true });
+  } catch {
+    // Such as ENOTDIR, where the file could not be made either.
+  }
+}
+
+/** Copies a file's contents, whole or not at all; its mode is a new file's, not the source's. */
+export function copyFileAtomically(from: string, to: string): void {
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(from);
+  } catch (error) {
+    throw ioError(from, "read", error);
+  }
+  writeFileAtomically(to, (fd) => writeAll(fd, bytes));
 }
 
 /** The same for a text. */

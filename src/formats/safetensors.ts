@@ -2,4 +2,4 @@
 export { SAFETENSORS_DTYPES, type SafetensorsDType, tensorBytes } from "./safetensors/dtype.ts";
 export { parseSafetensorsHeader, type SafetensorsHeader, type TensorEntry } from "./safetensors/header.ts";
 export { readSafetensorsHeader, readTensorData } from "./safetensors/reader.ts";
-export { type TensorSource, writeSafetensors } from "./safetensors/writer.ts";
+export { type TensorSource, writeSafetensors, writeSafetensorsInSteps } from "./safetensors/writer.ts";

@@ -12,6 +12,7 @@ import {
   sample,
   type Tensor,
 } from "../native/index.ts";
+import { finish, type Steps } from "../steps.ts";
 import type { Attend, Llama } from "./llama.ts";
 
 export interface GenerateOptions extends Partial<SamplingOptions> {
@@ -140,7 +141,7 @@ class Generator {
     return device.readInts(tokens);
   }
 
-  run(sequences: Sequence[]): void {
+  *run(sequences: Sequence[]): Steps<void> {
     const slotOf = new Map(sequences.map((sequence, slot) => [sequence, slot]));
     let active = sequences;
     for (let step = 0; step < this.#options.maxNewTokens && active.length > 0; step++) {
@@ -151,6 +152,7 @@ class Generator {
         this.#options.onToken?.(sequence.index, tokens[i]!);
       }
       active = active.filter(({ output }) => !this.#options.eosIds.includes(output.at(-1)!));
+      yield;
     }
   }
 
@@ -183,6 +185,15 @@ export function generate(
   prompts: readonly Int32Array[],
   options: GenerateOptions,
 ): Int32Array[] {
+  return finish(generateInSteps(model, prompts, options));
+}
+
+/** `generate`, a token of each prompt at a time. Its return() frees the caches. */
+export function* generateInSteps(
+  model: Llama,
+  prompts: readonly Int32Array[],
+  options: GenerateOptions,
+): Steps<Int32Array[]> {
   if (prompts.length === 0 || options.maxNewTokens < 1) return prompts.map(() => new Int32Array(0));
   for (const [i, prompt] of prompts.entries()) {
     if (prompt.length === 0)
@@ -192,7 +203,7 @@ export function generate(
   const generator = new Generator(model, prompts.length, longest + options.maxNewTokens, options);
   const sequences = prompts.map((prompt, index) => ({ index, prompt, output: [] as number[] }));
   try {
-    generator.run(sequences);
+    yield* generator.run(sequences);
   } finally {
     generator.free();
   }

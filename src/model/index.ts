@@ -4,7 +4,7 @@ export { groupModules, groupNames, linearShape, type Recompute } from "./activat
 export { adapterLoraOptions, adapterTensors, loadAdapter } from "./adapter.ts";
 export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConfig } from "./config.ts";
 export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
-export { type GenerateOptions, generate } from "./generate.ts";
+export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
 export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePath } from "./lora.ts";
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";

@@ -1,10 +1,10 @@
 // Trained values to and from files: PEFT adapters, whole models, AdamW's moments. One tensor is held at a time.
 
-import { copyFileSync, existsSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { openCheckpoint, writeShards } from "../formats/checkpoint.ts";
-import { ioError, writeTextAtomically } from "../formats/io.ts";
+import { copyFileAtomically, ioError, writeTextAtomically } from "../formats/io.ts";
 import {
   ADAPTER_CONFIG_FILE,
   ADAPTER_WEIGHTS_FILE,
@@ -138,7 +138,7 @@ export function writeModel(
   for (const name of origin === null ? [] : COMPANIONS) {
     const from = join(origin!.dir, name);
     try {
-      if (existsSync(from)) copyFileSync(from, join(dir, name));
+      if (existsSync(from)) copyFileAtomically(from, join(dir, name));
     } catch (error) {
       throw ioError(join(dir, name), "write", error);
     }

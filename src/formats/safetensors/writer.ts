@@ -1,7 +1,8 @@
 // Writes safetensors files, byte for byte as the reference implementation (0.8) does with at most one metadata
 // key; with more, ours are sorted, where its order changes from run to run.
 import { NeftuneError } from "../../errors.ts";
-import { writeAll, writeFileAtomically } from "../io.ts";
+import { finish, type Steps } from "../../steps.ts";
+import { writeAll, writeFileInSteps } from "../io.ts";
 import { dtypeRank, isSafetensorsDType, type SafetensorsDType, showShape, tensorBytes } from "./dtype.ts";
 import { LENGTH_BYTES, MAX_HEADER_BYTES } from "./header.ts";
 
@@ -24,11 +25,20 @@ export function writeSafetensors(
   tensors: Iterable<TensorSource>,
   metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
 ): void {
+  finish(writeSafetensorsInSteps(path, tensors, metadata));
+}
+
+/** `writeSafetensors`, a tensor at a time. */
+export function* writeSafetensorsInSteps(
+  path: string,
+  tensors: Iterable<TensorSource>,
+  metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
+): Steps<void> {
   const ordered = [...tensors].sort(
     (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareBytes(a.name, b.name),
   );
   const header = encodeHeader(path, ordered, metadata);
-  writeFileAtomically(path, (fd) => {
+  yield* writeFileInSteps(path, function* (fd) {
     writeAll(fd, header);
     for (const tensor of ordered) {
       const data = typeof tensor.data === "function" ? tensor.data() : tensor.data;
@@ -41,6 +51,7 @@ export function writeSafetensors(
         );
       }
       writeAll(fd, data);
+      yield;
     }
   });
 }
