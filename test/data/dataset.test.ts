@@ -1,9 +1,8 @@
 import { expect, test } from "bun:test";
-import { chmodSync, existsSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import { chmodSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { defaultCacheDir } from "../../src/data/cache.ts";
 import { Dataset, type LoadOptions, loadDataset, splitHoldout } from "../../src/data/dataset.ts";
-import { loadPrompts, previewFile } from "../../src/data/preview.ts";
 import { workersFor } from "../../src/data/tokenize-rows.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
@@ -200,19 +199,4 @@ test("a held-out share or count parts the samples, the same for a seed", async (
   for (const amount of [0, -1, 40, 1.5, Number.NaN, 0.999, 0.001]) {
     expect(() => splitHoldout(all, amount, 42)).toThrow(/eval split/);
   }
-});
-
-test("previews and prompts of a file", () => {
-  const { path } = options("x.jsonl", `${lines}\n{}`);
-  const read = { path: path!, tokenizerDir, maxLength: 64 };
-  const { previews } = previewFile({ ...read, limit: 2 });
-  expect(previews.map((preview) => preview.text)).toEqual(
-    rows.slice(0, 2).map((row) => row.prompt + row.completion),
-  );
-  expect(previews[0]!.labels.length).toBe(previews[0]!.input_ids.length);
-  expect(() => previewFile({ ...read, limit: 0 })).toThrow(/x\.jsonl:41: row 41/);
-  const { prompts, skipped } = loadPrompts({ ...read, skipBadRows: true });
-  expect([prompts.length, skipped]).toEqual([40, 1]);
-  expect(prompts[3]!.text).toBe("the cat 3");
-  expect(existsSync(path!)).toBe(true);
 });

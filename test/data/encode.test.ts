@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Encoder, type EncoderOptions } from "../../src/data/encode.ts";
-import { previewParts, previewRow } from "../../src/data/preview.ts";
+import { previewParts } from "../../src/data/preview.ts";
 import { alpacaPrompt, promptTemplate } from "../../src/data/templates.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { byteFolder, folderOf, llamaFolder } from "./tiny-tokenizer.ts";
@@ -29,9 +29,9 @@ function learned(tokenizer: Tokenizer, labels: Int32Array): string {
 }
 /** The trained stretches of a row's text. */
 function trained(tokenizer: Tokenizer, row: unknown, options: Partial<EncoderOptions> = {}): string[] {
-  const preview = previewRow(encoder(tokenizer, options), row);
-  const parts = previewParts(tokenizer, preview);
-  expect(parts.map((part) => part.text).join("")).toBe(tokenizer.decode(preview.input_ids));
+  const sample = encoder(tokenizer, options).encode(row);
+  const parts = previewParts(tokenizer, sample);
+  expect(parts.map((part) => part.text).join("")).toBe(tokenizer.decode(sample.ids));
   return parts.filter((part) => part.trained).map((part) => part.text);
 }
 function talk(...contents: string[]): { messages: { role: string; content: string }[] } {
