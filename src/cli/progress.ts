@@ -42,6 +42,7 @@ export function progressReporter(context: Context, label = ""): Reporter {
 
   return {
     onPlan: (plan) => context.note(prefix + describePlan(plan)),
+    onNote: (text) => context.note(prefix + text),
     onStep(metrics, plan) {
       // The first step makes what later ones reuse.
       const weight = secondsPerStep === 0 || metrics.step === plan.startStep + 2 ? 1 : SMOOTHING;

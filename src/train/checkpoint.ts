@@ -7,7 +7,7 @@ import { FormatError, NeftuneError } from "../errors.ts";
 import { flushFolder, ioError, writeTextAtomically } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
 import type { Identity } from "./identity.ts";
-import type { EvalMetrics } from "./metrics.ts";
+import type { EvalMetrics, LoggingSpan } from "./metrics.ts";
 
 const PROGRESS_FILE = "progress.json";
 const FORMAT_VERSION = 1;
@@ -28,6 +28,15 @@ export interface Progress {
   evaluation: EvalMetrics | null;
   /** The evaluation that belongs after `step` was cut short by an interruption. */
   evalPending: boolean;
+  /** Which steps have a line in metrics.jsonl. */
+  logging: readonly LoggingSpan[];
+}
+
+/** Whose checkpoint it is. */
+export interface Marks {
+  identity: Identity;
+  /** What may differ on --resume, yet changes the last bits. */
+  rounding: Identity;
 }
 
 export const startProgress: Readonly<Progress> = {
@@ -37,6 +46,7 @@ export const startProgress: Readonly<Progress> = {
   loss: null,
   evaluation: null,
   evalPending: false,
+  logging: [],
 };
 
 export class CheckpointFolder {
@@ -51,29 +61,36 @@ export class CheckpointFolder {
     for (const name of this.#list()) if (LEFTOVER.test(name)) remove(join(this.path, name));
   }
 
-  /** Paths of the whole checkpoints, oldest first. */
+  /** Paths of the checkpoints, oldest first. */
   all(): string[] {
     const steps = this.#list().flatMap((name) => (WHOLE.test(name) ? [Number(WHOLE.exec(name)![1])] : []));
     return steps.sort((a, b) => a - b).map((step) => this.#pathOf(step));
   }
 
-  /** The newest whole one, or null. */
-  newest(): string | null {
-    return this.all().at(-1) ?? null;
+  /** Takes a damaged one out of the way of those to come, and keeps it for a person to look at. Returns its new path. */
+  setAside(path: string): string {
+    const aside = join(dirname(path), `damaged-${basename(path)}`);
+    try {
+      rmSync(aside, { recursive: true, force: true });
+      renameSync(path, aside);
+    } catch (error) {
+      throw ioError(path, "rename", error);
+    }
+    return aside;
   }
 
   /**
    * Saves a checkpoint; `writeState` fills the folder it is given. Then removes the oldest down to `limit`. Returns
    * its path. On an error (a full disk) nothing of it stays and the earlier ones are as they were.
    */
-  save(progress: Progress, identity: Identity, limit: number, writeState: (dir: string) => void): string {
+  save(progress: Progress, marks: Marks, limit: number, writeState: (dir: string) => void): string {
     const path = this.#pathOf(progress.step);
     const partial = this.#aside(path, "partial");
     try {
       rmSync(partial, { recursive: true, force: true });
       mkdirSync(partial, { recursive: true });
       writeState(partial);
-      writeProgress(join(partial, PROGRESS_FILE), progress, identity);
+      writeProgress(join(partial, PROGRESS_FILE), progress, marks);
       renameSync(partial, path);
       flushFolder(this.path);
     } catch (error) {
@@ -126,14 +143,14 @@ function remove(path: string): void {
   }
 }
 
-function writeProgress(path: string, progress: Progress, identity: Identity): void {
+function writeProgress(path: string, progress: Progress, marks: Marks): void {
   const { evaluation, ...rest } = progress;
-  const json = { format_version: FORMAT_VERSION, ...rest, evaluation, identity };
+  const json = { format_version: FORMAT_VERSION, ...rest, evaluation, ...marks };
   writeTextAtomically(path, `${JSON.stringify(json, null, 2)}\n`);
 }
 
-/** Reads a checkpoint's progress and the identity of its run. Throws FormatError. */
-export function readProgress(checkpoint: string): { progress: Progress; identity: Identity } {
+/** Reads how far a checkpoint's run was, and whose it is. Throws FormatError. */
+export function readProgress(checkpoint: string): { progress: Progress } & Marks {
   const path = join(checkpoint, PROGRESS_FILE);
   const fields = readJsonObject(path);
   const version = fields.get("format_version");
@@ -145,12 +162,17 @@ export function readProgress(checkpoint: string): { progress: Progress; identity
   }
   const plain = <T>(name: string, accepts: (value: unknown) => boolean): T => {
     const value = fields.get(name);
-    const object = value instanceof Map ? Object.fromEntries(value) : value;
+    const object = toPlain(value);
     if (!accepts(object))
       throw new FormatError(path, `${name} is ${JSON.stringify(object)}; the file was changed`);
     return object as T;
   };
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isSpan = (value: unknown) =>
+    isObject(value) &&
+    isCount((value as LoggingSpan).after) &&
+    isCount((value as LoggingSpan).every) &&
+    (value as LoggingSpan).every > 0;
   const isObject = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
   const progress: Progress = {
     step: plain("step", isCount),
@@ -159,6 +181,14 @@ export function readProgress(checkpoint: string): { progress: Progress; identity
     loss: plain("loss", (value) => value === null || typeof value === "number"),
     evaluation: plain("evaluation", (value) => value === null || isObject(value)),
     evalPending: plain("evalPending", (value) => typeof value === "boolean"),
+    logging: plain("logging", (value) => Array.isArray(value) && value.every(isSpan)),
   };
-  return { progress, identity: plain("identity", isObject) };
+  return { progress, identity: plain("identity", isObject), rounding: plain("rounding", isObject) };
+}
+
+/** Maps, which readJsonObject makes of objects, as objects again. */
+function toPlain(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(toPlain);
+  if (!(value instanceof Map)) return value;
+  return Object.fromEntries([...value].map(([key, field]) => [key, toPlain(field)]));
 }

@@ -124,19 +124,47 @@ export function makeIdentity(input: IdentityInput): Identity {
   };
 }
 
+/** What changes the last bits of a run's numbers and no more: how sums are split and computed. */
+export function makeRounding(
+  { packing, batchSize, gradientAccumulationSteps }: TrainerOptions,
+  device: object,
+): Identity {
+  const info = device as Readonly<Record<string, unknown>>;
+  const text = (value: unknown) => (value === undefined ? null : String(value));
+  return {
+    "--packing": packing,
+    "--batch-size": batchSize,
+    "--gradient-accumulation-steps": gradientAccumulationSteps,
+    backend: text(info.backend),
+    "instruction set": text(info.isa),
+    threads: text(info.threads),
+  };
+}
+
+/** Says what differs from the checkpoint's rounding, and what that means; null where nothing does. */
+export function roundingNote(saved: Identity, current: Identity): string | null {
+  const differences = differencesOf(saved, current);
+  if (differences.length === 0) return null;
+  return `--resume: ${differences.join("; ")}: the run goes on within float32 tolerance, not to the same bits`;
+}
+
 /** Throws a UsageError that names every difference between a checkpoint's identity and this run's. */
 export function expectSameIdentity(checkpoint: string, saved: Identity, current: Identity): void {
-  const show = (value: Identity[string] | undefined) =>
-    typeof value === "string" && value.length === 64 ? `${value.slice(0, 12)}…` : String(value ?? "none");
-  const names = [...new Set([...Object.keys(saved), ...Object.keys(current)])];
-  const differences = names
-    .filter((name) => (saved[name] ?? null) !== (current[name] ?? null))
-    .map((name) => `${name} was ${show(saved[name])}, is now ${show(current[name])}`);
+  const differences = differencesOf(saved, current);
   if (differences.length === 0) return;
   throw new UsageError(
     `--resume: ${checkpoint} is of another run: ${differences.join("; ")}. ` +
       "Give what that run was given, or another --output for a new one",
   );
+}
+
+function differencesOf(saved: Identity, current: Identity): string[] {
+  const show = (value: Identity[string] | undefined) =>
+    typeof value === "string" && value.length === 64 ? `${value.slice(0, 12)}…` : String(value ?? "none");
+  const names = [...new Set([...Object.keys(saved), ...Object.keys(current)])];
+  return names
+    .filter((name) => (saved[name] ?? null) !== (current[name] ?? null))
+    .map((name) => `${name} was ${show(saved[name])}, is now ${show(current[name])}`);
 }
 
 /** LoRA's starting values: told apart by all their bits. Fully trained ones are the model's own. */

@@ -75,9 +75,16 @@ export function evalLine(metrics: EvalMetrics): string {
   return `{${fields}}`;
 }
 
+/** From the step after `after` on, until the next span, every so many steps had a line. */
+export interface LoggingSpan {
+  after: number;
+  every: number;
+}
+
 /** Where a checkpoint stands in metrics.jsonl. */
 export interface MetricsPosition {
   step: number;
+  logging: readonly LoggingSpan[];
   /** The evaluation after `step` is still to come. */
   evalPending: boolean;
 }
@@ -85,18 +92,22 @@ export interface MetricsPosition {
 /** The open file. Lines go to the system at once: only a power cut can take those since the last flush(). */
 export class MetricsFile {
   readonly path: string;
+  /** Steps before the checkpoint that should have a line and have none. */
+  readonly missing: readonly number[];
   readonly #fd: number;
 
-  private constructor(path: string, fd: number) {
+  private constructor(path: string, fd: number, missing: readonly number[]) {
     this.path = path;
     this.#fd = fd;
+    this.missing = missing;
   }
 
   /** Opens the file to go on from a checkpoint: lines of later steps, and a torn last line, are cut off first. */
   static open(path: string, position: MetricsPosition): MetricsFile {
     try {
-      if (existsSync(path)) rewind(path, position);
-      return new MetricsFile(path, openSync(path, "a"));
+      const steps = existsSync(path) ? rewind(path, position) : new Set<number>();
+      const missing = expectedSteps(position).filter((step) => !steps.has(step));
+      return new MetricsFile(path, openSync(path, "a"), missing);
     } catch (error) {
       throw ioError(path, "write", error);
     }
@@ -124,15 +135,46 @@ export class MetricsFile {
   }
 }
 
-function rewind(path: string, position: MetricsPosition): void {
-  const text = readFileSync(path, "utf8");
-  const lines = text.split("\n").slice(0, -1); // what comes after the last line end is torn
-  const kept = lines.filter((line, i) => isBefore(path, i + 1, line, position));
-  const result = kept.map((line) => `${line}\n`).join("");
-  if (result !== text) writeTextAtomically(path, result);
+/** Says which steps have lost their lines; null where none has. */
+export function missingNote({ path, missing }: MetricsFile): string | null {
+  if (missing.length === 0) return null;
+  const ranges: [first: number, last: number][] = [];
+  for (const [i, step] of missing.entries()) {
+    // Neighbours in the list may be logging-steps apart; only true neighbours are put together.
+    if (step === missing[i - 1]! + 1) ranges.at(-1)![1] = step;
+    else ranges.push([step, step]);
+  }
+  const shown = ranges.slice(0, 10).map(([first, last]) => (first === last ? first : `${first}-${last}`));
+  const more = ranges.length > shown.length ? ", …" : "";
+  return `--resume: ${path} lacks the lines of ${missing.length} steps (${shown.join(", ")}${more}); the run goes on without them`;
 }
 
-function isBefore(path: string, number: number, line: string, position: MetricsPosition): boolean {
+function expectedSteps({ step, logging }: MetricsPosition): number[] {
+  return logging.flatMap(({ after, every }, i) => {
+    const end = Math.min(step, logging[i + 1]?.after ?? step);
+    const first = Math.floor(after / every) + 1;
+    const count = Math.max(0, Math.floor(end / every) - first + 1);
+    return Array.from({ length: count }, (_, n) => (first + n) * every);
+  });
+}
+
+/** Returns the steps that keep a line. */
+function rewind(path: string, position: MetricsPosition): Set<number> {
+  const text = readFileSync(path, "utf8");
+  const lines = text.split("\n").slice(0, -1); // what comes after the last line end is torn
+  const steps = new Set<number>();
+  const kept = lines.filter((line, i) => {
+    const fields = parseLine(path, i + 1, line);
+    const isKept = isBefore(fields, position);
+    if (isKept && !("eval_loss" in fields)) steps.add(fields.step);
+    return isKept;
+  });
+  const result = kept.map((line) => `${line}\n`).join("");
+  if (result !== text) writeTextAtomically(path, result);
+  return steps;
+}
+
+function parseLine(path: string, number: number, line: string): { step: number; eval_loss?: unknown } {
   let fields: { step?: unknown; eval_loss?: unknown } | null = null;
   try {
     fields = JSON.parse(line);
@@ -140,6 +182,10 @@ function isBefore(path: string, number: number, line: string, position: MetricsP
   if (typeof fields?.step !== "number") {
     throw new FormatError(path, `line ${number} is no line of metrics; remove it to go on with the run`);
   }
+  return { ...fields, step: fields.step };
+}
+
+function isBefore(fields: { step: number; eval_loss?: unknown }, position: MetricsPosition): boolean {
   if (fields.step !== position.step) return fields.step < position.step;
   return !(position.evalPending && "eval_loss" in fields);
 }

@@ -32,6 +32,8 @@ export interface TrainResult {
 
 export interface Reporter {
   onPlan?(plan: RunPlan): void;
+  /** Something that a person should know before the first step. */
+  onNote?(text: string): void;
   /** After every step, also those that leave no line in metrics.jsonl. */
   onStep?(metrics: StepMetrics, plan: RunPlan): void;
   /** A step brought no update; `skipped` counts them so far. */

@@ -11,6 +11,7 @@ import { ioError, writeTextAtomically } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
 import { CheckpointFolder } from "./checkpoint.ts";
 import { MetricsFile, type MetricsPosition } from "./metrics.ts";
+import { RunLock } from "./run-lock.ts";
 
 const METRICS_FILE = "metrics.jsonl";
 const CHECKPOINTS = "checkpoints";
@@ -30,6 +31,7 @@ export class RunFolder {
   readonly path: string;
   readonly checkpoints: CheckpointFolder;
   readonly #recordFile: string;
+  #lock: RunLock | null = null;
 
   private constructor(path: string, recordFile: string) {
     this.path = path;
@@ -38,24 +40,41 @@ export class RunFolder {
   }
 
   /**
-   * Makes the folder. With `resume` it may hold a run of this kind, whose leftovers are cleaned away; otherwise, or
-   * where it holds anything else of note, throws UsageError and touches nothing.
+   * Makes the folder and locks it until close(). With `resume` it may hold a run of this kind, whose leftovers are cleaned away; otherwise, or
+   * where it holds anything else of note, throws UsageError and touches nothing. Where another process writes to it,
+   * throws NeftuneError (code "busy").
    */
   static open(path: string, access: RunAccess): RunFolder {
-    const { folder, names } = RunFolder.#checked(path, access);
+    RunFolder.#checked(path, access);
     try {
       mkdirSync(path, { recursive: true });
-      for (const name of names) if (LEFTOVER.test(name)) rmSync(join(path, name), { force: true });
     } catch (error) {
       throw ioError(path, "use as --output", error);
     }
-    folder.checkpoints.clean();
-    return folder;
+    const lock = RunLock.acquire(path);
+    try {
+      // Another process may have made a run there just before the lock was ours.
+      const { folder, names } = RunFolder.#checked(path, access);
+      for (const name of names) if (LEFTOVER.test(name)) rmSync(join(path, name), { force: true });
+      folder.checkpoints.clean();
+      folder.#lock = lock;
+      return folder;
+    } catch (error) {
+      lock.release();
+      throw ioError(path, "use as --output", error);
+    }
+  }
+
+  /** Lets other processes write to the folder. */
+  close(): void {
+    this.#lock?.release();
+    this.#lock = null;
   }
 
   /** What `open` would throw, without making anything. Returns the record of the run to resume, or null where none is. */
   static check(path: string, access: RunAccess): ReadonlyMap<string, unknown> | null {
     const { folder, names } = RunFolder.#checked(path, access);
+    RunLock.expectFree(path);
     return names.includes(folder.#recordFile) ? folder.#readRecord() : null;
   }
 

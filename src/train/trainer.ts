@@ -2,27 +2,27 @@
 
 import packageJson from "../../package.json" with { type: "json" };
 import type { Sample } from "../data/sample.ts";
-import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
-import { type Progress, readProgress, startProgress } from "./checkpoint.ts";
+import { InterruptedError, NeftuneError } from "../errors.ts";
+import { type Marks, type Progress, startProgress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import {
-  expectSameIdentity,
   fingerprintDataset,
   fingerprintModel,
   fingerprintStart,
-  type Identity,
   makeIdentity,
+  makeRounding,
 } from "./identity.ts";
-import { evalLine, type MetricsFile, type StepMetrics, stepLine } from "./metrics.ts";
+import { evalLine, type MetricsFile, missingNote, type StepMetrics, stepLine } from "./metrics.ts";
 import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters } from "./model.ts";
 import { neftune } from "./noise.ts";
 import { expectEvaluable, optionName, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
+import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
 import { type Samples, samplesOf } from "./samples.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { readTrainingState, writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
+import { writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;
@@ -86,9 +86,11 @@ export class Trainer {
         if (run.progress.evalPending) await this.#evaluate(run);
         await this.#saveOrStop(run);
       }
+      this.#expectUpdates(run.progress);
       this.#writeResult(run.folder.path);
     } finally {
       run.metrics.close();
+      run.folder.close();
     }
     return this.#report(run);
   }
@@ -190,7 +192,7 @@ export class Trainer {
   /** Prepares the folder and, to resume, the model. A run that is there is only changed once all was checked. */
   #openRun(): Run {
     const { model, options } = this;
-    const { output, resume = false, origin = null, record, reporter } = this.#settings;
+    const { output, resume = false, origin = null } = this.#settings;
     const tune = model.options.tune === "full" ? "full" : "lora";
     const data = fingerprintDataset(this.#samples);
     const evalData = this.#evalSamples === null ? null : fingerprintDataset(this.#evalSamples);
@@ -211,9 +213,22 @@ export class Trainer {
       dataset: data,
       evalDataset: evalData,
     });
+    const marks = { identity, rounding: makeRounding(options, model.device.info) };
     const folder = RunFolder.open(output, { resume, tune });
-    const checkpoint = folder.checkpoints.newest();
-    const progress = checkpoint === null ? { ...startProgress } : this.#restore(checkpoint, identity);
+    try {
+      return this.#enterRun(folder, marks, { dataset_fingerprint: data, eval_dataset_fingerprint: evalData });
+    } catch (error) {
+      folder.close();
+      throw error;
+    }
+  }
+
+  #enterRun(folder: RunFolder, marks: Marks, fingerprints: Readonly<Record<string, unknown>>): Run {
+    const { model, options } = this;
+    const { output, record, reporter } = this.#settings;
+    const { totalSteps, warmupSteps } = this.#schedule;
+    const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, this.#parameters);
+    const progress = { ...(resumed?.progress ?? startProgress) };
     const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
     folder.writeRecord({
       ...record,
@@ -222,45 +237,40 @@ export class Trainer {
       neftune_version: packageJson.version,
       bun_version: Bun.version,
       device: model.device.info,
-      dataset_fingerprint: data,
-      eval_dataset_fingerprint: evalData,
-      total_steps: this.#schedule.totalSteps,
+      ...fingerprints,
+      total_steps: totalSteps,
     });
     const plan: RunPlan = {
       output: folder.path,
       samples: this.#samples.length,
       evalSamples: this.#evalSamples?.length ?? 0,
       stepsPerEpoch: this.#order.stepsPerEpoch,
-      totalSteps: this.#schedule.totalSteps,
-      warmupSteps: this.#schedule.warmupSteps,
+      totalSteps,
+      warmupSteps,
       startStep: progress.step,
-      resumedFrom: checkpoint,
+      resumedFrom: resumed?.checkpoint ?? null,
       trainedParameters: sum(this.#parameters.tensors, ({ size }) => size),
       plannedMemoryBytes: model.plan.total,
     };
     reporter?.onPlan?.(plan);
+    const metrics = folder.openMetrics(progress);
+    const missing = missingNote(metrics);
+    for (const note of [...(resumed?.notes ?? []), ...(missing === null ? [] : [missing])]) {
+      reporter?.onNote?.(note);
+    }
+    if (progress.logging.at(-1)?.every !== options.loggingSteps) {
+      progress.logging = [...progress.logging, { after: progress.step, every: options.loggingSteps }];
+    }
     return {
       folder,
-      identity,
+      marks,
       progress,
       plan,
-      metrics: folder.openMetrics(progress),
+      metrics,
       savedStep: progress.step,
       start: performance.now(),
       tokens: 0,
     };
-  }
-
-  #restore(checkpoint: string, identity: Identity): Progress {
-    const saved = readProgress(checkpoint);
-    expectSameIdentity(checkpoint, saved.identity, identity);
-    if (saved.progress.step > this.#schedule.totalSteps) {
-      throw new UsageError(
-        `--resume: ${checkpoint} is beyond the ${this.#schedule.totalSteps} steps asked for; give more --max-steps or --epochs`,
-      );
-    }
-    readTrainingState(checkpoint, this.model, this.#parameters);
-    return saved.progress;
   }
 
   /** Saves when it is time, and when the run was asked to stop: then it throws InterruptedError. */
@@ -268,7 +278,9 @@ export class Trainer {
     await eventLoopTurn();
     const { step } = run.progress;
     const stop = this.#settings.signal?.aborted === true && !this.#isFinished(run.progress);
-    if (step !== run.savedStep && (stop || this.#isDue(this.options.saveSteps, step))) this.#save(run);
+    // Before the first update there is nothing to save but the place, which only a stop needs.
+    const isDue = this.#isDue(this.options.saveSteps, step) && run.progress.optimizerSteps > 0;
+    if (step !== run.savedStep && (stop || isDue)) this.#save(run);
     if (!stop) return;
     const { output } = this.#settings;
     throw new InterruptedError(
@@ -277,13 +289,22 @@ export class Trainer {
   }
 
   #save(run: Run): void {
-    const { folder, identity, progress, metrics } = run;
+    const { folder, marks, progress, metrics } = run;
     metrics.flush();
-    const path = folder.checkpoints.save(progress, identity, this.options.saveTotalLimit, (dir) =>
+    const path = folder.checkpoints.save(progress, marks, this.options.saveTotalLimit, (dir) =>
       writeTrainingState(dir, this.model, this.#parameters, this.#settings.origin ?? null),
     );
     run.savedStep = progress.step;
     this.#settings.reporter?.onSave?.(progress.step, path);
+  }
+
+  #expectUpdates({ optimizerSteps, step }: Progress): void {
+    if (optimizerSteps > 0) return;
+    throw new NeftuneError(
+      "diverged",
+      `none of the ${step} steps made an update (metrics.jsonl in ${this.#settings.output} says why), so nothing was ` +
+        "learned and nothing is written; check the base model and the data, or try --dtype f32",
+    );
   }
 
   /** The run's product: the adapter, or with tune "full" the model in its base's dtype. */
@@ -325,7 +346,7 @@ export class Trainer {
 
 interface Run {
   folder: RunFolder;
-  identity: Identity;
+  marks: Marks;
   progress: Progress;
   plan: RunPlan;
   metrics: MetricsFile;

@@ -63,13 +63,13 @@ export function encodeFloats(values: Float32Array<ArrayBuffer>, dtype: FloatDTyp
   return new Uint8Array(halves.buffer);
 }
 
-/** A float32 tensor. Throws FormatError where it is missing or of another dtype or shape. */
-function readFloats(
+/** The file of a float32 tensor. Throws FormatError where it is missing or of another dtype or shape. */
+function expectFloats(
   path: string,
   file: SafetensorsHeader | undefined,
   name: string,
   shape: readonly number[],
-): Float32Array {
+): SafetensorsHeader {
   const entry = file?.tensors.get(name);
   if (file === undefined || entry === undefined) throw new FormatError(path, `there is no tensor ${name}`);
   if (
@@ -82,7 +82,11 @@ function readFloats(
       `${name} is ${entry.dtype} [${entry.shape}]; this run needs F32 [${shape}]`,
     );
   }
-  const bytes = readTensorData(file, name);
+  return file;
+}
+
+function readFloats(...tensor: Parameters<typeof expectFloats>): Float32Array {
+  const bytes = readTensorData(expectFloats(...tensor), tensor[2]);
   return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 }
 
@@ -172,6 +176,26 @@ export function writeTrainingState(
 }
 
 const moment = ["m", "v"] as const;
+
+/**
+ * Checks from the headers alone that what writeTrainingState wrote is all there; a header is checked against the
+ * size of its file. Throws FormatError or NeftuneError.
+ */
+export function checkTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
+  const optimizer = join(dir, OPTIMIZER_FILE);
+  const moments = readSafetensorsHeader(optimizer);
+  const weights = loraOf(model) === null ? openCheckpoint(dir).tensors : null;
+  const adapter = weights === null ? openAdapter(dir).weights : null;
+  const stored =
+    adapter === null
+      ? null
+      : new Map(adapterTensors(parameters).map((t, i) => [parameters.tensors[i]!.name, t.name]));
+  for (const { name, shape } of parameters.tensors) {
+    const file = adapter ?? weights?.get(name)?.file;
+    expectFloats(adapter?.path ?? dir, file, stored?.get(name) ?? name, shape);
+    for (const kind of moment) expectFloats(optimizer, moments, `${kind}.${name}`, shape);
+  }
+}
 
 /** Reads back what writeTrainingState wrote. Throws FormatError where a tensor is missing or of another shape. */
 export function readTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {

@@ -1,0 +1,173 @@
+// OUTPUT/.neftune.lock: which process writes to the folder of a run. A lock of a process that is gone counts for
+// nothing, so that a killed run can be resumed at once.
+
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { NeftuneError } from "../errors.ts";
+import { ioError } from "../formats/io.ts";
+
+export const LOCK_FILE = ".neftune.lock";
+/** A lock is filled right after it is made; one that cannot be read for longer is a killed process's. */
+const FILLED_AFTER_MS = 10_000;
+const ATTEMPTS = 10;
+
+interface Holder {
+  pid: number;
+  host: string;
+  /** When the process began, in clock ticks since the machine did: tells it from a later one of the same id. */
+  start: string | null;
+}
+
+export class RunLock {
+  readonly #path: string;
+  readonly #text: string;
+
+  private constructor(path: string, text: string) {
+    this.#path = path;
+    this.#text = text;
+  }
+
+  /** Takes the lock of `folder`. Throws NeftuneError (code "busy") and changes nothing where a process holds it. */
+  static acquire(folder: string): RunLock {
+    const path = join(folder, LOCK_FILE);
+    const holder: Holder = { pid: process.pid, host: hostname(), start: processStart(process.pid) };
+    const text = `${JSON.stringify(holder)}\n`;
+    try {
+      for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+        if (create(path, text)) return new RunLock(path, text);
+        const stale = RunLock.expectFree(folder);
+        if (stale !== null) removeStale(path, stale);
+      }
+    } catch (error) {
+      throw ioError(path, "lock", error);
+    }
+    throw busy(folder, "several processes at once");
+  }
+
+  /** Throws NeftuneError (code "busy") where a process holds the lock. Returns a stale lock's text; null: no lock. */
+  static expectFree(folder: string): string | null {
+    const path = join(folder, LOCK_FILE);
+    const text = readIfThere(path);
+    if (text === null) return null;
+    const holder = parseHolder(text);
+    if (holder === null) {
+      const madeAt = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+      if (Date.now() - madeAt < FILLED_AFTER_MS) throw busy(folder, "a process that is just starting");
+      return text;
+    }
+    if (holder.host !== hostname()) {
+      throw busy(
+        folder,
+        `process ${holder.pid} on the machine ${holder.host}`,
+        `; if that one is gone, remove ${path}`,
+      );
+    }
+    if (isRunning(holder)) throw busy(folder, `process ${holder.pid}`);
+    return text;
+  }
+
+  /** Removes the lock, unless a person did and another process has taken it since. */
+  release(): void {
+    if (readIfThere(this.#path) === this.#text) rmSync(this.#path, { force: true });
+  }
+}
+
+function busy(folder: string, who: string, more = ""): NeftuneError {
+  return new NeftuneError(
+    "busy",
+    `--output ${folder} is in use by ${who}; wait until that run ends, or give another --output${more}`,
+  );
+}
+
+/** False where there is a lock already. */
+function create(path: string, text: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, "wx");
+  } catch (error) {
+    if (isCode(error, "EEXIST")) return false;
+    throw error;
+  }
+  try {
+    writeSync(fd, text);
+  } catch (error) {
+    rmSync(path, { force: true });
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+  return true;
+}
+
+/** Of several processes that find one stale lock a single one removes it: who moved another's new lock puts it back. */
+function removeStale(path: string, stale: string): void {
+  const aside = `${path}.${process.pid}.partial`;
+  try {
+    renameSync(path, aside);
+  } catch (error) {
+    if (isCode(error, "ENOENT")) return;
+    throw error;
+  }
+  if (readIfThere(aside) !== stale && !existsSync(path)) linkSync(aside, path);
+  rmSync(aside, { force: true });
+}
+
+function parseHolder(text: string): Holder | null {
+  try {
+    const { pid, host, start } = JSON.parse(text) as Partial<Holder>;
+    if (!Number.isSafeInteger(pid) || typeof host !== "string") return null;
+    return { pid: pid!, host, start: typeof start === "string" ? start : null };
+  } catch {
+    return null;
+  }
+}
+
+function isRunning({ pid, start }: Holder): boolean {
+  const now = processStart(pid);
+  if (now !== null) return start === null || now === start;
+  if (existsSync(`/proc/${pid}/stat`)) return false; // it ended, and its parent has not asked how
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return !isCode(error, "ESRCH"); // another user's process may not be asked
+  }
+}
+
+/** Field 22 of /proc/PID/stat (see proc_pid_stat(5)); null where it cannot be read or the process has ended. */
+function processStart(pid: number): string | null {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/${pid}/stat`, "utf8");
+  } catch {
+    return null;
+  }
+  // Field 2, the name in parentheses, may hold anything.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  const hasEnded = fields[0] === "Z" || fields[0] === "X";
+  return hasEnded ? null : (fields[19] ?? null);
+}
+
+function readIfThere(path: string): string | null {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if (isCode(error, "ENOENT") || isCode(error, "ENOTDIR")) return null;
+    throw ioError(path, "read", error);
+  }
+}
+
+function isCode(error: unknown, code: string): boolean {
+  return error instanceof Error && (error as NodeJS.ErrnoException).code === code;
+}
