@@ -111,9 +111,6 @@ function findUnknown(name: string, env: Environment): string {
 /** A name that can only mean a file. */
 const DATA_FILE = /\.(json|jsonl|ndjson|csv|tsv|parquet|txt)$/i;
 
-/** A name that can only mean a file. */
-const DATA_FILE = /\.(json|jsonl|ndjson|csv|tsv|parquet|txt)$/i;
-
 /** Finds a data set: a file, a preset, or a Hub id in the cache, whose JSON file is taken. */
 export function locateDataset(name: string, env: Environment): Located {
   if (statSync(name, { throwIfNoEntry: false })?.isFile()) return { path: name, label: lastPart(name), name };
@@ -132,12 +129,6 @@ export function locateDataset(name: string, env: Environment): Located {
         { cause: error },
       );
     }
-  }
-  if (DATA_FILE.test(name) && !existsSync(name)) {
-    throw new NeftuneError(
-      "not_found",
-      `--dataset ${name}: no such file; expected a .json or .jsonl file, ${datasetPresets.map((preset) => preset.name).join(", ")} or a Hub id in the cache`,
-    );
   }
   if (DATA_FILE.test(name) && !existsSync(name)) {
     throw new NeftuneError(
