@@ -21,7 +21,10 @@ function parameterType(declaration: string): ParameterType {
 }
 
 test("the binding table has every function of the header, with the same parameters in the same order", () => {
-  const header = readFileSync(join(import.meta.dir, "../../kernels/neftune.h"), "utf8").replace(/\/\/.*$/gm, "");
+  const header = readFileSync(join(import.meta.dir, "../../kernels/neftune.h"), "utf8").replace(
+    /\/\/.*$/gm,
+    "",
+  );
   const declared = Object.fromEntries(
     Array.from(header.matchAll(/NT_API int32_t (\w+)\(([^)]*)\);/g), ([, name, parameters]) => [
       name,
