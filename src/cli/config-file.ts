@@ -12,6 +12,9 @@ const flagsOnly = new Set(["config", "help"]);
 /** Of a run's own config.json, which records more than options. */
 const RUN_KEY = "neftune_version";
 
+/** Of a run's config.json what was found, and not an option, for all that it has an option's name. */
+const runFindings = new Set(["device"]);
+
 /** What an adapter brings; a run's config.json records it beside the adapter. */
 const adapterOwn = ["lora-r", "lora-alpha", "target-modules", "use-rslora"];
 
@@ -27,6 +30,7 @@ export async function readConfigFile(path: string, table: OptionTable): Promise<
   const isRun = Object.hasOwn(parsed, RUN_KEY);
   const given: Given = new Map();
   for (const [key, value] of Object.entries(parsed)) {
+    if (isRun && runFindings.has(key)) continue;
     const spec = Object.hasOwn(table, key) && !flagsOnly.has(key) ? table[key] : undefined;
     if (spec === undefined) {
       if (isRun) continue;

@@ -7,7 +7,7 @@ import { evaluationLimits } from "../train/order.ts";
 import { samplesOf } from "../train/samples.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { formatCount, formatSeconds, toJson } from "./format.ts";
+import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
   datasetFile,
@@ -97,8 +97,8 @@ export const evalCommand = defineCommand({
           }
         }
         context.print(
-          `loss ${loss.toFixed(6)}, perplexity ${perplexity.toFixed(4)}: ${formatCount(result.samples)} samples, ` +
-            `${formatCount(result.targetTokens)} target tokens, ${formatSeconds(seconds)}`,
+          `loss ${loss.toFixed(6)}, perplexity ${perplexity.toFixed(4)}: ${countOf(result.samples, "sample")}, ` +
+            `${countOf(result.targetTokens, "target token")}, ${formatSeconds(seconds)}`,
         );
       } finally {
         model.close();

@@ -13,7 +13,7 @@ import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
 import { finishUnlessAborted } from "../steps.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { formatCount, formatSeconds, toJson } from "./format.ts";
+import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
   datasetFile,
@@ -273,7 +273,7 @@ export const generateCommand = defineCommand({
         if (values.json) context.print(toJson({ output, rows: rows.length, tokens, seconds }));
         else
           context.print(
-            `${output}: ${formatCount(rows.length)} rows, ${formatCount(tokens)} tokens in ${formatSeconds(seconds)}`,
+            `${output}: ${countOf(rows.length, "row")}, ${countOf(tokens, "token")} in ${formatSeconds(seconds)}`,
           );
       } finally {
         model.close();

@@ -10,7 +10,7 @@ import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, checkpointSource, Llama, loadAdapter } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import type { Context } from "./command.ts";
-import { formatCount } from "./format.ts";
+import { countOf, formatCount } from "./format.ts";
 import type { OptionTable } from "./options.ts";
 import { datasetDownloadHint, type Located, locateDataset, locateModel } from "./presets.ts";
 
@@ -134,13 +134,13 @@ export async function loadDatasets(
 /** One line about a data set, with what a user should know of it. */
 export function describeDataset(name: string, stats: DatasetStats, maxLength: number): string {
   const parts = [
-    `${formatCount(stats.rows - stats.skipped)} samples`,
-    `${formatCount(stats.tokens)} tokens`,
-    `${formatCount(stats.targetTokens)} targets`,
+    countOf(stats.rows - stats.skipped, "sample"),
+    countOf(stats.tokens, "token"),
+    countOf(stats.targetTokens, "target"),
   ];
   if (stats.truncated > 0) parts.push(`${formatCount(stats.truncated)} cut to ${maxLength} tokens`);
   if (stats.noTarget > 0) parts.push(`${formatCount(stats.noTarget)} with no target left`);
-  if (stats.skipped > 0) parts.push(`${formatCount(stats.skipped)} bad rows left out`);
+  if (stats.skipped > 0) parts.push(`${countOf(stats.skipped, "bad row")} left out`);
   return `${name}: ${parts.join(", ")}`;
 }
 

@@ -29,7 +29,7 @@ import {
 } from "../train/index.ts";
 import { samplesOf } from "../train/samples.ts";
 import type { Context } from "./command.ts";
-import { formatBytes, formatCount } from "./format.ts";
+import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
 
 /** Of the run's record: --resume goes on with the date that a chat template was first told. */
@@ -185,7 +185,7 @@ function loraRecord(lora: LoraOptions | undefined): Record<string, unknown> {
 export function describePlan(plan: Parameters<NonNullable<Reporter["onPlan"]>>[0]): string {
   const parts = [
     `${formatCount(plan.trainedParameters)} trained values`,
-    `${formatCount(plan.totalSteps)} steps (${formatCount(plan.stepsPerEpoch)} an epoch, ${formatCount(plan.warmupSteps)} of warm-up)`,
+    `${countOf(plan.totalSteps, "step")} (${formatCount(plan.stepsPerEpoch)} an epoch, ${formatCount(plan.warmupSteps)} of warm-up)`,
   ];
   if (plan.resumedFrom !== null) parts.push(`resumed after step ${plan.startStep} from ${plan.resumedFrom}`);
   return `run: ${plan.output}: ${parts.join(", ")}`;

@@ -6,7 +6,7 @@ import { UsageError } from "../errors.ts";
 import type { TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { formatCount, formatSeconds, toJson } from "./format.ts";
+import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import { datasetFile, requireModel } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { evaluationText, progressReporter } from "./progress.ts";
@@ -87,6 +87,10 @@ function checkTogether(values: TrainValues, context: Context): void {
   if (values["eval-split"] !== undefined && values["eval-dataset"] !== undefined) {
     throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");
   }
+  const held = values["eval-split"];
+  if (held !== undefined && held >= 1 && !Number.isInteger(held)) {
+    throw new UsageError(`--eval-split expects a share below 1 or a whole count, got ${held}`);
+  }
   if (values.adapter === undefined) return;
   if (values.tune === "full")
     throw new UsageError("--adapter goes with --tune lora; --tune full trains no adapter");
@@ -161,12 +165,12 @@ function summary(result: TrainResult) {
 function closingWords(result: TrainResult, values: TrainValues, dataset: string): string {
   const { output, steps, skipped, loss, evaluation, seconds, tokens } = result;
   const lines = [
-    `${formatCount(steps)} steps in ${formatSeconds(seconds)}, ${formatCount(tokens / seconds)} tokens/s; last loss ${loss?.toFixed(4) ?? "none"}`,
+    `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(tokens / seconds)} tokens/s; last loss ${loss?.toFixed(4) ?? "none"}`,
   ];
   if (evaluation !== null) {
     lines.push(`evaluation: ${evaluationText(evaluation)}`);
   }
-  if (skipped > 0) lines.push(`${formatCount(skipped)} steps made no update (see metrics.jsonl)`);
+  if (skipped > 0) lines.push(`${countOf(skipped, "step")} made no update (see metrics.jsonl)`);
   const isFull = values.tune === "full";
   lines.push(isFull ? `model: ${output}` : `adapter: ${join(output, "adapter_model.safetensors")}`);
   const what = isFull ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;

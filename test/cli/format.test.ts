@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { formatBytes, formatCount, formatSeconds, formatTable } from "../../src/cli/format.ts";
+import { countOf, formatBytes, formatCount, formatSeconds, formatTable } from "../../src/cli/format.ts";
 
 test("bytes", () => {
   expect([0, 1023, 1536, 150 * 1024, 3 * 1024 ** 3].map(formatBytes)).toEqual([
@@ -23,6 +23,7 @@ test("seconds", () => {
 
 test("counts and tables", () => {
   expect(formatCount(1234567.8)).toBe("1,234,568");
+  expect([0, 1, 2500].map((n) => countOf(n, "step"))).toEqual(["0 steps", "1 step", "2,500 steps"]);
   expect(
     formatTable(
       [

@@ -111,7 +111,7 @@ describe("bad values", () => {
     [["--epochs", "0"], "--epochs expects a number above 0, got 0"],
     [["--batch-size", "2.5"], "--batch-size expects a whole number at least 1, got 2.5"],
     [["--batch-size", "0"], "--batch-size expects a whole number at least 1, got 0"],
-    [["--packing=maybe"], '--packing expects on or off, got "maybe"'],
+    [["--packing=maybe"], "--packing expects on or off, got maybe"],
     [["--target-modules", "q_proj,,v_proj"], "--target-modules expects names separated by commas"],
     [["--target-modules", "q_proj,q_proj"], "--target-modules names q_proj twice"],
     [["--output", ""], "--output expects a value, got an empty one"],
@@ -168,7 +168,6 @@ describe("config files", () => {
     ["k.yaml", "alpha: [", "not valid YAML"],
     ["l.txt", "alpha=1", "expected a file that ends in .toml, .yaml or .json"],
     ["m.json", '{"config": "x.json"}', 'unknown key "config"'],
-    ["n.json", '{"output": null}', "output expects a path, got nothing"],
     ["o.json", '{"dataset": [1]}', "dataset expects a text or a list of them, got a list"],
   ];
   for (const [name, text, message] of bad) {
@@ -181,6 +180,38 @@ describe("config files", () => {
       expect(error?.message).toContain(name);
     });
   }
+
+  test("null is not given", async () => {
+    const file = await inFile("p.json", '{"output": null, "alpha": null}');
+    expect(resolveValues(table, new Map(), file)).toMatchObject({ alpha: 5, output: undefined });
+  });
+
+  test("a run's own config.json: what it records beside options is passed over", async () => {
+    const file = await inFile(
+      "q.json",
+      '{"neftune_version": "0", "steps": 3, "alpha": 2, "device": {"backend": "cpu"}}',
+    );
+    expect([...file.keys()]).toEqual(["alpha"]);
+  });
+
+  test("a run's adapter brings its own rank", async () => {
+    const lora = { adapter: { type: "path", help: "" }, "lora-r": { type: "int", help: "" } } as const;
+    const path = join(folder, "r.json");
+    writeFileSync(path, '{"neftune_version": "0", "adapter": "a", "lora-r": 4}');
+    expect([...(await readConfigFile(path, lora)).keys()]).toEqual(["adapter"]);
+    writeFileSync(path, '{"neftune_version": "0", "adapter": null, "lora-r": 4}');
+    expect([...(await readConfigFile(path, lora)).keys()]).toEqual(["lora-r"]);
+  });
+
+  test("what is no option's value names the option, also without positionals to take it for", () => {
+    expect(() => parseArguments(["--packing", "maybe"], table, false)).toThrow(
+      "--packing expects on or off, got maybe",
+    );
+    expect(parseArguments(["--packing", "maybe"], table).positionals).toEqual(["maybe"]);
+    expect(() => parseArguments(["--batch-size", "9007199254740993"], table)).toThrow(
+      "at most 9007199254740991",
+    );
+  });
 
   test("a file that is not there", async () => {
     expect(readConfigFile(join(folder, "none.toml"), table)).rejects.toThrow("cannot read it");

@@ -197,6 +197,6 @@ test("a held-out share or count parts the samples, the same for a seed", async (
   expect(contents(splitHoldout(all, 10, 43).held)).not.toEqual(contents(held));
   expect(train.fingerprint).not.toBe(held.fingerprint);
   for (const amount of [0, -1, 40, 1.5, Number.NaN, 0.999, 0.001]) {
-    expect(() => splitHoldout(all, amount, 42)).toThrow(/eval split/);
+    expect(() => splitHoldout(all, amount, 42)).toThrow(/--eval-split/);
   }
 });

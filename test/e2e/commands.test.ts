@@ -45,7 +45,7 @@ describe("wrong usage ends with 2 and one line", () => {
     [["train", "--model"], "--model needs a value"],
     [["train"], "train needs --model"],
     [["--model", "model", "--batch-size", "0"], "--batch-size expects a whole number at least 1, got 0"],
-    [["--model", "model", "--packing", "of"], "unexpected argument"],
+    [["--model", "model", "--packing", "of"], "--packing expects on or off, got of"],
     [["--model", "model", "--neft-length", "padded", "--dataset", "train.json"], "add --packing off"],
     [["--model", "model", "--quantization", "nf4"], "no 4-bit weights"],
     [["--model", "model", "--resume"], "--resume needs --output"],
@@ -167,7 +167,7 @@ describe("init and inspect", () => {
 
   test("a folder that is not empty is refused", async () => {
     const { status, stderr } = await place.run("init", "--shape", "shape.json", "--output", "model");
-    expect(status).toBe(1);
+    expect(status).toBe(2);
     expect(stderr).toContain("not empty");
   });
 
