@@ -141,7 +141,7 @@ describe("failures end with 1 and say what to do", () => {
       "--json",
     );
     expect(JSON.parse(kept.stdout).samples).toBe(1);
-    expect(kept.stderr).toContain("1 bad rows left out");
+    expect(kept.stderr).toContain("1 bad row left out");
   });
 });
 

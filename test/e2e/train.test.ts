@@ -235,7 +235,7 @@ describe("generate", () => {
     expect(Object.keys(outputs[0]!)).toEqual(["dataset", "instruction", "output", "generator"]);
     expect(outputs.map(({ output }) => output)).toEqual(rows.map(({ output }) => output));
     const again = await place.run(...args, "--output", "out.json");
-    expect(again.status).toBe(1);
+    expect(again.status).toBe(2);
     expect(again.stderr).toContain("is there already");
   }, 60_000);
 
