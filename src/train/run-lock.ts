@@ -1,25 +1,13 @@
 // OUTPUT/.neftune.lock: which process writes to the folder of a run. A lock of a process that is gone counts for
 // nothing, so that a killed run can be resumed at once.
 
-import {
-  closeSync,
-  existsSync,
-  linkSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { existsSync, linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
 import { ioError } from "../formats/io.ts";
 
 export const LOCK_FILE = ".neftune.lock";
-/** A lock is filled right after it is made; one that cannot be read for longer is a killed process's. */
-const FILLED_AFTER_MS = 10_000;
 const ATTEMPTS = 10;
 
 interface Holder {
@@ -61,11 +49,7 @@ export class RunLock {
     const text = readIfThere(path);
     if (text === null) return null;
     const holder = parseHolder(text);
-    if (holder === null) {
-      const madeAt = statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-      if (Date.now() - madeAt < FILLED_AFTER_MS) throw busy(folder, "a process that is just starting");
-      return text;
-    }
+    if (holder === null) return text; // torn by a crash of the machine: its process is gone
     if (holder.host !== hostname()) {
       throw busy(
         folder,
@@ -90,24 +74,19 @@ function busy(folder: string, who: string, more = ""): NeftuneError {
   );
 }
 
-/** False where there is a lock already. */
+/** The lock appears with its text in it, or not at all: a process killed in between leaves no empty lock. False where there is one already. */
 function create(path: string, text: string): boolean {
-  let fd: number;
+  const draft = `${path}.${process.pid}.new`;
   try {
-    fd = openSync(path, "wx");
+    writeFileSync(draft, text);
+    linkSync(draft, path);
+    return true;
   } catch (error) {
     if (isCode(error, "EEXIST")) return false;
     throw error;
-  }
-  try {
-    writeSync(fd, text);
-  } catch (error) {
-    rmSync(path, { force: true });
-    throw error;
   } finally {
-    closeSync(fd);
+    rmSync(draft, { force: true });
   }
-  return true;
 }
 
 /** Of several processes that find one stale lock a single one removes it: who moved another's new lock puts it back. */
