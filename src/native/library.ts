@@ -19,6 +19,7 @@ export interface NativeLibrary {
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 0x100;
 const MFD_CLOEXEC = 1;
+const SIG_SETMASK = 2;
 
 const zeroTerminated = (text: string) => Buffer.from(`${text}\0`);
 
@@ -27,6 +28,30 @@ function openLibc() {
     memfd_create: { args: [FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
     setenv: { args: [FFIType.ptr, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
   }).symbols;
+}
+
+/**
+ * Wraps native functions so that signals wait until they return. oneDNN's AVX-512 code keeps data below the stack
+ * pointer, where the kernel puts a signal handler's frame: a Ctrl-C in the middle of it would corrupt memory. Threads
+ * that native code starts inherit the mask. Faults (SIGSEGV and its like) are never held back.
+ */
+function holdBackSignals(): <T extends (...args: Argument[]) => number>(call: T) => T {
+  const { sigprocmask } = dlopen("libc.so.6", {
+    sigprocmask: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
+  }).symbols;
+  const faults = [4, 5, 6, 7, 8, 11].reduce((bits, signal) => bits | (1n << BigInt(signal - 1)), 0n);
+  const held = new BigUint64Array(16); // sigset_t
+  held[0] = 0xffffffffffffffffn & ~faults;
+  const before = new BigUint64Array(16);
+  return (call) =>
+    ((...args) => {
+      sigprocmask(SIG_SETMASK, held, before);
+      try {
+        return call(...args);
+      } finally {
+        sigprocmask(SIG_SETMASK, before, null);
+      }
+    }) as typeof call;
 }
 
 function openLoader() {
@@ -77,7 +102,11 @@ function link(handle: Pointer, loader: ReturnType<typeof openLoader>): NativeLib
       { args: [...args], returns: "i32" as const, ptr: symbol(name) },
     ]),
   );
-  const functions = linkSymbols(table).symbols as unknown as NativeLibrary["functions"];
+  const hold = holdBackSignals();
+  const linked = linkSymbols(table).symbols as unknown as NativeLibrary["functions"];
+  const functions = Object.fromEntries(
+    Object.entries(linked).map(([name, call]) => [name, hold(call)]),
+  ) as NativeLibrary["functions"];
   const errorOf = linkSymbols({
     nt_last_error: { args: [], returns: FFIType.ptr, ptr: symbol("nt_last_error") },
   }).symbols.nt_last_error;
