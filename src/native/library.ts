@@ -31,9 +31,10 @@ function openLibc() {
 }
 
 /**
- * Wraps native functions so that signals wait until they return. oneDNN's AVX-512 code keeps data below the stack
- * pointer, where the kernel puts a signal handler's frame: a Ctrl-C in the middle of it would corrupt memory. Threads
- * that native code starts inherit the mask. Faults (SIGSEGV and its like) are never held back.
+ * Wraps native functions so that signals wait until they return. A signal in the middle of oneDNN's AVX-512 code was
+ * seen to corrupt memory (test/native/signals.test.ts); presumably it keeps data below the stack pointer, where the
+ * kernel puts a handler's frame. Threads that native code starts inherit the mask. Faults (SIGSEGV and its like) are
+ * never held back.
  */
 function holdBackSignals(): <T extends (...args: Argument[]) => number>(call: T) => T {
   const { sigprocmask } = dlopen("libc.so.6", {
