@@ -77,7 +77,7 @@ NT_API int32_t nt_random(nt_context *context, int32_t dtype, void *destination, 
 // ------------------------------------------------------------------ embedding
 
 // y[T,H] = table[ids[t]] + scales[s] · n, noise added in float32 with one fma, then rounded once.
-// n: shared/spec: Philox key = seed, counter = (j >> 2, position in its sample, draws[s] low,
+// n from the Philox block with key = seed, counter = (j >> 2, position in its sample, draws[s] low,
 // draws[s] high 16 bits); stream 0. `host_cu_seqlens` [sequences + 1] are the sample borders,
 // 0 first and T last. noise = NT_NOISE_NONE reads neither scales nor draws (may be null).
 // `table_dtype` may differ from `dtype`. ids are int32 on the device, 0 ≤ id < V.
