@@ -397,11 +397,6 @@ int32_t prepare(nt_context *context, void *destination, const Matrix &b, int64_t
   return status;
 }
 
-bool has_native_bf16(nt_context *context) {
-  MatmulState *state = state_of(context);
-  return state != nullptr && state->native_bf16;
-}
-
 void *scratch(nt_context *context, int64_t bytes) {
   MatmulState *state = state_of(context);
   if (state == nullptr || !grow(&state->scratch, &state->scratch_bytes, bytes)) return nullptr;

@@ -36,9 +36,6 @@ int32_t prepared_bytes(nt_context *context, int32_t dtype, int64_t k, int64_t n,
 // Writes b[k,n] in that layout.
 int32_t prepare(nt_context *context, void *destination, const Matrix &b, int64_t k, int64_t n);
 
-// Whether oneDNN multiplies bf16 natively here; otherwise operands are converted to f32 piece by piece.
-bool has_native_bf16(nt_context *context);
-
 // One buffer a context, valid until the next call; grows and never shrinks. Null: out of memory.
 void *scratch(nt_context *context, int64_t bytes);
 

@@ -128,8 +128,8 @@ inline float max_of(Vec v) {
   return result;
 }
 
-// e^x within 2 ulp: x = k·ln 2 + r, |r| ≤ ln 2 / 2, a polynomial of degree 6 in r (minimax-like Taylor with adjusted
-// tail), scaled by 2^k in two steps so that results down to the subnormals are right. −inf gives 0, NaN stays NaN.
+// e^x within 2 ulp: x = k·ln 2 + r, |r| ≤ ln 2 / 2, Taylor's polynomial of degree 7 in r,
+// scaled by 2^k in two steps so that results down to the subnormals are right. −inf gives 0, NaN stays NaN.
 inline Vec exp(Vec x) {
   Vec clamped = min(max(x, splat(-104.0f)), splat(88.8f));
   Vec k = clamped * splat(1.44269504088896341f);

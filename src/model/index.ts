@@ -10,4 +10,4 @@ export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePa
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
 export { checkpointSource, type ModelSource, randomSource, tensorSpecs } from "./source.ts";
-export { linearParameterCount, type Tune } from "./weights.ts";
+export type { Tune } from "./weights.ts";

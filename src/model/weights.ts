@@ -11,7 +11,6 @@ import {
   moduleIndex,
   stackModules,
 } from "./activations.ts";
-import type { LlamaConfig } from "./config.ts";
 import type { GroupLinear, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LinearModule, type LoraOptions, loraScale, modulePath } from "./lora.ts";
 import { Parameters } from "./parameters.ts";
@@ -180,16 +179,4 @@ export class ModelWeights {
   destroy(): void {
     for (const weight of this.#owned) weight.destroy();
   }
-}
-
-/** The number of weights in the linears and lm_head: N of the usual FLOP counts. */
-export function linearParameterCount(config: LlamaConfig): number {
-  let count = config.vocabSize * config.hiddenSize;
-  for (const name of groupNames) {
-    for (const module of groupModules[name]) {
-      const [out, inputs] = linearShape(config, module);
-      count += config.numHiddenLayers * out * inputs;
-    }
-  }
-  return count;
 }

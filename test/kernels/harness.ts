@@ -83,7 +83,7 @@ export function expectClose(
   expect(worst / largest, message).toBeLessThanOrEqual(tolerance);
 }
 
-/** bf16 has 8 bits of precision: half a unit in the last place is 2⁻⁹ of the value. */
+/** bf16 has 8 bits of precision: half a unit in the last place is up to 2⁻⁸ of the value. */
 export const tolerance = { f32: 2e-6, bf16: 6e-3 } as const;
 
 /** Runs the tests of `body` once for every backend at hand; NEFTUNE_CPU_ISA narrows it to one (then oneDNN's too). */
