@@ -201,5 +201,8 @@ export async function buildNative(): Promise<string[]> {
     libraries.push(variant.library);
   }
   for (const library of libraries) compress(library);
+  // What the executable embeds where there is no CUDA backend.
+  const cuda = join(output, "libneftune-cuda.so.zst");
+  if (!existsSync(cuda)) writeFileSync(cuda, "");
   return libraries;
 }

@@ -33,6 +33,12 @@ enum { NT_WEIGHT_FORWARD = 1, NT_WEIGHT_BACKWARD = 2 };
 
 typedef struct nt_context nt_context;
 typedef struct nt_weight nt_weight;
+// One block of a block-diagonal LoRA B: b[rows, rank] stands at rows `row` … row + rows of the weight it adds to and
+// reads u's columns `column` … column + rank. Eight bytes a field, so that callers pass four words a block.
+typedef struct nt_lora_block {
+  const void *b;
+  int64_t row, rows, column;
+} nt_lora_block;
 
 #ifdef __cplusplus
 }
@@ -45,7 +51,8 @@ NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context);
 NT_API int32_t nt_destroy(nt_context *context);
 // The message of the calling thread's last failed call; valid until its next call.
 NT_API const char *nt_last_error(void);
-// Writes one JSON object, NUL-terminated: backend, name, isa, threads, total_memory, free_memory.
+// Writes one JSON object, NUL-terminated: backend, name, isa, threads, total_memory, free_memory; on CUDA also
+// driver and cublaslt.
 NT_API int32_t nt_describe(nt_context *context, char *host_json, int64_t size);
 NT_API int32_t nt_synchronize(nt_context *context);
 
@@ -135,11 +142,13 @@ NT_API int32_t nt_weight_destroy(nt_context *context, nt_weight *weight);
 NT_API int32_t nt_weight_extra_bytes(nt_context *context, int32_t dtype, int64_t out, int64_t in, int32_t uses,
                                      int64_t *host_bytes);
 
-// y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u[T,r]·Bᵀ (rank 0: none). x, u, B[out,r] have `dtype`,
-// y has `y_dtype` (dtype or NT_F32).
+// y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u·Bᵀ (no blocks: none). x, u, B have `dtype`, y has
+// `y_dtype` (dtype or NT_F32). W may be the weights of several projections on top of each other; then B is
+// block-diagonal: `host_blocks`, ascending by row, without overlap; rows of W in no block have no low-rank term.
 NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
                                  const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
-                                 const void *u, int64_t ldu, const void *b, int64_t rank, int64_t T);
+                                 const void *u, int64_t ldu, const nt_lora_block *host_blocks, int64_t blocks,
+                                 int64_t rank, int64_t T);
 // dx[T,in] = dy[T,out]·W + g[T,r]·A[r,in] (rank 0: none), added to what dx holds when accumulate is 1.
 NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,
                                         int64_t lddy, const nt_weight *weight, const void *g, int64_t ldg,

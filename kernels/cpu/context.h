@@ -1,9 +1,6 @@
-// The device context of the CPU backend, and how a function reports failure.
+// The device context of the CPU backend.
 #pragma once
-#include <stddef.h>
-#include <stdint.h>
-
-#include "../neftune.h"
+#include "../check.h"
 
 namespace nt {
 struct MatmulState;
@@ -16,26 +13,8 @@ struct nt_context {
 
 namespace nt {
 
-// Keeps the message for nt_last_error and returns `status`, so that a check reads
-// `if (bad) return fail(NT_INVALID, "rmsnorm_forward: …", …);`.
-__attribute__((format(printf, 2, 3))) int32_t fail(int32_t status, const char *format, ...);
-
-inline int64_t size_of(int32_t dtype) { return dtype == NT_F32 ? 4 : 2; }
-
 // 256-byte aligned, or null.
 void *allocate(int64_t bytes);
 void release(void *address);
 
 }  // namespace nt
-
-// Activations are float32 or bfloat16, nothing else.
-#define NT_CHECK_DTYPE(op, dtype)                                                       \
-  do {                                                                                  \
-    if ((dtype) != NT_F32 && (dtype) != NT_BF16)                                        \
-      return nt::fail(NT_INVALID, op ": dtype must be f32 or bf16, got %d", int(dtype)); \
-  } while (0)
-
-#define NT_CHECK(condition, ...)                                  \
-  do {                                                            \
-    if (!(condition)) return nt::fail(NT_INVALID, __VA_ARGS__);   \
-  } while (0)

@@ -2,10 +2,10 @@
 // it again instead of keeping it.
 #include <math.h>
 
+#include "../samples.h"
 #include "context.h"
 #include "parallel.h"
 #include "random.h"
-#include "samples.h"
 
 namespace nt {
 namespace {

@@ -1,10 +1,10 @@
 // Token embedding, with NEFTune's noise in the same pass (arXiv 2310.05914), and its gradient.
 #include <string.h>
 
+#include "../samples.h"
 #include "context.h"
 #include "parallel.h"
 #include "random.h"
-#include "samples.h"
 
 namespace nt {
 namespace {

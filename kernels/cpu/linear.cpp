@@ -3,7 +3,9 @@
 // The low-rank product is written first and oneDNN adds the base product to it in registers: in bf16 what is rounded
 // in between is the small term alone, and no pass over y is added.
 #include <stdlib.h>
+#include <string.h>
 
+#include "../lora_blocks.h"
 #include "parallel.h"
 #include "skinny.h"
 #include "vec.h"
@@ -46,6 +48,13 @@ void add_column_sums(int threads, float *destination, const T *x, int64_t ldx, i
       destination[j] += sum;
     }
   });
+}
+
+// y[T, begin … end] = 0.
+void clear_columns(void *y, int32_t dtype, int64_t ldy, int64_t T, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const int64_t size = size_of(dtype);
+  for (int64_t t = 0; t < T; t++) memset(static_cast<char *>(y) + (t * ldy + begin) * size, 0, (end - begin) * size);
 }
 
 int32_t fill(nt_context *context, nt_weight *weight) {
@@ -128,27 +137,34 @@ NT_API int32_t nt_weight_destroy(nt_context *, nt_weight *weight) {
 
 NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
                                  const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
-                                 const void *u, int64_t ldu, const void *b, int64_t rank, int64_t T) {
+                                 const void *u, int64_t ldu, const nt_lora_block *blocks, int64_t count, int64_t rank,
+                                 int64_t T) {
   NT_CHECK_DTYPE("linear_forward", dtype);
   NT_CHECK(weight != nullptr, "linear_forward: no weight");
   NT_CHECK(weight->dtype == dtype, "linear_forward: x has dtype %d, the weight %d", int(dtype), int(weight->dtype));
   NT_CHECK(y_dtype == dtype || y_dtype == NT_F32, "linear_forward: y must have x's dtype or be f32, got %d",
            int(y_dtype));
-  NT_CHECK(T >= 0 && rank >= 0, "linear_forward: sizes must not be negative, got T %lld, rank %lld", (long long)T,
-           (long long)rank);
-  NT_CHECK(ldx >= weight->in && ldy >= weight->out && ldu >= rank,
-           "linear_forward: rows of %lld, %lld, %lld elements do not fit into distances %lld, %lld, %lld",
-           (long long)weight->in, (long long)weight->out, (long long)rank, (long long)ldx, (long long)ldy,
-           (long long)ldu);
+  NT_CHECK(T >= 0, "linear_forward: T must not be negative, got %lld", (long long)T);
+  NT_CHECK(ldx >= weight->in && ldy >= weight->out,
+           "linear_forward: rows of %lld and %lld elements do not fit into distances %lld and %lld",
+           (long long)weight->in, (long long)weight->out, (long long)ldx, (long long)ldy);
+  int32_t checked = nt::check_lora_blocks("linear_forward", u, ldu, blocks, count, rank, weight->out);
+  if (checked != NT_OK) return checked;
   if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
   NT_CHECK(y != nullptr && x != nullptr, "linear_forward: x or y is null");
-  NT_CHECK(rank == 0 || (u != nullptr && b != nullptr), "linear_forward: rank %lld needs u and B", (long long)rank);
-  if (rank > 0) {
-    int32_t status = nt::rank_product(context, dtype, y, y_dtype, ldy, u, ldu, nt::transposed(b, dtype, rank), T,
-                                      weight->out, rank, false);
+  int64_t row = 0;  // rows of W up to here have their low-rank term in y
+  for (int64_t i = 0; i < count; i++) {
+    const nt_lora_block &block = blocks[i];
+    nt::clear_columns(y, y_dtype, ldy, T, row, block.row);
+    const char *left = static_cast<const char *>(u) + block.column * nt::size_of(dtype);
+    char *columns = static_cast<char *>(y) + block.row * nt::size_of(y_dtype);
+    int32_t status = nt::rank_product(context, dtype, columns, y_dtype, ldy, left, ldu,
+                                      nt::transposed(block.b, dtype, rank), T, block.rows, rank, false);
     if (status != NT_OK) return status;
+    row = block.row + block.rows;
   }
-  return nt::times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, rank > 0, T);
+  if (count > 0) nt::clear_columns(y, y_dtype, ldy, T, row, weight->out);
+  return nt::times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T);
 }
 
 NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,

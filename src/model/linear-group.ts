@@ -4,6 +4,7 @@
 import {
   type Device,
   dropout,
+  type LowRankBlocks,
   linearBackwardInput,
   linearBackwardWeight,
   linearForward,
@@ -15,13 +16,20 @@ import {
   type Weight,
 } from "../native/index.ts";
 
-/** One linear of a group and where its output lies. */
+/** One linear of a group: where its output lies, and what is trained of it. */
 export interface GroupLinear {
-  weight: Weight; // [out, in]
-  bias: Tensor | null; // f32 [out]
+  /** First column of its output in the group's buffer. */
+  column: number;
+  out: number;
   /** Gradients of weight and bias in full fine-tuning; null: frozen. */
   dweight: Tensor | null; // f32 [out, in]
   dbias: Tensor | null; // f32 [out]
+}
+
+/** One product: the weights of all linears where they lie on top of each other in memory, else of one. */
+export interface GroupProduct {
+  weight: Weight; // [out, in]
+  bias: Tensor | null; // f32 [out]
   /** First column of its output in the group's buffer. */
   column: number;
 }
@@ -46,6 +54,7 @@ export interface LoraStack {
 
 export interface LinearGroup {
   linears: GroupLinear[];
+  products: GroupProduct[];
   stacks: LoraStack[];
   rank: number;
   loraScale: number;
@@ -68,8 +77,18 @@ export interface DropoutContext {
   draws: BigInt64Array;
 }
 
-/** A linear's columns in the group's buffer. */
-const outputOf = (buffer: Tensor, linear: GroupLinear) => buffer.columns(linear.column, linear.weight.out);
+/** A linear's columns in the group's buffer, and a product's. */
+const outputOf = (buffer: Tensor, linear: GroupLinear) => buffer.columns(linear.column, linear.out);
+const resultOf = (buffer: Tensor, { column, weight }: GroupProduct) => buffer.columns(column, weight.out);
+
+/** The LoRA blocks of a stack that fall into a product's rows; null: none. */
+function blocksOf(product: GroupProduct, stack: LoraStack, u: Tensor): LowRankBlocks | null {
+  const end = product.column + product.weight.out;
+  const blocks = stack.targets
+    .filter(({ linear }) => linear.column >= product.column && linear.column < end)
+    .map(({ linear, b, column }) => ({ b, row: linear.column - product.column, column }));
+  return blocks.length > 0 ? { u, blocks } : null;
+}
 
 /** The stack's input: x, or x after the stack's dropout, in scratch. */
 function stackInput(
@@ -96,16 +115,15 @@ export function groupForward(
   scratch: GroupScratch,
   context: DropoutContext | null,
 ): void {
-  const lowRank = new Map<GroupLinear, { left: Tensor; right: Tensor }>();
   for (const [i, stack] of group.stacks.entries()) {
     const input = stackInput(device, group, stack, x, scratch, context);
     loraForward(device, u[i]!, input, stack.a, group.loraScale);
-    for (const { linear, b, column } of stack.targets) {
-      lowRank.set(linear, { left: u[i]!.columns(column, group.rank), right: b });
-    }
   }
-  for (const linear of group.linears) {
-    linearForward(device, outputOf(y, linear), x, linear.weight, linear.bias, lowRank.get(linear) ?? null);
+  for (const product of group.products) {
+    // Where there are several stacks, each product is one linear, which is in one of them at most.
+    const lowRank = group.stacks.map((stack, i) => blocksOf(product, stack, u[i]!));
+    const lora = lowRank.find((blocks) => blocks !== null) ?? null;
+    linearForward(device, resultOf(y, product), x, product.weight, product.bias, lora);
   }
 }
 
@@ -134,8 +152,8 @@ export function groupBackwardInput(
   if (dx === null) return g;
   const stack = group.stacks[0];
   const shared = context === null && stack !== undefined ? { left: g[0]!, right: stack.a } : null;
-  for (const [i, linear] of group.linears.entries()) {
-    linearBackwardInput(device, dx, outputOf(dy, linear), linear.weight, i === 0 ? shared : null, i > 0);
+  for (const [i, product] of group.products.entries()) {
+    linearBackwardInput(device, dx, resultOf(dy, product), product.weight, i === 0 ? shared : null, i > 0);
   }
   if (context !== null && scratch.dropped !== null) {
     const back = scratch.dropped.reshapeTo([T, group.in]);

@@ -1,7 +1,7 @@
 // The model's weights on the device: frozen ones mapped where they lie or converted into the arena, trained ones as
 // views of the flat parameters.
 
-import { type Allocator, type Device, type Tensor, Weight, type WeightUses } from "../native/index.ts";
+import { type Allocator, type Device, Tensor, Weight, type WeightUses } from "../native/index.ts";
 import {
   type GroupName,
   groupModules,
@@ -11,7 +11,7 @@ import {
   moduleIndex,
   stackModules,
 } from "./activations.ts";
-import type { GroupLinear, LinearGroup, LoraStack } from "./linear-group.ts";
+import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LinearModule, type LoraOptions, loraScale, modulePath } from "./lora.ts";
 import { Parameters } from "./parameters.ts";
 import { type ModelSource, tensorSpecs } from "./source.ts";
@@ -40,6 +40,34 @@ export interface WeightStorage {
 /** Frozen tensors that products read have the activations' dtype; norms and biases are float32. */
 const storageType = (shape: readonly number[], dtype: "f32" | "bf16") => (shape.length > 1 ? dtype : "f32");
 
+/**
+ * Tensors in lists that are to lie on top of each other: the weights, and the biases, of linears that read the same
+ * input, so that one product serves them all; each other tensor alone.
+ */
+function stackable<T extends { name: string }>(specs: readonly T[]): T[][] {
+  const lists = new Map<string, T[]>();
+  for (const spec of specs) {
+    const [, layer, module, kind] = /^(.*)\.(\w+_proj)\.(weight|bias)$/.exec(spec.name) ?? [];
+    const group = groupNames.find((name) => groupModules[name].includes(module as LinearModule));
+    const key = group === undefined ? spec.name : `${layer} ${group} ${kind}`;
+    lists.set(key, [...(lists.get(key) ?? []), spec]);
+  }
+  return [...lists.values()];
+}
+
+/** Tensors that follow each other in memory, seen as one; null where they do not, or where there are none. */
+function joined(tensors: readonly (Tensor | null)[]): Tensor | null {
+  const [first] = tensors;
+  if (first === null || first === undefined) return null;
+  let end = first.ptr;
+  for (const tensor of tensors) {
+    if (tensor === null || tensor.ptr !== end || !tensor.contiguous) return null;
+    end += tensor.bytes;
+  }
+  const rows = tensors.reduce((sum, tensor) => sum + tensor!.rowCount, 0);
+  return new Tensor(first.ptr, first.dtype, [rows, ...first.shape.slice(1)]);
+}
+
 /** Allocates what the weights need. `inPlace` tells which tensors the device reads where the file is mapped. */
 export function allocateWeights(
   device: Device,
@@ -57,10 +85,19 @@ export function allocateWeights(
     for (const { name, shape } of specs) source.dtypeOf(name, shape);
     return { frozen, parameters: new Parameters(device, allocator, specs, dtype, training) };
   }
-  for (const { name, shape } of specs) {
-    const type = storageType(shape, dtype);
-    if (source.inPlace(device, name, shape, type) === null)
-      frozen.set(name, allocator.allocate("weights", type, shape));
+  const copied = specs.filter(
+    ({ name, shape }) => source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
+  );
+  for (const tensors of stackable(copied)) {
+    const [first] = tensors;
+    const type = storageType(first!.shape, dtype);
+    const rows = tensors.reduce((sum, { shape }) => sum + shape[0]!, 0);
+    const whole = allocator.allocate("weights", type, [rows, ...first!.shape.slice(1)]);
+    let row = 0;
+    for (const { name, shape } of tensors) {
+      frozen.set(name, whole.rows(row, shape[0]!));
+      row += shape[0]!;
+    }
   }
   if (tune === "none" || lora === null) return { frozen, parameters: null };
   const loraSpecs = loraParameterSpecs(config, lora, modulePath);
@@ -110,22 +147,31 @@ export class ModelWeights {
     };
     const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name) });
 
-    const linear = (path: string, column: number): GroupLinear => {
-      const bias = shapes.has(`${path}.bias`) ? tensor(`${path}.bias`) : null;
-      return {
-        weight: weight(tensor(`${path}.weight`)),
-        bias,
-        dweight: gradient(`${path}.weight`),
-        dbias: bias === null ? null : gradient(`${path}.bias`),
-        column,
-      };
+    const products = (parts: { data: Tensor; bias: Tensor | null; column: number }[]): GroupProduct[] => {
+      const data = joined(parts.map((part) => part.data));
+      const biases = parts.map((part) => part.bias);
+      const bias = joined(biases);
+      if (data !== null && (bias !== null || biases.every((one) => one === null)))
+        return [{ weight: weight(data), bias, column: parts[0]!.column }];
+      return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
     const group = (layer: number, name: GroupName): LinearGroup => {
+      const stacks = tune === "lora" ? stackModules(name, lora) : [];
       const linears = new Map<LinearModule, GroupLinear>();
+      const parts = [];
       let column = 0;
       for (const module of groupModules[name]) {
-        linears.set(module, linear(modulePath(layer, module), column));
-        column += linearShape(config, module)[0];
+        const path = modulePath(layer, module);
+        const bias = shapes.has(`${path}.bias`) ? tensor(`${path}.bias`) : null;
+        const [out] = linearShape(config, module);
+        linears.set(module, {
+          column,
+          out,
+          dweight: gradient(`${path}.weight`),
+          dbias: bias === null ? null : gradient(`${path}.bias`),
+        });
+        parts.push({ data: tensor(`${path}.weight`), bias, column });
+        column += out;
       }
       const stack = (modules: LinearModule[]): LoraStack => {
         const names = modules.map((module) => `${modulePath(layer, module)}.lora_A.weight`);
@@ -146,7 +192,9 @@ export class ModelWeights {
       };
       return {
         linears: [...linears.values()],
-        stacks: tune === "lora" ? stackModules(name, lora).map(stack) : [],
+        // With dropout each projection reads its own x, so each has a product of its own.
+        products: stacks.length > 1 ? parts.flatMap((part) => products([part])) : products(parts),
+        stacks: stacks.map(stack),
         rank: lora?.r ?? 0,
         loraScale: lora === null ? 1 : loraScale(lora),
         in: linearShape(config, groupModules[name][0]!)[1],

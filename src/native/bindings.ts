@@ -34,7 +34,7 @@ export const bindings = {
   nt_weight_refresh: list("ptr ptr"),
   nt_weight_destroy: list("ptr ptr"),
   nt_weight_extra_bytes: list("ptr i32 i64 i64 i32 ptr"),
-  nt_linear_forward: list("ptr i32 ptr i32 i64 ptr i64 ptr ptr ptr i64 ptr i64 i64"),
+  nt_linear_forward: list("ptr i32 ptr i32 i64 ptr i64 ptr ptr ptr i64 ptr i64 i64 i64"),
   nt_linear_backward_input: list("ptr i32 ptr i64 ptr i64 ptr ptr i64 ptr i64 i32 i64"),
   nt_linear_backward_weight: list("ptr i32 ptr ptr ptr i64 ptr i64 i64 i64 i64"),
   nt_lora_forward: list("ptr i32 ptr ptr i64 ptr f32 i64 i64 i64"),

@@ -3,7 +3,7 @@
 import { CString, ptr } from "bun:ffi";
 import { NeftuneError } from "../errors.ts";
 import type { FunctionName } from "./bindings.ts";
-import { type Argument, loadCpuLibrary, type NativeLibrary } from "./library.ts";
+import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
 import { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
 
 /** A native function refused or failed; the message names the operation and what came. */
@@ -26,10 +26,15 @@ export interface DeviceInfo {
   threads: number;
   total_memory: number;
   free_memory: number;
+  /** CUDA: the driver's version, e.g. "13.0"; the cuBLASLt in use and its version. */
+  driver?: string;
+  cublaslt?: { path: string; version: string };
 }
 
 export interface DeviceOptions {
-  kind?: "cpu";
+  kind?: "cpu" | "cuda";
+  /** Which CUDA device, counted from 0. */
+  index?: number;
   /** CPU threads; 0 or none: all that the process may use. */
   threads?: number;
   /** Instead of the library built for this machine. */
@@ -63,9 +68,9 @@ export class Device {
 
   /** Loads the backend and opens the device. Throws NativeError, or NeftuneError where the library cannot load. */
   static open(options: DeviceOptions = {}): Device {
-    const library = options.library ?? loadCpuLibrary();
+    const library = options.library ?? (options.kind === "cuda" ? loadCudaLibrary() : loadCpuLibrary());
     const out = new BigUint64Array(1);
-    const status = library.functions.nt_create(0, options.threads ?? 0, out);
+    const status = library.functions.nt_create(options.index ?? 0, options.threads ?? 0, out);
     if (status !== 0) throw new NativeError("nt_create", status, library.lastError());
     return new Device(library, Number(out[0]));
   }

@@ -2,11 +2,12 @@
 // the working directory or a temporary folder. Called only by commands that compute.
 
 import { CString, dlopen, FFIType, linkSymbols, type Pointer, ptr } from "bun:ffi";
-import { readFileSync, writeSync } from "node:fs";
-import { NeftuneError } from "../errors.ts";
+import { readFileSync, statSync, writeSync } from "node:fs";
+import { isAbsolute } from "node:path";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { bindings, type FunctionName } from "./bindings.ts";
 import { chooseIsa, dnnlCeiling } from "./cpu-isa.ts";
-import { cpuLibraries, runtimeLibraries } from "./embedded.ts";
+import { cpuLibraries, cudaLibrary, runtimeLibraries } from "./embedded.ts";
 
 /** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
 export type Argument = number | bigint | null | NodeJS.TypedArray;
@@ -122,6 +123,7 @@ function link(handle: Pointer, loader: ReturnType<typeof openLoader>): NativeLib
 
 // What is loaded stays loaded: libraries cannot be closed safely, and each process needs them once.
 const loaded = new Map<string, NativeLibrary>();
+let runtimeLoaded = false;
 
 /** Loads the CPU backend built for this machine's best instruction set (or NEFTUNE_CPU_ISA's). */
 export function loadCpuLibrary(env: Record<string, string | undefined> = process.env): NativeLibrary {
@@ -131,7 +133,8 @@ export function loadCpuLibrary(env: Record<string, string | undefined> = process
   if (known !== undefined) return known;
   const libc = openLibc();
   const loader = openLoader();
-  if (loaded.size === 0) {
+  if (!runtimeLoaded) {
+    runtimeLoaded = true;
     if (process.env.NEFTUNE_CPU_ISA)
       libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(dnnlCeiling[isa])), 0);
     for (const [name, file] of runtimeLibraries) loadFromMemory(name, file, libc, loader);
@@ -139,6 +142,41 @@ export function loadCpuLibrary(env: Record<string, string | undefined> = process
   const library = link(loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa], libc, loader), loader);
   loaded.set(isa, library);
   // The unpacked libraries are garbage now, 60 MB of it.
+  Bun.gc(true);
+  return library;
+}
+
+/** Whether this build has the CUDA backend: a build without nvcc embeds an empty file in its place. */
+export const hasCudaLibrary = (env: Record<string, string | undefined> = process.env): boolean =>
+  Boolean(env.NEFTUNE_CUDA_LIBRARY) || statSync(cudaLibrary).size > 0;
+
+/**
+ * Loads the CUDA backend: the embedded one, or the file that NEFTUNE_CUDA_LIBRARY names (a build of the same kernels
+ * for the emulator, say). Its own dependencies are checked when a device is opened, not here.
+ */
+export function loadCudaLibrary(env: Record<string, string | undefined> = process.env): NativeLibrary {
+  const path = env.NEFTUNE_CUDA_LIBRARY || "";
+  const known = loaded.get(`cuda ${path}`);
+  if (known !== undefined) return known;
+  const libc = openLibc();
+  const loader = openLoader();
+  let handle: Pointer;
+  if (path !== "") {
+    if (!isAbsolute(path)) throw new UsageError(`NEFTUNE_CUDA_LIBRARY=${path}: expected an absolute path`);
+    const opened = loader.dlopen(ptr(zeroTerminated(path)), RTLD_NOW);
+    if (opened === null)
+      throw new NeftuneError("native", `NEFTUNE_CUDA_LIBRARY cannot be loaded: ${loader.dlerror()}`);
+    handle = opened as Pointer;
+  } else {
+    if (!hasCudaLibrary(env))
+      throw new NeftuneError(
+        "no_device",
+        "this build of neftune has no CUDA backend (npm run build makes one that has)",
+      );
+    handle = loadFromMemory("libneftune-cuda.so", cudaLibrary, libc, loader);
+  }
+  const library = link(handle, loader);
+  loaded.set(`cuda ${path}`, library);
   Bun.gc(true);
   return library;
 }

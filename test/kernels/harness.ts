@@ -3,7 +3,8 @@
 import { afterAll, describe, expect } from "bun:test";
 import { supportedIsas } from "../../src/native/cpu-isa.ts";
 import { Device, type DType, type Tensor } from "../../src/native/index.ts";
-import { loadCpuLibrary } from "../../src/native/library.ts";
+import { loadCpuLibrary, loadCudaLibrary } from "../../src/native/library.ts";
+import { backends } from "../backends.ts";
 
 /** A deterministic generator for test inputs (mulberry32), values in [−1, 1). */
 export class Random {
@@ -86,15 +87,23 @@ export function expectClose(
 /** bf16 has 8 bits of precision: half a unit in the last place is up to 2⁻⁸ of the value. */
 export const tolerance = { f32: 2e-6, bf16: 6e-3 } as const;
 
-/** Runs the tests of `body` once for every backend at hand; NEFTUNE_CPU_ISA narrows it to one (then oneDNN's too). */
+/** Runs the tests of `body` once for every backend at hand; NEFTUNE_CPU_ISA narrows the CPU's to one (then oneDNN's too). */
 export function forEachBackend(body: (device: Device, name: string) => void): void {
-  const forced = process.env.NEFTUNE_CPU_ISA;
-  for (const isa of supportedIsas().filter((name) => forced === undefined || name === forced)) {
-    const library = loadCpuLibrary(forced === undefined ? { NEFTUNE_CPU_ISA: isa } : process.env);
-    const device = Device.open({ threads: 2, library });
-    describe(`cpu ${isa}`, () => {
+  const run = (name: string, device: Device) => {
+    describe(name, () => {
       afterAll(() => device.close());
-      body(device, isa);
+      body(device, name);
     });
+  };
+  const forced = process.env.NEFTUNE_CPU_ISA;
+  for (const { kind, env } of backends) {
+    if (kind !== "cpu") {
+      run(kind, Device.open({ library: loadCudaLibrary(env) }));
+      continue;
+    }
+    for (const isa of supportedIsas().filter((name) => forced === undefined || name === forced)) {
+      const library = loadCpuLibrary(forced === undefined ? { NEFTUNE_CPU_ISA: isa } : process.env);
+      run(`cpu ${isa}`, Device.open({ threads: 2, library }));
+    }
   }
 }

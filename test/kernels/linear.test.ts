@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, NativeError, Tensor } from "../../src/native/index.ts";
 import {
+  type LowRankBlocks,
   linearBackwardInput,
   linearBackwardWeight,
   linearForward,
@@ -21,6 +22,21 @@ const shapes: [number, number, number, number][] = [
 ];
 const dtypes = ["f32", "bf16"] as const;
 const placements = [{}, { forward: true }, { backward: true }, { forward: true, backward: true }];
+
+/** u and B of one projection; null at rank 0. */
+function lowRankOf(
+  device: Device,
+  dtype: "f32" | "bf16",
+  u: Float32Array,
+  b: Float32Array,
+  T: number,
+  out: number,
+  rank: number,
+): LowRankBlocks | null {
+  if (rank === 0) return null;
+  const blocks = [{ b: upload(device, dtype, [out, rank], b), row: 0, column: 0 }];
+  return { u: upload(device, dtype, [T, rank], u), blocks };
+}
 
 /** A [rows, columns] window, `gap` elements apart, in a larger buffer full of NaN. */
 function window(device: Device, dtype: "f32" | "bf16", rows: number, columns: number, gap: number): Tensor {
@@ -73,6 +89,7 @@ forEachBackend((device) => {
           rank === 0
             ? null
             : { left: upload(device, dtype, [T, rank], u), right: upload(device, dtype, shape, right) };
+        const whole = lowRankOf(device, dtype, u, b, T, out, rank);
         // Dense rows and rows further apart take different paths through oneDNN.
         for (const [uses, gap] of placements.flatMap((uses) => [[uses, 0] as const, [uses, 3] as const])) {
           const weight = new Weight(device, data, uses);
@@ -84,7 +101,7 @@ forEachBackend((device) => {
               upload(device, dtype, [T, inputs], x),
               weight,
               upload(device, "f32", [out], bias),
-              low(b, [out, rank]),
+              whole,
             );
           run();
           const got = readWindow(device, y);
@@ -135,6 +152,49 @@ forEachBackend((device) => {
     }
   }
 
+  for (const dtype of dtypes) {
+    test(`${dtype} stacked projections: each has its own B, and one of them none`, () => {
+      const [T, inputs, rank] = [33, 40, 8];
+      const rows = [24, 7, 16]; // the second has no low-rank term
+      const out = 47;
+      const random = new Random(19);
+      const draw = (n: number) => roundTo(dtype, random.floats(n));
+      const [x, w, u, first, last] = [T * inputs, out * inputs, T * 2 * rank, 24 * rank, 16 * rank].map(draw);
+      const bias = random.floats(out);
+      const b = new Float64Array(out * 2 * rank); // block-diagonal
+      for (let i = 0; i < 24; i++) for (let j = 0; j < rank; j++) b[i * 2 * rank + j] = first![i * rank + j]!;
+      for (let i = 0; i < 16; i++)
+        for (let j = 0; j < rank; j++) b[(31 + i) * 2 * rank + rank + j] = last![i * rank + j]!;
+      const wanted = product(
+        dense(u!, T, 2 * rank),
+        transpose(dense(b, out, 2 * rank)),
+        product(
+          dense(x!, T, inputs),
+          transpose(dense(w!, out, inputs)),
+          Float64Array.from({ length: T * out }, (_, i) => bias[i % out]!),
+        ),
+      );
+      const weight = new Weight(device, upload(device, dtype, [out, inputs], w!));
+      const lora = {
+        u: upload(device, dtype, [T, 2 * rank], u!),
+        blocks: [
+          { b: upload(device, dtype, [rows[0]!, rank], first!), row: 0, column: 0 },
+          { b: upload(device, dtype, [rows[2]!, rank], last!), row: 31, column: rank },
+        ],
+      };
+      const biases = upload(device, "f32", [out], bias);
+      const y = window(device, dtype, T, out, 1);
+      const xs = upload(device, dtype, [T, inputs], x!);
+      linearForward(device, y, xs, weight, biases, lora);
+      expectClose(readWindow(device, y), wanted, tolerance[dtype], "y");
+      const overlapping = { ...lora, blocks: [lora.blocks[0]!, { ...lora.blocks[1]!, row: 20 }] };
+      expect(() => linearForward(device, y, xs, weight, biases, overlapping)).toThrow(/overlaps/);
+      const outside = { ...lora, blocks: [{ ...lora.blocks[0]!, column: 9 }] };
+      expect(() => linearForward(device, y, xs, weight, biases, outside)).toThrow(/row distance/);
+      weight.destroy();
+    });
+  }
+
   test("the gradients are those of forward, numerically", () => {
     const [T, inputs, out, rank] = [3, 5, 4, 2];
     const random = new Random(5);
@@ -144,10 +204,7 @@ forEachBackend((device) => {
     const loss = (xs: Float32Array, ws: Float32Array) => {
       const weight = new Weight(device, upload(device, "f32", [out, inputs], ws));
       const y = poisoned(device, "f32", [T, out]);
-      const low = {
-        left: upload(device, "f32", [T, rank], u!),
-        right: upload(device, "f32", [out, rank], b!),
-      };
+      const low = lowRankOf(device, "f32", u!, b!, T, out, rank);
       linearForward(device, y, upload(device, "f32", [T, inputs], xs), weight, null, low);
       weight.destroy();
       return device.readFloats(y).reduce((sum, value, i) => sum + value * dy![i]!, 0);
@@ -189,10 +246,7 @@ forEachBackend((device) => {
     );
     const weight = new Weight(device, upload(device, "bf16", [out, inputs], w!), { forward: true });
     const y = poisoned(device, "f32", [T, out]);
-    const low = {
-      left: upload(device, "bf16", [T, rank], u!),
-      right: upload(device, "bf16", [out, rank], b!),
-    };
+    const low = lowRankOf(device, "bf16", u!, b!, T, out, rank);
     linearForward(device, y, upload(device, "bf16", [T, inputs], x!), weight, null, low);
     const wanted = plus(
       product(dense(x!, T, inputs), transpose(dense(w!, out, inputs))),
@@ -256,17 +310,17 @@ forEachBackend((device) => {
   test("invalid arguments are refused with what came", () => {
     const data = upload(device, "f32", [4, 3], new Float32Array(12));
     const weight = new Weight(device, data);
-    const call = (dtype: number, T: number, ldx: number, x: number | null, rank = 0) =>
+    const call = (dtype: number, T: number, ldx: number, x: number | null, blocks = 0) =>
       device.call(
         "nt_linear_forward",
-        ...[dtype, data.ptr, dtype, 4, x, ldx, weight.handle, null, null, rank, null, rank, T],
+        ...[dtype, data.ptr, dtype, 4, x, ldx, weight.handle, null, null, 2, null, blocks, 2, T],
       );
     expect(() => call(2, 1, 3, data.ptr)).toThrow("dtype must be f32 or bf16, got 2");
     expect(() => call(1, 1, 3, data.ptr)).toThrow("the weight 0");
-    expect(() => call(0, -1, 3, data.ptr)).toThrow("T -1");
+    expect(() => call(0, -1, 3, data.ptr)).toThrow("got -1");
     expect(() => call(0, 1, 2, data.ptr)).toThrow("do not fit");
     expect(() => call(0, 1, 3, null)).toThrow("null");
-    expect(() => call(0, 1, 3, data.ptr, 2)).toThrow("rank 2 needs u and B");
+    expect(() => call(0, 1, 3, data.ptr, 1)).toThrow("1 LoRA blocks of rank 2 need u and B");
     expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, 0, new BigUint64Array(1))).toThrow(
       NativeError,
     );

@@ -69,34 +69,56 @@ export function weightExtraBytes(
   return Number(bytes[0]);
 }
 
-/** A low-rank term: u[T,r]·B[out,r]ᵀ forward, g[T,r]·A[r,in] backward. */
+/** The low-rank term of a backward product: g[T,r]·A[r,in]. */
 export interface LowRank {
-  /** u or g, [T, r]. */
+  /** g [T, r]. */
   left: Tensor;
-  /** B [out, r] or A [r, in]. */
+  /** A [r, in]. */
   right: Tensor;
 }
 
-/** y[T,out] = x[T,in]·Wᵀ + bias[out] + u[T,r]·B[out,r]ᵀ. y may be float32 where x is bf16. */
+/** One projection's B in a weight of several: it adds u's columns times Bᵀ to the weight's rows from `row` on. */
+export interface LoraBlock {
+  b: Tensor; // [rows, r]
+  row: number;
+  /** First of its r columns of u. */
+  column: number;
+}
+
+/** The low-rank term of a forward product: u[T,R] times a block-diagonal B, blocks ascending by row. */
+export interface LowRankBlocks {
+  u: Tensor; // [T, R]
+  blocks: readonly LoraBlock[];
+}
+
+/** Four words a block, as nt_lora_block has them. */
+function blockWords(op: string, x: Tensor, lora: LowRankBlocks, rank: number): BigInt64Array {
+  expectMatrix(op, "u", lora.u, x.dtype, x.rowCount, lora.u.columnCount);
+  const words = new BigInt64Array(4 * lora.blocks.length);
+  for (const [i, { b, row, column }] of lora.blocks.entries()) {
+    expectMatrix(op, "B", b, x.dtype, b.rowCount, rank);
+    expectContiguous(op, "B", b);
+    words.set([BigInt(b.ptr), BigInt(row), BigInt(b.rowCount), BigInt(column)], 4 * i);
+  }
+  return words;
+}
+
+/** y[T,out] = x[T,in]·Wᵀ + bias[out] + u·Bᵀ. y may be float32 where x is bf16. */
 export function linearForward(
   device: Device,
   y: Tensor,
   x: Tensor,
   weight: Weight,
   bias: Tensor | null,
-  lora: LowRank | null = null,
+  lora: LowRankBlocks | null = null,
 ): void {
   const op = "linear_forward";
   const T = x.rowCount;
   expectMatrix(op, "x", x, weight.data.dtype, T, weight.in);
   expectMatrix(op, "y", y, y.dtype === "f32" ? "f32" : x.dtype, T, weight.out);
   if (bias !== null) expectVector(op, "bias", bias, "f32", weight.out);
-  const rank = lora?.left.columnCount ?? 0;
-  if (lora !== null) {
-    expectMatrix(op, "u", lora.left, x.dtype, T, rank);
-    expectMatrix(op, "B", lora.right, x.dtype, weight.out, rank);
-    expectContiguous(op, "B", lora.right);
-  }
+  const rank = lora?.blocks[0]?.b.columnCount ?? 0;
+  const blocks = lora === null ? null : blockWords(op, x, lora, rank);
   device.call(
     "nt_linear_forward",
     activationCode(op, x),
@@ -107,9 +129,10 @@ export function linearForward(
     x.rowStride,
     weight.handle,
     bias?.ptr ?? null,
-    lora?.left.ptr ?? null,
-    lora?.left.rowStride ?? 0,
-    lora?.right.ptr ?? null,
+    lora?.u.ptr ?? null,
+    lora?.u.rowStride ?? 0,
+    blocks,
+    lora?.blocks.length ?? 0,
     rank,
     T,
   );

@@ -1,6 +1,6 @@
 // Samples laid end to end, as the functions that draw random numbers for them get them.
 #pragma once
-#include "context.h"
+#include "check.h"
 
 namespace nt {
 
