@@ -1,24 +1,18 @@
 // Context, memory, files and conversions of the CPU backend.
-#include <errno.h>
-#include <fcntl.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/sysinfo.h>
-#include <unistd.h>
 
+#include "../file_map.h"
 #include "context.h"
 #include "matmul.h"
 #include "parallel.h"
 #include "vec.h"
 
 namespace {
-
-thread_local char last_error[1024];
 
 constexpr int64_t kAlignment = 256;
 // From here on memory comes from mmap with huge pages: fewer page faults and TLB misses in large arenas.
@@ -145,14 +139,6 @@ int32_t convert_from(int threads, To *y, const void *source, int32_t source_dtyp
 
 namespace nt {
 
-int32_t fail(int32_t status, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  vsnprintf(last_error, sizeof last_error, format, arguments);
-  va_end(arguments);
-  return status;
-}
-
 void *allocate(int64_t bytes) {
   if (bytes < 0 || bytes > INT64_MAX - 2 * kHugePage) return nullptr;
   if (bytes < kHuge) {
@@ -188,7 +174,13 @@ void release(void *address) {
 
 using nt::fail;
 
-NT_API const char *nt_last_error(void) { return last_error; }
+NT_API const char *nt_last_error(void) { return nt::last_error; }
+
+NT_API int32_t nt_probe(char *json, int64_t size) {
+  int written = snprintf(json, size_t(size), "{\"backend\":\"cpu\",\"problem\":null}");
+  NT_CHECK(written < size, "probe: the buffer of %lld bytes is too small", (long long)size);
+  return NT_OK;
+}
 
 NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context) {
   NT_CHECK(device == 0, "the CPU backend has one device, 0; got %d", int(device));
@@ -262,27 +254,11 @@ NT_API int32_t nt_copy_to_host(nt_context *context, void *destination, const voi
 }
 
 NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64_t *bytes, int32_t *is_device) {
-  int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return fail(NT_IO, "%s: %s", path, strerror(errno));
-  struct stat info;
-  if (fstat(file, &info) != 0 || !S_ISREG(info.st_mode) || info.st_size == 0) {
-    close(file);
-    return fail(NT_IO, "%s: empty, or not a file", path);
-  }
-  void *mapped = mmap(nullptr, size_t(info.st_size), PROT_READ, MAP_SHARED, file, 0);
-  int error = errno;
-  close(file);
-  if (mapped == MAP_FAILED) return fail(NT_IO, "%s: cannot be mapped: %s", path, strerror(error));
-  *address = mapped;
-  *bytes = info.st_size;
   *is_device = 1;
-  return NT_OK;
+  return nt::map_file(path, address, bytes);
 }
 
-NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) {
-  if (munmap(address, size_t(bytes)) != 0) return fail(NT_IO, "munmap: %s", strerror(errno));
-  return NT_OK;
-}
+NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) { return nt::unmap_file(address, bytes); }
 
 NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
                          int32_t source_dtype, int64_t n) {

@@ -7,6 +7,7 @@ export type ParameterType = "i32" | "i64" | "u32" | "u64" | "f32" | "ptr";
 const list = (types: string): ParameterType[] => types.split(" ") as ParameterType[];
 
 export const bindings = {
+  nt_probe: list("ptr i64"),
   nt_create: list("i32 i32 ptr"),
   nt_destroy: list("ptr"),
   nt_describe: list("ptr ptr i64"),
