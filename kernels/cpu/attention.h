@@ -1,51 +1,15 @@
-// What the attention functions share: the arguments of a call, panels of stacked query rows, and work lists.
+// What the attention functions share: panels of stacked query rows, and work lists.
 #pragma once
 #include <algorithm>
 #include <atomic>
 
+#include "../attention_checks.h"
 #include "attention_tile.h"
 #include "context.h"
 #include "parallel.h"
 #include "scratch.h"
 
 namespace nt {
-
-struct AttentionSize {
-  const int32_t *borders;  // [sequences + 1]
-  int64_t sequences, heads, kv_heads, group, head_dim;
-  int64_t tokens;
-  float scale;
-};
-
-inline int32_t check_heads(const char *op, int64_t heads, int64_t kv_heads, int64_t head_dim) {
-  NT_CHECK(heads > 0 && kv_heads > 0 && heads % kv_heads == 0,
-           "%s: heads must be a multiple of kv_heads, both > 0, got %lld and %lld", op, (long long)heads,
-           (long long)kv_heads);
-  NT_CHECK(head_dim > 0 && head_dim <= 256, "%s: head_dim must be between 1 and 256, got %lld", op,
-           (long long)head_dim);
-  return NT_OK;
-}
-
-inline int32_t check_borders(const char *op, const int32_t *borders, int64_t sequences) {
-  NT_CHECK(sequences >= 0, "%s: sequences must be ≥ 0, got %lld", op, (long long)sequences);
-  if (sequences == 0) return NT_OK;
-  NT_CHECK(borders != nullptr && borders[0] == 0, "%s: cu_seqlens must start with 0", op);
-  for (int64_t s = 0; s < sequences; s++)
-    NT_CHECK(borders[s] <= borders[s + 1], "%s: cu_seqlens must not fall, got %d after %d", op, int(borders[s + 1]),
-             int(borders[s]));
-  return NT_OK;
-}
-
-// Fills `size`; borders are valid afterwards, and tokens is their last.
-inline int32_t check_attention(const char *op, AttentionSize *size, const int32_t *borders, int64_t sequences,
-                               int64_t heads, int64_t kv_heads, int64_t head_dim, float scale) {
-  if (int32_t status = check_heads(op, heads, kv_heads, head_dim)) return status;
-  if (int32_t status = check_borders(op, borders, sequences)) return status;
-  NT_CHECK(scale > 0 && scale < 1e30f, "%s: scale must be finite and > 0, got %g", op, double(scale));
-  *size = {borders, sequences, heads, kv_heads, heads / kv_heads, head_dim, sequences > 0 ? borders[sequences] : 0,
-           scale};
-  return NT_OK;
-}
 
 // ------------------------------------------------------------------ panels
 

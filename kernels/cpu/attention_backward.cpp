@@ -365,19 +365,12 @@ NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *d
                                      const void *k, const void *v, int64_t ldqkv, const float *lse,
                                      const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
                                      int64_t head_dim, float scale) {
-  const char *op = "attention_backward";
   NT_CHECK_DTYPE("attention_backward", dtype);
   nt::AttentionSize size;
-  if (int32_t status = nt::check_attention(op, &size, cu_seqlens, sequences, heads, kv_heads, head_dim, scale))
+  if (int32_t status = nt::check_attention_backward(&size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse,
+                                                    cu_seqlens, sequences, heads, kv_heads, head_dim, scale))
     return status;
-  const int64_t columns = heads * head_dim;
-  NT_CHECK(ldqkv >= columns && lddqkv >= columns && ldo >= columns,
-           "%s: ldqkv, lddqkv and ldo must be at least heads · head_dim = %lld, got %lld, %lld and %lld", op,
-           (long long)columns, (long long)ldqkv, (long long)lddqkv, (long long)ldo);
   if (size.tokens == 0) return NT_OK;
-  NT_CHECK(dq != nullptr && dk != nullptr && dv != nullptr && delta != nullptr && dout != nullptr && o != nullptr &&
-               q != nullptr && k != nullptr && v != nullptr && lse != nullptr,
-           "%s: no pointer may be null", op);
   auto run = [&](auto element) {
     using T = decltype(element);
     auto in = [](const void *x) { return static_cast<const T *>(x); };

@@ -198,23 +198,12 @@ NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, v
                             const void *v, int64_t ldkv, const int32_t *cu_seqlens, const int32_t *slots,
                             const int32_t *starts, int64_t sequences, int64_t capacity, int64_t kv_heads,
                             int64_t head_dim) {
-  const char *op = "kv_append";
   NT_CHECK_DTYPE("kv_append", dtype);
-  if (int32_t status = nt::check_heads(op, kv_heads, kv_heads, head_dim)) return status;
-  if (int32_t status = nt::check_borders(op, cu_seqlens, sequences)) return status;
-  NT_CHECK(ldkv >= kv_heads * head_dim, "%s: ldkv must be at least kv_heads · head_dim = %lld, got %lld", op,
-           (long long)(kv_heads * head_dim), (long long)ldkv);
+  if (int32_t status = nt::check_kv_append(k_cache, v_cache, k, v, ldkv, cu_seqlens, slots, starts, sequences, capacity,
+                                           kv_heads, head_dim))
+    return status;
   int64_t tokens = sequences > 0 ? cu_seqlens[sequences] : 0;
   if (tokens == 0) return NT_OK;
-  NT_CHECK(k_cache != nullptr && v_cache != nullptr && k != nullptr && v != nullptr && slots != nullptr &&
-               starts != nullptr,
-           "%s: the caches, k, v, slots and starts must not be null", op);
-  for (int64_t s = 0; s < sequences; s++) {
-    int64_t length = cu_seqlens[s + 1] - cu_seqlens[s];
-    NT_CHECK(slots[s] >= 0 && starts[s] >= 0 && starts[s] + length <= capacity,
-             "%s: sample %lld must fit its slot of %lld positions, got slot %d, positions %d … %lld", op, (long long)s,
-             (long long)capacity, int(slots[s]), int(starts[s]), (long long)(starts[s] + length));
-  }
   const int64_t bytes = head_dim * nt::size_of(dtype), row_bytes = ldkv * nt::size_of(dtype);
   nt::parallel_for(context->threads, tokens, 1 + (1 << 18) / (kv_heads * bytes), [&](int64_t begin, int64_t end) {
     int64_t s = 0;
@@ -235,22 +224,11 @@ NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, 
                                    int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *slots,
                                    const int32_t *lengths, int64_t sequences, int64_t capacity, int64_t heads,
                                    int64_t kv_heads, int64_t head_dim, float scale) {
-  const char *op = "attention_decode";
   NT_CHECK_DTYPE("attention_decode", dtype);
-  if (int32_t status = nt::check_heads(op, heads, kv_heads, head_dim)) return status;
-  NT_CHECK(sequences >= 0, "%s: sequences must be ≥ 0, got %lld", op, (long long)sequences);
-  NT_CHECK(scale > 0 && scale < 1e30f, "%s: scale must be finite and > 0, got %g", op, double(scale));
-  NT_CHECK(ldo >= heads * head_dim && ldq >= heads * head_dim,
-           "%s: ldo and ldq must be at least heads · head_dim = %lld, got %lld and %lld", op,
-           (long long)(heads * head_dim), (long long)ldo, (long long)ldq);
+  if (int32_t status = nt::check_attention_decode(o, ldo, q, ldq, k_cache, v_cache, slots, lengths, sequences, capacity,
+                                                  heads, kv_heads, head_dim, scale))
+    return status;
   if (sequences == 0) return NT_OK;
-  NT_CHECK(o != nullptr && q != nullptr && k_cache != nullptr && v_cache != nullptr && slots != nullptr &&
-               lengths != nullptr,
-           "%s: o, q, the caches, slots and lengths must not be null", op);
-  for (int64_t s = 0; s < sequences; s++)
-    NT_CHECK(slots[s] >= 0 && lengths[s] >= 0 && lengths[s] <= capacity,
-             "%s: lengths must be between 0 and the capacity %lld, slots ≥ 0, got length %d of slot %d", op,
-             (long long)capacity, int(lengths[s]), int(slots[s]));
   auto run = [&](auto element) {
     using T = decltype(element);
     return nt::decode<T>(context->threads,

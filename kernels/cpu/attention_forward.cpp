@@ -212,17 +212,12 @@ NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o,
                                     const void *q, const void *k, const void *v, int64_t ldqkv,
                                     const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
                                     int64_t head_dim, float scale) {
-  const char *op = "attention_forward";
   NT_CHECK_DTYPE("attention_forward", dtype);
   nt::AttentionSize size;
-  if (int32_t status = nt::check_attention(op, &size, cu_seqlens, sequences, heads, kv_heads, head_dim, scale))
+  if (int32_t status = nt::check_attention_forward(&size, o, ldo, q, k, v, ldqkv, cu_seqlens, sequences, heads,
+                                                   kv_heads, head_dim, scale))
     return status;
-  NT_CHECK(ldqkv >= heads * head_dim, "%s: ldqkv must be at least heads · head_dim = %lld, got %lld", op,
-           (long long)(heads * head_dim), (long long)ldqkv);
-  NT_CHECK(ldo >= heads * head_dim, "%s: ldo must be at least heads · head_dim = %lld, got %lld", op,
-           (long long)(heads * head_dim), (long long)ldo);
   if (size.tokens == 0) return NT_OK;
-  NT_CHECK(o != nullptr && q != nullptr && k != nullptr && v != nullptr, "%s: o, q, k and v must not be null", op);
   auto run = [&](auto element) {
     using T = decltype(element);
     return nt::forward<T>(context->threads, {size, static_cast<T *>(o), ldo, lse, static_cast<const T *>(q),

@@ -1,0 +1,174 @@
+// What the attention kernels share: the arguments of a call, tiles of bf16 rows in shared memory, and the table of tiles
+// that stands for a batch of samples of different lengths.
+//
+// Everything is counted inside a sample: a tile's rows and keys have positions 0 … length − 1, a key is seen by the
+// queries at its own position and later. So a key past the sample's end is past every query, and the causal mask covers
+// ragged ends too.
+#pragma once
+#include <stdlib.h>
+
+#include "../attention_checks.h"
+#include "context.h"
+
+namespace nt {
+
+constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
+
+// ------------------------------------------------------------------ arguments
+
+// As nt_attention_forward has them.
+struct AttentionForward {
+  int32_t dtype;
+  AttentionSize size;
+  void *o;
+  int64_t ldo;
+  float *lse;
+  const void *q, *k, *v;
+  int64_t ldqkv;
+};
+
+// As nt_attention_backward has them.
+struct AttentionBackward {
+  int32_t dtype;
+  AttentionSize size;
+  void *dq, *dk, *dv;
+  int64_t lddqkv;
+  float *delta;
+  const void *dout, *o;
+  int64_t ldo;
+  const void *q, *k, *v;
+  int64_t ldqkv;
+  const float *lse;
+};
+
+// Any head_dim, f32 or bf16, any alignment: the check of the fast kernels and what they leave to it (attention_plain.cu).
+int32_t attention_forward_plain(nt_context *context, const AttentionForward &call);
+int32_t attention_backward_plain(nt_context *context, const AttentionBackward &call);
+
+// Whether rows at `p`, `ld` elements apart, can be read and written 16 bytes at a time. Offsets inside a tile of rows are
+// 32-bit numbers in the fast kernels, so that rows farther apart than any model's count as unaligned.
+inline bool rows_aligned(const void *p, int64_t ld) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0 && ld < (int64_t(1) << 22);
+}
+inline bool has_tiles(int32_t dtype, int64_t head_dim) {
+  return dtype == NT_BF16 && (head_dim == 64 || head_dim == 96 || head_dim == 128);
+}
+
+// ------------------------------------------------------------------ tiles in shared memory
+
+// Rows of bf16, head_dim wide, as ldmatrix reads them without bank conflicts: columns are cut into panels of 64 (32 where
+// head_dim is not a multiple of 64), each [rows][panel columns]. The 16-byte chunk c of row r lies at c ^ (r mod 8); rows
+// of 32, two of which fill the 128 bytes of all banks, have 4 chunks and take c ^ (r / 2 mod 4). Any 8 rows that follow
+// a multiple of 8 then have their chunk c in different banks, and so have the 8 chunks that neighbouring lanes copy in.
+template <int head_dim, int rows>
+struct Tile {
+  static constexpr int kPanelColumns = head_dim % 64 == 0 ? 64 : 32;
+  static constexpr int kRowBytes = kPanelColumns * 2;
+  static constexpr int kChunks = kPanelColumns / 8;
+  static constexpr int kPanels = head_dim / kPanelColumns;
+  static constexpr int kBytes = rows * head_dim * 2;
+  static_assert(head_dim % 32 == 0 && rows % 8 == 0, "tiles are made of whole 8 × 8 matrices");
+
+  __device__ __forceinline__ static int swizzle(int row) { return kChunks == 8 ? row & 7 : row >> 1 & 3; }
+
+  // Where chunk `chunk` (0 … head_dim / 8 − 1) of a row lies.
+  __device__ __forceinline__ static int offset(int row, int chunk) {
+    return ((chunk / kChunks) * rows + row) * kRowBytes + (((chunk % kChunks) ^ swizzle(row)) << 4);
+  }
+
+  // ldmatrix loads 16 × 16 values as four 8 × 8 matrices; these are the two orders in which they are wanted, given as
+  // what this lane adds to the address of the 16 × 16 block (see `block`).
+  // Down the rows first, (0, 0) (8, 0) (0, 8) (8, 8): the A operand; transposed, the B operand whose k are the rows.
+  __device__ __forceinline__ static int lane_down(int lane) { return offset(lane & 15, lane >> 4); }
+  // Along the columns first, (0, 0) (0, 8) (8, 0) (8, 8): the B operand whose k are the columns, n the rows.
+  __device__ __forceinline__ static int lane_along(int lane) { return offset((lane & 7) | (lane >> 1 & 8), lane >> 3 & 1); }
+
+  // What this lane gives to load_matrix for the block at `row` (a multiple of 8), columns 16·k …: with constants, one xor
+  // for each k of a panel, and the rest in the instruction.
+  __device__ __forceinline__ static int block(int lane_offset, int row, int k) {
+    return ((2 * k / kChunks) * rows + row) * kRowBytes + (lane_offset ^ ((2 * k % kChunks) << 4));
+  }
+};
+
+// Starts copying `rows` rows to a tile, by all `threads` threads of the block: 8 (4) lanes copy the 128 (64) bytes of a row
+// in a panel. source is the first row, `ld` elements apart from the next. Rows from `valid` ≥ 1 on become zeros, except
+// with `whole`, which promises that all rows exist.
+template <int head_dim, int rows, int threads, bool whole>
+__device__ __forceinline__ void load_tile(unsigned char *tile, const bf16 *source, int ld, int valid) {
+  typedef Tile<head_dim, rows> T;
+  constexpr int step = threads / T::kChunks;  // rows copied at once
+  static_assert(step % 8 == 0 && rows % step == 0, "a thread's rows have one swizzle, and all threads as many");
+  const int row = int(threadIdx.x / T::kChunks), chunk = int(threadIdx.x % T::kChunks);
+  const bf16 *from = source + row * ld + chunk * 8;
+  unsigned char *to = tile + T::offset(row, chunk);
+  NT_UNROLL
+  for (int r = 0; r < rows; r += step) {
+    const bool exists = whole || row + r < valid;
+    NT_UNROLL
+    for (int panel = 0; panel < T::kPanels; panel++)
+      copy_async(to + (panel * rows + r) * T::kRowBytes,
+                 exists ? from + r * ld + panel * T::kPanelColumns : source, exists);
+  }
+}
+
+// ------------------------------------------------------------------ tiles of a batch
+
+// One block's part of a sample: positions first … first + rows − 1 (rows: of the table), cut at `length`.
+struct alignas(16) SampleTile {
+  int32_t token;   // of the sample's position 0
+  int32_t length;  // of the sample
+  int32_t first;
+  int32_t unused;
+};
+
+// By tiles of queries, each reading the keys up to its own end; or by tiles of keys, each reading the queries from its
+// own start on.
+enum class TileOrder { kQueries, kKeys };
+
+// Tiles of all samples, those with the most to read first, as blocks start in that order and the last to start should
+// be short. Blocks are numbered tile · heads + head: heads of one group are neighbours and share keys in L2.
+struct TileTable {
+  const SampleTile *tiles;  // on the device, valid in this call
+  int64_t count;
+};
+
+inline int32_t tile_table(nt_context *context, const AttentionSize &size, int rows, TileOrder order, TileTable *table) {
+  int64_t count = 0, longest = 0;
+  for (int64_t s = 0; s < size.sequences; s++) {
+    const int64_t tiles = ceil_div(size.borders[s + 1] - size.borders[s], rows);
+    count += tiles;
+    if (tiles > longest) longest = tiles;
+  }
+  *table = {nullptr, count};
+  if (count == 0) return NT_OK;
+
+  // A counting sort by the number of tiles to read, 1 … longest: starts[work] is where the tiles with that much begin.
+  auto *tiles = static_cast<SampleTile *>(malloc(size_t(count) * sizeof(SampleTile)));
+  auto *starts = static_cast<int64_t *>(calloc(size_t(longest) + 1, sizeof(int64_t)));
+  if (tiles == nullptr || starts == nullptr) {
+    free(tiles);
+    free(starts);
+    return fail(NT_OUT_OF_MEMORY, "attention: no host memory for a table of %lld tiles", (long long)count);
+  }
+  // A sample of n tiles has one tile with each amount of work, 1 … n, in either order.
+  for (int64_t s = 0; s < size.sequences; s++) starts[ceil_div(size.borders[s + 1] - size.borders[s], rows)]++;
+  for (int64_t work = longest, at = 0, samples = 0; work > 0; work--) {
+    samples += starts[work];
+    starts[work] = at;
+    at += samples;
+  }
+  for (int64_t s = 0; s < size.sequences; s++) {
+    const int32_t token = size.borders[s], length = size.borders[s + 1] - token;
+    const int64_t n = ceil_div(length, rows);
+    for (int64_t i = 0; i < n; i++) {
+      const int64_t work = order == TileOrder::kQueries ? i + 1 : n - i;
+      tiles[starts[work]++] = {token, length, int32_t(i * rows), 0};
+    }
+  }
+  table->tiles = device_table(context, tiles, count);
+  free(tiles);
+  free(starts);
+  return table->tiles == nullptr ? NT_DEVICE : NT_OK;
+}
+
+}  // namespace nt
