@@ -55,8 +55,8 @@ NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context);
 NT_API int32_t nt_destroy(nt_context *context);
 // The message of the calling thread's last failed call; valid until its next call.
 NT_API const char *nt_last_error(void);
-// Writes one JSON object, NUL-terminated: backend, name, isa, threads, total_memory, free_memory; on CUDA also
-// driver and cublaslt.
+// Writes one JSON object, NUL-terminated: backend, name, isa, threads (CUDA: multiprocessors), total_memory,
+// free_memory.
 NT_API int32_t nt_describe(nt_context *context, char *host_json, int64_t size);
 NT_API int32_t nt_synchronize(nt_context *context);
 
