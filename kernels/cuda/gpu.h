@@ -130,10 +130,14 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
   return bits;
 }
 
-// 16 bytes that the next kernel may want too, and 16 bytes that nobody reads again soon (streamed past the caches).
+// 16 bytes that the next kernel may want too, and 16 bytes that nobody reads again soon (streamed past the caches). By
+// uint4, as nvcc copies a Pack of bf16 element by element.
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack(const T *p) {
-  return *reinterpret_cast<const Pack<T> *>(p);
+  uint4 bits = *reinterpret_cast<const uint4 *>(p);
+  Pack<T> pack;
+  memcpy(&pack, &bits, 16);
+  return pack;
 }
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack_once(const T *p) {
@@ -144,7 +148,9 @@ __device__ __forceinline__ Pack<T> load_pack_once(const T *p) {
 }
 template <class T>
 __device__ __forceinline__ void store_pack(T *p, const Pack<T> &pack) {
-  *reinterpret_cast<Pack<T> *>(p) = pack;
+  uint4 bits;
+  memcpy(&bits, &pack, 16);
+  *reinterpret_cast<uint4 *>(p) = bits;
 }
 template <class T>
 __device__ __forceinline__ void store_pack_once(T *p, const Pack<T> &pack) {
