@@ -1,10 +1,13 @@
 // Builds the native libraries and then the one executable, dist/neftune.
 //
-//   bun build.ts            everything
-//   bun build.ts --native   the libraries alone (what tests and `bun src/main.ts` need)
+//   bun build.ts              the CPU backend and the executable
+//   bun build.ts --cuda       with the CUDA backend (fetches nvcc where no CUDA toolkit is installed)
+//   bun build.ts --emulated   and the CUDA kernels under the emulator, for tests
+//   bun build.ts --native     the libraries alone (what `bun src/main.ts` needs)
 
 import { chmodSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { buildCuda, buildEmulated, leaveOutStaleCuda } from "./build/cuda.ts";
 import { buildNative } from "./build/native.ts";
 
 const outfile = join(import.meta.dir, "dist", "neftune");
@@ -25,4 +28,7 @@ async function buildExecutable(): Promise<void> {
 }
 
 await buildNative();
+if (process.argv.includes("--emulated")) await buildEmulated();
+if (process.argv.includes("--cuda")) await buildCuda();
+leaveOutStaleCuda();
 if (!process.argv.includes("--native")) await buildExecutable();

@@ -6,27 +6,22 @@
 //
 // Everything is cached by the hash of what went into it.
 
+import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import {
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  statSync,
-  writeFileSync,
-} from "node:fs";
-import { availableParallelism } from "node:os";
-import { basename, join } from "node:path";
-import { ensureToolchain, run, type Toolchain } from "./toolchain.ts";
+  cached,
+  compress,
+  headersIn,
+  headersUnder,
+  inParallel,
+  kernels,
+  objects,
+  output,
+} from "./compile.ts";
+import { ensureToolchain, run, type Toolchain, target } from "./toolchain.ts";
 
-const root = join(import.meta.dir, "..");
-const kernels = join(root, "kernels");
 const runtime = join(kernels, "cpu", "runtime");
-const objects = join(root, ".toolchain", "objects");
-const output = join(root, "dist", "native");
 
-const target = ["-target", "x86_64-linux-gnu.2.28"];
 const warnings = ["-Wall", "-Wextra", "-Werror"];
 
 /** The instruction sets of the kernel library; src/native/library.ts picks one by the CPU's flags. */
@@ -35,55 +30,6 @@ const variants: Record<string, string[]> = {
   avx512: ["-march=x86_64_v4"],
   avx512_bf16: ["-march=x86_64_v4+avx512bf16"],
 };
-
-function headersUnder(folder: string): string[] {
-  return readdirSync(folder)
-    .map((name) => join(folder, name))
-    .flatMap((path) => (statSync(path).isDirectory() ? headersUnder(path) : [path]))
-    .filter((path) => path.endsWith(".h"));
-}
-
-function hashOf(command: string[], files: string[]): string {
-  const hasher = new Bun.CryptoHasher("sha256");
-  hasher.update(JSON.stringify(command));
-  hasher.update(readFileSync(join(import.meta.dir, "requirements.txt"))); // the compiler's version
-  for (const file of files) hasher.update(readFileSync(file));
-  return hasher.digest("hex").slice(0, 32);
-}
-
-/** Runs `command -o OUT` unless the same command on the same inputs made OUT before. */
-async function cached(
-  out: string,
-  command: string[],
-  inputs: string[],
-  env: Record<string, string>,
-): Promise<void> {
-  const hash = hashOf(command, inputs);
-  const stamp = join(objects, `${basename(out)}.hash`);
-  if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
-  await run([...command, "-o", out], env);
-  writeFileSync(stamp, hash);
-}
-
-/** Runs the jobs, as many at a time as there are processors. */
-async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
-  let next = 0;
-  const worker = async () => {
-    for (let job = jobs[next++]; job !== undefined; job = jobs[next++]) await job();
-  };
-  await Promise.all(Array.from({ length: availableParallelism() }, worker));
-}
-
-function compress(library: string): void {
-  const bytes = readFileSync(library);
-  const hash = hashOf([], [library]);
-  const stamp = join(objects, `${basename(library)}.zst.hash`);
-  const packed = `${library}.zst`;
-  if (existsSync(packed) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
-  writeFileSync(`${packed}.new`, Bun.zstdCompressSync(bytes, { level: 15 }));
-  renameSync(`${packed}.new`, packed);
-  writeFileSync(stamp, hash);
-}
 
 /** libgomp, libstdc++ and libgcc_s under the names oneDNN asks for. */
 async function buildRuntime(tools: Toolchain, env: Record<string, string>): Promise<string[]> {
@@ -142,7 +88,7 @@ async function buildRuntime(tools: Toolchain, env: Record<string, string>): Prom
 
 /** The kernels for one instruction set: their object files are compiled by the returned jobs, then linked. */
 function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Record<string, string>) {
-  const headers = headersUnder(kernels);
+  const headers = [...headersUnder(join(kernels, "cpu")), ...headersIn(kernels)];
   const sources = readdirSync(join(kernels, "cpu")).filter((file) => file.endsWith(".cpp"));
   const compile = [
     ...[tools.zig, "c++", ...target, ...flags, `-DNT_ISA_NAME="${name}"`, "-std=c++17", "-O3", "-fPIC"],
@@ -187,8 +133,7 @@ export async function buildNative(): Promise<string[]> {
   mkdirSync(objects, { recursive: true });
   mkdirSync(output, { recursive: true });
   const tools = await ensureToolchain();
-  const cache = join(root, ".toolchain", "zig-cache");
-  const env = { ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache };
+  const env = tools.env;
   const libraries = await buildRuntime(tools, env);
   const dnnl = join(output, "libdnnl.so.3");
   copyFileSync(tools.dnnlLibrary, dnnl);
@@ -201,8 +146,5 @@ export async function buildNative(): Promise<string[]> {
     libraries.push(variant.library);
   }
   for (const library of libraries) compress(library);
-  // What the executable embeds where there is no CUDA backend.
-  const cuda = join(output, "libneftune-cuda.so.zst");
-  if (!existsSync(cuda)) writeFileSync(cuda, "");
   return libraries;
 }

@@ -1,22 +1,16 @@
-// Fetches the pinned toolchain wheels of requirements.txt into .toolchain/, once: the compiler (zig's clang, which
-// can target an old glibc) and oneDNN.
+// Fetches the pinned wheels of requirements*.txt into .toolchain/, once: the compiler (zig's clang, which can target an
+// old glibc) and oneDNN; for the CUDA kernels the toolkit's headers, and, only where the kernels are compiled for
+// GPUs and no CUDA toolkit is installed, nvcc.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-export interface Toolchain {
-  /** zig's executable: `zig cc`, `zig c++`. */
-  zig: string;
-  /** Folder with oneapi/dnnl/dnnl.h. */
-  dnnlInclude: string;
-  /** libdnnl.so.3. */
-  dnnlLibrary: string;
-}
+const folder = join(import.meta.dir, "..", ".toolchain");
 
-const root = join(import.meta.dir, "..");
-const folder = join(root, ".toolchain");
+/** The glibc that the libraries need at least: 2.28. */
+export const target = ["-target", "x86_64-linux-gnu.2.28"];
 
-/** Runs a command; its output is shown only when it fails. Throws with that output. */
+/** Runs a command; its output is shown only when it fails. Throws with that output. Returns what it printed. */
 export async function run(command: string[], env: Record<string, string> = {}): Promise<string> {
   const child = Bun.spawn(command, { stdout: "pipe", stderr: "pipe", env: { ...process.env, ...env } });
   const [out, err, status] = await Promise.all([
@@ -28,48 +22,126 @@ export async function run(command: string[], env: Record<string, string> = {}): 
   return out;
 }
 
-async function fetchWheels(requirements: string, stamp: string): Promise<void> {
-  const wheels = join(folder, "wheels");
-  const unpacked = join(folder, "unpacking");
-  rmSync(unpacked, { recursive: true, force: true });
+/** Fetches the wheels that a requirements file pins and unpacks them into a folder of .toolchain, which it returns. */
+async function ensureWheels(name: string, requirements: string, what: string): Promise<string> {
+  const list = join(import.meta.dir, requirements);
+  const pins = readFileSync(list, "utf8");
+  const ready = join(folder, name);
+  const stamp = join(ready, "stamp");
+  if (existsSync(stamp) && readFileSync(stamp, "utf8") === pins) return ready;
+  const wheels = join(folder, `${name}-wheels`);
+  const unpacked = join(folder, `${name}-unpacking`);
+  for (const old of [wheels, unpacked]) rmSync(old, { recursive: true, force: true });
   mkdirSync(unpacked, { recursive: true });
-  console.error("fetching the toolchain (compiler and oneDNN, about 140 MB, once)");
+  console.error(`fetching ${what}, once`);
   try {
     await run(["python3", "-m", "pip", "--version"]);
   } catch {
     throw new Error(
-      "the build needs Python 3 with pip (Debian: apt install python3-pip) to fetch its compiler",
+      "the build needs Python 3 with pip (Debian: apt install python3-pip) to fetch its compilers",
     );
   }
+  const platforms = ["manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux1"];
   await run([
     ...["python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"],
     ...["--require-hashes", "--only-binary=:all:", "--implementation", "py", "--abi", "none"],
-    ...["--platform", "manylinux_2_12_x86_64", "--platform", "manylinux2010_x86_64"],
-    ...["--platform", "manylinux1_x86_64", "--dest", wheels, "--requirement", requirements],
+    ...platforms.flatMap((platform) => ["--platform", `${platform}_x86_64`]),
+    ...["--dest", wheels, "--requirement", list],
   ]);
   for (const wheel of readdirSync(wheels)) {
     await run(["python3", "-m", "zipfile", "-e", join(wheels, wheel), unpacked]);
   }
   rmSync(wheels, { recursive: true });
-  const ready = join(folder, "packages");
+  writeFileSync(join(unpacked, "stamp"), pins);
   rmSync(ready, { recursive: true, force: true });
   renameSync(unpacked, ready);
-  writeFileSync(join(folder, "stamp"), stamp);
+  return ready;
 }
 
-/** The toolchain, fetched first where it is missing or another version is pinned. */
+export interface Toolchain {
+  /** zig's executable: `zig cc`, `zig c++`. */
+  zig: string;
+  /** zig's environment: where it caches. */
+  env: Record<string, string>;
+  /** Folder with oneapi/dnnl/dnnl.h. */
+  dnnlInclude: string;
+  /** libdnnl.so.3. */
+  dnnlLibrary: string;
+}
+
+/** The compiler of the CPU backend and oneDNN. */
 export async function ensureToolchain(): Promise<Toolchain> {
-  const requirements = join(import.meta.dir, "requirements.txt");
-  const stamp = readFileSync(requirements, "utf8");
-  const stampFile = join(folder, "stamp");
-  if (!existsSync(stampFile) || readFileSync(stampFile, "utf8") !== stamp)
-    await fetchWheels(requirements, stamp);
-  const packages = join(folder, "packages");
+  const packages = await ensureWheels(
+    "packages",
+    "requirements.txt",
+    "the toolchain (compiler and oneDNN, about 140 MB)",
+  );
   const zig = join(packages, "ziglang", "zig");
   await run(["chmod", "+x", zig]);
+  const cache = join(folder, "zig-cache");
   return {
     zig,
+    env: { ZIG_GLOBAL_CACHE_DIR: cache, ZIG_LOCAL_CACHE_DIR: cache },
     dnnlInclude: join(packages, "onednn_devel_cpu_gomp-2023.2.0.data", "data", "include"),
     dnnlLibrary: join(packages, "onednn_cpu_gomp-2023.2.0.data", "data", "lib", "libdnnl.so.3"),
   };
+}
+
+/** The folder with cuda_runtime.h: all that the emulated backend needs of CUDA. */
+export async function ensureCudaHeaders(): Promise<string> {
+  const packages = await ensureWheels(
+    "cuda-headers",
+    "requirements-cuda-headers.txt",
+    "the CUDA headers (about 6 MB)",
+  );
+  return join(packages, "nvidia", "cu13", "include");
+}
+
+export interface CudaToolkit {
+  nvcc: string;
+  /** cuobjdump, where there is one (the wheels have none). */
+  cuobjdump: string | null;
+  /** libcudart_static.a. */
+  runtime: string;
+  /** e.g. "13.0"; for messages and stamps. */
+  version: string;
+}
+
+/** An installed toolkit of CUDA 13 (CUDA_HOME, or nvcc on the PATH, or /usr/local/cuda), else nvcc's wheels. */
+export async function ensureCudaToolkit(): Promise<CudaToolkit> {
+  const onPath = Bun.which("nvcc");
+  const homes = [
+    process.env.CUDA_HOME,
+    onPath === null ? undefined : join(onPath, "..", ".."),
+    "/usr/local/cuda",
+  ];
+  for (const home of homes) {
+    const found = home === undefined || home === "" ? null : await toolkitIn(home);
+    if (found?.version.startsWith("13.")) return found;
+  }
+  const packages = await ensureWheels(
+    "cuda",
+    "requirements-cuda.txt",
+    "nvcc (about 105 MB; an installed CUDA 13 toolkit is used where CUDA_HOME names one)",
+  );
+  const home = join(packages, "nvidia", "cu13");
+  for (const bin of [join(home, "bin"), join(home, "nvvm", "bin")]) {
+    await run(["chmod", "-R", "+x", bin]);
+  }
+  const found = await toolkitIn(home);
+  if (found === null) throw new Error(`${home}: the wheels of requirements-cuda.txt hold no usable nvcc`);
+  return found;
+}
+
+async function toolkitIn(home: string): Promise<CudaToolkit | null> {
+  const nvcc = join(home, "bin", "nvcc");
+  const runtime = ["lib64", "lib", "targets/x86_64-linux/lib"]
+    .map((lib) => join(home, lib, "libcudart_static.a"))
+    .find((path) => existsSync(path));
+  if (!existsSync(nvcc) || runtime === undefined) return null;
+  const version = /release (\d+\.\d+)/.exec(await run([nvcc, "--version"]))?.[1];
+  const cuobjdump = join(home, "bin", "cuobjdump");
+  return version === undefined
+    ? null
+    : { nvcc, cuobjdump: existsSync(cuobjdump) ? cuobjdump : Bun.which("cuobjdump"), runtime, version };
 }

@@ -1,0 +1,71 @@
+// What all parts of the build share: where things lie, and doing nothing twice.
+
+import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { basename, join } from "node:path";
+import { run } from "./toolchain.ts";
+
+export const root = join(import.meta.dir, "..");
+export const kernels = join(root, "kernels");
+export const objects = join(root, ".toolchain", "objects");
+export const output = join(root, "dist", "native");
+
+/** Header files in a folder and below. */
+export function headersUnder(folder: string): string[] {
+  return readdirSync(folder)
+    .map((name) => join(folder, name))
+    .flatMap((path) => (statSync(path).isDirectory() ? headersUnder(path) : [path]))
+    .filter((path) => path.endsWith(".h"));
+}
+
+/** Header files in a folder itself. */
+export function headersIn(folder: string): string[] {
+  return readdirSync(folder)
+    .filter((name) => name.endsWith(".h"))
+    .map((name) => join(folder, name));
+}
+
+/** A hash of a command and of what its input files hold. */
+export function hashOf(command: string[], files: string[]): string {
+  const hasher = new Bun.CryptoHasher("sha256");
+  hasher.update(JSON.stringify(command));
+  for (const name of readdirSync(import.meta.dir).filter((file) => file.endsWith(".txt")))
+    hasher.update(readFileSync(join(import.meta.dir, name))); // the compilers' versions
+  for (const file of files) hasher.update(readFileSync(file));
+  return hasher.digest("hex").slice(0, 32);
+}
+
+/** Runs `command -o OUT` unless the same command on the same inputs made OUT before. */
+export async function cached(
+  out: string,
+  command: string[],
+  inputs: string[],
+  env: Record<string, string>,
+): Promise<void> {
+  const hash = hashOf(command, inputs);
+  const stamp = join(objects, `${basename(out)}.hash`);
+  if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  await run([...command, "-o", out], env);
+  writeFileSync(stamp, hash);
+}
+
+/** Runs the jobs, as many at a time as there are processors. */
+export async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
+  let next = 0;
+  const worker = async () => {
+    for (let job = jobs[next++]; job !== undefined; job = jobs[next++]) await job();
+  };
+  await Promise.all(Array.from({ length: availableParallelism() }, worker));
+}
+
+/** Compresses a library beside itself (.zst), for embedding. */
+export function compress(library: string): void {
+  const bytes = readFileSync(library);
+  const hash = hashOf([], [library]);
+  const stamp = join(objects, `${basename(library)}.zst.hash`);
+  const packed = `${library}.zst`;
+  if (existsSync(packed) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  writeFileSync(`${packed}.new`, Bun.zstdCompressSync(bytes, { level: 15 }));
+  renameSync(`${packed}.new`, packed);
+  writeFileSync(stamp, hash);
+}
