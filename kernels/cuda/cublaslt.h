@@ -1,5 +1,5 @@
-// The few declarations of cuBLASLt that the backend uses, so that neither building nor running needs NVIDIA's 400 MB
-// package at build time. Names, numbers and layouts are those of cublasLt.h, the same from version 12.0 to 13.0 for
+// The few declarations of cuBLASLt that the backend uses, so that building needs none of NVIDIA's 400 MB
+// package. Names, numbers and layouts are those of cublasLt.h, the same in 12.x and 13.x for
 // what is here; the library itself is found and opened at run time (cublaslt.cu).
 //
 // The emulated build opens nothing: kernels/emulator/cublaslt.cpp has functions of the same meaning and defines
@@ -93,10 +93,6 @@ struct CublasLt {
 // The library's functions, opened once a process and never closed. Null when it is not found or cannot be opened:
 // then nt_last_error says where it was looked for and what to do.
 const CublasLt *cublaslt();
-
-// Writes {"path": …, "version": …, "searched": [places in order]} with a final NUL: path null when the library was not
-// found. Gives the bytes needed; what does not fit into `size` is not written.
-int64_t cublaslt_describe(char *json, int64_t size);
 
 #ifdef NT_EMULATED
 const CublasLt *emulated_cublaslt();

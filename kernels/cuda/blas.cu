@@ -1,0 +1,353 @@
+// Products by cuBLASLt. It is column-major: a row-major c = a·b is its D = bᵀ·aᵀ, so our b is its A and our a its B,
+// and what is stored row by row is "not transposed" to it. Nothing is copied or transposed in memory: y = x·Wᵀ is its
+// TN, dx = dy·W its NN, dW = dyᵀ·x its NT product.
+//
+// Which algorithm runs decides the bits of the result. By default it is the first that cuBLASLt's heuristic names: the
+// same for the same library, device, shape, types, row distances and alignments, so a resumed run goes on exactly as
+// the one before. NEFTUNE_TUNE_MATMUL=1 times the first eight once a shape instead and keeps the fastest: a few per
+// cent at some shapes, but two processes may choose differently, and their runs then differ in the last bits. Split k
+// is never allowed: its sums may depend on timing.
+#include "blas.h"
+
+#include <stdlib.h>
+
+#include "cublaslt.h"
+
+namespace nt {
+
+// What an algorithm is chosen for; 64-bit fields, so that equal keys have equal bytes.
+struct PlanKey {
+  int64_t m, n, k, lda, ldb, ldc;  // cuBLASLt's A is our b
+  int64_t dtype, c_dtype, transpose_a, transpose_b, bias;
+  int64_t align_a, align_b, align_c;
+};
+
+struct Plan {
+  PlanKey key;
+  lt::Descriptor *descriptor;
+  lt::MatrixLayout *a, *b, *c;
+  lt::Algorithm algorithm;
+  bool plain;  // cuBLASLt has no algorithm: our own kernel
+};
+
+struct Blas {
+  const CublasLt *lt;
+  lt::Context *handle;
+  lt::Preference *preference;
+  bool tune;
+  Plan **plans;  // open addressing; null: free
+  int64_t capacity, count;
+};
+
+namespace {
+
+constexpr int64_t kLargestPlanTable = 1 << 14;
+constexpr int kCandidates = 8;
+// The end of the workspace, where a bias rounded to bf16 lies beside what cuBLASLt uses.
+constexpr int64_t kBiasBytes = 1 << 20;
+
+// c[m,n] = alpha · Σ_k a·b + bias (+ c), one thread an element, 32 columns × 8 rows a block; four partial sums.
+template <class In, class Out>
+__global__ __launch_bounds__(256, 4) void product_plain_kernel(Out *c, int64_t ldc, const In *a, int64_t a_row,
+                                                               int64_t a_column, const In *b, int64_t b_row,
+                                                               int64_t b_column, const float *bias, int64_t m,
+                                                               int64_t n, int64_t k, float alpha, bool accumulate) {
+  const int64_t j = int64_t(blockIdx.x) * 32 + threadIdx.x;
+  if (j >= n) return;
+  for (int64_t i = int64_t(blockIdx.y) * 8 + threadIdx.y; i < m; i += int64_t(gridDim.y) * 8) {
+    const In *left = a + i * a_row, *right = b + j * b_column;
+    float sum[4] = {};
+    int64_t p = 0;
+    for (; p + 4 <= k; p += 4) {
+      NT_UNROLL
+      for (int part = 0; part < 4; part++)
+        sum[part] = fmaf(to_float(left[(p + part) * a_column]), to_float(right[(p + part) * b_row]), sum[part]);
+    }
+    for (; p < k; p++) sum[0] = fmaf(to_float(left[p * a_column]), to_float(right[p * b_row]), sum[0]);
+    float value = alpha * ((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    if (bias != nullptr) value += bias[j];
+    if (accumulate) value += to_float(c[i * ldc + j]);
+    c[i * ldc + j] = from_float<Out>(value);
+  }
+}
+
+__global__ __launch_bounds__(256, 4) void bias_to_bf16_kernel(bf16 *destination, const float *source, int64_t n) {
+  const int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x;
+  if (i < n) destination[i] = from_float<bf16>(source[i]);
+}
+
+template <class In, class Out>
+cudaError_t launch_plain(nt_context *context, const Product &p) {
+  const int64_t row_blocks = ceil_div(p.m, 8);
+  const dim3 grid(unsigned(ceil_div(p.n, 32)), unsigned(row_blocks < 65535 ? row_blocks : 65535));
+  return launch(product_plain_kernel<In, Out>, grid, dim3(32, 8), 0, context->stream, static_cast<Out *>(p.c), p.ldc,
+                static_cast<const In *>(p.a.data), p.a.row, p.a.column, static_cast<const In *>(p.b.data), p.b.row,
+                p.b.column, p.bias, p.m, p.n, p.k, p.alpha, p.accumulate);
+}
+
+// The largest power of two up to 256 that divides the address.
+int64_t alignment(const void *p) {
+  const uint64_t bits = reinterpret_cast<uintptr_t>(p) | 256;
+  return int64_t(bits & (~bits + 1));
+}
+
+uint64_t hash(const PlanKey &key) {
+  const auto *word = reinterpret_cast<const uint64_t *>(&key);
+  uint64_t h = 0xcbf29ce484222325u;
+  for (size_t i = 0; i < sizeof key / 8; i++) {
+    h = (h ^ word[i]) * 0x9e3779b97f4a7c15u;
+    h ^= h >> 29;
+  }
+  return h;
+}
+
+int32_t refuse(const Blas &blas, lt::Status status, const PlanKey &key, const char *what) {
+  return fail(NT_DEVICE, "matmul: cuBLASLt's %s failed for [%lld, %lld] = [%lld, %lld]·[%lld, %lld]: %s", what,
+              (long long)key.n, (long long)key.m, (long long)key.n, (long long)key.k, (long long)key.k,
+              (long long)key.m, blas.lt->GetStatusString(status));
+}
+
+void destroy(const Blas &blas, Plan *plan) {
+  if (plan == nullptr) return;
+  if (plan->descriptor != nullptr) blas.lt->MatmulDescDestroy(plan->descriptor);
+  for (lt::MatrixLayout *layout : {plan->a, plan->b, plan->c})
+    if (layout != nullptr) blas.lt->MatrixLayoutDestroy(layout);
+  free(plan);
+}
+
+void forget_plans(Blas *blas) {
+  for (int64_t i = 0; i < blas->capacity; i++) destroy(*blas, blas->plans[i]);
+  free(blas->plans);
+  blas->plans = nullptr;
+  blas->capacity = blas->count = 0;
+}
+
+// The slot that holds `key`, or the free one where it belongs.
+Plan **find(const Blas &blas, const PlanKey &key) {
+  uint64_t at = hash(key);
+  for (;; at++) {
+    Plan **slot = &blas.plans[at & uint64_t(blas.capacity - 1)];
+    if (*slot == nullptr || memcmp(&(*slot)->key, &key, sizeof key) == 0) return slot;
+  }
+}
+
+// Makes room for one more plan. Lengths of samples may make a new shape every step: at the largest size all are
+// forgotten, which costs a question to the heuristic each.
+bool reserve(Blas *blas) {
+  if (2 * (blas->count + 1) <= blas->capacity) return true;
+  if (blas->capacity >= kLargestPlanTable) forget_plans(blas);
+  Blas larger = *blas;
+  larger.capacity = blas->capacity > 0 ? 2 * blas->capacity : 256;
+  larger.plans = static_cast<Plan **>(calloc(size_t(larger.capacity), sizeof(Plan *)));
+  if (larger.plans == nullptr) return false;
+  for (int64_t i = 0; i < blas->capacity; i++)
+    if (blas->plans[i] != nullptr) *find(larger, blas->plans[i]->key) = blas->plans[i];
+  free(blas->plans);
+  *blas = larger;
+  return true;
+}
+
+lt::Status describe(const Blas &blas, Plan *plan, const void *bias) {
+  const PlanKey &key = plan->key;
+  const CublasLt &lib = *blas.lt;
+  const auto type = [](int64_t dtype) { return dtype == NT_F32 ? lt::kFloat32 : lt::kBfloat16; };
+  lt::Status status = lib.MatmulDescCreate(&plan->descriptor, lt::kCompute32, lt::kFloat32);
+  const auto set = [&](lt::DescriptorAttribute attribute, const void *value, size_t bytes) {
+    if (status == lt::kSuccess) status = lib.MatmulDescSetAttribute(plan->descriptor, attribute, value, bytes);
+  };
+  const int32_t a = key.transpose_a ? lt::kTranspose : lt::kNone, b = key.transpose_b ? lt::kTranspose : lt::kNone;
+  set(lt::kTransposeA, &a, sizeof a);
+  set(lt::kTransposeB, &b, sizeof b);
+  if (key.bias) {
+    const uint32_t epilogue = lt::kEpilogueBias;
+    set(lt::kEpilogue, &epilogue, sizeof epilogue);
+    set(lt::kBiasPointer, &bias, sizeof bias);
+  }
+  const auto layout = [&](lt::MatrixLayout **result, int64_t dtype, int64_t rows, int64_t columns, int64_t ld) {
+    if (status == lt::kSuccess)
+      status = lib.MatrixLayoutCreate(result, type(dtype), uint64_t(rows), uint64_t(columns), ld);
+  };
+  layout(&plan->a, key.dtype, a ? key.k : key.m, a ? key.m : key.k, key.lda);
+  layout(&plan->b, key.dtype, b ? key.n : key.k, b ? key.k : key.n, key.ldb);
+  layout(&plan->c, key.c_dtype, key.m, key.n, key.ldc);
+  return status;
+}
+
+lt::Status prefer(const Blas &blas, const PlanKey &key, int64_t workspace_bytes) {
+  lt::Status status = lt::kSuccess;
+  const auto set = [&](lt::PreferenceAttribute attribute, const void *value, size_t bytes) {
+    if (status == lt::kSuccess)
+      status = blas.lt->MatmulPreferenceSetAttribute(blas.preference, attribute, value, bytes);
+  };
+  const uint64_t workspace = uint64_t(workspace_bytes);
+  const uint32_t reduction = lt::kReductionNone;
+  const uint32_t a = uint32_t(key.align_a), b = uint32_t(key.align_b), c = uint32_t(key.align_c);
+  set(lt::kMaxWorkspaceBytes, &workspace, sizeof workspace);
+  set(lt::kReductionSchemeMask, &reduction, sizeof reduction);
+  set(lt::kMinAlignmentA, &a, sizeof a);
+  set(lt::kMinAlignmentB, &b, sizeof b);
+  set(lt::kMinAlignmentC, &c, sizeof c);
+  set(lt::kMinAlignmentD, &c, sizeof c);
+  return status;
+}
+
+// One product with this plan and algorithm, into `d` (whose old contents count when accumulating).
+lt::Status run(nt_context *context, const Plan &plan, const lt::Algorithm &algorithm, const Product &p, void *d,
+               int64_t workspace_bytes) {
+  const float beta = p.accumulate ? 1.0f : 0.0f;
+  const Blas &blas = *context->blas;
+  return blas.lt->Matmul(blas.handle, plan.descriptor, &p.alpha, p.b.data, plan.a, p.a.data, plan.b, &beta, d, plan.c,
+                         d, plan.c, &algorithm, context->workspace, size_t(workspace_bytes), context->stream);
+}
+
+// The fastest candidate, each timed on the real operands into a buffer of its own; the first where that is no slower
+// than 2 % or where there is no memory to try.
+int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::Heuristic *candidates, int count,
+            int64_t workspace_bytes) {
+  constexpr int kRepeats = 3;
+  const size_t bytes = size_t((p.m - 1) * p.ldc + p.n) * size_t(size_of(p.c_dtype));
+  void *trial = nullptr;
+  cudaEvent_t begin = nullptr, end = nullptr;
+  float best = 0;
+  int chosen = 0;
+  if (cudaMalloc(&trial, bytes) == cudaSuccess && cudaMemsetAsync(trial, 0, bytes, context->stream) == cudaSuccess &&
+      cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
+    for (int i = 0; i < count; i++) {
+      const auto once = [&] {
+        return run(context, plan, candidates[i].algorithm, p, trial, workspace_bytes) == lt::kSuccess;
+      };
+      float milliseconds = 0;
+      if (candidates[i].state != lt::kSuccess || !once()) continue;  // the first run loads the kernel
+      bool ran = cudaEventRecord(begin, context->stream) == cudaSuccess;
+      for (int repeat = 0; repeat < kRepeats && ran; repeat++) ran = once();
+      ran = ran && cudaEventRecord(end, context->stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
+            cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess;
+      if (!ran) continue;
+      if (best == 0 || milliseconds < 0.98f * best) {
+        best = milliseconds;
+        chosen = i;
+      }
+    }
+  }
+  if (begin != nullptr) cudaEventDestroy(begin);
+  if (end != nullptr) cudaEventDestroy(end);
+  if (trial != nullptr) cudaFree(trial);
+  return chosen;
+}
+
+int32_t choose(nt_context *context, Plan *plan, const Product &p, const void *bias, int64_t workspace_bytes) {
+  const Blas &blas = *context->blas;
+  lt::Status status = describe(blas, plan, bias);
+  if (status == lt::kSuccess) status = prefer(blas, plan->key, workspace_bytes);
+  if (status != lt::kSuccess) return refuse(blas, status, plan->key, "description");
+  lt::Heuristic candidates[kCandidates];
+  int count = 0;
+  status = blas.lt->MatmulAlgoGetHeuristic(blas.handle, plan->descriptor, plan->a, plan->b, plan->c, plan->c,
+                                           blas.preference, blas.tune ? kCandidates : 1, candidates, &count);
+  if (status != lt::kSuccess && status != lt::kNotSupported) return refuse(blas, status, plan->key, "heuristic");
+  if (status == lt::kNotSupported || count == 0 || candidates[0].state != lt::kSuccess) {
+    plan->plain = true;
+    return NT_OK;
+  }
+  const int best = count > 1 ? fastest(context, *plan, p, candidates, count, workspace_bytes) : 0;
+  plan->algorithm = candidates[best].algorithm;
+  return NT_OK;
+}
+
+// bf16 at an odd multiple of two bytes, or rows at one: cuBLASLt's kernels copy at least four bytes at a time.
+bool odd(const void *data, int32_t dtype, int64_t ld) {
+  return dtype == NT_BF16 && (reinterpret_cast<uintptr_t>(data) % 4 != 0 || ld % 2 != 0);
+}
+
+}  // namespace
+
+int32_t matmul_plain(nt_context *context, const Product &p) {
+  if (p.a.dtype == NT_F32) {
+    NT_CUDA((launch_plain<float, float>(context, p)), "matmul");
+  } else if (p.c_dtype == NT_F32) {
+    NT_CUDA((launch_plain<bf16, float>(context, p)), "matmul");
+  } else {
+    NT_CUDA((launch_plain<bf16, bf16>(context, p)), "matmul");
+  }
+  return NT_OK;
+}
+
+int32_t matmul(nt_context *context, const Product &p) {
+  if (p.m == 0 || p.n == 0) return NT_OK;
+  NT_CHECK(p.a.dtype == p.b.dtype && (p.c_dtype == p.a.dtype || p.c_dtype == NT_F32),
+           "matmul: dtypes %d and %d do not go into %d", int(p.a.dtype), int(p.b.dtype), int(p.c_dtype));
+  const bool transpose_a = p.b.column != 1, transpose_b = p.a.column != 1;  // in cuBLASLt's sense
+  // Where both strides are 1 there is one row or one column, and the row distance may be what cuBLASLt asks for.
+  const auto at_least = [](int64_t ld, int64_t rows) { return ld < rows ? rows : ld; };
+  const int64_t lda = transpose_a ? p.b.column : at_least(p.b.row, p.n);
+  const int64_t ldb = transpose_b ? p.a.column : at_least(p.a.row, p.k);
+  const bool round_bias = p.bias != nullptr && p.c_dtype == NT_BF16;
+  if (p.k == 0 || p.m > INT32_MAX || p.n > INT32_MAX || p.k > INT32_MAX || odd(p.a.data, p.a.dtype, ldb) ||
+      odd(p.b.data, p.b.dtype, lda) || odd(p.c, p.c_dtype, p.ldc) || (round_bias && p.n * 2 > kBiasBytes))
+    return matmul_plain(context, p);
+
+  int64_t workspace_bytes = context->workspace_bytes;
+  const void *bias = p.bias;
+  if (round_bias) {
+    workspace_bytes -= kBiasBytes;
+    bf16 *rounded = reinterpret_cast<bf16 *>(static_cast<char *>(context->workspace) + workspace_bytes);
+    NT_CUDA(launch(bias_to_bf16_kernel, dim3(unsigned(ceil_div(p.n, 256))), dim3(256), 0, context->stream, rounded,
+                   p.bias, p.n),
+            "matmul");
+    bias = rounded;
+  }
+
+  Blas &blas = *context->blas;
+  const PlanKey key = {p.n, p.m, p.k, lda, ldb, p.ldc, p.a.dtype, p.c_dtype, transpose_a, transpose_b,
+                       bias != nullptr ? alignment(bias) : 0, alignment(p.b.data), alignment(p.a.data),
+                       alignment(p.c)};
+  if (!reserve(&blas)) return fail(NT_OUT_OF_MEMORY, "matmul: out of memory");
+  Plan **slot = find(blas, key);
+  if (*slot == nullptr) {
+    auto *plan = static_cast<Plan *>(calloc(1, sizeof(Plan)));
+    if (plan == nullptr) return fail(NT_OUT_OF_MEMORY, "matmul: out of memory");
+    plan->key = key;
+    const int32_t status = choose(context, plan, p, bias, workspace_bytes);
+    if (status != NT_OK) {
+      destroy(blas, plan);
+      return status;
+    }
+    *slot = plan;
+    blas.count++;
+  }
+  const Plan &plan = **slot;
+  if (plan.plain) return matmul_plain(context, p);
+  lt::Status status = lt::kSuccess;
+  if (bias != nullptr) status = blas.lt->MatmulDescSetAttribute(plan.descriptor, lt::kBiasPointer, &bias, sizeof bias);
+  if (status == lt::kSuccess) status = run(context, plan, plan.algorithm, p, p.c, workspace_bytes);
+  return status == lt::kSuccess ? NT_OK : refuse(blas, status, key, "product");
+}
+
+int32_t blas_create(nt_context *context) {
+  const CublasLt *lib = cublaslt();
+  if (lib == nullptr) return NT_UNSUPPORTED;
+  auto *blas = static_cast<Blas *>(calloc(1, sizeof(Blas)));
+  if (blas == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
+  const char *tune = getenv("NEFTUNE_TUNE_MATMUL");
+  blas->lt = lib;
+  blas->tune = tune != nullptr && strcmp(tune, "1") == 0;
+  context->blas = blas;
+  lt::Status status = lib->Create(&blas->handle);
+  if (status == lt::kSuccess) status = lib->MatmulPreferenceCreate(&blas->preference);
+  if (status == lt::kSuccess) return NT_OK;
+  blas_destroy(context);
+  return fail(NT_DEVICE, "cuBLASLt %lld cannot start on this device: %s", (long long)lib->GetVersion(),
+              lib->GetStatusString(status));
+}
+
+void blas_destroy(nt_context *context) {
+  Blas *blas = context->blas;
+  if (blas == nullptr) return;
+  forget_plans(blas);
+  if (blas->preference != nullptr) blas->lt->MatmulPreferenceDestroy(blas->preference);
+  if (blas->handle != nullptr) blas->lt->Destroy(blas->handle);
+  free(blas);
+  context->blas = nullptr;
+}
+
+}  // namespace nt

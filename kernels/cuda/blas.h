@@ -1,0 +1,70 @@
+// Matrix products by cuBLASLt: float32 sums, the same bits for the same shapes, operands and device.
+#pragma once
+#include "context.h"
+
+namespace nt {
+
+// Element (i, j) is data[i · row + j · column]; one of the two strides is 1. f32 or bf16.
+struct Matrix {
+  const void *data;
+  int32_t dtype;
+  int64_t row, column;
+};
+
+// A stored [rows, ld] matrix as it is, and as its transpose.
+inline Matrix as_stored(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, ld, 1}; }
+inline Matrix transposed(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, 1, ld}; }
+
+// c[m,n] = alpha · a[m,k]·b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. a and b have one
+// dtype, c that or float32; sums in float32. bf16 results of a product with a bias take the bias rounded to bf16.
+struct Product {
+  int64_t m, n, k;
+  Matrix a, b;
+  void *c;
+  int32_t c_dtype;
+  int64_t ldc;
+  const float *bias = nullptr;
+  bool accumulate = false;
+  float alpha = 1;
+};
+
+// Uses the context's workspace.
+int32_t matmul(nt_context *context, const Product &product);
+
+// The same by a kernel of our own, one thread an element: for what cuBLASLt has no algorithm for, and as its check.
+int32_t matmul_plain(nt_context *context, const Product &product);
+
+// Opens cuBLASLt for this context: NT_UNSUPPORTED with a remedy where it is not found.
+int32_t blas_create(nt_context *context);
+void blas_destroy(nt_context *context);
+
+// Writes {"path": …, "version": "13.0.2", "looked": [places in order]} with a final NUL: where cuBLASLt is, without
+// using it. Not found or not to be opened: path and version are null and "problem" has the loader's words (or "").
+// Gives the bytes needed; what does not fit into `size` is not written.
+int64_t blas_find(char *json, int64_t size);
+
+}  // namespace nt
+
+// A linear layer's weight [out, in]: cuBLASLt takes it as checkpoints store it.
+struct nt_weight {
+  int32_t dtype;
+  int64_t out, in;
+  const void *data;  // borrowed
+};
+
+namespace nt {
+
+// c[T,out] = a[T,in]·Wᵀ + bias and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
+inline int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype,
+                                       int64_t ldc, const void *a, int64_t lda, const float *bias, bool accumulate,
+                                       int64_t T) {
+  return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
+                          transposed(weight->data, weight->dtype, weight->in), c, c_dtype, ldc, bias, accumulate});
+}
+inline int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                            const void *a, int64_t lda, bool accumulate, int64_t T) {
+  return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
+                          as_stored(weight->data, weight->dtype, weight->in), c, c_dtype, ldc, nullptr, accumulate});
+}
+
+}  // namespace nt
