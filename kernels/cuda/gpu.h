@@ -83,6 +83,11 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// 16 bytes to global memory, 16-byte aligned. In PTX, as nvcc splits some plain stores of a uint4 into four.
+__device__ __forceinline__ void store_global(void *p, const uint4 &x) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
+}
+
 // 2^x, within 2 ulp; results below 2⁻¹²⁶ are 0. One instruction, unlike exp2f.
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
@@ -131,7 +136,7 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 }
 
 // 16 bytes that the next kernel may want too, and 16 bytes that nobody reads again soon (streamed past the caches). By
-// uint4, as nvcc copies a Pack of bf16 element by element.
+// uint4, as nvcc copies a Pack of bf16 element by element; stores go to global memory.
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack(const T *p) {
   uint4 bits = *reinterpret_cast<const uint4 *>(p);
@@ -150,7 +155,7 @@ template <class T>
 __device__ __forceinline__ void store_pack(T *p, const Pack<T> &pack) {
   uint4 bits;
   memcpy(&bits, &pack, 16);
-  *reinterpret_cast<uint4 *>(p) = bits;
+  store_global(p, bits);
 }
 template <class T>
 __device__ __forceinline__ void store_pack_once(T *p, const Pack<T> &pack) {
