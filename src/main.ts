@@ -3,7 +3,7 @@
 
 import packageJson from "../package.json" with { type: "json" };
 import { type Command, type Context, commonOptions } from "./cli/command.ts";
-import { checkDevice } from "./cli/device-name.ts";
+import { parseDevice } from "./cli/device-name.ts";
 import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
@@ -138,7 +138,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   }
   const values = resolveValues(table, given, file);
   terminal.setQuiet(values.quiet);
-  checkDevice(values.device);
+  parseDevice(values.device);
   const context: Context = {
     version,
     env: process.env,

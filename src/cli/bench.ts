@@ -7,7 +7,7 @@ import { parseSource, readDataFile } from "../data/source.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { Llama, type LlamaConfig, type LoraOptions, linearModules, randomSource } from "../model/index.ts";
-import type { Device } from "../native/index.ts";
+import type { Device, DeviceInfo } from "../native/index.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
@@ -54,7 +54,7 @@ async function measure(
   const most = (value: (batch: Batch) => number) =>
     batches.reduce((most, batch) => Math.max(most, value(batch)), 0);
   resetPeakBytes();
-  const residentBefore = residentBytes();
+  const residentBefore = device.isHost ? residentBytes() : device.peakMemory();
   const loadStart = performance.now();
   const model = Llama.load(device, randomSource({ ...config, dtype }, seed), {
     dtype,
@@ -70,7 +70,7 @@ async function measure(
   const steps: Step[] = [];
   try {
     for (const [i, batch] of batches.entries()) {
-      if (i === settings.warmup) device.profile = new Map();
+      if (i === settings.warmup && device.isHost) device.profile = new Map();
       // Between steps Ctrl-C gets its turn.
       await Bun.sleep(0);
       if (context.signal.aborted) throw new InterruptedError("bench was stopped");
@@ -78,6 +78,11 @@ async function measure(
       const rate = formatCount(step.tokens / step.seconds);
       context.draw(`step ${i + 1}/${batches.length}  loss ${step.loss.toFixed(4)}  ${rate} tokens/s`);
       steps.push({ ...step, flops: stepFlops(config, batch, lora) });
+    }
+    if (!device.isHost) {
+      // On a GPU timing each operation slows the step, so one more step is made for it.
+      device.profile = new Map();
+      trainStep(model, batches.at(-1)!, settings, batches.length + 1);
     }
     return {
       steps,
@@ -87,7 +92,7 @@ async function measure(
       ),
       planned: model.plan,
       resident_before_bytes: residentBefore,
-      peak_bytes: peakBytes(),
+      peak_bytes: device.isHost ? peakBytes() : device.peakMemory(),
     };
   } finally {
     device.profile = null;
@@ -243,7 +248,7 @@ export const bench = defineCommand({
       const tokens = Math.round(batches.reduce((sum, batch) => sum + batch.tokens, 0) / batches.length);
       context.draw("measuring this machine's matmul rate");
       const rates = matmulRates(device, config, values.dtype, tokens);
-      const report = summarize(measured, rates, values, device.info.isa, device.info.threads);
+      const report = summarize(measured, rates, values, device.info);
       context.print(values.json ? toJson(report) : describe(report));
     } finally {
       device.close();
@@ -258,8 +263,7 @@ function summarize(
     "batch-size" | "max-length",
     number
   >,
-  isa: string,
-  threads: number,
+  device: DeviceInfo,
 ) {
   const timed = measured.steps.slice(values.warmup);
   const total = (value: (step: Step) => number) => timed.reduce((sum, step) => sum + value(step), 0);
@@ -275,8 +279,9 @@ function summarize(
     data: values.data,
     batch_size: values["batch-size"],
     max_length: values["max-length"],
-    isa,
-    threads,
+    device: device.name,
+    isa: device.isa,
+    threads: device.threads,
     load_seconds: measured.load_seconds,
     step_seconds_median: seconds,
     tokens_per_step: total((step) => step.tokens) / timed.length,
@@ -302,7 +307,10 @@ function describe(report: ReturnType<typeof summarize>): string {
       "work",
       `${report.shape}, ${report.mode}, ${report.dtype}, ${report.data}, ${report.batch_size} × ${report.max_length}`,
     ],
-    ["machine", `${report.isa}, ${report.threads} threads`],
+    [
+      "machine",
+      `${report.device}, ${report.isa}, ${report.threads} ${report.isa.startsWith("sm_") ? "multiprocessors" : "threads"}`,
+    ],
     ["median step", `${report.step_seconds_median.toFixed(3)} s`],
     ["tokens/s", formatCount(report.tokens_per_second)],
     ["model GFLOP/s", formatCount(report.model_gflops_per_second)],

@@ -1,13 +1,37 @@
 // `--device` and `--threads`.
 
-import { Device } from "../native/index.ts";
+import { NeftuneError } from "../errors.ts";
+import { Device, hasCudaLibrary } from "../native/index.ts";
 import type { Context } from "./command.ts";
+import { parseDevice } from "./device-name.ts";
 
 /** Opens the device that the options ask for and says which it is. The caller closes it. */
 export function openDevice(options: { device: string; threads: number }, context: Context): Device {
-  const device = Device.open({ kind: "cpu", threads: options.threads });
-  const { name, isa, threads } = device.info;
-  const chosen = options.device === "auto" ? " (auto: this version has no CUDA backend)" : "";
-  context.note(`device: ${device.info.backend}, ${name}, ${isa}, ${threads} threads${chosen}`);
+  const { kind, index } = parseDevice(options.device);
+  let chosen = "";
+  let device: Device | null = null;
+  if (kind === "cuda") device = openCuda(options.device, index);
+  if (kind === "auto") {
+    try {
+      if (hasCudaLibrary()) device = Device.open({ kind: "cuda" });
+      else chosen = " (auto: this build has no CUDA backend)";
+    } catch (error) {
+      if (!(error instanceof NeftuneError)) throw error;
+      chosen = ` (auto: ${error.message})`;
+    }
+  }
+  device ??= Device.open({ kind: "cpu", threads: options.threads });
+  const { backend, name, isa, threads } = device.info;
+  const size = device.isHost ? `${threads} threads` : `${threads} multiprocessors`;
+  context.note(`device: ${backend}, ${name}, ${isa}, ${size}${chosen}`);
   return device;
+}
+
+function openCuda(name: string, index: number): Device {
+  try {
+    return Device.open({ kind: "cuda", index });
+  } catch (cause) {
+    if (!(cause instanceof NeftuneError)) throw cause;
+    throw new NeftuneError("no_device", `--device ${name}: ${cause.message}`, { cause });
+  }
 }

@@ -6,7 +6,14 @@ import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
 import { hubCacheDir } from "../formats/hub-cache.ts";
 import { supportedIsas } from "../native/cpu-isa.ts";
-import { Device, type DeviceInfo } from "../native/index.ts";
+import {
+  type CudaProbe,
+  Device,
+  type DeviceInfo,
+  type DeviceOptions,
+  hasCudaLibrary,
+  probeCuda,
+} from "../native/index.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatTable, toJson } from "./format.ts";
 
@@ -25,7 +32,8 @@ interface Findings {
   problems: string[];
   /** Shared libraries of the process after the backend was loaded; memfd: means out of the executable itself. */
   libraries: Library[];
-  cuda: { usable: boolean; reason: string };
+  /** problem: why it cannot be used; probe: what was found, null where this build has no CUDA backend. */
+  cuda: { usable: boolean; problem: string | null; device: DeviceInfo | null; probe: CudaProbe | null };
   hub_cache: { path: string; exists: boolean };
 }
 
@@ -55,13 +63,36 @@ function glibcVersion(): string | null {
 
 function openedDevice(threads: number, problems: string[]): DeviceInfo | null {
   try {
-    const device = Device.open({ kind: "cpu", threads });
-    const { info } = device;
-    device.close();
-    return info;
+    return describedDevice({ kind: "cpu", threads });
   } catch (error) {
-    problems.push(`CPU backend: ${error instanceof Error ? error.message : String(error)}`);
+    problems.push(`CPU backend: ${messageOf(error)}`);
     return null;
+  }
+}
+
+const messageOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
+
+function describedDevice(options: DeviceOptions): DeviceInfo {
+  const device = Device.open(options);
+  try {
+    return device.info;
+  } finally {
+    device.close();
+  }
+}
+
+/** No GPU is no failure of this machine: what is missing is told, not thrown. */
+function probedCuda(): Findings["cuda"] {
+  if (!hasCudaLibrary()) {
+    return { usable: false, problem: "this build has no CUDA backend", device: null, probe: null };
+  }
+  let probe: CudaProbe | null = null;
+  try {
+    probe = probeCuda();
+    if (probe.problem !== null) return { usable: false, problem: probe.problem, device: null, probe };
+    return { usable: true, problem: null, device: describedDevice({ kind: "cuda" }), probe };
+  } catch (error) {
+    return { usable: false, problem: messageOf(error), device: null, probe };
   }
 }
 
@@ -94,7 +125,7 @@ export const doctor = defineCommand({
       device,
       problems,
       libraries: mappedLibraries(),
-      cuda: { usable: false, reason: "this version of neftune has no CUDA backend" },
+      cuda: probedCuda(),
       hub_cache: { path: cache, exists: statSync(cache, { throwIfNoEntry: false })?.isDirectory() === true },
     };
     context.print(values.json ? toJson(findings) : describe(findings, context.env.HOME ?? homedir()));
@@ -111,7 +142,8 @@ function describe(found: Findings, home: string): string {
     ["processor", `${cpu.model}, ${cpu.logical_cpus} logical CPUs${cpu.amx ? ", AMX bf16" : ""}`],
     ["kernels", `built for ${cpu.isas.join(", ") || "none"} of this CPU; ${device?.isa ?? "none"} in use`],
     ["device cpu", device === null ? "not usable" : `${device.threads} threads`],
-    ["device cuda", `not usable: ${found.cuda.reason}`],
+    ["device cuda", cudaLine(found.cuda)],
+    ...cudaRows(found.cuda.probe, tilde),
   ];
   if (device !== null) {
     rows.push(["memory", `${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`]);
@@ -122,4 +154,24 @@ function describe(found: Findings, home: string): string {
   }
   for (const problem of found.problems) rows.push(["problem", problem]);
   return formatTable(rows);
+}
+
+function cudaLine({ device, problem }: Findings["cuda"]): string {
+  if (device === null) return `not usable: ${problem}`;
+  return `${device.name}, ${device.isa}, ${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`;
+}
+
+function cudaRows(probe: CudaProbe | null, tilde: (path: string) => string): [string, string][] {
+  if (probe === null) return [];
+  const { architectures, runtime, driver, cublaslt } = probe;
+  const built = architectures.map((sm) => `sm_${sm}`).join(", ") || "none";
+  const rows: [string, string][] = [
+    ["  kernels", `CUDA ${runtime} for ${built}`],
+    ["  driver", driver === null ? "none" : `for CUDA ${driver}`],
+    ["  cuBLASLt", cublaslt.path === null ? "not found" : `${tilde(cublaslt.path)} (${cublaslt.version})`],
+  ];
+  if (cublaslt.path === null) for (const place of cublaslt.looked) rows.push(["  looked in", tilde(place)]);
+  for (const gpu of probe.devices.slice(1))
+    rows.push([`  cuda:${gpu.index}`, `${gpu.name}, compute capability ${gpu.compute_capability}`]);
+  return rows;
 }

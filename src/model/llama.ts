@@ -175,12 +175,13 @@ export class Llama {
     const dx = dnormed.rows(0, batch.ids.length);
     const losses = this.#loss(batch, normed, { dx, dweight, scale: gradientScale });
     this.#backward(batch, dropout, attend);
-    return losses;
+    return this.device.readFloats(losses); // last, since it waits for all that was enqueued
   }
 
   /** The loss of each target token, noise and dropout off. */
   evaluate(batch: Batch): Float32Array {
-    return this.#loss(batch, this.forwardHidden(batch, this.#packedAttention(batch)), null);
+    const hidden = this.forwardHidden(batch, this.#packedAttention(batch));
+    return this.device.readFloats(this.#loss(batch, hidden, null));
   }
 
   /** float32 logits [rows, V] at the given rows of the batch, noise off. */
@@ -344,11 +345,12 @@ export class Llama {
     );
   }
 
+  /** The loss of each target token, f32 [targets], and with `gradients` those of the head. */
   #loss(
     batch: Batch,
     hidden: Tensor,
     gradients: { dx: Tensor; dweight: Tensor | null; scale: number } | null,
-  ): Float32Array {
+  ): Tensor {
     const n = batch.targets.length;
     const losses = this.#buffers.losses.rows(0, n); // f32 [n]
     linearCrossEntropy(
@@ -361,7 +363,7 @@ export class Llama {
       this.#buffers.workspace,
       gradients,
     );
-    return this.device.readFloats(losses);
+    return losses;
   }
 
   /** From the gradient of the final norm's output (in dnormed) down to the embedding. */

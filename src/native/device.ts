@@ -26,9 +26,28 @@ export interface DeviceInfo {
   threads: number;
   total_memory: number;
   free_memory: number;
-  /** CUDA: the driver's version, e.g. "13.0"; the cuBLASLt in use and its version. */
-  driver?: string;
-  cublaslt?: { path: string; version: string };
+}
+
+/** What nt_probe tells of the CUDA backend on this machine, without opening a device. */
+export interface CudaProbe {
+  backend: "cuda" | "emulated";
+  /** Why no device can be opened, with the remedy. */
+  problem: string | null;
+  /** CUDA versions: of the library, and what the driver supports. */
+  runtime: string;
+  driver: string | null;
+  /** Compute capabilities with machine code in the library, e.g. 90. */
+  architectures: number[];
+  devices: { index: number; name: string; compute_capability: string; total_memory: number }[];
+  cublaslt: { path: string | null; version: string | null; looked: string[] };
+}
+
+/** Asks the CUDA library what it finds. Loads it first; throws NeftuneError where this build has none. */
+export function probeCuda(library: NativeLibrary = loadCudaLibrary()): CudaProbe {
+  const json = new Uint8Array(16384);
+  const status = library.functions.nt_probe(json, json.length);
+  if (status !== 0) throw new NativeError("nt_probe", status, library.lastError());
+  return JSON.parse(new CString(ptr(json)).toString()) as CudaProbe;
 }
 
 export interface DeviceOptions {
@@ -53,10 +72,14 @@ export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
 export class Device {
   readonly info: DeviceInfo;
-  /** Seconds and calls by native function while profiling is on; null when it is off. */
+  /**
+   * Seconds and calls by native function while profiling is on; null when it is off. On a GPU each call then waits for
+   * its work, so that the seconds are the operation's own and the whole is slower.
+   */
   profile: Map<string, { seconds: number; calls: number }> | null = null;
   readonly #library: NativeLibrary;
   readonly #context: number;
+  readonly #freeAtStart: number;
 
   private constructor(library: NativeLibrary, context: number) {
     this.#library = library;
@@ -64,6 +87,7 @@ export class Device {
     const json = new Uint8Array(4096);
     this.call("nt_describe", json, json.length);
     this.info = JSON.parse(new CString(ptr(json)).toString()) as DeviceInfo;
+    this.#freeAtStart = this.info.free_memory;
   }
 
   /** Loads the backend and opens the device. Throws NativeError, or NeftuneError where the library cannot load. */
@@ -82,8 +106,12 @@ export class Device {
   /** Calls a native function with this device's context first; throws NativeError unless it returns NT_OK. */
   call(name: FunctionName, ...args: Argument[]): void {
     const start = this.profile === null ? 0 : performance.now();
-    const status = this.#library.functions[name](this.#context, ...args);
-    if (this.profile !== null) this.#count(name, (performance.now() - start) / 1000);
+    const { functions } = this.#library;
+    let status = functions[name](this.#context, ...args);
+    if (this.profile !== null) {
+      if (status === 0 && !this.isHost) status = functions.nt_synchronize(this.#context);
+      this.#count(name, (performance.now() - start) / 1000);
+    }
     if (status !== 0) throw new NativeError(name, status, this.#library.lastError());
   }
 
@@ -95,6 +123,20 @@ export class Device {
       entry.seconds += seconds;
       entry.calls += 1;
     }
+  }
+
+  /** Whether device memory is the host's. */
+  get isHost(): boolean {
+    return this.info.backend === "cpu";
+  }
+
+  /**
+   * The most memory in use so far: on the CPU the process's resident set, on a GPU what was allocated since the device
+   * was opened (all of it is, before the first step), other processes' share in that time included.
+   */
+  peakMemory(): number {
+    if (this.isHost) return process.resourceUsage().maxRSS * 1024;
+    return Math.max(0, this.#freeAtStart - this.freeMemory());
   }
 
   synchronize(): void {

@@ -1,7 +1,15 @@
 // Everything the model needs of the native side.
 
 export { type Allocator, Arena, MemoryPlan, type MemoryUse } from "./arena.ts";
-export { Device, type DeviceInfo, NativeError } from "./device.ts";
+export {
+  type CudaProbe,
+  Device,
+  type DeviceInfo,
+  type DeviceOptions,
+  NativeError,
+  probeCuda,
+} from "./device.ts";
+export { hasCudaLibrary } from "./library.ts";
 export * from "./ops/attention.ts";
 export type { ActivationDType } from "./ops/check.ts";
 export * from "./ops/elementwise.ts";

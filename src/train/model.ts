@@ -12,7 +12,7 @@ export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
   readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora">;
-  readonly device: { readonly info: object };
+  readonly device: { readonly info: object; peakMemory(): number };
   readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;
   readonly embedTokens: Pick<Llama["embedTokens"], "registerForwardHook">;

@@ -149,7 +149,7 @@ export class Trainer {
       targetTokens,
       seconds,
       tokensPerSecond: tokens / seconds,
-      peakMemoryBytes: process.resourceUsage().maxRSS * 1024,
+      peakMemoryBytes: this.model.device.peakMemory(),
       skipped,
     };
   }

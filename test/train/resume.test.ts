@@ -304,7 +304,10 @@ describe("metrics that were cut", () => {
 
 describe("other circumstances", () => {
   class OtherModel extends FakeModel {
-    override readonly device = { info: { backend: "fake", isa: "avx2", threads: 3 } };
+    override readonly device = {
+      info: { backend: "fake", isa: "avx2", threads: 3 },
+      peakMemory: () => 0,
+    };
   }
 
   test("the same: no note", async () => {
