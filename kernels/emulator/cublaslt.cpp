@@ -1,0 +1,318 @@
+// A stand-in for cuBLASLt with the meaning of NVIDIA's, for what ../cuda/cublaslt.h declares: plain blocked products in
+// float32 on the CPU. Stricter than the real one: it checks every extent against the device's allocations, holds callers
+// to the alignments they declared, and overwrites the workspace at both ends.
+#include "../cuda/cublaslt.h"
+
+#include <immintrin.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device_memory.h"
+
+namespace nt::lt {
+
+struct Context {
+  uint64_t mark;
+};
+struct MatrixLayout {
+  uint64_t mark;
+  DataType type;
+  uint64_t rows, columns;
+  int64_t ld;
+};
+struct Descriptor {
+  uint64_t mark;
+  int32_t transpose_a, transpose_b;
+  uint32_t epilogue;
+  const void *bias;
+};
+struct Preference {
+  uint64_t mark;
+  uint64_t workspace_bytes;
+  uint32_t reduction_schemes, alignment[4];  // of a, b, c, d
+};
+
+namespace {
+
+constexpr Status kInvalidValue = Status(7);
+// Objects begin with their own kind's mark, and lose it when they are destroyed.
+constexpr uint64_t kContextMark = 0x434F4E54, kLayoutMark = 0x4C41594F, kDescriptorMark = 0x44455343,
+                   kPreferenceMark = 0x50524546, kAlgorithmMark = 0x414C474F;
+// What the one algorithm asks for, and what of the workspace it overwrites at either end.
+constexpr size_t kWorkspace = 64 * 1024;
+
+template <class T>
+bool is(const T *object, uint64_t mark) {
+  return object != nullptr && object->mark == mark;
+}
+
+template <class T>
+Status create(T **object, uint64_t mark) {
+  *object = static_cast<T *>(calloc(1, sizeof(T)));
+  if (*object == nullptr) return Status(3);  // CUBLAS_STATUS_ALLOC_FAILED
+  (*object)->mark = mark;
+  return kSuccess;
+}
+template <class T>
+Status destroy(T *object, uint64_t mark) {
+  if (!is(object, mark)) return kInvalidValue;
+  object->mark = 0;
+  free(object);
+  return kSuccess;
+}
+
+Status invalid(const char *what) {
+  emulator::fail_host("cuBLASLt: %s", what);
+  return kInvalidValue;
+}
+
+size_t size_of(DataType type) { return type == kFloat32 ? 4 : 2; }
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+// Whether the four layouts make a product.
+Status check(const Descriptor *descriptor, const MatrixLayout *a, const MatrixLayout *b, const MatrixLayout *c,
+             const MatrixLayout *d, Shape *shape) {
+  if (!is(descriptor, kDescriptorMark)) return invalid("no descriptor");
+  for (const MatrixLayout *layout : {a, b, c, d}) {
+    if (!is(layout, kLayoutMark)) return invalid("no layout");
+    if (layout->type != kFloat32 && layout->type != kBfloat16) return invalid("a type other than float32 and bfloat16");
+    if (layout->rows == 0 || layout->columns == 0) return invalid("an empty matrix");
+    if (layout->ld < int64_t(layout->rows)) return invalid("a leading dimension below the number of rows");
+  }
+  const bool ta = descriptor->transpose_a == kTranspose, tb = descriptor->transpose_b == kTranspose;
+  *shape = {int64_t(d->rows), int64_t(d->columns), int64_t(ta ? a->rows : a->columns)};
+  if (int64_t(ta ? a->columns : a->rows) != shape->m || int64_t(tb ? b->rows : b->columns) != shape->n ||
+      int64_t(tb ? b->columns : b->rows) != shape->k || c->rows != d->rows || c->columns != d->columns)
+    return invalid("shapes that do not fit");
+  if (a->type != b->type || c->type != d->type || (d->type != a->type && d->type != kFloat32))
+    return invalid("types that do not go together");
+  return kSuccess;
+}
+
+bool holds(const void *data, const MatrixLayout *layout) {
+  const size_t elements = size_t(layout->ld) * (layout->columns - 1) + layout->rows;
+  return data != nullptr && emulator::memory_holds(data, elements * size_of(layout->type));
+}
+
+// The heuristic of a device has no kernel where four bytes cannot be copied at once.
+bool supported(const MatrixLayout *layout, uint32_t alignment) {
+  return alignment >= 4 && size_t(layout->ld) * size_of(layout->type) % 4 == 0;
+}
+
+float bf16_to_float(uint16_t bits) {
+  const uint32_t wide = uint32_t(bits) << 16;
+  float x;
+  memcpy(&x, &wide, 4);
+  return x;
+}
+uint16_t float_to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, 4);
+  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FFF;
+  return uint16_t((bits + 0x7FFFu + (bits >> 16 & 1)) >> 16);
+}
+float load(const void *data, DataType type, int64_t i) {
+  return type == kFloat32 ? static_cast<const float *>(data)[i] : bf16_to_float(static_cast<const uint16_t *>(data)[i]);
+}
+
+// Panels of `width` vectors side by side: panel[k][width]; vector i's element p is data[i · step + p · stride].
+float *pack(const void *data, DataType type, int64_t count, int64_t k, int64_t step, int64_t stride, int64_t width) {
+  const int64_t panels = (count + width - 1) / width;
+  auto *packed = static_cast<float *>(aligned_alloc(64, size_t(panels * width * k * 4 + 63) / 64 * 64));
+  if (packed == nullptr) return nullptr;
+  for (int64_t panel = 0; panel < panels; panel++) {
+    float *to = packed + panel * width * k;
+    for (int64_t i = 0; i < width; i++) {
+      const int64_t vector = panel * width + i;
+      for (int64_t p = 0; p < k; p++) to[p * width + i] = vector < count ? load(data, type, vector * step + p * stride) : 0;
+    }
+  }
+  return packed;
+}
+
+constexpr int kRows = 16, kColumns = 6;  // of one tile: twelve vectors of sums
+
+// sums[column][row] = Σ_k a[k][row] · b[k][column], in order of k.
+void multiply_tile(float (&sums)[kColumns][kRows], const float *a, const float *b, int64_t k) {
+  __m256 low[kColumns], high[kColumns];
+  for (int j = 0; j < kColumns; j++) low[j] = high[j] = _mm256_setzero_ps();
+  for (int64_t p = 0; p < k; p++) {
+    const __m256 first = _mm256_load_ps(a + p * kRows), second = _mm256_load_ps(a + p * kRows + 8);
+#pragma GCC unroll 6
+    for (int j = 0; j < kColumns; j++) {
+      const __m256 factor = _mm256_broadcast_ss(b + p * kColumns + j);
+      low[j] = _mm256_fmadd_ps(first, factor, low[j]);
+      high[j] = _mm256_fmadd_ps(second, factor, high[j]);
+    }
+  }
+  for (int j = 0; j < kColumns; j++) {
+    _mm256_storeu_ps(sums[j], low[j]);
+    _mm256_storeu_ps(sums[j] + 8, high[j]);
+  }
+}
+
+Status Create(Context **context) { return create(context, kContextMark); }
+Status Destroy(Context *context) { return destroy(context, kContextMark); }
+size_t GetVersion(void) { return 130000; }
+const char *GetStatusString(Status status) {
+  if (status == kSuccess) return "success";
+  if (status == kNotSupported) return "not supported";
+  return emulator::last_report();
+}
+
+Status MatrixLayoutCreate(MatrixLayout **layout, DataType type, uint64_t rows, uint64_t columns, int64_t ld) {
+  const Status status = create(layout, kLayoutMark);
+  if (status == kSuccess) **layout = {kLayoutMark, type, rows, columns, ld};
+  return status;
+}
+Status MatrixLayoutDestroy(MatrixLayout *layout) { return destroy(layout, kLayoutMark); }
+
+Status MatmulDescCreate(Descriptor **descriptor, ComputeType compute, DataType scale) {
+  if (compute != kCompute32 || scale != kFloat32) return invalid("other than float32 sums and factors");
+  const Status status = create(descriptor, kDescriptorMark);
+  if (status == kSuccess) (*descriptor)->epilogue = kEpilogueDefault;
+  return status;
+}
+Status MatmulDescDestroy(Descriptor *descriptor) { return destroy(descriptor, kDescriptorMark); }
+
+Status take(void *field, size_t size, const void *value, size_t bytes) {
+  if (value == nullptr || bytes != size) return invalid("an attribute of the wrong size");
+  memcpy(field, value, size);
+  return kSuccess;
+}
+
+Status MatmulDescSetAttribute(Descriptor *d, DescriptorAttribute attribute, const void *value, size_t bytes) {
+  if (!is(d, kDescriptorMark)) return invalid("no descriptor");
+  switch (attribute) {
+    case kTransposeA: return take(&d->transpose_a, sizeof d->transpose_a, value, bytes);
+    case kTransposeB: return take(&d->transpose_b, sizeof d->transpose_b, value, bytes);
+    case kEpilogue: return take(&d->epilogue, sizeof d->epilogue, value, bytes);
+    case kBiasPointer: return take(&d->bias, sizeof d->bias, value, bytes);
+  }
+  return invalid("an attribute that the emulator does not know");
+}
+
+Status MatmulPreferenceCreate(Preference **preference) {
+  const Status status = create(preference, kPreferenceMark);
+  if (status == kSuccess) **preference = {kPreferenceMark, 0, ~0u, {256, 256, 256, 256}};
+  return status;
+}
+Status MatmulPreferenceDestroy(Preference *preference) { return destroy(preference, kPreferenceMark); }
+
+Status MatmulPreferenceSetAttribute(Preference *p, PreferenceAttribute attribute, const void *value, size_t bytes) {
+  if (!is(p, kPreferenceMark)) return invalid("no preference");
+  switch (attribute) {
+    case kMaxWorkspaceBytes: return take(&p->workspace_bytes, sizeof p->workspace_bytes, value, bytes);
+    case kReductionSchemeMask: return take(&p->reduction_schemes, sizeof p->reduction_schemes, value, bytes);
+    case kMinAlignmentA:
+    case kMinAlignmentB:
+    case kMinAlignmentC:
+    case kMinAlignmentD: return take(&p->alignment[attribute - kMinAlignmentA], sizeof(uint32_t), value, bytes);
+  }
+  return invalid("an attribute that the emulator does not know");
+}
+
+// One algorithm, which remembers what it was chosen for: m, n, k, the alignments of a, b, c, d as four bytes of log2.
+Algorithm algorithm_for(const Shape &shape, const uint32_t (&alignment)[4]) {
+  uint64_t logarithms = 0;
+  for (int i = 0; i < 4; i++) logarithms |= uint64_t(__builtin_ctz(alignment[i])) << (8 * i);
+  return {{kAlgorithmMark, uint64_t(shape.m), uint64_t(shape.n), uint64_t(shape.k), logarithms}};
+}
+
+Status MatmulAlgoGetHeuristic(Context *context, Descriptor *descriptor, MatrixLayout *a, MatrixLayout *b,
+                              MatrixLayout *c, MatrixLayout *d, Preference *preference, int requested,
+                              Heuristic *results, int *returned) {
+  if (!is(context, kContextMark) || !is(preference, kPreferenceMark) || requested < 1 || results == nullptr ||
+      returned == nullptr)
+    return invalid("a null argument of the heuristic");
+  Shape shape;
+  const Status status = check(descriptor, a, b, c, d, &shape);
+  if (status != kSuccess) return status;
+  *returned = 0;
+  const MatrixLayout *layouts[] = {a, b, c, d};
+  for (int i = 0; i < 4; i++) {
+    const uint32_t alignment = preference->alignment[i];
+    if (alignment == 0 || (alignment & (alignment - 1)) != 0) return invalid("an alignment that is no power of two");
+    if (!supported(layouts[i], alignment)) return kNotSupported;
+  }
+  if (preference->workspace_bytes < kWorkspace) return kNotSupported;
+  const int given = requested < 2 ? requested : 2;
+  for (int i = 0; i < given; i++)
+    results[i] = {algorithm_for(shape, preference->alignment), kWorkspace, kSuccess, 1.0f, {}};
+  *returned = given;
+  return kSuccess;
+}
+
+Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const void *a, MatrixLayout *a_layout,
+              const void *b, MatrixLayout *b_layout, const void *beta, const void *c, MatrixLayout *c_layout, void *d,
+              MatrixLayout *d_layout, const Algorithm *algorithm, void *workspace, size_t workspace_bytes,
+              CUstream_st *) {
+  if (!is(context, kContextMark) || alpha == nullptr || beta == nullptr) return invalid("a null argument");
+  Shape shape;
+  const Status status = check(descriptor, a_layout, b_layout, c_layout, d_layout, &shape);
+  if (status != kSuccess) return status;
+  const float scale = *static_cast<const float *>(alpha), keep = *static_cast<const float *>(beta);
+  const void *operands[] = {a, b, c, d};
+  const MatrixLayout *layouts[] = {a_layout, b_layout, c_layout, d_layout};
+  for (int i = 0; i < 4; i++)
+    if (!holds(operands[i], layouts[i])) return invalid("a matrix that is not in one device allocation");
+  if (algorithm == nullptr || algorithm->data[0] != kAlgorithmMark || int64_t(algorithm->data[1]) != shape.m ||
+      int64_t(algorithm->data[2]) != shape.n || int64_t(algorithm->data[3]) != shape.k)
+    return invalid("an algorithm chosen for another product");
+  for (int i = 0; i < 4; i++)
+    if (reinterpret_cast<uintptr_t>(operands[i]) % (uintptr_t(1) << (algorithm->data[4] >> (8 * i) & 0xFF)) != 0)
+      return invalid("an operand less aligned than the algorithm was chosen for");
+  if (workspace == nullptr || workspace_bytes < kWorkspace || reinterpret_cast<uintptr_t>(workspace) % 256 != 0 ||
+      !emulator::memory_holds(workspace, workspace_bytes))
+    return invalid("a workspace too small, unaligned or not on the device");
+  const bool has_bias = descriptor->epilogue == kEpilogueBias;
+  const DataType type = d_layout->type;
+  if (has_bias && (descriptor->bias == nullptr ||
+                   !emulator::memory_holds(descriptor->bias, size_t(shape.m) * size_of(type))))
+    return invalid("a bias that is not in one device allocation");
+  memset(workspace, 0xFF, kWorkspace);
+  memset(static_cast<char *>(workspace) + workspace_bytes - kWorkspace, 0xFF, kWorkspace);
+
+  const bool ta = descriptor->transpose_a == kTranspose, tb = descriptor->transpose_b == kTranspose;
+  const int64_t lda = a_layout->ld, ldb = b_layout->ld;
+  float *left = pack(a, a_layout->type, shape.m, shape.k, ta ? lda : 1, ta ? 1 : lda, kRows);
+  float *right = pack(b, b_layout->type, shape.n, shape.k, tb ? 1 : ldb, tb ? ldb : 1, kColumns);
+  if (left == nullptr || right == nullptr) abort();
+  for (int64_t i = 0; i < shape.m; i += kRows) {
+    for (int64_t j = 0; j < shape.n; j += kColumns) {
+      float sums[kColumns][kRows];
+      multiply_tile(sums, left + i * shape.k, right + j * shape.k, shape.k);
+      for (int64_t column = j; column < j + kColumns && column < shape.n; column++) {
+        for (int64_t row = i; row < i + kRows && row < shape.m; row++) {
+          float value = scale * sums[column - j][row - i];
+          if (keep != 0) value += keep * load(c, type, column * c_layout->ld + row);
+          if (has_bias) value += load(descriptor->bias, type, row);
+          const int64_t at = column * d_layout->ld + row;
+          if (type == kFloat32) {
+            static_cast<float *>(d)[at] = value;
+          } else {
+            static_cast<uint16_t *>(d)[at] = float_to_bf16(value);
+          }
+        }
+      }
+    }
+  }
+  free(left);
+  free(right);
+  return kSuccess;
+}
+
+}  // namespace
+}  // namespace nt::lt
+
+const nt::CublasLt *nt::emulated_cublaslt() {
+  static const CublasLt table = {
+#define NT_ADDRESS(result, name, parameters) lt::name,
+      NT_CUBLASLT_FUNCTIONS(NT_ADDRESS)
+#undef NT_ADDRESS
+  };
+  return &table;
+}

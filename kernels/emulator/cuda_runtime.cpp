@@ -1,0 +1,291 @@
+// The part of the CUDA runtime API that host code uses. Every call does its work before it returns, so streams and events
+// keep no state but whether they exist.
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "device_memory.h"
+#include "scheduler.h"
+
+struct CUstream_st {
+  unsigned flags;
+};
+struct CUevent_st {
+  unsigned flags;
+  double recorded;  // milliseconds; 0: never
+};
+
+namespace nt::emulator {
+namespace {
+
+// What differs between the cards kernels choose their tiles by.
+struct Model {
+  int major, minor;
+  int shared_block, shared_multiprocessor;  // KiB
+  int threads_multiprocessor, blocks_multiprocessor;
+};
+constexpr Model kModels[] = {
+    {8, 0, 163, 164, 2048, 32},  {8, 6, 99, 100, 1536, 16},   {8, 9, 99, 100, 1536, 24},
+    {9, 0, 227, 228, 2048, 32},  {10, 0, 227, 228, 2048, 32}, {12, 0, 99, 100, 1536, 24},
+};
+// Few, so that grids sized by them are quickly run, and not a power of two.
+constexpr int kMultiprocessors = 6;
+
+// NEFTUNE_EMULATOR_DEVICE=86: the compute capability to show; 9.0 by default.
+const Model &choose_model() {
+  const char *chosen = getenv("NEFTUNE_EMULATOR_DEVICE");
+  const int capability = chosen != nullptr ? atoi(chosen) : 90;
+  for (const Model &each : kModels)
+    if (10 * each.major + each.minor == capability) return each;
+  fprintf(stderr, "neftune emulator: NEFTUNE_EMULATOR_DEVICE=%s is none of 80, 86, 89, 90, 100, 120\n", chosen);
+  abort();
+}
+
+const Model &model() {
+  static const Model &shown = choose_model();
+  return shown;
+}
+
+thread_local cudaError_t last_error;
+
+cudaError_t keep(cudaError_t status) {
+  if (status != cudaSuccess) last_error = status;
+  return status;
+}
+
+cudaError_t refuse(const char *what) {
+  fail_host("%s", what);
+  return keep(cudaErrorInvalidValue);
+}
+
+cudaError_t copy(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind) {
+  if (bytes == 0) return cudaSuccess;
+  const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
+  const bool from_device = kind == cudaMemcpyDeviceToHost || kind == cudaMemcpyDeviceToDevice;
+  if (destination == nullptr || source == nullptr) return refuse("cudaMemcpy: a null pointer");
+  if (to_device && !memory_holds(destination, bytes))
+    return refuse("cudaMemcpy: the destination is not in one device allocation");
+  if (from_device && !memory_holds(source, bytes))
+    return refuse("cudaMemcpy: the source is not in one device allocation");
+  memmove(destination, source, bytes);
+  return cudaSuccess;
+}
+
+double milliseconds() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return double(now.tv_sec) * 1e3 + double(now.tv_nsec) * 1e-6;
+}
+
+}  // namespace
+}  // namespace nt::emulator
+
+using namespace nt::emulator;
+
+extern "C" {
+
+// ---- device
+
+cudaError_t cudaDriverGetVersion(int *version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int *version) {
+  *version = CUDART_VERSION;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDeviceCount(int *count) {
+  *count = 1;
+  return cudaSuccess;
+}
+cudaError_t cudaGetDevice(int *device) {
+  *device = 0;
+  return cudaSuccess;
+}
+cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : keep(cudaErrorInvalidDevice); }
+cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
+  if (device != 0) return keep(cudaErrorInvalidDevice);
+  const Model &shown = model();
+  size_t free_bytes, total_bytes;
+  memory_info(&free_bytes, &total_bytes);
+  memset(properties, 0, sizeof *properties);
+  snprintf(properties->name, sizeof properties->name, "emulated sm_%d%d", shown.major, shown.minor);
+  properties->totalGlobalMem = total_bytes;
+  properties->major = shown.major;
+  properties->minor = shown.minor;
+  properties->multiProcessorCount = kMultiprocessors;
+  properties->warpSize = 32;
+  properties->maxThreadsPerBlock = kMaxThreads;
+  properties->maxThreadsPerMultiProcessor = shown.threads_multiprocessor;
+  properties->maxBlocksPerMultiProcessor = shown.blocks_multiprocessor;
+  properties->regsPerBlock = properties->regsPerMultiprocessor = 65536;
+  properties->sharedMemPerBlock = 48 * 1024;
+  properties->sharedMemPerBlockOptin = size_t(shown.shared_block) * 1024;
+  properties->sharedMemPerMultiprocessor = size_t(shown.shared_multiprocessor) * 1024;
+  properties->l2CacheSize = 50 << 20;
+  properties->asyncEngineCount = 2;
+  properties->unifiedAddressing = 1;
+  return cudaSuccess;
+}
+
+cudaError_t cudaDeviceGetAttribute(int *value, cudaDeviceAttr attribute, int device) {
+  cudaDeviceProp properties;
+  const cudaError_t status = cudaGetDeviceProperties(&properties, device);
+  if (status != cudaSuccess) return status;
+  switch (attribute) {
+    case cudaDevAttrComputeCapabilityMajor: *value = properties.major; break;
+    case cudaDevAttrComputeCapabilityMinor: *value = properties.minor; break;
+    case cudaDevAttrMultiProcessorCount: *value = properties.multiProcessorCount; break;
+    case cudaDevAttrMaxThreadsPerBlock: *value = properties.maxThreadsPerBlock; break;
+    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = properties.maxThreadsPerMultiProcessor; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *value = int(properties.sharedMemPerBlock); break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = int(properties.sharedMemPerBlockOptin); break;
+    case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = int(properties.sharedMemPerMultiprocessor); break;
+    case cudaDevAttrL2CacheSize: *value = properties.l2CacheSize; break;
+    case cudaDevAttrWarpSize: *value = properties.warpSize; break;
+    default: return refuse("cudaDeviceGetAttribute: an attribute that the emulator does not know");
+  }
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes) {
+  memory_info(free_bytes, total_bytes);
+  return cudaSuccess;
+}
+
+// ---- memory
+
+cudaError_t cudaMalloc(void **address, size_t bytes) {
+  if (bytes == 0) {
+    *address = nullptr;
+    return cudaSuccess;
+  }
+  return keep(memory_allocate(address, bytes));
+}
+cudaError_t cudaFree(void *address) { return keep(memory_free(address)); }
+
+cudaError_t cudaHostAlloc(void **address, size_t bytes, unsigned) {
+  *address = nullptr;
+  if (posix_memalign(address, 4096, bytes > 0 ? bytes : 1) != 0) return keep(cudaErrorMemoryAllocation);
+  return cudaSuccess;
+}
+cudaError_t cudaMallocHost(void **address, size_t bytes) { return cudaHostAlloc(address, bytes, 0); }
+cudaError_t cudaFreeHost(void *address) {
+  free(address);
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemcpy(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind) {
+  return copy(destination, source, bytes, kind);
+}
+cudaError_t cudaMemcpyAsync(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+  return copy(destination, source, bytes, kind);
+}
+cudaError_t cudaMemset(void *destination, int byte, size_t bytes) {
+  if (bytes > 0 && !memory_holds(destination, bytes)) return refuse("cudaMemset: not in one device allocation");
+  if (bytes > 0) memset(destination, byte, bytes);
+  return cudaSuccess;
+}
+cudaError_t cudaMemsetAsync(void *destination, int byte, size_t bytes, cudaStream_t) {
+  return cudaMemset(destination, byte, bytes);
+}
+
+// ---- streams and events
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
+  *stream = static_cast<CUstream_st *>(malloc(sizeof(CUstream_st)));
+  if (*stream == nullptr) return keep(cudaErrorMemoryAllocation);
+  (*stream)->flags = flags;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, 0); }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  free(stream);
+  if (counting) count_write();
+  return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+  *event = static_cast<CUevent_st *>(calloc(1, sizeof(CUevent_st)));
+  if (*event == nullptr) return keep(cudaErrorMemoryAllocation);
+  (*event)->flags = flags;
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  free(event);
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->recorded = milliseconds();
+  return cudaSuccess;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventElapsedTime(float *elapsed, cudaEvent_t begin, cudaEvent_t end) {
+  if (begin->recorded == 0 || end->recorded == 0 || ((begin->flags | end->flags) & cudaEventDisableTiming))
+    return keep(cudaErrorInvalidResourceHandle);
+  *elapsed = float(end->recorded - begin->recorded);
+  return cudaSuccess;
+}
+
+// ---- kernels
+
+cudaError_t cudaFuncSetAttribute(const void *, cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *) {
+  memset(attributes, 0, sizeof *attributes);
+  attributes->maxThreadsPerBlock = kMaxThreads;
+  attributes->numRegs = 128;
+  attributes->maxDynamicSharedSizeBytes = model().shared_block * 1024;
+  attributes->binaryVersion = 10 * model().major + model().minor;
+  return cudaSuccess;
+}
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *, int threads, size_t shared) {
+  const Model &shown = model();
+  const int by_threads = shown.threads_multiprocessor / (threads > 0 ? threads : 1);
+  const int by_shared = int(size_t(shown.shared_multiprocessor) * 1024 / (shared + 1024));
+  *blocks = by_threads < by_shared ? by_threads : by_shared;
+  if (*blocks > shown.blocks_multiprocessor) *blocks = shown.blocks_multiprocessor;
+  return cudaSuccess;
+}
+
+// ---- errors
+
+cudaError_t cudaGetLastError() {
+  const cudaError_t status = last_error;
+  last_error = cudaSuccess;
+  return status;
+}
+cudaError_t cudaPeekAtLastError() { return last_error; }
+
+const char *cudaGetErrorName(cudaError_t status) {
+  switch (status) {
+    case cudaSuccess: return "cudaSuccess";
+    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
+    case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
+    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
+    case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
+    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    default: return "an error of the emulator";
+  }
+}
+const char *cudaGetErrorString(cudaError_t status) {
+  switch (status) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInvalidConfiguration: return "invalid configuration: the grid or the block is empty or too large";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorLaunchFailure: return last_report();
+    default: return cudaGetErrorName(status);
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,117 @@
+// CUDA for g++: what gpu.h gives kernels under nvcc, on the CPU, one fiber a CUDA thread (runtime.h). Exact in what it
+// computes up to rounding in the last places; strict about what the hardware leaves undefined. Tests of these promises:
+// test/emulator.
+//
+// Not emulated: contraction to FMA, occupancy, time. A thread that spins on another's store hangs.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <math.h>
+#include <string.h>
+
+#include <type_traits>
+
+#include "runtime.h"
+
+#undef __global__
+#undef __device__
+#undef __host__
+#undef __constant__
+#undef __shared__
+#undef __launch_bounds__
+#define __global__
+#define __device__
+#define __host__
+#define __constant__
+#define __launch_bounds__(...)
+#define __shared__ static_assert(false, "shared memory: NT_SHARED or NT_DYNAMIC_SHARED");
+
+#define threadIdx (::nt::emulator::current->index)
+#define blockIdx (::nt::emulator::block_index)
+#define blockDim (::nt::emulator::block_size)
+#define gridDim (::nt::emulator::grid_size)
+#define warpSize 32
+
+#define NT_SHARED(type, name, dimensions)                                                        \
+  static char name##_key_;                                                                       \
+  typedef type name##_type_ dimensions;                                                          \
+  name##_type_ &name = *reinterpret_cast<name##_type_ *>(                                        \
+      ::nt::emulator::shared_variable(&name##_key_, sizeof(name##_type_), alignof(name##_type_)))
+#define NT_DYNAMIC_SHARED(name) \
+  unsigned char *const name = static_cast<unsigned char *>(::nt::emulator::dynamic_shared())
+#define NT_UNROLL
+
+#include "atomics.h"
+#include "builtins.h"
+
+namespace nt {
+
+template <class... Parameters, class... Arguments>
+inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                          Arguments &&...arguments) {
+  (void)stream;
+  auto body = [&] { kernel(static_cast<Parameters>(arguments)...); };
+  return emulator::run_grid(
+      reinterpret_cast<const void *>(kernel), grid, block, shared,
+      [](void *p) { (*static_cast<decltype(body) *>(p))(); }, &body);
+}
+
+namespace emulator {
+
+// Each lane reads its own row here, so that a sanitizer blames the right thread; then the warp exchanges them.
+__attribute__((always_inline)) inline void load_matrix_rows(WarpOperation operation, uint32_t (&registers)[4],
+                                                            const void *row, const char *file, int line) {
+  if (reinterpret_cast<uintptr_t>(row) % 16 != 0) fail("%s:%d: ldmatrix: a row is not 16-byte aligned", file, line);
+  check_shared(row, 16, "ldmatrix: a row", file, line);
+  const uint32_t *words = static_cast<const uint32_t *>(row);
+  MatrixLoad load{row, {words[0], words[1], words[2], words[3]}, {}};
+  warp_collective(operation, 0xFFFFFFFFu, &load, false, file, line);
+  memcpy(registers, load.result, sizeof load.result);
+}
+
+inline void copy_16(void *destination, const void *source) {
+  if (source == destination) {
+    *static_cast<uint4 *>(destination) = uint4{~0u, ~0u, ~0u, ~0u};
+  } else if (source == nullptr) {
+    *static_cast<uint4 *>(destination) = uint4{0, 0, 0, 0};
+  } else {
+    *static_cast<uint4 *>(destination) = *static_cast<const uint4 *>(source);
+  }
+}
+
+}  // namespace emulator
+
+inline void load_matrix(uint32_t (&registers)[4], const void *row, NT_CALLER) {
+  emulator::load_matrix_rows(emulator::warp_load_matrix, registers, row, file, line);
+}
+inline void load_matrix_transposed(uint32_t (&registers)[4], const void *row, NT_CALLER) {
+  emulator::load_matrix_rows(emulator::warp_load_matrix_transposed, registers, row, file, line);
+}
+
+inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, NT_CALLER) {
+  emulator::MatrixProduct product{d, a, {b0, b1}};
+  emulator::warp_collective(emulator::warp_mma, 0xFFFFFFFFu, &product, false, file, line);
+}
+
+inline void copy_async(void *destination, const void *source, bool valid = true, NT_CALLER) {
+  if ((reinterpret_cast<uintptr_t>(destination) | reinterpret_cast<uintptr_t>(source)) % 16 != 0)
+    emulator::fail("%s:%d: cp.async: an address is not 16-byte aligned", file, line);
+  emulator::check_shared(destination, 16, "cp.async: the destination", file, line);
+  if (emulator::counting && valid) emulator::count_access(source, 16, false);
+  if (emulator::counting) emulator::count_access(destination, 16, true);
+  emulator::copy_async(destination, source, valid, emulator::copy_16);
+}
+inline void copy_async_commit() { emulator::copy_async_commit(); }
+template <int pending>
+inline void copy_async_wait() {
+  emulator::copy_async_wait(pending);
+}
+
+inline void store_global(void *p, const uint4 &x) { *static_cast<uint4 *>(p) = x; }
+
+inline float exp2_fast(float x) {
+  float y = exp2f(x);
+  return y < 1.17549435e-38f ? 0.0f : y;
+}
+
+}  // namespace nt

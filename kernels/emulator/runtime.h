@@ -1,0 +1,115 @@
+// What code compiled from .cu files calls in the emulator's runtime, and what the runtime's files share.
+//
+// A grid runs block by block, a block as fibers on the calling OS thread: a CUDA thread runs until it waits for others
+// (a barrier, a warp collective) or ends, then the next takes over. Nothing runs at the same time, so the emulator's
+// own data need no locks; NEFTUNE_EMULATOR_SEED shuffles the order.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include <memory>  // before CUDA's own meaning of __noinline__
+
+#include <cuda_runtime.h>
+
+// Parameters that say which line of a kernel called, for reports.
+#define NT_CALLER const char *file = __builtin_FILE(), int line = __builtin_LINE()
+
+#pragma GCC visibility push(hidden)
+namespace nt::emulator {
+
+struct Position {
+  uint3 index;  // threadIdx
+  int lane, warp;
+};
+extern Position *current;  // the running CUDA thread; null in host code
+extern uint3 block_index;
+extern dim3 block_size, grid_size;
+
+// ---- launches (scheduler.cpp)
+
+typedef void (*Body)(void *arguments);
+// Runs body(arguments) once for each thread of the grid. `kernel` names it in reports.
+cudaError_t run_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body body, void *arguments);
+
+// Reports a mistake of the running kernel and ends its launch with cudaErrorLaunchFailure (under a sanitizer: ends the
+// process).
+[[noreturn]] __attribute__((format(printf, 1, 2))) void fail(const char *format, ...);
+// Reports a mistake of host code; cudaGetErrorString(cudaErrorLaunchFailure) repeats the last report.
+__attribute__((format(printf, 1, 2))) cudaError_t fail_host(const char *format, ...);
+const char *last_report();
+
+// ---- barriers and warp collectives (scheduler.cpp)
+
+enum BlockReduction { kBlockCount, kBlockAnd, kBlockOr };
+int block_barrier(BlockReduction reduction, int predicate, const char *file, int line);
+
+// Called once, by the last lane of `mask` to arrive, with every lane's arguments.
+typedef void (*WarpOperation)(void *const lanes[32], unsigned mask);
+// `fence`: memory written before is visible to the warp after (a shuffle promises no such thing).
+void warp_collective(WarpOperation operation, unsigned mask, void *arguments, bool fence, const char *file, int line);
+void memory_fence();
+
+// ---- warp operations (warp.cpp)
+
+struct Shuffle {
+  uint64_t value, result;
+  int source;
+};
+struct Ballot {
+  int predicate;
+  unsigned result;
+};
+enum Reduction { kReduceAdd, kReduceMin, kReduceMax, kReduceMinSigned, kReduceMaxSigned, kReduceAnd, kReduceOr, kReduceXor };
+struct WarpReduction {
+  Reduction reduction;
+  uint32_t value, result;
+};
+struct Match {
+  uint64_t value;
+  unsigned result;
+};
+struct MatrixLoad {
+  const void *address;
+  uint32_t row[4], result[4];
+};
+struct MatrixProduct {
+  float *d;
+  const uint32_t *a;
+  uint32_t b[2];
+};
+void warp_nothing(void *const *lanes, unsigned mask);
+void warp_shuffle(void *const *lanes, unsigned mask);
+void warp_ballot(void *const *lanes, unsigned mask);
+void warp_reduction(void *const *lanes, unsigned mask);
+void warp_match(void *const *lanes, unsigned mask);
+void warp_load_matrix(void *const *lanes, unsigned mask);
+void warp_load_matrix_transposed(void *const *lanes, unsigned mask);
+void warp_mma(void *const *lanes, unsigned mask);
+
+// ---- shared memory (shared.cpp)
+
+void *shared_variable(const void *key, size_t bytes, size_t alignment);
+void *dynamic_shared();
+// Fails unless [p, p + bytes) lies in one variable of the block's shared memory.
+void check_shared(const void *p, size_t bytes, const char *what, const char *file, int line);
+bool is_shared(const void *p);
+
+// ---- cp.async (copies.cpp)
+
+// Copies 16 bytes, or writes zeros where source is null, or bytes that are no number where it is `destination`.
+// It lives in the kernel's file, so that sanitizers see the access.
+typedef void (*CopyOperation)(void *destination, const void *source);
+void copy_async(void *destination, const void *source, bool valid, CopyOperation copy);
+void copy_async_commit();
+void copy_async_wait(int pending);
+
+// ---- counters (count.cpp)
+
+extern bool counting;
+// One lane's access of `bytes` at p, in step with its warp's other lanes at the same call.
+void count_access(const void *p, size_t bytes, bool store);
+// A warp's ldmatrix: 32 addresses of 16-byte rows.
+void count_matrix_load(const void *const rows[32]);
+
+}  // namespace nt::emulator
+#pragma GCC visibility pop
