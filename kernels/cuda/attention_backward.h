@@ -1,0 +1,161 @@
+// What the two fast passes of the attention backward share: products of tiles in tensor cores, and results on their
+// way out. Both passes have head_dim 64, 96 or 128 in bf16 with aligned rows, and recompute
+//   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O (already in delta).
+// A warp owns 16·M rows of the block's own tile and their sums in registers; tiles of the other side stream by.
+#pragma once
+#include "attention.h"
+
+namespace nt {
+
+// dK and dV, and dQ, of all tiles.
+int32_t attention_backward_kv(nt_context *context, const AttentionBackward &call);
+int32_t attention_backward_q(nt_context *context, const AttentionBackward &call);
+
+// AttentionBackward for a kernel.
+struct BackwardArguments {
+  const SampleTile *tiles;
+  bf16 *dq, *dk, *dv;
+  const bf16 *dout, *q, *k, *v;
+  const float *lse, *delta;  // [heads, tokens]
+  int64_t tokens;
+  int ldd, ldo, ld;
+  int heads, kv_heads;
+  float scale;
+};
+
+inline BackwardArguments backward_arguments(const AttentionBackward &call, const SampleTile *tiles) {
+  auto in = [](const void *x) { return static_cast<const bf16 *>(x); };
+  auto out = [](void *x) { return static_cast<bf16 *>(x); };
+  return {tiles,
+          out(call.dq),
+          out(call.dk),
+          out(call.dv),
+          in(call.dout),
+          in(call.q),
+          in(call.k),
+          in(call.v),
+          call.lse,
+          call.delta,
+          call.size.tokens,
+          int(call.lddqkv),
+          int(call.ldo),
+          int(call.ldqkv),
+          int(call.size.heads),
+          int(call.size.kv_heads),
+          call.size.scale};
+}
+
+// A constant that a lambda receives as an argument.
+template <bool condition>
+struct Flag {
+  static constexpr bool value = condition;
+};
+
+// Starts copying rows position … of a sample's x and y, head_dim columns from `column` on, to two tiles; rows from `end`
+// on become zeros. Other than load_tile it finds all addresses anew: registers that held them from tile to tile would be
+// missing elsewhere.
+template <class T, int rows, int threads>
+__device__ __forceinline__ void load_tiles(unsigned char *x_tile, const bf16 *x, int ldx, unsigned char *y_tile,
+                                           const bf16 *y, int ldy, int token, int position, int end, int column) {
+  constexpr int step = threads / T::kChunks;
+  static_assert(step % 8 == 0 && rows % step == 0, "a thread's rows have one swizzle, and all threads as many");
+  const int row = int(threadIdx.x) / T::kChunks, chunk = int(threadIdx.x) % T::kChunks;
+  const int to = T::offset(row, chunk);
+  NT_UNROLL
+  for (int r = 0; r < rows; r += step) {
+    const bool exists = position + row + r < end;
+    const int64_t at = token + (exists ? position + row + r : 0);
+    NT_UNROLL
+    for (int panel = 0; panel < T::kPanels; panel++) {
+      const int from = column + panel * T::kPanelColumns + 8 * chunk;
+      copy_async(x_tile + to + (panel * rows + r) * T::kRowBytes, x + at * ldx + from, exists);
+      copy_async(y_tile + to + (panel * rows + r) * T::kRowBytes, y + at * ldy + from, exists);
+    }
+  }
+}
+
+// The 16 × 16 blocks at columns 16·k of the warp's M · 16 rows, as A operands. a: a tile from the warp's first row on;
+// down = lane_down(lane), which serves every tile.
+template <class A, int M>
+__device__ __forceinline__ void load_operand(uint32_t (&x)[M][4], const unsigned char *a, int k, int down) {
+  NT_UNROLL
+  for (int m = 0; m < M; m++) load_matrix(x[m], a + A::block(down, 16 * m, k));
+}
+
+// sum[m][n] += x[m] · (rows 8·n … of b at columns 16·k …)ᵀ.
+template <class B, int M, int N>
+__device__ __forceinline__ void multiply_rows(float (&sum)[M][N][4], const uint32_t (&x)[M][4], const unsigned char *b,
+                                              int k, int down) {
+  NT_UNROLL
+  for (int n = 0; n < N; n += 2) {
+    uint32_t y[4];  // rows 8·n … and 8·n + 8 … at columns 16·k …, then both at columns 16·k + 8 …
+    load_matrix(y, b + B::block(down, 8 * n, k));
+    NT_UNROLL
+    for (int m = 0; m < M; m++) {
+      mma(sum[m][n], x[m], y[0], y[2]);
+      mma(sum[m][n + 1], x[m], y[1], y[3]);
+    }
+  }
+}
+
+// sum[m][n] += (rows 16·m … of a) · (rows 8·n … of b)ᵀ over all head_dim columns.
+template <class A, class B, int head_dim, int M, int N>
+__device__ __forceinline__ void multiply_rows(float (&sum)[M][N][4], const unsigned char *a, const unsigned char *b,
+                                              int down) {
+  NT_UNROLL
+  for (int k = 0; k < head_dim / 16; k++) {
+    uint32_t x[M][4];
+    load_operand<A>(x, a, k, down);
+    multiply_rows<B>(sum, x, b, k, down);
+  }
+}
+
+// sum[m] (16 × head_dim) += x[m] (16 × 16) · rows row … row + 15 of b.
+template <class B, int head_dim, int M>
+__device__ __forceinline__ void multiply_columns(float (&sum)[M][head_dim / 8][4], const uint32_t (&x)[M][4],
+                                                 const unsigned char *b, int row, int down) {
+  NT_UNROLL
+  for (int k = 0; k < head_dim / 16; k++) {
+    uint32_t y[4];
+    load_matrix_transposed(y, b + B::block(down, row, k));
+    NT_UNROLL
+    for (int m = 0; m < M; m++) {
+      mma(sum[m][2 * k], x[m], y[0], y[1]);
+      mma(sum[m][2 * k + 1], x[m], y[2], y[3]);
+    }
+  }
+}
+
+// Two neighbouring 16 × 8 accumulators as the 16 × 16 A operand of the next product: same lanes, same order.
+template <int M>
+__device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, const float (&sum)[4]) {
+  a[m][2 * half] = pack_bf16(sum[0], sum[1]);
+  a[m][2 * half + 1] = pack_bf16(sum[2], sum[3]);
+}
+
+// Writes scale · sum to the first `valid` of the warp's rows, `ld` apart, 16 bytes a lane. On the way they lie in the
+// warp's own rows of a tile that no other warp reads.
+template <class A, int head_dim, int M>
+__device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const float (&sum)[M][head_dim / 8][4],
+                                           float scale, unsigned char *own, int lane) {
+  NT_UNROLL
+  for (int m = 0; m < M; m++) {
+    NT_UNROLL
+    for (int n = 0; n < head_dim / 8; n++) {
+      NT_UNROLL
+      for (int half = 0; half < 2; half++) {
+        const uint32_t pair = pack_bf16(scale * sum[m][n][2 * half], scale * sum[m][n][2 * half + 1]);
+        memcpy(own + A::offset(16 * m + 8 * half + (lane >> 2), n) + 4 * (lane & 3), &pair, 4);
+      }
+    }
+  }
+  __syncwarp();
+  constexpr int chunks = head_dim / 8;
+  for (int i = lane; i < 16 * M * chunks; i += 32) {
+    const int row = i / chunks, chunk = i % chunks;
+    if (row < valid)
+      store_pack(out + row * ld + 8 * chunk, load_pack(reinterpret_cast<const bf16 *>(own + A::offset(row, chunk))));
+  }
+}
+
+}  // namespace nt
