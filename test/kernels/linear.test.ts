@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, NativeError, Tensor } from "../../src/native/index.ts";
 import {
+  type LoraBlock,
   type LowRankBlocks,
   linearBackwardInput,
   linearBackwardWeight,
@@ -19,6 +20,19 @@ const shapes: [number, number, number, number][] = [
   [65, 33, 64, 16],
   [129, 96, 65, 9],
   [40, 200, 100, 0],
+  // Multiples of 8: what a backend's vector and matrix instructions take.
+  [150, 40, 296, 8],
+  [37, 264, 72, 40],
+  [20, 24, 32, 72],
+];
+// Rows of projections stacked in one weight; [n, false] has no low-rank term.
+const stacks: [number, boolean][][] = [
+  [
+    [24, true],
+    [7, false],
+    [16, true],
+  ],
+  [[8, false], [24, true], [16, false], [136, true], ...Array(8).fill([8, true]), [40, false]],
 ];
 const dtypes = ["f32", "bf16"] as const;
 const placements = [{}, { forward: true }, { backward: true }, { forward: true, backward: true }];
@@ -153,46 +167,54 @@ forEachBackend((device) => {
   }
 
   for (const dtype of dtypes) {
-    test(`${dtype} stacked projections: each has its own B, and one of them none`, () => {
-      const [T, inputs, rank] = [33, 40, 8];
-      const rows = [24, 7, 16]; // the second has no low-rank term
-      const out = 47;
-      const random = new Random(19);
-      const draw = (n: number) => roundTo(dtype, random.floats(n));
-      const [x, w, u, first, last] = [T * inputs, out * inputs, T * 2 * rank, 24 * rank, 16 * rank].map(draw);
-      const bias = random.floats(out);
-      const b = new Float64Array(out * 2 * rank); // block-diagonal
-      for (let i = 0; i < 24; i++) for (let j = 0; j < rank; j++) b[i * 2 * rank + j] = first![i * rank + j]!;
-      for (let i = 0; i < 16; i++)
-        for (let j = 0; j < rank; j++) b[(31 + i) * 2 * rank + rank + j] = last![i * rank + j]!;
-      const wanted = product(
-        dense(u!, T, 2 * rank),
-        transpose(dense(b, out, 2 * rank)),
-        product(
-          dense(x!, T, inputs),
-          transpose(dense(w!, out, inputs)),
-          Float64Array.from({ length: T * out }, (_, i) => bias[i % out]!),
-        ),
-      );
-      const weight = new Weight(device, upload(device, dtype, [out, inputs], w!));
-      const lora = {
-        u: upload(device, dtype, [T, 2 * rank], u!),
-        blocks: [
-          { b: upload(device, dtype, [rows[0]!, rank], first!), row: 0, column: 0 },
-          { b: upload(device, dtype, [rows[2]!, rank], last!), row: 31, column: rank },
-        ],
-      };
-      const biases = upload(device, "f32", [out], bias);
-      const y = window(device, dtype, T, out, 1);
-      const xs = upload(device, dtype, [T, inputs], x!);
-      linearForward(device, y, xs, weight, biases, lora);
-      expectClose(readWindow(device, y), wanted, tolerance[dtype], "y");
-      const overlapping = { ...lora, blocks: [lora.blocks[0]!, { ...lora.blocks[1]!, row: 20 }] };
-      expect(() => linearForward(device, y, xs, weight, biases, overlapping)).toThrow(/overlaps/);
-      const outside = { ...lora, blocks: [{ ...lora.blocks[0]!, column: 9 }] };
-      expect(() => linearForward(device, y, xs, weight, biases, outside)).toThrow(/row distance/);
-      weight.destroy();
-    });
+    for (const stack of stacks)
+      test(`${dtype} ${stack.length} stacked projections: each has its own B, or none`, () => {
+        const [T, inputs, rank] = [33, 40, 8];
+        const out = stack.reduce((sum, [rows]) => sum + rows, 0);
+        const R = rank * stack.filter(([, has]) => has).length;
+        const random = new Random(19);
+        const draw = (n: number) => roundTo(dtype, random.floats(n));
+        const [x, w, u] = [T * inputs, out * inputs, T * R].map(draw);
+        const bias = random.floats(out);
+        const whole = new Float64Array(out * R); // block-diagonal
+        const blocks: LoraBlock[] = [];
+        let row = 0;
+        for (const [rows, has] of stack) {
+          if (has) {
+            const column = rank * blocks.length;
+            const b = draw(rows * rank);
+            b.forEach((value, i) => {
+              whole[(row + Math.floor(i / rank)) * R + column + (i % rank)] = value;
+            });
+            blocks.push({ b: upload(device, dtype, [rows, rank], b), row, column });
+          }
+          row += rows;
+        }
+        const wanted = product(
+          dense(u!, T, R),
+          transpose(dense(whole, out, R)),
+          product(
+            dense(x!, T, inputs),
+            transpose(dense(w!, out, inputs)),
+            Float64Array.from({ length: T * out }, (_, i) => bias[i % out]!),
+          ),
+        );
+        const weight = new Weight(device, upload(device, dtype, [out, inputs], w!));
+        const lora = { u: upload(device, dtype, [T, R], u!), blocks };
+        const biases = upload(device, "f32", [out], bias);
+        const xs = upload(device, dtype, [T, inputs], x!);
+        for (const gap of [0, 1]) {
+          const y = window(device, dtype, T, out, gap);
+          linearForward(device, y, xs, weight, biases, lora);
+          expectClose(readWindow(device, y), wanted, tolerance[dtype], "y");
+        }
+        const y = window(device, dtype, T, out, 1);
+        const overlapping = { ...lora, blocks: [blocks[0]!, { ...blocks[1]!, row: blocks[0]!.row + 20 }] };
+        expect(() => linearForward(device, y, xs, weight, biases, overlapping)).toThrow(/overlaps/);
+        const outside = { ...lora, blocks: [{ ...blocks[0]!, column: R - rank + 1 }] };
+        expect(() => linearForward(device, y, xs, weight, biases, outside)).toThrow(/row distance/);
+        weight.destroy();
+      });
   }
 
   test("the gradients are those of forward, numerically", () => {
