@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
-import { run } from "./toolchain.ts";
+import { runBoth } from "./toolchain.ts";
 
 export const root = join(import.meta.dir, "..");
 export const kernels = join(root, "kernels");
@@ -35,7 +35,7 @@ export function hashOf(command: string[], files: string[]): string {
   return hasher.digest("hex").slice(0, 32);
 }
 
-/** Runs `command -o OUT` unless the same command on the same inputs made OUT before. */
+/** Runs `command -o OUT` unless the same command on the same inputs made OUT before. What it said stays in objects/OUT.log. */
 export async function cached(
   out: string,
   command: string[],
@@ -45,7 +45,8 @@ export async function cached(
   const hash = hashOf(command, inputs);
   const stamp = join(objects, `${basename(out)}.hash`);
   if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
-  await run([...command, "-o", out], env);
+  const { out: said, err } = await runBoth([...command, "-o", out], env);
+  writeFileSync(join(objects, `${basename(out)}.log`), err + said);
   writeFileSync(stamp, hash);
 }
 

@@ -37,14 +37,21 @@ export const cudaSources = (): string[] =>
 
 const headers = () => [...headersIn(kernels), ...headersUnder(cudaFolder)];
 
-/** nvcc's command up to the source file, without `-o`: for every architecture, or for one. */
-export function nvccCommand(toolkit: CudaToolkit, only?: string): string[] {
+/** nvcc's command up to the source file, without `-o`. */
+function nvccCommand(toolkit: CudaToolkit): string[] {
   const newest = architectures.at(-1)!;
-  const codes = only === undefined ? architectures : [only];
-  const generate = codes.map((sm) => `-gencode=arch=compute_${sm},code=sm_${sm}`);
-  if (only === undefined) generate.push(`-gencode=arch=compute_${newest},code=compute_${newest}`);
+  const generate = architectures.map((sm) => `-gencode=arch=compute_${sm},code=sm_${sm}`);
+  generate.push(`-gencode=arch=compute_${newest},code=compute_${newest}`);
   return [
-    ...[toolkit.nvcc, "-std=c++17", "-O3", ...generate, "-Xfatbin=-compress-all", "-Werror=all-warnings"],
+    ...[
+      toolkit.nvcc,
+      "-std=c++17",
+      "-O3",
+      ...generate,
+      "-Xfatbin=-compress-all",
+      "-Xptxas=-v",
+      "-Werror=all-warnings",
+    ],
     ...["-Xcompiler=-Wall,-Wextra,-Werror,-O3,-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti"],
     ...[`-DNT_ARCHITECTURES="${architectures.join(",")}"`, "-I", kernels, "-c"],
   ];
@@ -55,20 +62,22 @@ const cudaStamp = () => hashOf(architectures, [...cudaSources(), ...headers()]);
 const stampFile = join(objects, "libneftune-cuda.stamp");
 const cudaLibrary = join(output, "libneftune-cuda.so");
 
+/** Where the object file of a source goes; ptxas's report on its kernels lies beside it with `.log` added. */
+export const cudaObject = (source: string): string => join(objects, `cuda-${source.split("/").at(-1)}.o`);
+
 /** The CUDA library for GPUs. Fetches nvcc where no toolkit is installed. */
 export async function buildCuda(): Promise<void> {
   mkdirSync(objects, { recursive: true });
   mkdirSync(output, { recursive: true });
   const [tools, toolkit] = [await ensureToolchain(), await ensureCudaToolkit()];
-  const objectOf = (source: string) => join(objects, `cuda-${source.split("/").at(-1)}.o`);
   const sources = cudaSources();
   const inputs = headers();
   await inParallel(
     sources.map(
-      (source) => () => cached(objectOf(source), [...nvccCommand(toolkit), source], [source, ...inputs], {}),
+      (source) => () => cached(cudaObject(source), [...nvccCommand(toolkit), source], [source, ...inputs], {}),
     ),
   );
-  const parts = sources.map(objectOf);
+  const parts = sources.map(cudaObject);
   const link = [tools.zig, "cc", ...target, "-shared", "-s", "-Wl,-z,defs", "-Wl,-soname,libneftune-cuda.so"];
   await cached(
     cudaLibrary,

@@ -10,8 +10,16 @@ const folder = join(import.meta.dir, "..", ".toolchain");
 /** The glibc that the libraries need at least: 2.28. */
 export const target = ["-target", "x86_64-linux-gnu.2.28"];
 
-/** Runs a command; its output is shown only when it fails. Throws with that output. Returns what it printed. */
+/** Runs a command; what it says is shown only when it fails. Throws with that. Returns its standard output. */
 export async function run(command: string[], env: Record<string, string> = {}): Promise<string> {
+  return (await runBoth(command, env)).out;
+}
+
+/** The same; returns standard output and standard error. */
+export async function runBoth(
+  command: string[],
+  env: Record<string, string> = {},
+): Promise<{ out: string; err: string }> {
   const child = Bun.spawn(command, { stdout: "pipe", stderr: "pipe", env: { ...process.env, ...env } });
   const [out, err, status] = await Promise.all([
     new Response(child.stdout).text(),
@@ -19,7 +27,7 @@ export async function run(command: string[], env: Record<string, string> = {}): 
     child.exited,
   ]);
   if (status !== 0) throw new Error(`${command.join(" ")}\nexited with ${status}\n${err}${out}`);
-  return out;
+  return { out, err };
 }
 
 /** Fetches the wheels that a requirements file pins and unpacks them into a folder of .toolchain, which it returns. */
