@@ -6,11 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __CUDACC__
-#define NT_SHARED_FN __host__ __device__ inline
-#else
-#define NT_SHARED_FN static inline
-#endif
+#include "shared_fn.h"
 
 // The stream, in bits 16–31 of counter word 3: what the numbers are for.
 enum { NT_STREAM_NOISE = 0, NT_STREAM_DROPOUT = 1, NT_STREAM_SHUFFLE = 2, NT_STREAM_INIT = 3, NT_STREAM_SAMPLE = 4 };
