@@ -3,33 +3,37 @@ import { loraBackward, loraBackwardA, loraForward } from "../../src/native/ops/l
 import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
 import { dense, product, transpose } from "./products.ts";
 
-// [T, in or out, rank]; ranks past `in` appear when a caller multiplies g·A alone.
-const shapes: [number, number, number][] = [
-  [1, 1, 1],
-  [3, 17, 2],
-  [17, 65, 5],
-  [65, 129, 16],
-  [129, 64, 48],
-  [600, 33, 8],
-  [20, 8, 100],
+// [T, in or out, rank, elements between rows]; ranks past `in` appear when a caller multiplies g·A alone.
+const shapes: [number, number, number, number][] = [
+  [1, 1, 1, 3],
+  [3, 17, 2, 2],
+  [17, 65, 5, 3],
+  [65, 129, 16, 1],
+  [129, 64, 48, 3],
+  [600, 33, 8, 5],
+  [20, 8, 100, 3],
+  // Multiples of 8: what a backend's vector and matrix instructions take; several tiles of each side.
+  [100, 200, 8, 8],
+  [70, 136, 72, 24],
+  [1100, 72, 24, 8],
 ];
 const scale = 0.75;
 
 forEachBackend((device) => {
   for (const dtype of ["f32", "bf16"] as const) {
     const limit = dtype === "f32" ? tolerance.f32 : tolerance.bf16;
-    for (const [T, wide, rank] of shapes) {
+    for (const [T, wide, rank, gap] of shapes) {
       const random = new Random(T + wide);
       const make = (n: number) => roundTo(dtype, random.floats(n));
       const name = `${dtype}, T ${T}, ${wide}, rank ${rank}`;
 
       test(`lora_forward ${name}`, () => {
-        const x = make(T * (wide + 3));
+        const x = make(T * (wide + gap));
         const a = make(rank * wide);
-        const xTensor = upload(device, dtype, [T, wide + 3], x).columns(0, wide);
+        const xTensor = upload(device, dtype, [T, wide + gap], x).columns(0, wide);
         const aTensor = upload(device, dtype, [rank, wide], a);
         const wanted = product(
-          dense(x, T, wide, wide + 3),
+          dense(x, T, wide, wide + gap),
           transpose(dense(a, rank, wide)),
           new Float64Array(T * rank),
           scale,
@@ -44,32 +48,32 @@ forEachBackend((device) => {
 
       for (const factor of [scale, 1]) {
         test(`lora_backward ${name}, scale ${factor}`, () => {
-          const dy = make(T * (wide + 5));
-          const u = make(T * (rank + 1));
+          const dy = make(T * (wide + gap));
+          const u = make(T * (rank + gap));
           const b = make(wide * rank);
           const start = random.floats(wide * rank);
           const db = upload(device, "f32", [wide, rank], start);
-          const dyTensor = upload(device, dtype, [T, wide + 5], dy).columns(0, wide);
-          const uTensor = upload(device, dtype, [T, rank + 1], u).columns(0, rank);
+          const dyTensor = upload(device, dtype, [T, wide + gap], dy).columns(0, wide);
+          const uTensor = upload(device, dtype, [T, rank + gap], u).columns(0, rank);
           const bTensor = upload(device, dtype, [wide, rank], b);
-          const g = poisoned(device, dtype, [T, rank + 2]);
+          const g = poisoned(device, dtype, [T, rank + gap]);
           loraBackward(device, g.columns(0, rank), db, dyTensor, uTensor, bTensor, factor);
           const whole = device.readFloats(g);
           const bytes = device.readBytes(g);
           const got = new Float32Array(T * rank);
           whole.forEach((value, i) => {
-            const [row, column] = [Math.floor(i / (rank + 2)), i % (rank + 2)];
+            const [row, column] = [Math.floor(i / (rank + gap)), i % (rank + gap)];
             if (column < rank) got[row * rank + column] = value;
             else expect(value, `g[${row}, ${column}] lies past the row`).toBeNaN();
           });
-          const dyView = dense(dy, T, wide, wide + 5);
+          const dyView = dense(dy, T, wide, wide + gap);
           expectClose(
             got,
             product(dyView, dense(b, wide, rank), new Float64Array(T * rank), factor),
             limit,
             "g",
           );
-          const wanted = product(transpose(dyView), dense(u, T, rank, rank + 1), start);
+          const wanted = product(transpose(dyView), dense(u, T, rank, rank + gap), start);
           expectClose(device.readFloats(db), wanted, 2e-6, "db");
 
           const before = device.readFloats(db);
@@ -80,17 +84,17 @@ forEachBackend((device) => {
       }
 
       test(`lora_backward_a ${name}`, () => {
-        const x = make(T * (wide + 3));
+        const x = make(T * (wide + gap));
         const g = make(T * rank);
         const start = random.floats(rank * wide);
         const run = () => {
           const da = upload(device, "f32", [rank, wide], start);
-          const xTensor = upload(device, dtype, [T, wide + 3], x).columns(0, wide);
+          const xTensor = upload(device, dtype, [T, wide + gap], x).columns(0, wide);
           loraBackwardA(device, da, upload(device, dtype, [T, rank], g), xTensor);
           return device.readFloats(da);
         };
         const got = run();
-        const wanted = product(transpose(dense(g, T, rank)), dense(x, T, wide, wide + 3), start);
+        const wanted = product(transpose(dense(g, T, rank)), dense(x, T, wide, wide + gap), start);
         expectClose(got, wanted, 2e-6, "da");
         expect(run()).toEqual(got);
       });

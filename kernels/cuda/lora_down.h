@@ -1,0 +1,163 @@
+// The narrow side of LoRA, bf16 on tensor cores: u[T,R] = s·x[T,K]·Aᵀ and g[T,R] = s·dy[T,K]·B. x is read once, 2K
+// bytes a token, and is what the time goes to; A or B (2RK bytes) comes out of L2 once for every 64 rows, the result
+// is 2R bytes a token. R beyond 64 takes column tiles, each of which reads x again (out of L2: neighbours in the grid).
+#pragma once
+#include "context.h"
+
+namespace nt {
+namespace {
+
+constexpr int kDownThreads = 128, kDownStages = 4, kDownK = 64, kDownColumns = 64;
+
+// Shared memory of a stage, bytes. x: rows of 64 bf16, 16-byte chunk c of row r at c ^ (r mod 8). The other operand:
+// stored like x where its rows lie along k; else (k_outside) rows of one k, an odd number of chunks apart. Either way
+// the eight rows of an ldmatrix lie in different banks.
+__host__ __device__ constexpr int down_w_bytes(int tiles, bool k_outside) {
+  return k_outside ? kDownK * (tiles + 1) * 16 : tiles * 8 * kDownK * 2;
+}
+__host__ __device__ constexpr int down_stage_bytes(int rows, int tiles, bool k_outside) {
+  return rows * kDownK * 2 + down_w_bytes(tiles, k_outside);
+}
+
+// c[t, n] = scale · Σ_k x[t, k]·w(k, n) for the block's `rows` (64 or 32) rows and 8·tiles columns; w is w[n, k], or
+// w[k, n] when k_outside, rows ldw apart. k advances by 64 through four stages of cp.async. With 64 rows each of the
+// four warps has 16 of them; with 32 two warps share 16 rows, each taking half of every stage's k, and the second
+// adds its sums to the first's at the end.
+template <int rows, int tiles, bool k_outside>
+__global__ __launch_bounds__(kDownThreads, 3)
+    void lora_down_kernel(bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w, int64_t ldw, float scale,
+                          int64_t T, int64_t K, int columns) {
+  NT_DYNAMIC_SHARED(memory);
+  constexpr int kStage = down_stage_bytes(rows, tiles, k_outside), kX = rows * kDownK * 2;
+  constexpr int kRowGroups = rows / 16, kSteps = kRowGroups;  // k16 steps a warp takes of a stage's four
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  const int64_t first_row = int64_t(blockIdx.y) * rows;
+  const int first_column = blockIdx.x * tiles * 8;
+  const int64_t stages = (K + kDownK - 1) / kDownK;
+
+  const auto load = [&](int64_t stage) {
+    unsigned char *to = memory + int(stage % kDownStages) * kStage;
+    const int64_t k0 = stage * kDownK;
+    NT_UNROLL
+    for (int i = 0; i < rows * 8 / kDownThreads; i++) {
+      const int at = i * kDownThreads + int(threadIdx.x), row = at >> 3, chunk = at & 7;
+      const bool valid = first_row + row < T && k0 + chunk * 8 < K;
+      copy_async(to + row * 128 + ((chunk ^ (row & 7)) << 4),
+                 valid ? x + (first_row + row) * ldx + k0 + chunk * 8 : x, valid);
+    }
+    to += kX;
+    NT_UNROLL
+    for (int i = 0; i < tiles * 64 / kDownThreads; i++) {
+      const int at = i * kDownThreads + int(threadIdx.x);
+      if (k_outside) {
+        const int k = at / tiles, chunk = at % tiles;
+        const bool valid = k0 + k < K && first_column + chunk * 8 < columns;
+        copy_async(to + (k * (tiles + 1) + chunk) * 16, valid ? w + (k0 + k) * ldw + first_column + chunk * 8 : w,
+                   valid);
+      } else {
+        const int n = at >> 3, chunk = at & 7;
+        const bool valid = first_column + n < columns && k0 + chunk * 8 < K;
+        copy_async(to + n * 128 + ((chunk ^ (n & 7)) << 4),
+                   valid ? w + (first_column + n) * ldw + k0 + chunk * 8 : w, valid);
+      }
+    }
+  };
+
+  for (int stage = 0; stage < kDownStages - 1; stage++) {
+    if (stage < stages) load(stage);
+    copy_async_commit();
+  }
+  const int group = warp % kRowGroups, first_step = warp / kRowGroups * kSteps;
+  const int low = lane & 7, middle = lane >> 3 & 1, high = lane >> 4;
+  float sums[tiles][4] = {};
+  for (int64_t stage = 0; stage < stages; stage++) {
+    copy_async_wait<kDownStages - 2>();
+    __syncthreads();
+    if (stage + kDownStages - 1 < stages) load(stage + kDownStages - 1);
+    copy_async_commit();
+    const unsigned char *xs = memory + int(stage % kDownStages) * kStage, *ws = xs + kX;
+    NT_UNROLL
+    for (int i = 0; i < kSteps; i++) {
+      const int step = first_step + i, row = group * 16 + low + middle * 8;
+      uint32_t a[4];
+      load_matrix(a, xs + row * 128 + (((step * 2 + high) ^ low) << 4));
+      NT_UNROLL
+      for (int pair = 0; pair < tiles / 2; pair++) {
+        uint32_t b[4];
+        if (k_outside) {
+          const int k = step * 16 + low + middle * 8;
+          load_matrix_transposed(b, ws + (k * (tiles + 1) + pair * 2 + high) * 16);
+        } else {
+          const int n = pair * 16 + low + high * 8;
+          load_matrix(b, ws + n * 128 + (((step * 2 + middle) ^ low) << 4));
+        }
+        mma(sums[2 * pair], a, b[0], b[1]);
+        mma(sums[2 * pair + 1], a, b[2], b[3]);
+      }
+    }
+  }
+
+  if (kRowGroups == 2) {
+    copy_async_wait<0>();
+    __syncthreads();
+    float *others = reinterpret_cast<float *>(memory) + (group * 32 + lane);  // [value][64 lanes]
+    NT_UNROLL
+    for (int i = 0; i < tiles * 4; i++)
+      if (warp >= 2) others[i * 64] = sums[i / 4][i % 4];
+    __syncthreads();
+    if (warp >= 2) return;
+    NT_UNROLL
+    for (int i = 0; i < tiles * 4; i++) sums[i / 4][i % 4] += others[i * 64];
+  }
+  NT_UNROLL
+  for (int half = 0; half < 2; half++) {
+    const int64_t t = first_row + group * 16 + (lane >> 2) + 8 * half;
+    if (t >= T) continue;
+    NT_UNROLL
+    for (int tile = 0; tile < tiles; tile++) {
+      const int n = first_column + tile * 8 + 2 * (lane & 3);
+      if (n < columns)
+        *reinterpret_cast<uint32_t *>(c + t * ldc + n) =
+            pack_bf16(scale * sums[tile][2 * half], scale * sums[tile][2 * half + 1]);
+    }
+  }
+}
+
+template <int rows, int tiles, bool k_outside>
+cudaError_t launch_down(nt_context *context, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w,
+                        int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
+  const dim3 grid(unsigned(ceil_div(columns, tiles * 8)), unsigned(ceil_div(T, rows)));
+  return launch(lora_down_kernel<rows, tiles, k_outside>, grid, dim3(kDownThreads),
+                size_t(kDownStages * down_stage_bytes(rows, tiles, k_outside)), context->stream, c, ldc, x, ldx, w, ldw,
+                scale, T, K, int(columns));
+}
+
+// Tensor-core kernels move 16 bytes at a time.
+inline bool aligned_16(const void *p, int64_t ld) {
+  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0;
+}
+
+template <bool k_outside>
+bool can_lora_down(const void *c, int64_t ldc, const void *x, int64_t ldx, const void *w, int64_t ldw, int64_t T,
+                   int64_t K, int64_t columns) {
+  return columns % 8 == 0 && K % 8 == 0 && aligned_16(x, ldx) && aligned_16(w, ldw) &&
+         reinterpret_cast<uintptr_t>(c) % 4 == 0 && ldc % 2 == 0 && ceil_div(T, 32) <= 65535 && columns <= INT32_MAX;
+}
+
+// 32 rows a block where 64 would leave multiprocessors without work.
+template <bool k_outside>
+cudaError_t lora_down(nt_context *context, void *c, int64_t ldc, const void *x, int64_t ldx, const void *w,
+                      int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
+  const int64_t column_tiles = ceil_div(columns, kDownColumns);
+  const bool many = ceil_div(T, 64) * column_tiles >= context->multiprocessors;
+  const int64_t width = ceil_div(columns, column_tiles);
+  const auto run = width <= 16   ? (many ? launch_down<64, 2, k_outside> : launch_down<32, 2, k_outside>)
+                   : width <= 32 ? (many ? launch_down<64, 4, k_outside> : launch_down<32, 4, k_outside>)
+                   : width <= 48 ? (many ? launch_down<64, 6, k_outside> : launch_down<32, 6, k_outside>)
+                                 : (many ? launch_down<64, 8, k_outside> : launch_down<32, 8, k_outside>);
+  return run(context, static_cast<bf16 *>(c), ldc, static_cast<const bf16 *>(x), ldx, static_cast<const bf16 *>(w),
+             ldw, scale, T, K, columns);
+}
+
+}  // namespace
+}  // namespace nt
