@@ -1,0 +1,100 @@
+// Dropout whose mask is a pure function of (seed, draw, position, module, column), so that the backward pass makes
+// it again instead of keeping it.
+#include "../samples.h"
+#include "context.h"
+#include "noise.h"
+#include "rows.h"
+
+namespace nt {
+namespace {
+
+constexpr int kThreads = 256;
+
+struct Mask {
+  uint64_t seed;
+  uint32_t module;
+  uint32_t threshold;  // kept where the word's top 24 bits are at least this
+  float scale;
+  bool accumulate;
+  const int32_t *borders;  // [sequences + 1]
+  const int64_t *draws;    // [sequences]
+  int32_t sequences;
+};
+
+// y = mask ∘ x, or y += mask ∘ x, a chunk a thread: one or two Philox blocks. y may be x: a thread reads its chunk
+// before it writes it. Bytes an element: 4 in bf16, 6 with accumulate.
+template <class T, bool vector>
+__global__ void __launch_bounds__(kThreads, 4)
+    dropout_kernel(T *y, const T *x, uint64_t total, uint32_t chunks, int columns, Mask mask) {
+  constexpr int N = kChunk<T>;
+  const uint64_t index = global_thread();
+  if (index >= total) return;
+  const ChunkPlace place = chunk_place(index, chunks);
+  const int j = int(place.chunk) * N, left = columns - j;
+  const int64_t at = place.row * columns + j;
+  Pack<T> value = load_chunk<vector>(x + at, left), old;
+  if (mask.accumulate) old = load_chunk<vector>(y + at, left);
+  const int s = sample_of(mask.borders, mask.sequences, int32_t(place.row));
+  const uint32_t position = uint32_t(place.row) - uint32_t(mask.borders[s]);
+  const uint64_t draw = uint64_t(mask.draws[s]);
+  NT_UNROLL
+  for (int i = 0; i < N; i += 4) {
+    const nt_philox_block words =
+        nt_philox(uint32_t(mask.seed), uint32_t(mask.seed >> 32), mask.module << 16 | uint32_t(j + i) >> 2, position,
+                  uint32_t(draw), uint32_t(draw >> 32) | uint32_t(NT_STREAM_DROPOUT) << 16);
+    NT_UNROLL
+    for (int k = 0; k < 4; k++) {
+      const bool kept = words.x[k] >> 8 >= mask.threshold;
+      const float v = to_float(value.x[i + k]);
+      if (!mask.accumulate)
+        value.x[i + k] = from_float<T>(kept ? mask.scale * v : 0.0f);
+      else
+        value.x[i + k] = kept ? from_float<T>(fmaf(mask.scale, v, to_float(old.x[i + k]))) : old.x[i + k];
+    }
+  }
+  store_chunk<vector>(y + at, value, left);
+}
+
+template <class T>
+int32_t dropout(nt_context *context, T *y, const T *x, int64_t tokens, int64_t columns, const Mask &mask) {
+  const bool vector = columns % 8 == 0 && aligned16(y, x);
+  const int64_t chunks = ceil_div(columns, kChunk<T>), total = tokens * chunks;
+  auto *kernel = vector ? dropout_kernel<T, true> : dropout_kernel<T, false>;
+  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(total, kThreads))), dim3(kThreads), 0, context->stream, y, x,
+                 uint64_t(total), uint32_t(chunks), int(columns), mask),
+          "dropout");
+  return NT_OK;
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const void *x, int64_t T, int64_t columns,
+                          float p, uint64_t seed, int32_t module, int32_t accumulate, const int32_t *cu_seqlens,
+                          const int64_t *draws, int64_t sequences) {
+  NT_CHECK_DTYPE("dropout", dtype);
+  NT_CHECK(T >= 0 && sequences >= 0, "dropout: sizes must be ≥ 0, got T %lld, sequences %lld", (long long)T,
+           (long long)sequences);
+  NT_CHECK(columns >= 0 && columns <= 4 << 16, "dropout: columns must be in [0, 262144], got %lld",
+           (long long)columns);
+  NT_CHECK(p >= 0.0f && p < 1.0f, "dropout: p must be in [0, 1), got %g", double(p));
+  NT_CHECK(module >= 0 && module < 1 << 16, "dropout: module must be in [0, 65536), got %d", int(module));
+  if (T == 0 || columns == 0) return NT_OK;
+  NT_CHECK(y != nullptr && x != nullptr && cu_seqlens != nullptr && draws != nullptr,
+           "dropout: y, x, cu_seqlens and draws must not be null");
+  const int32_t status = nt::check_samples("dropout", cu_seqlens, draws, sequences, T);
+  if (status != NT_OK) return status;
+  nt::Mask mask;
+  mask.seed = seed;
+  mask.module = uint32_t(module);
+  mask.threshold = uint32_t(ceil(double(p) * 0x1p24));
+  mask.scale = float(1.0 / (1.0 - double(p)));
+  mask.accumulate = accumulate != 0;
+  mask.borders = nt::device_table(context, cu_seqlens, sequences + 1);
+  mask.draws = nt::device_table(context, draws, sequences);
+  mask.sequences = int32_t(sequences);
+  if (mask.borders == nullptr || mask.draws == nullptr) return NT_DEVICE;
+  if (dtype == NT_F32)
+    return nt::dropout(context, static_cast<float *>(y), static_cast<const float *>(x), T, columns, mask);
+  return nt::dropout(context, static_cast<nt::bf16 *>(y), static_cast<const nt::bf16 *>(x), T, columns, mask);
+}
