@@ -83,6 +83,9 @@ __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(pending) : "memory");
 }
 
+// Tells the emulator of a 16-byte access that it would not see otherwise: it checks and counts them.
+__device__ __forceinline__ void note_load(const void *) {}
+
 // 16 bytes to global memory, 16-byte aligned. In PTX, as nvcc splits some plain stores of a uint4 into four.
 __device__ __forceinline__ void store_global(void *p, const uint4 &x) {
   asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(x.x), "r"(x.y), "r"(x.z), "r"(x.w) : "memory");
@@ -139,6 +142,7 @@ __device__ __forceinline__ uint32_t pack_bf16(float low, float high) {
 // uint4, as nvcc copies a Pack of bf16 element by element; stores go to global memory.
 template <class T>
 __device__ __forceinline__ Pack<T> load_pack(const T *p) {
+  note_load(p);
   uint4 bits = *reinterpret_cast<const uint4 *>(p);
   Pack<T> pack;
   memcpy(&pack, &bits, 16);

@@ -117,17 +117,17 @@ inline unsigned __reduce_xor_sync(unsigned mask, unsigned value, NT_CALLER) {
 
 // ---- loads and stores with cache hints
 
-#define NT_EMULATED_LOAD(name)                                                                       \
-  template <class T>                                                                                 \
-  __attribute__((always_inline)) inline T name(const T *p) {                                         \
-    if (nt::emulator::counting) nt::emulator::count_access(p, sizeof(T), false);                     \
-    return *p;                                                                                       \
+#define NT_EMULATED_LOAD(name)                                                                        \
+  template <class T>                                                                                  \
+  __attribute__((always_inline)) inline T name(const T *p, NT_CALLER) {                               \
+    nt::emulator::note_access(p, sizeof(T), alignof(T), false, file, line);                           \
+    return *p;                                                                                        \
   }
-#define NT_EMULATED_STORE(name)                                                                      \
-  template <class T>                                                                                 \
-  __attribute__((always_inline)) inline void name(T *p, typename std::common_type<T>::type value) {  \
-    if (nt::emulator::counting) nt::emulator::count_access(p, sizeof(T), true);                      \
-    *p = value;                                                                                      \
+#define NT_EMULATED_STORE(name)                                                                       \
+  template <class T>                                                                                  \
+  __attribute__((always_inline)) inline void name(T *p, typename std::common_type<T>::type value, NT_CALLER) { \
+    nt::emulator::note_access(p, sizeof(T), alignof(T), true, file, line);                            \
+    *p = value;                                                                                       \
   }
 NT_EMULATED_LOAD(__ldg)
 NT_EMULATED_LOAD(__ldca)

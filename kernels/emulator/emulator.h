@@ -32,11 +32,14 @@
 #define gridDim (::nt::emulator::grid_size)
 #define warpSize 32
 
-#define NT_SHARED(type, name, dimensions)                                                        \
-  static char name##_key_;                                                                       \
-  typedef type name##_type_ dimensions;                                                          \
-  name##_type_ &name = *reinterpret_cast<name##_type_ *>(                                        \
-      ::nt::emulator::shared_variable(&name##_key_, sizeof(name##_type_), alignof(name##_type_)))
+// (In a struct, so that an __align__ before the type counts.)
+#define NT_SHARED(type, name, dimensions)                                                      \
+  static char name##_key_;                                                                     \
+  struct name##_holder_ {                                                                      \
+    type variable dimensions;                                                                  \
+  };                                                                                           \
+  auto &name = static_cast<name##_holder_ *>(::nt::emulator::shared_variable(                  \
+                   &name##_key_, sizeof(name##_holder_), alignof(name##_holder_)))->variable
 #define NT_DYNAMIC_SHARED(name) \
   unsigned char *const name = static_cast<unsigned char *>(::nt::emulator::dynamic_shared())
 #define NT_UNROLL
@@ -97,8 +100,10 @@ inline void copy_async(void *destination, const void *source, bool valid = true,
   if ((reinterpret_cast<uintptr_t>(destination) | reinterpret_cast<uintptr_t>(source)) % 16 != 0)
     emulator::fail("%s:%d: cp.async: an address is not 16-byte aligned", file, line);
   emulator::check_shared(destination, 16, "cp.async: the destination", file, line);
-  if (emulator::counting && valid) emulator::count_access(source, 16, false);
-  if (emulator::counting) emulator::count_access(destination, 16, true);
+  if (emulator::counting) {
+    if (valid) emulator::count_access(source, 16, false);
+    emulator::count_access(destination, 16, true);
+  }
   emulator::copy_async(destination, source, valid, emulator::copy_16);
 }
 inline void copy_async_commit() { emulator::copy_async_commit(); }
@@ -107,7 +112,13 @@ inline void copy_async_wait() {
   emulator::copy_async_wait(pending);
 }
 
-inline void store_global(void *p, const uint4 &x) { *static_cast<uint4 *>(p) = x; }
+inline void note_load(const void *p, NT_CALLER) { emulator::note_access(p, 16, 16, false, file, line); }
+
+inline void store_global(void *p, const uint4 &x, NT_CALLER) {
+  emulator::note_access(p, 16, 16, true, file, line);
+  if (emulator::is_shared(p)) emulator::fail("%s:%d: a store to global memory at an address of shared memory", file, line);
+  *static_cast<uint4 *>(p) = x;
+}
 
 inline float exp2_fast(float x) {
   float y = exp2f(x);

@@ -59,13 +59,12 @@ void fiber_restart(Fiber *fiber, void (*entry)()) {
 }
 
 Fiber *fiber_create(void (*entry)()) {
-  constexpr size_t kGuard = 4096;
-  void *memory = mmap(nullptr, kGuard + kStackBytes, PROT_READ | PROT_WRITE,
+  void *memory = mmap(nullptr, kStackGuard + kStackBytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   Fiber *fiber = static_cast<Fiber *>(calloc(1, sizeof(Fiber)));
   if (memory == MAP_FAILED || fiber == nullptr) abort();
-  mprotect(memory, kGuard, PROT_NONE);
-  fiber->stack = static_cast<char *>(memory) + kGuard;
+  mprotect(memory, kStackGuard, PROT_NONE);
+  fiber->stack = static_cast<char *>(memory) + kStackGuard;
 #if defined(NT_EMULATED_TSAN)
   fiber->tsan_fiber = __tsan_create_fiber(0);
 #endif

@@ -21,10 +21,11 @@ void __tsan_release(void *);
 namespace nt::emulator {
 
 constexpr size_t kStackBytes = 256 * 1024;
+constexpr size_t kStackGuard = 64 * 1024;
 
 struct Fiber {
   void *stack_pointer;
-  char *stack;        // its lowest address; below it lies a page that faults
+  char *stack;        // its lowest address; below it lie kStackGuard bytes that fault
   bool leaving;       // its frames are never returned to (AddressSanitizer frees its fake stack)
   void *fake_stack;   // AddressSanitizer's
   void *tsan_fiber;   // ThreadSanitizer's

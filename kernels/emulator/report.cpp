@@ -107,8 +107,8 @@ void on_fault(int number, siginfo_t *info, void *context) {
     snprintf(place, sizeof place, "an integer division by zero");
   } else if (number == SIGILL) {
     snprintf(place, sizeof place, "an illegal instruction");
-  } else if (address < running_stack() && address >= running_stack() - 4096) {
-    snprintf(place, sizeof place, "local memory over %zu KiB", kStackBytes / 1024);
+  } else if (address < running_stack() && address >= running_stack() - kStackGuard) {
+    snprintf(place, sizeof place, "over %zu KiB of local memory", kStackBytes / 1024);
   } else {
     char owner[192];
     if (describe_shared(address, owner, sizeof owner) || describe_memory(address, owner, sizeof owner)) {
@@ -117,7 +117,6 @@ void on_fault(int number, siginfo_t *info, void *context) {
       snprintf(place, sizeof place, "an access to %p, which is no device memory", info->si_addr);
     }
   }
-  // "thread at": the instruction, for addr2line.
   Dl_info library = {};
   void *instruction = reinterpret_cast<void *>(registers[REG_RIP]);
   dladdr(instruction, &library);

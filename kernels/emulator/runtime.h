@@ -108,6 +108,13 @@ void copy_async_wait(int pending);
 extern bool counting;
 // One lane's access of `bytes` at p, in step with its warp's other lanes at the same call.
 void count_access(const void *p, size_t bytes, bool store);
+// What every access through a function of gpu.h or a cached load calls first.
+__attribute__((always_inline)) inline void note_access(const void *p, size_t bytes, size_t alignment, bool store,
+                                                       const char *file, int line) {
+  if (reinterpret_cast<uintptr_t>(p) % alignment != 0)
+    fail("%s:%d: an access of %zu bytes at %p is misaligned", file, line, bytes, p);
+  if (counting) count_access(p, bytes, store);
+}
 // A warp's ldmatrix: 32 addresses of 16-byte rows.
 void count_matrix_load(const void *const rows[32]);
 

@@ -63,12 +63,14 @@ bool map_dynamic(size_t bytes) {
   return true;
 }
 
+#if !defined(NT_EMULATED_ASAN)
 // The first byte of [p, p + bytes) that is no longer 0xFF, or null.
 const char *changed(const char *p, size_t bytes) {
   for (size_t i = 0; i < bytes; i++)
     if (p[i] != char(0xFF)) return p + i;
   return nullptr;
 }
+#endif
 
 }  // namespace
 
@@ -79,24 +81,21 @@ cudaError_t shared_begin_grid(size_t bytes) {
     return cudaErrorLaunchFailure;
   }
   if (static_memory == nullptr) static_memory = map(kStaticRoom);
-  variable_count = 0;
-  static_used = static_bytes = 0;
-  memset(static_memory, 0xFF, kStaticRoom);
   NT_ALLOW(dynamic_mapping.start, dynamic_mapping.bytes);
   return map_dynamic(bytes) ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 void shared_begin_block() {
 #if defined(NT_EMULATED_TSAN)
-  // Fresh pages: blocks follow each other in the same memory only here.
+  // Fresh pages: blocks follow each other in the same memory only here. Filled by the host, as a fill by the thread that
+  // comes first to a variable would look like a race.
   munmap(static_memory, kStaticRoom);
   static_memory = map(kStaticRoom);
+  memset(static_memory, 0xFF, kStaticRoom);
   if (dynamic_mapping.start != nullptr) munmap(dynamic_mapping.start, dynamic_mapping.bytes + kPage);
   dynamic_mapping = {};
   map_dynamic(dynamic_bytes);
 #endif
-  NT_ALLOW(static_memory, kStaticRoom);
-  memset(static_memory, 0xFF, static_used);
   if (dynamic_memory != nullptr) {
     NT_ALLOW(dynamic_memory, dynamic_bytes + dynamic_slack);
     memset(dynamic_memory, 0xFF, dynamic_bytes + dynamic_slack);
@@ -114,8 +113,8 @@ bool shared_end_block() {
     const char *start = i < variable_count ? variables[i].start : static_memory + static_used;
     const char *touched = changed(end, size_t(start - end));
     if (touched != nullptr && i > 0) {
-      fail_host("a write %zu bytes past the end of a shared variable of %zu bytes", size_t(touched - end) + 1,
-                variables[i - 1].bytes);
+      fail_host("a write to byte %td of a shared variable of %zu bytes",
+                touched - variables[i - 1].start, variables[i - 1].bytes);
       return false;
     }
     if (i < variable_count) end = variables[i].start + variables[i].bytes;
@@ -143,7 +142,13 @@ void *shared_variable(const void *key, size_t bytes, size_t alignment) {
   // At an odd multiple of the alignment.
   const size_t start = round_up(static_used + kRedZone, 2 * alignment) + alignment;
   if (variable_count == kMaxVariables || start + bytes + kRedZone > kStaticRoom) fail("too many shared variables");
-  static_used = start + bytes + kRedZone;
+  const size_t used = start + bytes + kRedZone;
+#if !defined(NT_EMULATED_TSAN)
+  NT_ALLOW(static_memory + static_used, used - static_used);
+  memset(static_memory + static_used, 0xFF, used - static_used);
+  NT_FORBID(static_memory + static_used, used - static_used);
+#endif
+  static_used = used;
   Variable &added = variables[variable_count++];
   added = {key, static_memory + start, bytes};
   NT_ALLOW(added.start, bytes);
