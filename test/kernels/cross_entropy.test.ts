@@ -18,6 +18,7 @@ const cases: Case[] = [
   { T: 17, H: 65, V: 129, rows: [0, 2, 3, 9, 16] },
   { T: 65, H: 33, V: 300, rows: every(65) },
   { T: 12, H: 24, V: 4133, rows: [3, 4, 5, 11] },
+  { T: 4, H: 8, V: 20_011, rows: [0, 2] },
 ];
 const scale = 1 / 7;
 

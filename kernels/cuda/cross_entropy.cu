@@ -1,0 +1,229 @@
+// The language model's head and its loss in one: logits exist for a chunk of rows at a time, in the caller's
+// workspace, in float32 whatever the activations are; their gradient replaces them in place.
+#include "blas.h"
+
+namespace nt {
+namespace {
+
+// A chunk's product dx = dlogits·W has rows/128 · H/256 tiles: enough for every multiprocessor from 4096 columns on
+// with 1024 rows, below that with 2048. More rows would cost memory alone.
+constexpr int64_t kChunkRows = 1024, kChunkRowsNarrow = 2048, kWide = 4096;
+
+int64_t largest_chunk(int64_t H) { return H >= kWide ? kChunkRows : kChunkRowsNarrow; }
+
+// Rows of logits lie a multiple of 32 bytes apart.
+int64_t logits_ld(int64_t V) { return (V + 7) / 8 * 8; }
+
+int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+// Logits, gathered rows of x, and their gradient.
+int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {
+  return aligned(rows * logits_ld(V) * 4) + 2 * aligned(rows * H * size_of(dtype));
+}
+
+constexpr int kRowThreads = 512, kUnits = 4;            // units of four logits a thread and step
+constexpr int64_t kStep = int64_t(kRowThreads) * kUnits * 4;
+
+// Four logits from j on; −∞ past the end of the row.
+__device__ __forceinline__ float4 load_logits(const float *l, int64_t j, int64_t V) {
+  const float4 none = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+  if (j >= V) return none;
+  float4 v = *reinterpret_cast<const float4 *>(l + j);
+  if (j + 1 >= V) v.y = -INFINITY;
+  if (j + 2 >= V) v.z = -INFINITY;
+  if (j + 3 >= V) v.w = -INFINITY;
+  return v;
+}
+
+__device__ __forceinline__ void store_four(float *d, const float (&v)[4]) {
+  *reinterpret_cast<float4 *>(d) = make_float4(v[0], v[1], v[2], v[3]);
+}
+__device__ __forceinline__ void store_four(bf16 *d, const float (&v)[4]) {
+  *reinterpret_cast<uint2 *>(d) = make_uint2(pack_bf16(v[0], v[1]), pack_bf16(v[2], v[3]));
+}
+
+// The block's maximum in every thread; `scratch` as block_sum's.
+__device__ __forceinline__ float block_max(float x, float *scratch) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
+  x = warp_max(x);
+  __syncthreads();
+  if (lane == 0) scratch[warp] = x;
+  __syncthreads();
+  return warp_max(scratch[lane < kRowThreads / 32 ? lane : 0]);
+}
+
+// loss = log Σ_j exp(l_j) − l_t, a block a row. One pass finds the greatest logit and the sum of the others' exp, each
+// thread rescaling its sum as its maximum grows. The target's own term stays out of the sum: where it dominates, the
+// loss is log1p(the others) and keeps its digits.
+// With `gradient`, a second pass writes gradient_scale · (softmax(l) − onehot(t)) as T over the logits: a step's bf16
+// end before the float32 that the next step reads begin, and a barrier parts a step's own reads from its writes.
+// Bytes a logit: 4 read; with gradient another 4 (of a row just read) and sizeof(T) written.
+template <class T>
+__global__ __launch_bounds__(kRowThreads, 2) void cross_entropy_kernel(float *losses, float *logits, int64_t ld,
+                                                                       const int32_t *targets, int64_t V,
+                                                                       float gradient_scale, bool gradient) {
+  NT_SHARED(float, scratch, [32]);
+  float *l = logits + int64_t(blockIdx.x) * ld;
+  const int64_t target = targets[blockIdx.x];
+  const float at_target = l[target];
+
+  float top = at_target, sum = 0;
+  for (int64_t step = 0; step < V; step += kStep) {
+    float4 v[kUnits];
+    float highest = top;
+    NT_UNROLL
+    for (int i = 0; i < kUnits; i++) {
+      v[i] = load_logits(l, step + (i * kRowThreads + int(threadIdx.x)) * 4, V);
+      highest = fmaxf(fmaxf(fmaxf(v[i].x, v[i].y), fmaxf(v[i].z, v[i].w)), highest);
+    }
+    if (highest > top) {
+      sum *= expf(top - highest);
+      top = highest;
+    }
+    NT_UNROLL
+    for (int i = 0; i < kUnits; i++) {
+      const int64_t j = step + (i * kRowThreads + int(threadIdx.x)) * 4;
+      const float e[4] = {expf(v[i].x - top), expf(v[i].y - top), expf(v[i].z - top), expf(v[i].w - top)};
+      NT_UNROLL
+      for (int c = 0; c < 4; c++) sum += j + c == target ? 0.0f : e[c];
+    }
+  }
+  const float highest = block_max(top, scratch);
+  const float others = block_sum(sum * expf(top - highest), scratch);
+  const float total = others + expf(at_target - highest);
+  if (threadIdx.x == 0)
+    losses[blockIdx.x] = at_target == highest ? log1pf(others) : highest - at_target + logf(total);
+  if (!gradient) return;
+
+  T *d = reinterpret_cast<T *>(l);
+  const float factor = gradient_scale / total;
+  for (int64_t step = 0; step < V; step += kStep) {
+    float4 v[kUnits];
+    NT_UNROLL
+    for (int i = 0; i < kUnits; i++) v[i] = load_logits(l, step + (i * kRowThreads + int(threadIdx.x)) * 4, V);
+    __syncthreads();
+    NT_UNROLL
+    for (int i = 0; i < kUnits; i++) {
+      const int64_t j = step + (i * kRowThreads + int(threadIdx.x)) * 4;
+      if (j >= V) continue;
+      float out[4] = {expf(v[i].x - highest) * factor, expf(v[i].y - highest) * factor,
+                      expf(v[i].z - highest) * factor, expf(v[i].w - highest) * factor};
+      NT_UNROLL
+      for (int c = 0; c < 4; c++)
+        if (j + c == target) out[c] = -gradient_scale * (others / total);
+      store_four(d + j, out);
+    }
+  }
+}
+
+// Row i of `packed` (a block) and row rows[i] of `all`, `units` a row: packed = all[rows], or all[rows] = packed.
+template <class Unit, bool gather>
+__global__ __launch_bounds__(128, 8) void chunk_rows_kernel(Unit *packed, Unit *all, const int32_t *rows,
+                                                            int64_t units) {
+  Unit *one = packed + int64_t(blockIdx.x) * units, *other = all + int64_t(rows[blockIdx.x]) * units;
+  for (int64_t i = threadIdx.x; i < units; i += 128) {
+    if (gather) {
+      one[i] = other[i];
+    } else {
+      other[i] = one[i];
+    }
+  }
+}
+
+template <bool gather>
+cudaError_t move_rows(nt_context *context, void *packed, void *all, const int32_t *rows, int64_t n, int64_t bytes) {
+  const dim3 grid = dim3(unsigned(n)), block(128);
+  if (bytes % 16 == 0 && reinterpret_cast<uintptr_t>(all) % 16 == 0)
+    return launch(chunk_rows_kernel<uint4, gather>, grid, block, 0, context->stream, static_cast<uint4 *>(packed),
+                  static_cast<uint4 *>(all), rows, bytes / 16);
+  return launch(chunk_rows_kernel<uint16_t, gather>, grid, block, 0, context->stream, static_cast<uint16_t *>(packed),
+                static_cast<uint16_t *>(all), rows, bytes / 2);
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *, int32_t dtype, int64_t rows, int64_t H, int64_t V,
+                                                 int64_t *bytes) {
+  NT_CHECK_DTYPE("linear_cross_entropy", dtype);
+  NT_CHECK(rows >= 0 && H >= 0 && V >= 0, "linear_cross_entropy: sizes must not be negative, got %lld, %lld, %lld",
+           (long long)rows, (long long)H, (long long)V);
+  const int64_t most = nt::largest_chunk(H);
+  *bytes = nt::chunk_bytes(dtype, rows < most ? rows : most, H, V);
+  return NT_OK;
+}
+
+NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight,
+                                       const void *x, const nt_weight *weight, const int32_t *rows,
+                                       const int32_t *targets, int64_t n, int64_t T, float gradient_scale,
+                                       void *workspace, int64_t workspace_bytes) {
+  NT_CHECK_DTYPE("linear_cross_entropy", dtype);
+  NT_CHECK(weight != nullptr, "linear_cross_entropy: no weight");
+  NT_CHECK(weight->dtype == dtype, "linear_cross_entropy: x has dtype %d, the weight %d", int(dtype),
+           int(weight->dtype));
+  NT_CHECK(n >= 0 && T >= 0 && n <= T, "linear_cross_entropy: %lld rows of %lld", (long long)n, (long long)T);
+  const int64_t V = weight->out, H = weight->in, row_bytes = H * nt::size_of(dtype);
+  if (T == 0 || V == 0 || H == 0) return NT_OK;
+  NT_CHECK(n == 0 || (losses != nullptr && x != nullptr && rows != nullptr && targets != nullptr),
+           "linear_cross_entropy: losses, x, rows or targets is null");
+  for (int64_t i = 0; i < n; i++) {
+    NT_CHECK(rows[i] >= 0 && rows[i] < T && (i == 0 || rows[i] > rows[i - 1]),
+             "linear_cross_entropy: rows must ascend within 0 … %lld, got %d at %lld", (long long)T - 1, int(rows[i]),
+             (long long)i);
+    NT_CHECK(targets[i] >= 0 && targets[i] < V,
+             "linear_cross_entropy: a target must be within 0 … %lld, got %d at row %d", (long long)V - 1,
+             int(targets[i]), int(rows[i]));
+  }
+  const int64_t most = nt::largest_chunk(H);
+  int64_t chunk = n < most ? n : most;
+  while (chunk > 1 && nt::chunk_bytes(dtype, chunk, H, V) > workspace_bytes) chunk = (chunk + 1) / 2;
+  NT_CHECK(n == 0 || (workspace != nullptr && nt::chunk_bytes(dtype, chunk, H, V) <= workspace_bytes),
+           "linear_cross_entropy: needs a workspace of at least %lld bytes, got %lld",
+           (long long)nt::chunk_bytes(dtype, 1, H, V), (long long)workspace_bytes);
+  NT_CHECK(reinterpret_cast<uintptr_t>(workspace) % 16 == 0, "linear_cross_entropy: the workspace is not 16-byte aligned");
+
+  if (dx != nullptr && n < T)
+    NT_CUDA(cudaMemsetAsync(dx, 0, size_t(T * row_bytes), context->stream), "linear_cross_entropy");
+  if (n == 0) return NT_OK;
+  const int32_t *device_rows = nt::device_table(context, rows, n);
+  const int32_t *device_targets = nt::device_table(context, targets, n);
+  if (device_rows == nullptr || device_targets == nullptr) return NT_DEVICE;
+  const int64_t ld = nt::logits_ld(V);
+  auto *logits = static_cast<float *>(workspace);
+  char *gathered_x = static_cast<char *>(workspace) + nt::aligned(chunk * ld * 4);
+  char *gathered_dx = gathered_x + nt::aligned(chunk * row_bytes);
+  const bool gradient = dx != nullptr || dweight != nullptr;
+  const int64_t ld_gradient = dtype == NT_F32 ? ld : 2 * ld;  // rows stay where their logits were
+  const auto kernel = dtype == NT_F32 ? nt::cross_entropy_kernel<float> : nt::cross_entropy_kernel<nt::bf16>;
+  for (int64_t first = 0; first < n; first += chunk) {
+    const int64_t count = n - first < chunk ? n - first : chunk;
+    // Rows that follow each other are used where they are.
+    const bool together = rows[first + count - 1] - rows[first] == count - 1;
+    const char *chunk_x = static_cast<const char *>(x) + rows[first] * row_bytes;
+    if (!together) {
+      NT_CUDA(nt::move_rows<true>(context, gathered_x, const_cast<void *>(x), device_rows + first, count, row_bytes),
+              "linear_cross_entropy");
+      chunk_x = gathered_x;
+    }
+    int32_t status =
+        nt::times_weight_transposed(context, weight, logits, NT_F32, ld, chunk_x, H, nullptr, false, count);
+    if (status != NT_OK) return status;
+    NT_CUDA(nt::launch(kernel, dim3(unsigned(count)), dim3(nt::kRowThreads), 0, context->stream, losses + first, logits,
+                       ld, device_targets + first, V, gradient_scale, gradient),
+            "linear_cross_entropy");
+    if (dx != nullptr) {
+      char *to = together ? static_cast<char *>(dx) + rows[first] * row_bytes : gathered_dx;
+      status = nt::times_weight(context, weight, to, dtype, H, logits, ld_gradient, false, count);
+      if (status != NT_OK) return status;
+      if (!together)
+        NT_CUDA(nt::move_rows<false>(context, gathered_dx, dx, device_rows + first, count, row_bytes),
+                "linear_cross_entropy");
+    }
+    if (dweight != nullptr) {
+      status = nt::matmul(context, {V, H, count, nt::transposed(logits, dtype, ld_gradient),
+                                    nt::as_stored(chunk_x, dtype, H), dweight, NT_F32, H, nullptr, true});
+      if (status != NT_OK) return status;
+    }
+  }
+  return NT_OK;
+}
