@@ -43,6 +43,7 @@
 #define NT_DYNAMIC_SHARED(name) \
   unsigned char *const name = static_cast<unsigned char *>(::nt::emulator::dynamic_shared())
 #define NT_UNROLL
+#define NT_NO_UNROLL
 
 #include "atomics.h"
 #include "builtins.h"
@@ -124,5 +125,7 @@ inline float exp2_fast(float x) {
   float y = exp2f(x);
   return y < 1.17549435e-38f ? 0.0f : y;
 }
+
+inline int computed_here(int x) { return x; }
 
 }  // namespace nt

@@ -17,7 +17,6 @@ void __tsan_switch_to_fiber(void *fiber, unsigned flags);
 }
 #endif
 
-extern "C" __attribute__((visibility("hidden"))) void nt_emulator_switch(void **save, void *stack_pointer);
 asm(R"(
 .text
 .globl nt_emulator_switch
@@ -45,7 +44,7 @@ nt_emulator_switch:
 namespace nt::emulator {
 
 void fiber_restart(Fiber *fiber, void (*entry)()) {
-  void **top = reinterpret_cast<void **>(fiber->stack + kStackBytes);
+  void **top = reinterpret_cast<void **>(fiber->stack + kStackBytes - fiber->offset);
   *--top = nullptr;  // where entry would return to; also keeps the stack 16-byte aligned as after a call
   *--top = reinterpret_cast<void *>(entry);
   top -= 6;
@@ -65,6 +64,8 @@ Fiber *fiber_create(void (*entry)()) {
   if (memory == MAP_FAILED || fiber == nullptr) abort();
   mprotect(memory, kStackGuard, PROT_NONE);
   fiber->stack = static_cast<char *>(memory) + kStackGuard;
+  static size_t created;
+  fiber->offset = created++ % 64 * 320;
 #if defined(NT_EMULATED_TSAN)
   fiber->tsan_fiber = __tsan_create_fiber(0);
 #endif
@@ -84,6 +85,9 @@ void fiber_adopt_thread(Fiber *fiber) {
 #endif
 }
 
+#if defined(NT_EMULATED_ASAN) || defined(NT_EMULATED_TSAN)
+extern "C" void nt_emulator_switch(void **save, void *stack_pointer);
+
 void fiber_switch(Fiber *from, Fiber *to) {
 #if defined(NT_EMULATED_ASAN)
   __sanitizer_start_switch_fiber(from->leaving ? nullptr : &from->fake_stack, to->stack, kStackBytes);
@@ -97,6 +101,7 @@ void fiber_switch(Fiber *from, Fiber *to) {
   __sanitizer_finish_switch_fiber(from->fake_stack, nullptr, nullptr);
 #endif
 }
+#endif
 
 void fiber_entered() {
 #if defined(NT_EMULATED_ASAN)

@@ -26,6 +26,7 @@ constexpr size_t kStackGuard = 64 * 1024;
 struct Fiber {
   void *stack_pointer;
   char *stack;        // its lowest address; below it lie kStackGuard bytes that fault
+  size_t offset;      // of its first frame below the highest: not the same cache sets for all
   bool leaving;       // its frames are never returned to (AddressSanitizer frees its fake stack)
   void *fake_stack;   // AddressSanitizer's
   void *tsan_fiber;   // ThreadSanitizer's
@@ -37,7 +38,12 @@ Fiber *fiber_create(void (*entry)());
 void fiber_restart(Fiber *fiber, void (*entry)());
 // The fiber that stands for the calling OS thread's own stack.
 void fiber_adopt_thread(Fiber *fiber);
+#if defined(NT_EMULATED_ASAN) || defined(NT_EMULATED_TSAN)
 void fiber_switch(Fiber *from, Fiber *to);
+#else
+extern "C" void nt_emulator_switch(void **save, void *stack_pointer);
+inline void fiber_switch(Fiber *from, Fiber *to) { nt_emulator_switch(&from->stack_pointer, to->stack_pointer); }
+#endif
 // The first thing entry() calls.
 void fiber_entered();
 

@@ -148,6 +148,8 @@ void maybe_pause(Thread *thread) {
 void run_thread(int number) {
   Thread *thread = threads[number];
   thread->fiber = active;
+  thread->finished = false;
+  copies_begin(thread);
   current = &thread->position;
   NT_ACQUIRE(&launch_token);
   body(body_arguments);
@@ -173,31 +175,26 @@ void run_threads() {
   }
 }
 
-void prepare_threads(int count) {
-  for (int i = 0; i < count; i++) {
-    if (threads[i] != nullptr) continue;
-    threads[i] = static_cast<Thread *>(calloc(1, sizeof(Thread)));
-    if (threads[i] == nullptr) abort();
+void prepare_threads() {
+  const dim3 block = block_size;
+  for (int i = 0; i < block_threads; i++) {
+    if (threads[i] == nullptr) {
+      threads[i] = static_cast<Thread *>(calloc(1, sizeof(Thread)));
+      if (threads[i] == nullptr) abort();
 #if defined(NT_EMULATED_TSAN)
-    threads[i]->fiber = fibers[fiber_count++] = fiber_create(run_threads);
+      threads[i]->fiber = fibers[fiber_count++] = fiber_create(run_threads);
 #endif
+    }
+    const unsigned n = unsigned(i);
+    threads[i]->position = {{n % block.x, n / block.x % block.y, n / (block.x * block.y)}, i % 32, i / 32};
+    unstarted[i] = i;
   }
 }
 
 void begin_block(size_t number) {
-  const dim3 grid = grid_size, block = block_size;
+  const dim3 grid = grid_size;
   block_index = uint3{unsigned(number % grid.x), unsigned(number / grid.x % grid.y),
                       unsigned(number / (size_t(grid.x) * grid.y))};
-  for (int i = 0; i < block_threads; i++) {
-    Thread *thread = threads[i];
-    const unsigned n = unsigned(i);
-    thread->position = {{n % block.x, n / block.x % block.y, n / (block.x * block.y)}, i % 32, i / 32};
-    thread->finished = false;
-    thread->waits_in = nullptr;
-    thread->file = nullptr;
-    copies_begin(thread);
-    unstarted[i] = i;
-  }
   next_unstarted = 0;
   unfinished = block_threads;
   ready.first = ready.count = 0;
@@ -293,7 +290,7 @@ cudaError_t run_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_s
     block_threads = int(block.x * block.y * block.z);
     body = run;
     body_arguments = arguments;
-    prepare_threads(block_threads);
+    prepare_threads();
     if (counting) count_begin_grid(kernel);
     catch_faults();
     // In a random order: with an odd step that shares no factor with the number of blocks, every block comes once.

@@ -1,5 +1,6 @@
 // Warp collectives: what the last lane to arrive computes for all (PTX ISA: shfl.sync, vote.sync, redux.sync,
 // match.sync, ldmatrix, mma.m16n8k16).
+#include <immintrin.h>
 #include <string.h>
 
 #include "runtime.h"
@@ -29,21 +30,6 @@ uint32_t combine(Reduction reduction, uint32_t a, uint32_t b) {
     case kReduceXor: return a ^ b;
   }
   return 0;
-}
-
-typedef float Row8 __attribute__((vector_size(32)));
-
-inline float low_bf16(uint32_t pair) {
-  pair <<= 16;
-  float x;
-  memcpy(&x, &pair, 4);
-  return x;
-}
-inline float high_bf16(uint32_t pair) {
-  pair &= 0xFFFF0000u;
-  float x;
-  memcpy(&x, &pair, 4);
-  return x;
 }
 
 void count_rows(void *const *lanes) {
@@ -114,36 +100,54 @@ void warp_load_matrix_transposed(void *const *lanes, unsigned) {
   }
 }
 
-// d[16×8] += a[16×16]·b[16×8], laid over lanes as gpu.h's mma says; sums in order of k.
+// d[16×8] += a[16×16]·b[16×8], laid over lanes as gpu.h's mma says; sums in order of k. Registers hold pairs of
+// neighbours in k, so pairs stay together until they are widened: p counts pairs.
 void warp_mma(void *const *lanes, unsigned) {
-  float a[16][16], b[16][8], d[16][8];
+  alignas(32) uint32_t a[16][8], b[8][8];  // [row][p], [p][column]
+  alignas(32) float d[16][8];
   for (int lane = 0; lane < 32; lane++) {
     const MatrixProduct &product = lane_of<MatrixProduct>(lanes, lane);
-    const int g = lane / 4, q = 2 * (lane % 4);
-    for (int i = 0; i < 4; i++) {
-      const int row = g + 8 * (i % 2), k = q + 8 * (i / 2);
-      a[row][k] = low_bf16(product.a[i]);
-      a[row][k + 1] = high_bf16(product.a[i]);
-    }
-    for (int i = 0; i < 2; i++) {
-      b[q + 8 * i][g] = low_bf16(product.b[i]);
-      b[q + 8 * i + 1][g] = high_bf16(product.b[i]);
-    }
-    for (int i = 0; i < 4; i++) d[g + 8 * (i / 2)][q + i % 2] = product.d[i];
+    const int g = lane / 4, pair = lane % 4;
+    a[g][pair] = product.a[0];
+    a[g + 8][pair] = product.a[1];
+    a[g][pair + 4] = product.a[2];
+    a[g + 8][pair + 4] = product.a[3];
+    b[pair][g] = product.b[0];
+    b[pair + 4][g] = product.b[1];
+    memcpy(&d[g][2 * pair], product.d, 8);
+    memcpy(&d[g + 8][2 * pair], product.d + 2, 8);
   }
-  Row8 rows[16];
-  memcpy(rows, b, sizeof rows);
-  for (int row = 0; row < 16; row += 4) {
-    Row8 sums[4];
-    memcpy(sums, d[row], sizeof sums);
-    for (int k = 0; k < 16; k++)
-      for (int i = 0; i < 4; i++) sums[i] += a[row + i][k] * rows[k];
-    memcpy(d[row], sums, sizeof sums);
+  // bf16 to float32: the first of a pair is the low half.
+  const __m256i high_half = _mm256_set1_epi32(int(0xFFFF0000u));
+  auto first = [](const uint32_t *pairs) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(*reinterpret_cast<const __m256i *>(pairs), 16));
+  };
+  auto second = [&](const uint32_t *pairs) {
+    return _mm256_castsi256_ps(_mm256_and_si256(*reinterpret_cast<const __m256i *>(pairs), high_half));
+  };
+  alignas(32) float a_first[16][8], a_second[16][8];
+  for (int row = 0; row < 16; row++) {
+    _mm256_store_ps(a_first[row], first(a[row]));
+    _mm256_store_ps(a_second[row], second(a[row]));
+  }
+  for (int top = 0; top < 16; top += 8) {
+    __m256 sums[8];
+    for (int i = 0; i < 8; i++) sums[i] = _mm256_load_ps(d[top + i]);
+    for (int p = 0; p < 8; p++) {
+      const __m256 b_first = first(b[p]), b_second = second(b[p]);
+#pragma GCC unroll 8
+      for (int i = 0; i < 8; i++) {
+        sums[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a_first[top + i][p]), b_first, sums[i]);
+        sums[i] = _mm256_fmadd_ps(_mm256_broadcast_ss(&a_second[top + i][p]), b_second, sums[i]);
+      }
+    }
+    for (int i = 0; i < 8; i++) _mm256_store_ps(d[top + i], sums[i]);
   }
   for (int lane = 0; lane < 32; lane++) {
-    const MatrixProduct &product = lane_of<MatrixProduct>(lanes, lane);
-    const int g = lane / 4, q = 2 * (lane % 4);
-    for (int i = 0; i < 4; i++) product.d[i] = d[g + 8 * (i / 2)][q + i % 2];
+    float *to = lane_of<MatrixProduct>(lanes, lane).d;
+    const int g = lane / 4, pair = lane % 4;
+    memcpy(to, &d[g][2 * pair], 8);
+    memcpy(to + 2, &d[g + 8][2 * pair], 8);
   }
 }
 
