@@ -21,6 +21,7 @@
 // The launch's dynamic shared memory, as bytes, 128-byte aligned.
 #define NT_DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 #define NT_UNROLL _Pragma("unroll")
+#define NT_NO_UNROLL _Pragma("unroll 1")
 
 namespace nt {
 
@@ -96,6 +97,13 @@ __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
+}
+
+// x, of which the compiler knows no more: what is computed from it in a loop is computed there each time, instead of
+// before the loop and then kept in a register that the loop is short of.
+__device__ __forceinline__ int computed_here(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
 }
 
 }  // namespace nt
