@@ -253,6 +253,11 @@ forEachBackend((device, name) => {
       [4, 1, 65],
       [3, 3, 128],
       [8, 1, 16],
+      [2, 2, 64],
+      [3, 1, 96],
+      [10, 1, 128],
+      [10, 2, 40],
+      [3, 1, 256],
     ] as const) {
       test(`${dtype}: decoding over the cache, ${heads}/${kvHeads} heads of ${headDim}`, () => {
         const shape = { heads, kvHeads, headDim };
