@@ -97,7 +97,7 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
   emulator::warp_collective(emulator::warp_mma, 0xFFFFFFFFu, &product, false, file, line);
 }
 
-inline void copy_async(void *destination, const void *source, bool valid = true, NT_CALLER) {
+__attribute__((always_inline)) inline void copy_async(void *destination, const void *source, bool valid = true, NT_CALLER) {
   if ((reinterpret_cast<uintptr_t>(destination) | reinterpret_cast<uintptr_t>(source)) % 16 != 0)
     emulator::fail("%s:%d: cp.async: an address is not 16-byte aligned", file, line);
   emulator::check_shared(destination, 16, "cp.async: the destination", file, line);
@@ -113,9 +113,9 @@ inline void copy_async_wait() {
   emulator::copy_async_wait(pending);
 }
 
-inline void note_load(const void *p, NT_CALLER) { emulator::note_access(p, 16, 16, false, file, line); }
+__attribute__((always_inline)) inline void note_load(const void *p, NT_CALLER) { emulator::note_access(p, 16, 16, false, file, line); }
 
-inline void store_global(void *p, const uint4 &x, NT_CALLER) {
+__attribute__((always_inline)) inline void store_global(void *p, const uint4 &x, NT_CALLER) {
   emulator::note_access(p, 16, 16, true, file, line);
   if (emulator::is_shared(p)) emulator::fail("%s:%d: a store to global memory at an address of shared memory", file, line);
   *static_cast<uint4 *>(p) = x;

@@ -117,6 +117,8 @@ __attribute__((always_inline)) inline void note_access(const void *p, size_t byt
 }
 // A warp's ldmatrix: 32 addresses of 16-byte rows.
 void count_matrix_load(const void *const rows[32]);
+// A warp's mma.
+void count_product();
 
 }  // namespace nt::emulator
 #pragma GCC visibility pop
