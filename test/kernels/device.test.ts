@@ -40,7 +40,7 @@ function nearestBf16(value: number): number {
 
 const bitsOf = (values: Float32Array) => new Uint32Array(values.buffer, values.byteOffset, values.length);
 
-forEachBackend((device) => {
+forEachBackend((device, name) => {
   test("every f16 pattern becomes its f32 and bf16 value", () => {
     const source = device.allocate("f16", [65536]);
     device.write(source, patterns);
@@ -138,13 +138,13 @@ forEachBackend((device) => {
     device.free(device.malloc(0));
   });
 
-  test("maps files as device memory", () => {
+  test("maps files, as device memory where that is the host's", () => {
     const folder = mkdtempSync(join(tmpdir(), "neftune-"));
     try {
       const path = join(folder, "ünïcode");
       writeFileSync(path, Uint8Array.of(0xff, 0x80, 0x3f, 0x00, 0xc0));
       const file = device.mapFile(path);
-      expect(file).toMatchObject({ bytes: 5, isDevice: true });
+      expect(file).toMatchObject({ bytes: 5, isDevice: device.isHost });
       const x = poisoned(device, "f32", [2]);
       device.call("nt_upload", x.ptr, dtypeCode.f32, file.address + 1, dtypeCode.bf16, 2);
       expect(device.readFloats(x)).toEqual(Float32Array.of(1, -2));
@@ -167,8 +167,8 @@ forEachBackend((device) => {
   });
 
   test("tells what it is, and what it cannot do", () => {
-    expect(device.info.backend).toBe("cpu");
-    expect(device.info.threads).toBe(2);
+    expect(name).toStartWith(device.info.backend);
+    if (device.isHost) expect(device.info.threads).toBe(2);
     expect(device.info.total_memory).toBeGreaterThan(0);
     expect(device.freeMemory()).toBeGreaterThan(0);
     device.synchronize();
@@ -182,6 +182,7 @@ forEachBackend((device) => {
     expect(cast(0, 0, -1)).toThrow("n must be ≥ 0, got -1");
     expect(() => device.call("nt_memset", x.ptr, 0, -1)).toThrow("memset: negative size -1");
     expect(() => device.call("nt_copy", x.ptr, x.ptr, -1)).toThrow("copy: negative size -1");
-    expect(() => Device.open({ threads: -1 })).toThrow("threads must be between 0 (all) and 256, got -1");
+    if (device.isHost)
+      expect(() => Device.open({ threads: -1 })).toThrow("threads must be between 0 (all) and 256, got -1");
   });
 });

@@ -28,7 +28,7 @@ function mask(borders: Int32Array, columns: number, { p, seed, module, draws }: 
 
 forEachBackend((device) => {
   for (const dtype of ["f32", "bf16"] as const) {
-    for (const columns of [1, 3, 17, 65, 129]) {
+    for (const columns of [1, 3, 17, 40, 65, 129]) {
       test(`${dtype}, ${columns} columns`, () => {
         const T = 7;
         const random = new Random(columns);

@@ -90,7 +90,11 @@ forEachBackend((device) => {
       [2, 65],
       [3, 129],
       [300, 129],
+      [40, 576],
       [2, 4096],
+      [3, 4099],
+      [20, 4104],
+      [2, 16408],
     ] as const) {
       test(`forward ${dtype} [${T},${H}]`, () => {
         const { x, delta, weight, tensor, weightTensor } = inputs(device, dtype, T, H);

@@ -49,6 +49,7 @@ forEachBackend((device) => {
       [2, 65],
       [3, 129],
       [300, 129],
+      [7, 200],
     ] as const) {
       test(`${dtype} [${T},${I}]`, () => {
         const random = new Random(T + I);

@@ -1,0 +1,321 @@
+// Generation: the next token from the logits, by Transformers' chain of processors: repetition penalty → temperature →
+// top-k → top-p → draw. A block a row, and no sum whose order could matter: probabilities relative to the greatest are
+// taken as integers.
+#include "../philox.h"
+#include "context.h"
+
+namespace nt {
+namespace {
+
+constexpr int kMostThreads = 1024;
+constexpr int kMostWarps = kMostThreads / 32;
+
+struct Settings {
+  float temperature;
+  uint32_t top_k;  // below V; 0: off
+  float top_p, penalty;
+  uint64_t seed;
+  uint32_t step;
+  float unit;  // the weight of the greatest logit: a power of two, small enough that V of them stay below 2⁶²
+};
+
+// What a block shares: words for the sums of each warp.
+struct Scratch {
+  uint64_t sums[3][kMostWarps];
+};
+
+// Bits that compare as unsigned integers the way the floats do.
+__device__ __forceinline__ uint32_t order_of(float x) {
+  const uint32_t bits = __float_as_uint(x);
+  return bits >> 31 ? ~bits : bits | 0x80000000u;
+}
+
+// Not negative, so that the bits themselves have the order.
+__device__ __forceinline__ uint32_t order_of_probability(float p) { return __float_as_uint(p); }
+
+__device__ __forceinline__ uint64_t warp_total(uint64_t x) {
+  NT_UNROLL
+  for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(kAllLanes, x, step);
+  return x;
+}
+
+// The block's sums in every thread; a barrier stands before the scratch is used.
+template <int n>
+__device__ __forceinline__ void block_totals(uint64_t (&x)[n], Scratch &scratch) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  __syncthreads();
+  NT_UNROLL
+  for (int i = 0; i < n; i++) {
+    x[i] = warp_total(x[i]);
+    if (lane == 0) scratch.sums[i][warp] = x[i];
+  }
+  __syncthreads();
+  NT_UNROLL
+  for (int i = 0; i < n; i++) x[i] = warp_total(lane < warps ? scratch.sums[i][lane] : 0);
+}
+
+__device__ __forceinline__ uint32_t block_max(uint32_t x, Scratch &scratch) {
+  const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  __syncthreads();
+  x = __reduce_max_sync(kAllLanes, x);
+  if (lane == 0) scratch.sums[0][warp] = x;
+  __syncthreads();
+  return __reduce_max_sync(kAllLanes, lane < warps ? uint32_t(scratch.sums[0][lane]) : 0u);
+}
+
+// Each distinct token once, however often it stands in the history: all its places read the logit before any of them
+// writes, and all write the same.
+__device__ void penalise(float *logits, const int32_t *history, int64_t n, float *originals, float penalty) {
+  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) originals[i] = logits[history[i]];
+  __syncthreads();
+  for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
+    const float logit = originals[i], changed = logit > 0 ? logit / penalty : logit * penalty;
+    atomicExch(reinterpret_cast<int *>(logits + history[i]), __float_as_int(changed));
+  }
+  __syncthreads();
+}
+
+// The greatest of a thread's values in the order of order_of, NaN passed over; 0 where there is none.
+__device__ __forceinline__ uint32_t order_but_nan(float x) { return x == x ? order_of(x) : 0; }
+
+// The lowest index of the greatest value (0 and −0 are equal); 0 where there is none.
+__device__ int32_t greatest_index(const float *x, uint32_t V, Scratch &scratch) {
+  uint32_t best = 0;
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < V; i += blockDim.x) best = max(best, order_but_nan(x[i] + 0.0f));
+  best = block_max(best, scratch);
+  uint32_t last = 0;  // V − the lowest index
+  if (best != 0)
+    for (uint32_t i = threadIdx.x; i < V; i += blockDim.x)
+      if (order_but_nan(x[i] + 0.0f) == best) last = max(last, V - i);
+  last = block_max(last, scratch);
+  return last == 0 ? 0 : int32_t(V - last);
+}
+
+// The greatest order τ such that the masses of the values of order ≥ τ reach `target` (1 ≤ target ≤ their sum); `above`
+// becomes the mass beyond τ. Two bits a pass, from bit `bits` − 1 down: each thread adds up its values at or beyond
+// three thresholds. A pass reads the row once, from L2.
+template <class Order, class Mass>
+__device__ uint32_t cut_at(const float *x, uint32_t V, int bits, uint64_t target, const Order &order, const Mass &mass,
+                           uint64_t &above, Scratch &scratch) {
+  uint32_t low = 0;
+  above = 0;
+  for (int shift = bits - 2; shift >= 0; shift -= 2) {
+    const uint32_t first = low + (1u << shift), second = low + (2u << shift), third = low + (3u << shift);
+    uint64_t sums[3] = {};
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < V; i += blockDim.x) {
+      const uint32_t place = order(x[i]);
+      const uint64_t m = mass(x[i]);
+      sums[0] += place >= first ? m : 0;
+      sums[1] += place >= second ? m : 0;
+      sums[2] += place >= third ? m : 0;
+    }
+    block_totals(sums, scratch);
+    const int reached = (sums[0] >= target) + (sums[1] >= target) + (sums[2] >= target);
+    low += uint32_t(reached) << shift;
+    if (reached == 0) above = sums[0];
+    if (reached == 1) above = sums[1];
+    if (reached == 2) above = sums[2];
+  }
+  return low;
+}
+
+// What is left of a row to draw from: probabilities of order > `border`, and the first `equals` of those at it.
+struct Nucleus {
+  uint32_t border;
+  uint64_t equals, weight;  // weight: of one at the border
+};
+
+__device__ __forceinline__ uint64_t weight_of(float p, float unit) { return uint64_t(p * unit); }
+
+// The first id at which the running sum of the kept weights passes `goal`. Each warp adds up a part of the row; all
+// find the part in which the sum passes; again within it, until one warp walks through what is left.
+__device__ int32_t find(const float *p, uint32_t V, const Nucleus &nucleus, uint64_t goal, float unit,
+                        Scratch &scratch) {
+  const uint32_t lane = threadIdx.x & 31, warp = threadIdx.x >> 5, warps = blockDim.x >> 5;
+  uint32_t begin = 0, end = V;
+  uint64_t passed = 0, equals = 0;
+  while (end - begin > 256) {
+    const uint32_t part = (end - begin + warps * 32 - 1) / (warps * 32) * 32;
+    const uint32_t from = begin + warp * part, to = from + part < end ? from + part : end;
+    uint64_t weight = 0, at_border = 0;
+#pragma unroll 4
+    for (uint32_t i = from + lane; i < to; i += 32) {
+      const uint32_t order = order_of_probability(p[i]);
+      weight += order > nucleus.border ? weight_of(p[i], unit) : 0;
+      at_border += order == nucleus.border;
+    }
+    weight = warp_total(weight);
+    at_border = warp_total(at_border);
+    __syncthreads();
+    if (lane == 0) {
+      scratch.sums[0][warp] = weight;
+      scratch.sums[1][warp] = at_border;
+    }
+    __syncthreads();
+    for (uint32_t w = 0; w < warps; w++) {
+      const uint64_t left = nucleus.equals > equals ? nucleus.equals - equals : 0, found = scratch.sums[1][w];
+      const uint64_t kept = scratch.sums[0][w] + (found < left ? found : left) * nucleus.weight;
+      if (passed + kept > goal) {
+        begin += w * part;
+        break;
+      }
+      passed += kept;
+      equals += found;
+    }
+    if (begin + part < end) end = begin + part;
+  }
+  int32_t token = 0;
+  for (uint32_t base = begin; base < end; base += 32) {
+    const bool inside = base + lane < end;
+    const float value = inside ? p[base + lane] : 0.0f;
+    const uint32_t order = order_of_probability(value);
+    const bool at_border = inside && order == nucleus.border;
+    const uint32_t mask = __ballot_sync(kAllLanes, at_border);
+    const uint64_t rank = equals + __popc(mask & ((1u << lane) - 1));
+    uint64_t sum = order > nucleus.border || (at_border && rank < nucleus.equals) ? weight_of(value, unit) : 0;
+    NT_UNROLL
+    for (int step = 1; step < 32; step <<= 1) {
+      const uint64_t before = __shfl_up_sync(kAllLanes, sum, step);
+      if (int(lane) >= step) sum += before;
+    }
+    const uint32_t beyond = __ballot_sync(kAllLanes, passed + sum > goal);
+    if (beyond != 0) {
+      token = int32_t(base) + __ffs(int(beyond)) - 1;
+      break;
+    }
+    passed += __shfl_sync(kAllLanes, sum, 31);
+    equals += __popc(mask);
+  }
+  return token;
+}
+
+// One row. The row of logits becomes its probabilities relative to the greatest: e^(x − greatest), 0 for what top-k
+// leaves out, for −inf and NaN. Passes over the row: 2, 16 for top-k, 15 for top-p, 1 for the draw.
+__device__ int32_t draw_from(float *x, uint32_t V, const Settings &s, uint64_t draw, Scratch &scratch) {
+  uint32_t best = 0;
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < V; i += blockDim.x) {
+    const float value = x[i] == x[i] ? x[i] / s.temperature : -INFINITY;
+    x[i] = value;
+    best = max(best, order_of(value));
+  }
+  best = block_max(best, scratch);
+  const float top = __uint_as_float(best >> 31 ? best & 0x7FFFFFFFu : ~best);
+  uint32_t least = 0;
+  uint64_t above;
+  if (s.top_k > 0)
+    least = cut_at(
+        x, V, 32, uint64_t(s.top_k), [](float v) { return order_of(v); }, [](float) { return uint64_t(1); }, above,
+        scratch);
+  uint64_t total[1] = {};
+#pragma unroll 4
+  for (uint32_t i = threadIdx.x; i < V; i += blockDim.x) {
+    float p = x[i] > -INFINITY && order_of(x[i]) >= least ? expf(x[i] - top) : 0.0f;
+    if (!(p > 0.0f)) p = 0.0f;  // inf − inf
+    x[i] = p;
+    total[0] += weight_of(p, s.unit);
+  }
+  block_totals(total, scratch);
+  if (total[0] == 0) return 0;
+  Nucleus nucleus = {0, 0, 0};
+  uint64_t kept = total[0];
+  if (s.top_p < 1.0f) {
+    uint64_t target = uint64_t(ceil(double(s.top_p) * double(total[0])));
+    if (target == 0) target = 1;
+    const float unit = s.unit;
+    nucleus.border = cut_at(
+        x, V, 30, target, [](float p) { return order_of_probability(p); },
+        [unit](float p) { return weight_of(p, unit); }, above, scratch);
+    nucleus.weight = weight_of(__uint_as_float(nucleus.border), unit);
+    nucleus.equals = (target - above + nucleus.weight - 1) / nucleus.weight;
+    kept = above + nucleus.equals * nucleus.weight;
+  }
+  const uint32_t word = nt_philox(uint32_t(s.seed), uint32_t(s.seed >> 32), s.step, 0, uint32_t(draw),
+                                  uint32_t(draw >> 32) | uint32_t(NT_STREAM_SAMPLE) << 16)
+                            .x[0];
+  const uint64_t goal = word * (kept >> 32) + (word * (kept & 0xFFFFFFFFu) >> 32);  // ⌊kept · word / 2³²⌋
+  return find(x, V, nucleus, goal, s.unit, scratch);
+}
+
+// tokens[first_row + block] from its row. `history` begins with the first row's; `originals`: as many words of scratch.
+__global__ void __launch_bounds__(kMostThreads, 1)
+    sample_kernel(int32_t *tokens, float *logits, int64_t first_row, uint32_t V, Settings s, const int32_t *history,
+                  const int64_t *offsets, float *originals, const int64_t *draws) {
+  NT_SHARED(Scratch, scratches, [1]);
+  Scratch &scratch = scratches[0];
+  const int64_t b = first_row + blockIdx.x;
+  float *row = logits + b * V;
+  if (s.penalty != 1.0f) {
+    const int64_t start = offsets[b] - offsets[first_row];
+    penalise(row, history + start, offsets[b + 1] - offsets[b], originals + start, s.penalty);
+  }
+  const int32_t token = s.temperature == 0.0f ? greatest_index(row, V, scratch)
+                                              : draw_from(row, V, s, uint64_t(draws[b]), scratch);
+  if (threadIdx.x == 0) tokens[b] = token;
+}
+
+// As much history as one table and the workspace take; rows that have more together go in several launches.
+constexpr int64_t kHistoryTokens = int64_t(1) << 19;
+
+int32_t check(int64_t B, int64_t V, float temperature, int64_t top_k, float top_p, float penalty, int64_t step) {
+  NT_CHECK(B >= 0 && V >= 0 && V <= INT32_MAX, "sample: B must be ≥ 0 and V in [0, 2^31), got %lld and %lld",
+           (long long)B, (long long)V);
+  NT_CHECK(temperature >= 0 && temperature < INFINITY, "sample: temperature must be ≥ 0, got %g", double(temperature));
+  NT_CHECK(top_k >= 0, "sample: top_k must be ≥ 0 (0: off), got %lld", (long long)top_k);
+  NT_CHECK(top_p >= 0, "sample: top_p must be ≥ 0 (1: off), got %g", double(top_p));
+  NT_CHECK(penalty > 0, "sample: repetition_penalty must be > 0, got %g", double(penalty));
+  NT_CHECK(step >= 0 && step <= UINT32_MAX, "sample: step must be in [0, 2^32), got %lld", (long long)step);
+  return NT_OK;
+}
+
+}  // namespace
+}  // namespace nt
+
+NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, float temperature,
+                         int64_t top_k, float top_p, float repetition_penalty, const int32_t *history,
+                         const int64_t *offsets, uint64_t seed, const int64_t *draws, int64_t step) {
+  const int32_t status = nt::check(B, V, temperature, top_k, top_p, repetition_penalty, step);
+  if (status != NT_OK || B == 0 || V == 0) return status;
+  NT_CHECK(tokens != nullptr && logits != nullptr, "sample: tokens and logits must not be null");
+  const bool penalised = repetition_penalty != 1, drawn = temperature > 0;
+  NT_CHECK(!penalised || (history != nullptr && offsets != nullptr),
+           "sample: a repetition penalty needs history and its offsets");
+  NT_CHECK(!drawn || draws != nullptr, "sample: a temperature above 0 needs draws");
+  for (int64_t b = 0; b < B; b++) {
+    NT_CHECK(!drawn || (draws[b] >= 0 && draws[b] < int64_t(1) << 48),
+             "sample: draws must be in [0, 2^48), got %lld", (long long)draws[b]);
+    if (!penalised) continue;
+    NT_CHECK(offsets[b] >= 0 && offsets[b] <= offsets[b + 1], "sample: history offsets must not fall, got %lld, %lld",
+             (long long)offsets[b], (long long)offsets[b + 1]);
+    NT_CHECK(offsets[b + 1] - offsets[b] <= nt::kHistoryTokens, "sample: at most %lld tokens of history a row, got %lld",
+             (long long)nt::kHistoryTokens, (long long)(offsets[b + 1] - offsets[b]));
+    for (int64_t i = offsets[b]; i < offsets[b + 1]; i++)
+      NT_CHECK(history[i] >= 0 && history[i] < V, "sample: history tokens must be in [0, %lld), got %d", (long long)V,
+               int(history[i]));
+  }
+  int bits = 62;
+  while (bits > 0 && V > int64_t(1) << (62 - bits)) bits--;
+  const nt::Settings settings = {temperature, uint32_t(top_k < V ? top_k : 0), top_p, repetition_penalty,
+                                 seed,        uint32_t(step),                   float(uint64_t(1) << bits)};
+  const int64_t *draw_table = drawn ? nt::device_table(context, draws, B) : nullptr;
+  const int64_t *offset_table = penalised ? nt::device_table(context, offsets, B + 1) : nullptr;
+  if ((drawn && draw_table == nullptr) || (penalised && offset_table == nullptr)) return NT_DEVICE;
+  const int64_t wanted = nt::ceil_div(V, 8 * 32) * 32;
+  const int threads = int(wanted < nt::kMostThreads ? wanted : nt::kMostThreads);
+  auto *originals = static_cast<float *>(context->workspace);
+  for (int64_t first = 0, last; first < B; first = last) {
+    const int32_t *history_table = nullptr;
+    last = B;
+    if (penalised) {
+      for (last = first + 1; last < B && offsets[last + 1] - offsets[first] <= nt::kHistoryTokens;) last++;
+      history_table = nt::device_table(context, history + offsets[first], offsets[last] - offsets[first]);
+      if (history_table == nullptr) return NT_DEVICE;
+    }
+    NT_CUDA(nt::launch(nt::sample_kernel, dim3(unsigned(last - first)), dim3(threads), 0, context->stream, tokens,
+                       logits, first, uint32_t(V), settings, history_table, offset_table, originals, draw_table),
+            "sample");
+  }
+  return NT_OK;
+}
