@@ -19,8 +19,8 @@ struct BackwardArguments {
   const float *lse, *delta;  // [heads, tokens]
   int64_t tokens;
   int ldd, ldo, ld;
-  int heads, kv_heads;
-  float scale;
+  int group;  // query heads of a key/value head
+  float scale, factor;  // of scores: scale · log₂ e
 };
 
 inline BackwardArguments backward_arguments(const AttentionBackward &call, const SampleTile *tiles) {
@@ -40,9 +40,26 @@ inline BackwardArguments backward_arguments(const AttentionBackward &call, const
           int(call.lddqkv),
           int(call.ldo),
           int(call.ldqkv),
-          int(call.size.heads),
-          int(call.size.kv_heads),
-          call.size.scale};
+          int(call.size.group),
+          call.size.scale,
+          call.size.scale * kLog2E};
+}
+
+// One block a head and tile, heads side by side so that those of a group share keys and queries in L2: blockIdx.x and y
+// are the head, z is the tile. A grid has 65,535 in that direction.
+template <class Tiling>
+int32_t launch_tiles(nt_context *context, void (*kernel)(BackwardArguments), const AttentionBackward &call,
+                     TileOrder order, int64_t heads_x, int64_t heads_y, const char *what) {
+  TileTable table;
+  if (int32_t status = tile_table(context, call.size, Tiling::rows, order, &table)) return status;
+  for (int64_t first = 0; first < table.count; first += 65535) {
+    const int64_t left = table.count - first;
+    const dim3 grid(unsigned(heads_x), unsigned(heads_y), unsigned(left < 65535 ? left : 65535));
+    NT_CUDA(nt::launch(kernel, grid, Tiling::threads, Tiling::bytes, context->stream,
+                       backward_arguments(call, table.tiles + first)),
+            what);
+  }
+  return NT_OK;
 }
 
 // A constant that a lambda receives as an argument.
@@ -51,31 +68,53 @@ struct Flag {
   static constexpr bool value = condition;
 };
 
+// The kernels are as large as their registers allow: sums and tiles of scores leave some forty. What is found from the
+// numbers of the thread and the block within a few instructions is therefore found where it is needed, each time.
+
+// A block's tile: rows begin … end − 1 of the sample that starts at `token`.
+struct Place {
+  int token, begin, end;
+};
+__device__ __forceinline__ Place tile_place(const SampleTile *tiles, int number) {
+  const SampleTile tile = tiles[computed_here(number)];
+  return {tile.token, tile.first, tile.length};
+}
+
+// A lane's number, its warp's first row in the block's own tile, and what it adds to the address of a 16 × 16 block for
+// ldmatrix, the same for all tiles of a head_dim: A operands and transposed B operands take their four matrices down the
+// rows first, B operands along the columns first (see Tile).
+struct Lane {
+  int index, row, down, along;
+};
+template <class T, int M>
+__device__ __forceinline__ Lane this_lane() {
+  const int thread = computed_here(threadIdx.x), lane = thread & 31;
+  return {lane, 16 * M * (thread >> 5), T::lane_down(lane), T::lane_along(lane)};
+}
+
 // Starts copying rows position … of a sample's x and y, head_dim columns from `column` on, to two tiles; rows from `end`
-// on become zeros. Other than load_tile it finds all addresses anew: registers that held them from tile to tile would be
-// missing elsewhere.
+// on become zeros.
 template <class T, int rows, int threads>
 __device__ __forceinline__ void load_tiles(unsigned char *x_tile, const bf16 *x, int ldx, unsigned char *y_tile,
                                            const bf16 *y, int ldy, int token, int position, int end, int column) {
   constexpr int step = threads / T::kChunks;
   static_assert(step % 8 == 0 && rows % step == 0, "a thread's rows have one swizzle, and all threads as many");
-  const int row = int(threadIdx.x) / T::kChunks, chunk = int(threadIdx.x) % T::kChunks;
-  const int to = T::offset(row, chunk);
+  const int thread = computed_here(threadIdx.x), row = thread / T::kChunks, chunk = thread % T::kChunks;
+  unsigned char *x_to = x_tile + T::offset(row, chunk), *y_to = y_tile + T::offset(row, chunk);
   NT_UNROLL
   for (int r = 0; r < rows; r += step) {
     const bool exists = position + row + r < end;
     const int64_t at = token + (exists ? position + row + r : 0);
+    const bf16 *x_from = x + at * ldx + (column + 8 * chunk), *y_from = y + at * ldy + (column + 8 * chunk);
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++) {
-      const int from = column + panel * T::kPanelColumns + 8 * chunk;
-      copy_async(x_tile + to + (panel * rows + r) * T::kRowBytes, x + at * ldx + from, exists);
-      copy_async(y_tile + to + (panel * rows + r) * T::kRowBytes, y + at * ldy + from, exists);
+      copy_async(x_to + (panel * rows + r) * T::kRowBytes, x_from + panel * T::kPanelColumns, exists);
+      copy_async(y_to + (panel * rows + r) * T::kRowBytes, y_from + panel * T::kPanelColumns, exists);
     }
   }
 }
 
-// The 16 × 16 blocks at columns 16·k of the warp's M · 16 rows, as A operands. a: a tile from the warp's first row on;
-// down = lane_down(lane), which serves every tile.
+// The 16 × 16 blocks at columns 16·k of the warp's M · 16 rows, as A operands. a: a tile from the warp's first row on.
 template <class A, int M>
 __device__ __forceinline__ void load_operand(uint32_t (&x)[M][4], const unsigned char *a, int k, int down) {
   NT_UNROLL
@@ -85,15 +124,15 @@ __device__ __forceinline__ void load_operand(uint32_t (&x)[M][4], const unsigned
 // sum[m][n] += x[m] · (rows 8·n … of b at columns 16·k …)ᵀ.
 template <class B, int M, int N>
 __device__ __forceinline__ void multiply_rows(float (&sum)[M][N][4], const uint32_t (&x)[M][4], const unsigned char *b,
-                                              int k, int down) {
+                                              int k, int along) {
   NT_UNROLL
   for (int n = 0; n < N; n += 2) {
-    uint32_t y[4];  // rows 8·n … and 8·n + 8 … at columns 16·k …, then both at columns 16·k + 8 …
-    load_matrix(y, b + B::block(down, 8 * n, k));
+    uint32_t y[4];  // rows 8·n … at columns 16·k … and 16·k + 8 …, then rows 8·n + 8 …
+    load_matrix(y, b + B::block(along, 8 * n, k));
     NT_UNROLL
     for (int m = 0; m < M; m++) {
-      mma(sum[m][n], x[m], y[0], y[2]);
-      mma(sum[m][n + 1], x[m], y[1], y[3]);
+      mma(sum[m][n], x[m], y[0], y[1]);
+      mma(sum[m][n + 1], x[m], y[2], y[3]);
     }
   }
 }
@@ -101,12 +140,12 @@ __device__ __forceinline__ void multiply_rows(float (&sum)[M][N][4], const uint3
 // sum[m][n] += (rows 16·m … of a) · (rows 8·n … of b)ᵀ over all head_dim columns.
 template <class A, class B, int head_dim, int M, int N>
 __device__ __forceinline__ void multiply_rows(float (&sum)[M][N][4], const unsigned char *a, const unsigned char *b,
-                                              int down) {
+                                              const Lane &lane) {
   NT_UNROLL
   for (int k = 0; k < head_dim / 16; k++) {
     uint32_t x[M][4];
-    load_operand<A>(x, a, k, down);
-    multiply_rows<B>(sum, x, b, k, down);
+    load_operand<A>(x, a, k, lane.down);
+    multiply_rows<B>(sum, x, b, k, lane.along);
   }
 }
 
@@ -133,11 +172,13 @@ __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, 
   a[m][2 * half + 1] = pack_bf16(sum[2], sum[3]);
 }
 
-// Writes scale · sum to the first `valid` of the warp's rows, `ld` apart, 16 bytes a lane. On the way they lie in the
-// warp's own rows of a tile that no other warp reads.
+// Writes scale · sum to the rows of `out`, `ld` apart, that exist (the first `valid`), 16 bytes a lane. On the way they lie
+// in `tile`, in the warp's own rows, which no other warp reads.
 template <class A, int head_dim, int M>
 __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const float (&sum)[M][head_dim / 8][4],
-                                           float scale, unsigned char *own, int lane) {
+                                           float scale, unsigned char *tile) {
+  const Lane lane = this_lane<A, M>();
+  unsigned char *own = tile + lane.row * A::kRowBytes;
   NT_UNROLL
   for (int m = 0; m < M; m++) {
     NT_UNROLL
@@ -145,16 +186,17 @@ __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const f
       NT_UNROLL
       for (int half = 0; half < 2; half++) {
         const uint32_t pair = pack_bf16(scale * sum[m][n][2 * half], scale * sum[m][n][2 * half + 1]);
-        memcpy(own + A::offset(16 * m + 8 * half + (lane >> 2), n) + 4 * (lane & 3), &pair, 4);
+        memcpy(own + A::offset(16 * m + 8 * half + (lane.index >> 2), n) + 4 * (lane.index & 3), &pair, 4);
       }
     }
   }
   __syncwarp();
   constexpr int chunks = head_dim / 8;
-  for (int i = lane; i < 16 * M * chunks; i += 32) {
+  for (int i = lane.index; i < 16 * M * chunks; i += 32) {
     const int row = i / chunks, chunk = i % chunks;
-    if (row < valid)
-      store_pack(out + row * ld + 8 * chunk, load_pack(reinterpret_cast<const bf16 *>(own + A::offset(row, chunk))));
+    if (lane.row + row < valid)
+      store_pack(out + (lane.row + row) * ld + 8 * chunk,
+                 load_pack(reinterpret_cast<const bf16 *>(own + A::offset(row, chunk))));
   }
 }
 

@@ -6,9 +6,8 @@
 // but Q and dO passes through shared memory. Sums over tiles and heads stay in registers, in the order of the walk: no
 // atomics, the same bits every time.
 //
-// Shared memory: K, V [rows], then Q [2][columns], dO [2][columns] (Tile's layout), then [2][2][columns] floats:
-// −lse · log₂e and −D of the columns. While a tile is multiplied, the next one arrives in the other half; one barrier a
-// tile. Rows past the sample's end are zeros, and queries past it have lse = ∞, which makes their P 0.
+// Shared memory: K, V [rows], then twice Q, dO [columns] (Tile's layout) and two rows of floats, −lse · log₂e and −D of
+// the columns. While one tile is multiplied, the next arrives in the other place; one barrier a tile. Rows past the sample's end are zeros, and queries past it have lse = ∞, which makes their P 0.
 //
 //             keys a block × queries a tile   warps × keys   registers of sums   shared memory
 // head_dim 128         128 × 64 (32)              8 × 16       128 + 64 (32)       129 (97) KB
@@ -27,58 +26,54 @@ struct KvTiling {
   typedef Tile<HeadDim, rows> Own;
   typedef Tile<HeadDim, Columns> Other;
   static constexpr int statistics = 2 * Columns;
-  static constexpr int bytes = 2 * Own::kBytes + 4 * Other::kBytes + 2 * statistics * int(sizeof(float));
+  static constexpr int stage = 2 * Other::kBytes + statistics * int(sizeof(float));
+  static constexpr int bytes = 2 * Own::kBytes + 2 * stage;
   static_assert(rows % Columns == 0 && statistics <= threads, "");
 };
 
-// One query tile for the warp's keys. `first`: the column whose position is that of the warp's first key; with `masked`,
-// key r of the warp sees columns first + r and later only, else all.
+// One query tile for the warp's keys. `first`: the column whose position is that of the block's first key; with
+// `masked`, key r of the block sees columns first + r and later only, else all.
 template <class Tiling, bool masked>
 __device__ __forceinline__ void kv_step(float (&dk)[Tiling::m][Tiling::head_dim / 8][4],
                                         float (&dv)[Tiling::m][Tiling::head_dim / 8][4], const unsigned char *keys,
-                                        const unsigned char *values, const unsigned char *queries,
-                                        const unsigned char *douts, const float *statistics, float factor, int first,
-                                        int lane, int down) {
+                                        const unsigned char *queries, float factor, int first) {
   typedef typename Tiling::Own Own;
   typedef typename Tiling::Other Other;
   constexpr int head_dim = Tiling::head_dim, M = Tiling::m, N = Tiling::columns / 8;
-  const int diagonal = first + (lane >> 2) - 2 * (lane & 3);  // column − row of this lane's first value, if on it
-  const float *minus_lse = statistics + 2 * (lane & 3), *minus_delta = minus_lse + Tiling::columns;
+  const Lane lane = this_lane<Own, M>();
+  if (masked && first + lane.row >= Tiling::columns) return;  // no key of the warp is seen
+  // This lane's row and column cancel all but the constants below.
+  const int diagonal = first + lane.row + (lane.index >> 2) - 2 * (lane.index & 3);
 
-  float p[M][N][4] = {}, ds[M][N][4];
-  NT_UNROLL
-  for (int n = 0; n < N; n++) {
-    const float2 start = *reinterpret_cast<const float2 *>(minus_delta + 8 * n);
-    NT_UNROLL
-    for (int m = 0; m < M; m++) {
-      ds[m][n][0] = ds[m][n][2] = start.x;
-      ds[m][n][1] = ds[m][n][3] = start.y;
-    }
-  }
-  multiply_rows<Own, Other, head_dim>(p, keys, queries, down);
-  multiply_rows<Own, Other, head_dim>(ds, values, douts, down);
+  const unsigned char *own = keys + lane.row * Own::kRowBytes, *douts = queries + Other::kBytes;
+  float p[M][N][4] = {}, ds[M][N][4] = {};
+  multiply_rows<Own, Other, head_dim>(p, own, queries, lane);
+  multiply_rows<Own, Other, head_dim>(ds, own + Own::kBytes, douts, lane);
 
+  const float *minus_lse = reinterpret_cast<const float *>(douts + Other::kBytes) + 2 * (lane.index & 3);
+  const float *minus_delta = minus_lse + Tiling::columns;
   NT_UNROLL
   for (int k = 0; k < N / 2; k++) {
     uint32_t p_operand[M][4], ds_operand[M][4];
     NT_UNROLL
     for (int half = 0; half < 2; half++) {
       const int n = 2 * k + half;
-      const float2 shift = *reinterpret_cast<const float2 *>(minus_lse + 8 * n);
+      const float2 lse = *reinterpret_cast<const float2 *>(minus_lse + 8 * n);
+      const float2 delta = *reinterpret_cast<const float2 *>(minus_delta + 8 * n);
       NT_UNROLL
       for (int m = 0; m < M; m++) {
         NT_UNROLL
         for (int i = 0; i < 4; i++) {
-          p[m][n][i] = exp2_fast(fmaf(p[m][n][i], factor, i & 1 ? shift.y : shift.x));
-          ds[m][n][i] *= p[m][n][i];
+          p[m][n][i] = exp2_fast(fmaf(p[m][n][i], factor, i & 1 ? lse.y : lse.x));
+          ds[m][n][i] = p[m][n][i] * (ds[m][n][i] + (i & 1 ? delta.y : delta.x));
           if (masked && 8 * n + (i & 1) - 16 * m - 8 * (i >> 1) < diagonal) p[m][n][i] = ds[m][n][i] = 0.0f;
         }
         pack_half(p_operand, m, half, p[m][n]);
         pack_half(ds_operand, m, half, ds[m][n]);
       }
     }
-    multiply_columns<Other, head_dim>(dv, p_operand, douts, 16 * k, down);
-    multiply_columns<Other, head_dim>(dk, ds_operand, queries, 16 * k, down);
+    multiply_columns<Other, head_dim>(dv, p_operand, douts, 16 * k, lane.down);
+    multiply_columns<Other, head_dim>(dk, ds_operand, queries, 16 * k, lane.down);
   }
 }
 
@@ -90,85 +85,75 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
   typedef typename Tiling::Other Other;
   constexpr int head_dim = Tiling::head_dim, columns = Tiling::columns, threads = Tiling::threads;
   unsigned char *keys = shared, *values = keys + Own::kBytes;
-  unsigned char *queries = values + Own::kBytes, *douts = queries + 2 * Other::kBytes;
-  float *statistics = reinterpret_cast<float *>(douts + 2 * Other::kBytes);
+  unsigned char *queries = values + Own::kBytes, *next_queries = queries + Tiling::stage;  // dO, statistics follow Q
 
-  const int thread = threadIdx.x, lane = thread & 31, row = 16 * Tiling::m * (thread >> 5);
-  const int down = Own::lane_down(lane);
-  const SampleTile tile = a.tiles[blockIdx.x / a.kv_heads];
-  const int kv_head = blockIdx.x % a.kv_heads, group = a.heads / a.kv_heads;
-  const int begin = tile.first, end = tile.length;
-
-  load_tiles<Own, Tiling::rows, threads>(keys, a.k, a.ld, values, a.v, a.ld, tile.token, begin, end,
-                                         kv_head * head_dim);
-
+  const Place place = tile_place(a.tiles, blockIdx.z);
+  load_tiles<Own, Tiling::rows, threads>(keys, a.k, a.ld, values, a.v, a.ld, place.token, place.begin, place.end,
+                                         int(blockIdx.x) * head_dim);
   // Query tiles of a head start at `begin`, so that those of the diagonal are the first rows / columns.
-  auto load = [&](int stage, int head, int at) {
-    load_tiles<Other, columns, threads>(queries + stage * Other::kBytes, a.q, a.ld, douts + stage * Other::kBytes,
-                                        a.dout, a.ldo, tile.token, at, end, head * head_dim);
+  auto load = [&](unsigned char *to, int head, int at) {
+    load_tiles<Other, columns, threads>(to, a.q, a.ld, to + Other::kBytes, a.dout, a.ldo, place.token, at, place.end,
+                                        head * head_dim);
     copy_async_commit();
   };
-  // What this thread, one of the first 2 · columns, puts into the statistics of a tile.
+  // What this thread, one of the first 2 · columns, puts into the statistics of a tile: read before the tile before it
+  // is multiplied, written after.
   auto load_statistic = [&](int head, int at) {
+    const int thread = computed_here(threadIdx.x);
     const bool is_lse = thread < columns;
     const int position = at + (is_lse ? thread : thread - columns);
     float x = is_lse ? INFINITY : 0.0f;
-    if (thread < Tiling::statistics && position < end)
-      x = (is_lse ? a.lse : a.delta)[head * a.tokens + tile.token + position];
+    if (thread < Tiling::statistics && position < place.end)
+      x = (is_lse ? a.lse : a.delta)[head * a.tokens + place.token + position];
     return is_lse ? -kLog2E * x : -x;
   };
-
-  int head = kv_head * group, at = begin, stage = 0;
-  const int last_head = head + group;
-  load(0, head, at);
-  if (thread < Tiling::statistics) statistics[thread] = load_statistic(head, at);
+  auto store_statistic = [&](unsigned char *to, float x) {
+    const int thread = computed_here(threadIdx.x);
+    if (thread < Tiling::statistics) reinterpret_cast<float *>(to + 2 * Other::kBytes)[thread] = x;
+  };
+  int head = int(blockIdx.x) * a.group, at = place.begin;
+  const int last_head = head + a.group;
+  load(queries, head, at);
+  store_statistic(queries, load_statistic(head, at));
 
   float dk[Tiling::m][head_dim / 8][4] = {}, dv[Tiling::m][head_dim / 8][4] = {};
-  const float factor = a.scale * kLog2E;
   auto step = [&](auto masked) {
     copy_async_wait<0>();
     __syncthreads();  // this tile is there, and all are done with the one before
-    int next = at + columns, next_head = head;
-    if (next >= end) {
-      next = begin;
-      next_head++;
+    const int first = place.begin - at;
+    at += columns;
+    if (at >= place.end) {
+      at = place.begin;
+      head++;
     }
     float statistic = 0.0f;
-    if (next_head < last_head) {
-      load(stage ^ 1, next_head, next);
-      statistic = load_statistic(next_head, next);
+    if (head < last_head) {
+      load(next_queries, head, at);
+      statistic = load_statistic(head, at);
     }
-    const int first = begin + row - at;
-    if (!masked.value || first < columns)  // else no key of the warp is seen
-      kv_step<Tiling, masked.value>(dk, dv, keys + row * Own::kRowBytes, values + row * Own::kRowBytes,
-                                    queries + stage * Other::kBytes, douts + stage * Other::kBytes,
-                                    statistics + stage * Tiling::statistics, factor, first, lane, down);
-    stage ^= 1;
-    if (thread < Tiling::statistics) statistics[stage * Tiling::statistics + thread] = statistic;
-    at = next;
-    head = next_head;
+    kv_step<Tiling, masked.value>(dk, dv, keys, queries, a.factor, first);
+    store_statistic(next_queries, statistic);
+    unsigned char *const done = queries;
+    queries = next_queries;
+    next_queries = done;
   };
   while (head < last_head) {
     const int current = head;
     do step(Flag<true>());
-    while (head == current && at < begin + Tiling::rows);
+    while (head == current && at < place.begin + Tiling::rows);
     while (head == current) step(Flag<false>());
   }
 
-  const int64_t to = int64_t(tile.token + begin + row) * a.ldd + kv_head * head_dim;
-  store_rows<Own, head_dim>(a.dk + to, a.ldd, end - begin - row, dk, a.scale, keys + row * Own::kRowBytes, lane);
-  store_rows<Own, head_dim>(a.dv + to, a.ldd, end - begin - row, dv, 1.0f, values + row * Own::kRowBytes, lane);
+  const Place out = tile_place(a.tiles, blockIdx.z);
+  const int64_t to = int64_t(out.token + out.begin) * a.ldd + computed_here(blockIdx.x) * head_dim;
+  store_rows<Own, head_dim>(a.dk + to, a.ldd, out.end - out.begin, dk, a.scale, keys);
+  store_rows<Own, head_dim>(a.dv + to, a.ldd, out.end - out.begin, dv, 1.0f, values);
 }
 
 template <class Tiling>
 int32_t launch_kv(nt_context *context, const AttentionBackward &call) {
-  TileTable table;
-  if (int32_t status = tile_table(context, call.size, Tiling::rows, TileOrder::kKeys, &table)) return status;
-  const BackwardArguments arguments = backward_arguments(call, table.tiles);
-  NT_CUDA(nt::launch(attention_backward_kv_kernel<Tiling>, unsigned(table.count * call.size.kv_heads), Tiling::threads,
-                     Tiling::bytes, context->stream, arguments),
-          "attention_backward_kv");
-  return NT_OK;
+  return launch_tiles<Tiling>(context, attention_backward_kv_kernel<Tiling>, call, TileOrder::kKeys,
+                              call.size.kv_heads, 1, "attention_backward_kv");
 }
 
 }  // namespace

@@ -4,8 +4,8 @@
 // the first two once more after the first pass: that is the price of sums that stay in registers, in the order of the
 // walk, without atomics. dS leaves the second product in the lanes in which the third wants its A operand.
 //
-// Shared memory: Q, dO [rows], then K [2][columns], V [2][columns] (Tile's layout). While a tile is multiplied, the next
-// one arrives in the other half; one barrier a tile. Rows past the sample's end are zeros and have lse = ∞, so P = 0.
+// Shared memory: Q, dO [rows] (Tile's layout) and of each row two floats, −lse · log₂e and −D; then twice K, V [columns]. While one tile is multiplied, the next arrives
+// in the other place; one barrier a tile. Rows past the sample's end are zeros and have lse = ∞, so P = 0.
 //
 //               queries a block × keys a tile   warps × queries   registers of sums   shared memory
 // head_dim 128          128 × 32                    4 × 32            128 + 64         96 KB, two blocks
@@ -27,81 +27,80 @@ struct QTiling {
   static constexpr bool held = HeadDim == 64;
   typedef Tile<HeadDim, rows> Own;
   typedef Tile<HeadDim, Columns> Other;
-  static constexpr int bytes = 2 * Own::kBytes + 4 * Other::kBytes;
+  static constexpr int own = 2 * Own::kBytes + rows * int(sizeof(float2));
+  static constexpr int bytes = own + 4 * Other::kBytes;
   static_assert(rows % Columns == 0, "the tiles of the diagonal are the last rows / columns");
 };
 
-// The warp's queries and what else is the same for every key tile.
+// The warp's queries as operands, where they are held in registers.
 template <class Tiling>
-struct Queries {
+struct Held {
   static constexpr int M = Tiling::m, K = Tiling::held ? Tiling::head_dim / 16 : 1;
-  const unsigned char *q, *dout;
-  uint32_t q_operand[K][M][4], dout_operand[K][M][4];
-  float minus_lse[M][2], minus_delta[M][2];  // of rows lane / 4 and lane / 4 + 8; lse times log₂ e
-
-  __device__ __forceinline__ void hold(int down) {
-    if constexpr (Tiling::held) {
-      NT_UNROLL
-      for (int k = 0; k < K; k++) {
-        load_operand<typename Tiling::Own>(q_operand[k], q, k, down);
-        load_operand<typename Tiling::Own>(dout_operand[k], dout, k, down);
-      }
-    }
-  }
-  template <int N>
-  __device__ __forceinline__ void multiply(float (&s)[M][N][4], float (&dp)[M][N][4], const unsigned char *keys,
-                                           const unsigned char *values, int down) const {
-    typedef typename Tiling::Own Own;
-    typedef typename Tiling::Other Other;
-    if constexpr (Tiling::held) {
-      NT_UNROLL
-      for (int k = 0; k < K; k++) multiply_rows<Other>(s, q_operand[k], keys, k, down);
-      NT_UNROLL
-      for (int k = 0; k < K; k++) multiply_rows<Other>(dp, dout_operand[k], values, k, down);
-    } else {
-      multiply_rows<Own, Other, Tiling::head_dim>(s, q, keys, down);
-      multiply_rows<Own, Other, Tiling::head_dim>(dp, dout, values, down);
-    }
-  }
+  uint32_t q[K][M][4], dout[K][M][4];
 };
 
-// One key tile for the warp's queries. `first`: the column whose position is that of the warp's first query; with
-// `masked`, query r of the warp sees columns up to first + r only, else all.
-template <class Tiling, bool masked>
-__device__ __forceinline__ void q_step(float (&dq)[Tiling::m][Tiling::head_dim / 8][4], const Queries<Tiling> &queries,
-                                       const unsigned char *keys, const unsigned char *values, float factor, int first,
-                                       int lane, int down) {
-  constexpr int head_dim = Tiling::head_dim, M = Tiling::m, N = Tiling::columns / 8;
-  const int diagonal = first + (lane >> 2) - 2 * (lane & 3);  // column − row of this lane's first value, if on it
+// s = Q·Kᵀ, dp = dO·Vᵀ
+template <class Tiling, int N>
+__device__ __forceinline__ void scores(float (&s)[Tiling::m][N][4], float (&dp)[Tiling::m][N][4],
+                                       const Held<Tiling> &held, const unsigned char *queries,
+                                       const unsigned char *keys, const Lane &lane) {
+  typedef typename Tiling::Own Own;
+  typedef typename Tiling::Other Other;
+  const unsigned char *values = keys + Other::kBytes;
+  if constexpr (Tiling::held) {
+    NT_UNROLL
+    for (int k = 0; k < held.K; k++) multiply_rows<Other>(s, held.q[k], keys, k, lane.along);
+    NT_UNROLL
+    for (int k = 0; k < held.K; k++) multiply_rows<Other>(dp, held.dout[k], values, k, lane.along);
+  } else {
+    const unsigned char *own = queries + lane.row * Own::kRowBytes;
+    multiply_rows<Own, Other, Tiling::head_dim>(s, own, keys, lane);
+    multiply_rows<Own, Other, Tiling::head_dim>(dp, own + Own::kBytes, values, lane);
+  }
+}
 
-  float p[M][N][4] = {}, ds[M][N][4];
+// One key tile for the warp's queries. `first`: the column whose position is that of the block's first query; with
+// `masked`, query r of the block sees columns up to first + r only, else all.
+template <class Tiling, bool masked>
+__device__ __forceinline__ void q_step(float (&dq)[Tiling::m][Tiling::head_dim / 8][4], const Held<Tiling> &held,
+                                       const unsigned char *queries, const unsigned char *keys, float factor,
+                                       int first) {
+  typedef typename Tiling::Own Own;
+  typedef typename Tiling::Other Other;
+  constexpr int head_dim = Tiling::head_dim, M = Tiling::m, N = Tiling::columns / 8;
+  const Lane lane = this_lane<Own, M>();
+  if (masked && first + lane.row + 16 * M <= 0) return;  // no query of the warp sees the tile
+  // This lane's column and row cancel all but the constants below.
+  const int diagonal = first + lane.row + (lane.index >> 2) - 2 * (lane.index & 3);
+
+  float p[M][N][4] = {}, ds[M][N][4] = {};
+  scores<Tiling>(p, ds, held, queries, keys, lane);
+  const float2 *rows = reinterpret_cast<const float2 *>(queries + 2 * Own::kBytes) + lane.row + (lane.index >> 2);
   NT_UNROLL
   for (int m = 0; m < M; m++) {
     NT_UNROLL
-    for (int n = 0; n < N; n++) {
+    for (int half = 0; half < 2; half++) {
+      const float2 row = rows[16 * m + 8 * half];  // −lse · log₂e, −D
       NT_UNROLL
-      for (int i = 0; i < 4; i++) ds[m][n][i] = queries.minus_delta[m][i >> 1];
+      for (int n = 0; n < N; n++) {
+        NT_UNROLL
+        for (int i = 2 * half; i < 2 * half + 2; i++) {
+          p[m][n][i] = exp2_fast(fmaf(p[m][n][i], factor, row.x));
+          ds[m][n][i] = p[m][n][i] * (ds[m][n][i] + row.y);
+          if (masked && 8 * n + (i & 1) - 16 * m - 8 * half > diagonal) ds[m][n][i] = 0.0f;
+        }
+      }
     }
   }
-  queries.multiply(p, ds, keys, values, down);
-
   NT_UNROLL
   for (int k = 0; k < N / 2; k++) {
     uint32_t operand[M][4];
     NT_UNROLL
-    for (int half = 0; half < 2; half++) {
-      const int n = 2 * k + half;
-      NT_UNROLL
-      for (int m = 0; m < M; m++) {
-        NT_UNROLL
-        for (int i = 0; i < 4; i++) {
-          ds[m][n][i] *= exp2_fast(fmaf(p[m][n][i], factor, queries.minus_lse[m][i >> 1]));
-          if (masked && 8 * n + (i & 1) - 16 * m - 8 * (i >> 1) > diagonal) ds[m][n][i] = 0.0f;
-        }
-        pack_half(operand, m, half, ds[m][n]);
-      }
+    for (int m = 0; m < M; m++) {
+      pack_half(operand, m, 0, ds[m][2 * k]);
+      pack_half(operand, m, 1, ds[m][2 * k + 1]);
     }
-    multiply_columns<typename Tiling::Other, head_dim>(dq, operand, keys, 16 * k, down);
+    multiply_columns<Other, head_dim>(dq, operand, keys, 16 * k, lane.down);
   }
 }
 
@@ -112,74 +111,63 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
   typedef typename Tiling::Own Own;
   typedef typename Tiling::Other Other;
   constexpr int head_dim = Tiling::head_dim, columns = Tiling::columns, threads = Tiling::threads, M = Tiling::m;
-  unsigned char *own = shared, *own_dout = own + Own::kBytes;
-  unsigned char *keys = own_dout + Own::kBytes, *values = keys + 2 * Other::kBytes;
+  unsigned char *queries = shared, *keys = queries + Tiling::own, *next_keys = keys + 2 * Other::kBytes;
 
-  const int lane = threadIdx.x & 31, row = 16 * M * int(threadIdx.x >> 5);
-  const int down = Own::lane_down(lane);
-  const SampleTile tile = a.tiles[blockIdx.x / a.heads];
-  const int head = blockIdx.x % a.heads, kv_head = head / (a.heads / a.kv_heads);
-  const int begin = tile.first, end = min(begin + Tiling::rows, tile.length);
-
-  load_tiles<Own, Tiling::rows, threads>(own, a.q, a.ld, own_dout, a.dout, a.ldo, tile.token, begin, tile.length,
-                                         head * head_dim);
+  const Place place = tile_place(a.tiles, blockIdx.z);
+  const int head = int(blockIdx.y) * a.group + int(blockIdx.x);
+  const int end = min(place.begin + Tiling::rows, place.end);  // of the keys that are seen
+  load_tiles<Own, Tiling::rows, threads>(queries, a.q, a.ld, queries + Own::kBytes, a.dout, a.ldo, place.token,
+                                         place.begin, place.end, head * head_dim);
   copy_async_commit();
-  auto load = [&](int stage, int at) {
-    load_tiles<Other, columns, threads>(keys + stage * Other::kBytes, a.k, a.ld, values + stage * Other::kBytes, a.v,
-                                        a.ld, tile.token, at, end, kv_head * head_dim);
+  auto load = [&](unsigned char *to, int at) {
+    const int kv_head = computed_here(blockIdx.y);
+    load_tiles<Other, columns, threads>(to, a.k, a.ld, to + Other::kBytes, a.v, a.ld, place.token, at, end,
+                                        kv_head * head_dim);
     copy_async_commit();
   };
-  load(0, 0);
-
-  Queries<Tiling> queries;
-  queries.q = own + row * Own::kRowBytes;
-  queries.dout = own_dout + row * Own::kRowBytes;
-  NT_UNROLL
-  for (int m = 0; m < M; m++) {
-    NT_UNROLL
-    for (int half = 0; half < 2; half++) {
-      const int position = begin + row + 16 * m + 8 * half + (lane >> 2);
-      const int64_t at = head * a.tokens + tile.token + position;
-      queries.minus_lse[m][half] = position < end ? -kLog2E * a.lse[at] : -INFINITY;
-      queries.minus_delta[m][half] = position < end ? -a.delta[at] : 0.0f;
-    }
+  load(keys, 0);
+  for (int row = threadIdx.x; row < Tiling::rows; row += threads) {
+    const bool exists = place.begin + row < end;
+    const int64_t at = head * a.tokens + place.token + place.begin + row;
+    reinterpret_cast<float2 *>(queries + 2 * Own::kBytes)[row] =
+        make_float2(exists ? -kLog2E * a.lse[at] : -INFINITY, exists ? -a.delta[at] : 0.0f);
   }
-  if (Tiling::held) {
+  Held<Tiling> held;
+  if constexpr (Tiling::held) {
     copy_async_wait<1>();
     __syncthreads();
-    queries.hold(down);
+    const Lane lane = this_lane<Own, M>();
+    NT_UNROLL
+    for (int k = 0; k < held.K; k++) {
+      load_operand<Own>(held.q[k], queries + lane.row * Own::kRowBytes, k, lane.down);
+      load_operand<Own>(held.dout[k], queries + lane.row * Own::kRowBytes + Own::kBytes, k, lane.down);
+    }
   }
 
   float dq[M][head_dim / 8][4] = {};
-  const float factor = a.scale * kLog2E;
-  int at = 0, stage = 0;
+  int at = 0;
   auto step = [&](auto masked) {
     copy_async_wait<0>();
     __syncthreads();  // this tile is there, and all are done with the one before
-    if (at + columns < end) load(stage ^ 1, at + columns);
-    const int first = begin + row - at;
-    if (!masked.value || first > -16 * M)  // else no query of the warp sees the tile
-      q_step<Tiling, masked.value>(dq, queries, keys + stage * Other::kBytes, values + stage * Other::kBytes, factor,
-                                   first, lane, down);
-    stage ^= 1;
+    if (at + columns < end) load(next_keys, at + columns);
+    q_step<Tiling, masked.value>(dq, held, queries, keys, a.factor, place.begin - at);
+    unsigned char *const done = keys;
+    keys = next_keys;
+    next_keys = done;
     at += columns;
   };
-  while (at < begin) step(Flag<false>());
+  while (at < place.begin) step(Flag<false>());
   while (at < end) step(Flag<true>());
 
-  store_rows<Own, head_dim>(a.dq + int64_t(tile.token + begin + row) * a.ldd + head * head_dim, a.ldd,
-                            end - begin - row, dq, a.scale, own + row * Own::kRowBytes, lane);
+  const Place out = tile_place(a.tiles, blockIdx.z);
+  store_rows<Own, head_dim>(a.dq + int64_t(out.token + out.begin) * a.ldd + head * head_dim, a.ldd,
+                            out.end - out.begin, dq, a.scale, queries);
 }
 
 template <class Tiling>
 int32_t launch_q(nt_context *context, const AttentionBackward &call) {
-  TileTable table;
-  if (int32_t status = tile_table(context, call.size, Tiling::rows, TileOrder::kQueries, &table)) return status;
-  const BackwardArguments arguments = backward_arguments(call, table.tiles);
-  NT_CUDA(nt::launch(attention_backward_q_kernel<Tiling>, unsigned(table.count * call.size.heads), Tiling::threads,
-                     Tiling::bytes, context->stream, arguments),
-          "attention_backward_q");
-  return NT_OK;
+  return launch_tiles<Tiling>(context, attention_backward_q_kernel<Tiling>, call, TileOrder::kQueries, call.size.group,
+                              call.size.kv_heads, "attention_backward_q");
 }
 
 }  // namespace
