@@ -57,14 +57,16 @@ __device__ __forceinline__ float block_max(float x, float *scratch) {
 // loss is log1p(the others) and keeps its digits.
 // With `gradient`, a second pass writes gradient_scale · (softmax(l) − onehot(t)) as T over the logits: a step's bf16
 // end before the float32 that the next step reads begin, and a barrier parts a step's own reads from its writes.
+// The last rows come first: the product has just written them, and the next one begins with those written last.
 // Bytes a logit: 4 read; with gradient another 4 (of a row just read) and sizeof(T) written.
 template <class T>
 __global__ __launch_bounds__(kRowThreads, 2) void cross_entropy_kernel(float *losses, float *logits, int64_t ld,
                                                                        const int32_t *targets, int64_t V,
                                                                        float gradient_scale, bool gradient) {
   NT_SHARED(float, scratch, [32]);
-  float *l = logits + int64_t(blockIdx.x) * ld;
-  const int64_t target = targets[blockIdx.x];
+  const int64_t row = gridDim.x - 1 - blockIdx.x;
+  float *l = logits + row * ld;
+  const int64_t target = targets[row];
   const float at_target = l[target];
 
   float top = at_target, sum = 0;
@@ -92,7 +94,7 @@ __global__ __launch_bounds__(kRowThreads, 2) void cross_entropy_kernel(float *lo
   const float others = block_sum(sum * expf(top - highest), scratch);
   const float total = others + expf(at_target - highest);
   if (threadIdx.x == 0)
-    losses[blockIdx.x] = at_target == highest ? log1pf(others) : highest - at_target + logf(total);
+    losses[row] = at_target == highest ? log1pf(others) : highest - at_target + logf(total);
   if (!gradient) return;
 
   T *d = reinterpret_cast<T *>(l);

@@ -54,7 +54,7 @@ struct Search {
   bool found;
   char path[PATH_MAX];
   char problem[512];      // of a library that is there and cannot be used
-  char places[32][200];   // looked at, in order
+  char places[16][200];   // looked at, in order
   int place_count;
 };
 Search search;

@@ -35,6 +35,7 @@ __device__ __forceinline__ uint32_t high_halves(uint32_t a, uint32_t b) { return
 // long as both operands agree, and so is which column. Lane (g, q) = (lane / 4, lane mod 4) takes k = 4q … 4q + 3 of
 // every 16 (one 8-byte load for each row of u) and columns 4g … 4g + 3 of b as column g of four instructions; then
 // its results are columns 8q … 8q + 7 of rows g and g + 8: whole 16-byte stores, 64 bytes of a row side by side.
+// Blocks go from the last rows to the first, which the base product then finds in L2.
 template <class Out, int steps, bool k_outside>
 __global__ __launch_bounds__(kUpThreads, steps > 4 ? 3 : 4)
     void lora_up_kernel(Out *y, int64_t ldy, const bf16 *u, int64_t ldu, LowRankSegments segments, int64_t ld,
@@ -77,7 +78,7 @@ __global__ __launch_bounds__(kUpThreads, steps > 4 ? 3 : 4)
   }
 
   const bool inside = base + 8 * q < segment.end;
-  const int64_t first = int64_t(blockIdx.y) * kUpRows;
+  const int64_t first = int64_t(gridDim.y - 1 - blockIdx.y) * kUpRows;
   for (int64_t row = first; row < first + kUpRows && row < T; row += 16) {
     float sums[4][4] = {};
     if (some) {
