@@ -24,6 +24,7 @@ const shapes: [number, number, number, number][] = [
   [150, 40, 296, 8],
   [37, 264, 72, 40],
   [20, 24, 32, 72],
+  [30, 16, 40, 24],
 ];
 // Rows of projections stacked in one weight; [n, false] has no low-rank term.
 const stacks: [number, boolean][][] = [
@@ -260,8 +261,10 @@ forEachBackend((device) => {
     weight.destroy();
   });
 
-  test("bf16 in, float32 out keeps float32's digits", () => {
-    const [T, inputs, out, rank] = [9, 70, 33, 4];
+  test.each([
+    [9, 70, 33, 4],
+    [20, 72, 40, 16],
+  ])("bf16 in, float32 out keeps float32's digits: T %d, %d → %d, rank %d", (T, inputs, out, rank) => {
     const random = new Random(6);
     const [x, w, u, b] = [T * inputs, out * inputs, T * rank, out * rank].map((n) =>
       roundTo("bf16", random.floats(n)),

@@ -1,0 +1,398 @@
+// Calls every function of the interface with shapes that are odd, even, empty and ragged, in both dtypes, aligned and
+// not: for builds under sanitizers, which report what is wrong. Numbers are checked elsewhere (test/kernels).
+// Prints the name of each function called; the exit status is 1 after the first failure.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <initializer_list>
+
+#include "neftune.h"
+
+namespace {
+
+nt_context *context;
+
+// ------------------------------------------------------------------ calls and arrays
+
+void check(int32_t status, const char *name) {
+  if (status == NT_OK) {
+    printf("%s\n", name);
+  } else if (status == NT_UNSUPPORTED) {
+    printf("skipped %s: %s\n", name, nt_last_error());
+  } else {
+    printf("failed %s: %s\n", name, nt_last_error());
+    exit(1);
+  }
+}
+#define CALL(function, ...) check(function(context, __VA_ARGS__), #function)
+
+// Device arrays of the running case, each exactly as long as asked for.
+void *arrays[128];
+int array_count;
+
+void *bytes(int64_t n) {
+  void *address = nullptr;
+  CALL(nt_malloc, n, &address);
+  return arrays[array_count++] = address;
+}
+
+void free_arrays() {
+  check(nt_synchronize(context), "nt_synchronize");
+  while (array_count > 0) CALL(nt_free, arrays[--array_count]);
+}
+
+uint32_t random_state = 1;
+float random_float() {  // in [−1, 1)
+  random_state = random_state * 1664525u + 1013904223u;
+  return float(random_state >> 8) / float(1 << 23) - 1.0f;
+}
+
+int64_t size_of(int32_t dtype) { return dtype == NT_F32 ? 4 : 2; }
+
+template <class T>
+T *copied(const T *host, int64_t n) {
+  T *device = static_cast<T *>(bytes(n * int64_t(sizeof(T))));
+  CALL(nt_copy_to_device, device, host, n * int64_t(sizeof(T)));
+  return device;
+}
+
+// n random numbers; `offset` elements stand before them, so that they are not aligned.
+void *numbers(int32_t dtype, int64_t n, float scale = 1.0f, int64_t offset = 0) {
+  auto *host = static_cast<float *>(malloc(size_t(n + offset + 1) * 4));
+  for (int64_t i = 0; i < n + offset; i++) host[i] = scale * random_float();
+  void *device = bytes((n + offset) * size_of(dtype));
+  CALL(nt_upload, device, dtype, host, NT_F32, n + offset);
+  free(host);
+  return static_cast<char *>(device) + offset * size_of(dtype);
+}
+float *floats(int64_t n, float scale = 1.0f) { return static_cast<float *>(numbers(NT_F32, n, scale)); }
+float *zeros(int64_t n) {
+  void *address = bytes(4 * n);
+  CALL(nt_memset, address, 0, 4 * n);
+  return static_cast<float *>(address);
+}
+
+// A [rows, columns] matrix with `gap` elements between rows and `gap` before the first.
+struct Matrix {
+  void *data;
+  int64_t ld;
+};
+Matrix matrix(int32_t dtype, int64_t rows, int64_t columns, int64_t gap = 0) {
+  const int64_t ld = columns + gap;
+  return {numbers(dtype, rows > 0 ? (rows - 1) * ld + columns : 0, 1.0f, gap), ld};
+}
+
+int32_t *ids(int64_t n, int64_t below) {
+  int32_t host[512];
+  for (int64_t i = 0; i < n; i++) host[i] = int32_t((random_state = random_state * 69069u + 1) >> 8) % int32_t(below);
+  return copied(host, n);
+}
+
+constexpr int32_t kDtypes[] = {NT_F32, NT_BF16};
+
+// ------------------------------------------------------------------ one function a group
+
+void memory() {
+  char text[8192];
+  check(nt_probe(text, sizeof text), "nt_probe");
+  CALL(nt_describe, text, int64_t(sizeof text));
+  constexpr int64_t n = 1027;
+  float *x = floats(n), host[n];
+  auto *y = static_cast<char *>(bytes(4 * n));
+  CALL(nt_copy, y, x, 4 * n);
+  CALL(nt_copy_to_host, host, y, 4 * n);
+  for (int32_t from : {NT_F32, NT_BF16, NT_F16}) {
+    for (int32_t to : kDtypes) {
+      for (int64_t offset : {0, 1}) {
+        const int64_t count = n - offset;
+        CALL(nt_cast, y + offset * size_of(to), to, reinterpret_cast<char *>(x) + offset * size_of(from), from, count / 2);
+        CALL(nt_upload, y + offset * size_of(to), to, reinterpret_cast<char *>(host) + 1, from, count / 2);
+      }
+    }
+  }
+  for (int32_t dtype : kDtypes)
+    for (int32_t kind : {NT_RANDOM_UNIFORM, NT_RANDOM_NORMAL})
+      for (int64_t count : {0, 1, 6, 1027}) CALL(nt_random, dtype, y, count, kind, 0.5f, 7, 3, 0);
+  void *mapped = nullptr;
+  int64_t mapped_bytes = 0;
+  int32_t is_device = 0;
+  CALL(nt_file_map, "/proc/self/exe", &mapped, &mapped_bytes, &is_device);
+  CALL(nt_upload, y, NT_F32, mapped, NT_BF16, n);
+  CALL(nt_file_unmap, mapped, mapped_bytes);
+}
+
+const int32_t kBorders[] = {0, 1, 6, 23, 37};  // ragged samples of 37 tokens
+constexpr int64_t kSamples = 4, kTokens = 37;
+const float kScales[] = {0.1f, 0.0f, 2.0f, 0.5f};
+const int64_t kDraws[] = {0, 5, int64_t(1) << 33, 1};
+
+void embedding() {
+  constexpr int64_t V = 19;
+  for (int32_t dtype : kDtypes) {
+    for (int64_t H : {1, 64, 66, 259}) {
+      for (int32_t table_dtype : kDtypes) {
+        void *table = numbers(table_dtype, V * H), *y = bytes(kTokens * H * size_of(dtype));
+        int32_t *tokens = ids(kTokens, V);
+        for (int32_t noise : {NT_NOISE_NONE, NT_NOISE_UNIFORM, NT_NOISE_BERNOULLI, NT_NOISE_GAUSSIAN})
+          CALL(nt_embedding_forward, dtype, y, table, table_dtype, tokens, kTokens, H, V, noise, 11, kBorders, kScales,
+               kDraws, kSamples);
+        if (table_dtype == NT_F32) CALL(nt_embedding_backward, dtype, zeros(V * H), y, tokens, kTokens, H, V);
+        free_arrays();
+      }
+    }
+  }
+}
+
+void rmsnorm() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t H : {1, 64, 66, 1000, 4096, 9001}) {
+      for (int64_t T : {0, 1, 5}) {
+        void *x = numbers(dtype, T * H), *delta = numbers(dtype, T * H), *y = numbers(dtype, T * H);
+        void *sum = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
+        float *rstd = zeros(T), *weight = floats(H), *dweight = zeros(H);
+        CALL(nt_rmsnorm_forward, dtype, y, sum, rstd, x, delta, weight, T, H, 1e-5f);
+        CALL(nt_rmsnorm_forward, dtype, y, nullptr, rstd, x, nullptr, weight, T, H, 1e-5f);
+        CALL(nt_rmsnorm_backward, dtype, dx, dweight, y, x, weight, rstd, delta, T, H);
+        CALL(nt_rmsnorm_backward, dtype, dx, nullptr, dx, x, weight, rstd, nullptr, T, H);
+        free_arrays();
+      }
+    }
+  }
+}
+
+void rope() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t head_dim : {2, 6, 64, 96, 128}) {
+      for (int64_t gap : {0, 1, 8}) {
+        constexpr int64_t T = 5, heads = 3, positions = 9;
+        const Matrix x = matrix(dtype, T, heads * head_dim, gap);
+        float *cosine = floats(positions * head_dim / 2), *sine = floats(positions * head_dim / 2);
+        int32_t *at = ids(T, positions);
+        for (int32_t inverse : {0, 1}) CALL(nt_rope, dtype, x.data, x.ld, cosine, sine, at, T, heads, head_dim, inverse);
+        free_arrays();
+      }
+    }
+  }
+}
+
+void swiglu_and_dropout() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t columns : {1, 8, 130, 1001}) {
+      for (int64_t T : {int64_t(0), int64_t(1), kTokens}) {
+        void *gate_up = numbers(dtype, 2 * T * columns), *h = numbers(dtype, T * columns);
+        CALL(nt_swiglu_forward, dtype, h, gate_up, T, columns);
+        CALL(nt_swiglu_backward, dtype, gate_up, h, h, T, columns);
+        CALL(nt_swiglu_backward, dtype, gate_up, nullptr, h, T, columns);
+        free_arrays();
+      }
+      void *x = numbers(dtype, kTokens * columns), *y = numbers(dtype, kTokens * columns);
+      for (int32_t accumulate : {0, 1})
+        CALL(nt_dropout, dtype, y, x, kTokens, columns, 0.3f, 5, 2, accumulate, kBorders, kDraws, kSamples);
+      CALL(nt_dropout, dtype, x, x, kTokens, columns, 0.3f, 5, 2, 0, kBorders, kDraws, kSamples);
+      free_arrays();
+    }
+  }
+}
+
+struct Product {
+  int64_t T, out, in, gap, rank;
+};
+constexpr Product kProducts[] = {
+    {1, 1, 1, 0, 1},     {7, 64, 64, 0, 8},   {33, 66, 130, 1, 4},    {130, 192, 128, 8, 16},
+    {5, 129, 65, 3, 3},  {64, 40, 72, 0, 64}, {129, 128, 256, 0, 16}, {0, 64, 64, 0, 16},
+    {257, 96, 64, 0, 32},
+};
+
+void linear() {
+  for (int32_t dtype : kDtypes) {
+    for (const Product &p : kProducts) {
+      void *data = numbers(dtype, p.out * p.in);
+      nt_weight *weight = nullptr;
+      int64_t extra = 0;
+      CALL(nt_weight_create, dtype, p.out, p.in, data, NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD, &weight);
+      CALL(nt_weight_refresh, weight);
+      CALL(nt_weight_extra_bytes, dtype, p.out, p.in, NT_WEIGHT_FORWARD, &extra);
+      const Matrix x = matrix(dtype, p.T, p.in, p.gap), dy = matrix(dtype, p.T, p.out, p.gap);
+      const Matrix dx = matrix(dtype, p.T, p.in, p.gap), u = matrix(dtype, p.T, 2 * p.rank, p.gap);
+      const Matrix wide = matrix(NT_F32, p.T, p.out, p.gap);
+      float *bias = floats(p.out);
+      // Two projections on top of each other, each with its own B, where there is room for two.
+      const int64_t first = p.out / 3;
+      nt_lora_block blocks[2] = {{numbers(dtype, first * p.rank), 0, first, 0},
+                                 {numbers(dtype, (p.out - first) * p.rank), first, p.out - first, p.rank}};
+      const int64_t from = first == 0 ? 1 : 0;
+      CALL(nt_linear_forward, dtype, dy.data, dtype, dy.ld, x.data, x.ld, weight, bias, u.data, u.ld, blocks + from,
+           2 - from, p.rank, p.T);
+      CALL(nt_linear_forward, dtype, wide.data, NT_F32, wide.ld, x.data, x.ld, weight, nullptr, nullptr, 0, nullptr, 0,
+           0, p.T);
+      void *a = numbers(dtype, p.rank * p.in);
+      for (int32_t accumulate : {0, 1}) {
+        CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, u.data, u.ld, a, p.rank, accumulate,
+             p.T);
+        CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, nullptr, 0, nullptr, 0, accumulate,
+             p.T);
+      }
+      float *dweight = zeros(p.out * p.in), *dbias = zeros(p.out);
+      CALL(nt_linear_backward_weight, dtype, dweight, dbias, dy.data, dy.ld, x.data, x.ld, p.T, p.out, p.in);
+      CALL(nt_linear_backward_weight, dtype, dweight, nullptr, dy.data, dy.ld, x.data, x.ld, p.T, p.out, p.in);
+      CALL(nt_weight_destroy, weight);
+      free_arrays();
+    }
+  }
+}
+
+void lora() {
+  for (int32_t dtype : kDtypes) {
+    for (const Product &p : kProducts) {
+      const Matrix x = matrix(dtype, p.T, p.in, p.gap), dy = matrix(dtype, p.T, p.out, p.gap);
+      for (int64_t R : {p.rank, 3 * p.rank}) {
+        void *a = numbers(dtype, R * p.in), *u = numbers(dtype, p.T * R);
+        CALL(nt_lora_forward, dtype, u, x.data, x.ld, a, 2.0f, p.T, R, p.in);
+        CALL(nt_lora_backward_a, dtype, zeros(R * p.in), u, x.data, x.ld, p.T, R, p.in);
+      }
+      const Matrix g = matrix(dtype, p.T, p.rank, p.gap), u = matrix(dtype, p.T, p.rank, p.gap);
+      void *b = numbers(dtype, p.out * p.rank);
+      CALL(nt_lora_backward, dtype, g.data, g.ld, zeros(p.out * p.rank), dy.data, dy.ld, u.data, u.ld, b, 0.5f, p.T,
+           p.out, p.rank);
+      CALL(nt_lora_backward, dtype, g.data, g.ld, nullptr, dy.data, dy.ld, nullptr, p.rank, b, 0.5f, p.T, p.out, p.rank);
+      free_arrays();
+    }
+  }
+}
+
+void cross_entropy() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t V : {3, 130, 5001}) {
+      constexpr int64_t H = 72, T = 9, n = 4;
+      const int32_t rows[n] = {0, 3, 4, 8}, targets[n] = {0, 2, 1, 2};
+      nt_weight *weight = nullptr;
+      CALL(nt_weight_create, dtype, V, H, numbers(dtype, V * H), NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD, &weight);
+      void *x = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
+      float *losses = zeros(n), *dweight = zeros(V * H);
+      int64_t wanted = 0;
+      CALL(nt_linear_cross_entropy_workspace, dtype, n, H, V, &wanted);
+      void *workspace = bytes(wanted);
+      CALL(nt_linear_cross_entropy, dtype, losses, dx, dweight, x, weight, rows, targets, n, T, 0.25f, workspace, wanted);
+      CALL(nt_linear_cross_entropy, dtype, losses, nullptr, nullptr, x, weight, rows, targets, n, T, 0.25f, workspace,
+           wanted);
+      CALL(nt_weight_destroy, weight);
+      free_arrays();
+    }
+  }
+}
+
+struct Heads {
+  int64_t heads, kv_heads, head_dim, gap;
+};
+constexpr Heads kHeads[] = {{4, 2, 64, 0}, {2, 2, 96, 8}, {4, 1, 128, 0}, {3, 3, 20, 1}, {2, 1, 64, 1}};
+
+void attention() {
+  static const int32_t borders[] = {0, 1, 71, 199};
+  constexpr int64_t T = 199, sequences = 3;
+  for (int32_t dtype : kDtypes) {
+    for (const Heads &h : kHeads) {
+      const int64_t q_columns = h.heads * h.head_dim, kv_columns = h.kv_heads * h.head_dim, step = size_of(dtype);
+      const Matrix qkv = matrix(dtype, T, q_columns + 2 * kv_columns, h.gap);
+      const Matrix d = matrix(dtype, T, q_columns + 2 * kv_columns, h.gap);
+      const Matrix o = matrix(dtype, T, q_columns, h.gap), dout = matrix(dtype, T, q_columns, h.gap);
+      auto part = [&](const Matrix &m, int64_t column) { return static_cast<char *>(m.data) + column * step; };
+      const int64_t k = q_columns, v = q_columns + kv_columns;
+      float *lse = zeros(h.heads * T), *delta = zeros(h.heads * T);
+      const float scale = 1.0f / sqrtf(float(h.head_dim));
+      CALL(nt_attention_forward, dtype, o.data, o.ld, nullptr, qkv.data, part(qkv, k), part(qkv, v), qkv.ld, borders,
+           sequences, h.heads, h.kv_heads, h.head_dim, scale);
+      CALL(nt_attention_forward, dtype, o.data, o.ld, lse, qkv.data, part(qkv, k), part(qkv, v), qkv.ld, borders,
+           sequences, h.heads, h.kv_heads, h.head_dim, scale);
+      CALL(nt_attention_backward, dtype, d.data, part(d, k), part(d, v), d.ld, delta, dout.data, o.data, o.ld, qkv.data,
+           part(qkv, k), part(qkv, v), qkv.ld, lse, borders, sequences, h.heads, h.kv_heads, h.head_dim, scale);
+      free_arrays();
+    }
+  }
+}
+
+void decode() {
+  static const int32_t borders[] = {0, 1, 8, 10}, slots[] = {2, 0, 3}, starts[] = {0, 5, 60}, lengths[] = {1, 12, 62};
+  constexpr int64_t sequences = 3, capacity = 64, all_slots = 4;
+  for (int32_t dtype : kDtypes) {
+    for (const Heads &h : kHeads) {
+      const int64_t q_columns = h.heads * h.head_dim, kv_columns = h.kv_heads * h.head_dim;
+      void *k_cache = numbers(dtype, all_slots * capacity * kv_columns);
+      void *v_cache = numbers(dtype, all_slots * capacity * kv_columns);
+      const Matrix k = matrix(dtype, 10, kv_columns, h.gap), v = matrix(dtype, 10, kv_columns, h.gap);
+      CALL(nt_kv_append, dtype, k_cache, v_cache, k.data, v.data, k.ld, borders, slots, starts, sequences, capacity,
+           h.kv_heads, h.head_dim);
+      const Matrix q = matrix(dtype, sequences, q_columns, h.gap), o = matrix(dtype, sequences, q_columns, h.gap);
+      CALL(nt_attention_decode, dtype, o.data, o.ld, q.data, q.ld, k_cache, v_cache, slots, lengths, sequences, capacity,
+           h.heads, h.kv_heads, h.head_dim, 0.125f);
+      free_arrays();
+    }
+  }
+}
+
+void optimizer() {
+  for (int64_t n : {0, 1, 1027, 4096, 70001}) {
+    float *gradients = floats(n), *parameters = floats(n), *m = zeros(n), *v = zeros(n), *norm = zeros(2);
+    void *copy = bytes(2 * n);
+    CALL(nt_gradient_norm, norm, gradients, n, 1.0f);
+    CALL(nt_adamw, parameters, copy, gradients, m, v, n, 1e-3f, 0.9f, 0.999f, 1e-8f, 0.1f, 1, norm + 1);
+    CALL(nt_adamw, parameters, nullptr, gradients, m, v, n, 1e-3f, 0.9f, 0.999f, 1e-8f, 0.1f, 2, nullptr);
+    free_arrays();
+  }
+}
+
+void generation() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t columns : {1, 8, 131}) {
+      const int32_t rows[] = {4, 0, 4};
+      CALL(nt_gather_rows, dtype, bytes(3 * columns * size_of(dtype)), numbers(dtype, 5 * columns), rows, 3, columns);
+      free_arrays();
+    }
+  }
+  const int32_t history[] = {1, 2, 2, 0};
+  const int64_t offsets[] = {0, 3, 3, 4}, draws[] = {9, 0, 1};
+  for (int64_t V : {3, 1000, 9001}) {
+    constexpr int64_t B = 3;
+    auto *tokens = static_cast<int32_t *>(bytes(4 * B));
+    const struct {
+      float temperature;
+      int64_t top_k;
+      float top_p, penalty;
+    } settings[] = {{0, 0, 1, 1}, {1, 0, 1, 1.2f}, {0.7f, 2, 1, 1}, {0.7f, 0, 0.8f, 1}, {0.7f, 50, 0.9f, 1.1f}};
+    for (const auto &s : settings)
+      CALL(nt_sample, tokens, floats(B * V, 4.0f), B, V, s.temperature, s.top_k, s.top_p, s.penalty, history, offsets, 5,
+           draws, 3);
+    free_arrays();
+  }
+}
+
+struct Group {
+  const char *name;
+  void (*run)();
+};
+constexpr Group kGroups[] = {
+    {"memory", memory},       {"embedding", embedding},
+    {"rmsnorm", rmsnorm},     {"rope", rope},
+    {"swiglu", swiglu_and_dropout}, {"linear", linear},
+    {"lora", lora},           {"cross_entropy", cross_entropy},
+    {"attention", attention}, {"decode", decode},
+    {"optimizer", optimizer}, {"generation", generation},
+};
+
+}  // namespace
+
+// driver: all groups. driver GROUP…: these.
+int main(int count, char **arguments) {
+  check(nt_create(0, 0, &context), "nt_create");
+  for (const Group &group : kGroups) {
+    bool wanted = count == 1;
+    for (int i = 1; i < count; i++) wanted = wanted || strcmp(arguments[i], group.name) == 0;
+    if (!wanted) continue;
+    group.run();
+    free_arrays();
+  }
+  check(nt_destroy(context), "nt_destroy");
+  printf("nt_last_error\n");
+  return 0;
+}
