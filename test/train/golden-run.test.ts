@@ -10,8 +10,9 @@ import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { openAdapter } from "../../src/formats/peft.ts";
 import { readTensorData } from "../../src/formats/safetensors.ts";
 import { checkpointSource, Llama, type LoraOptions, type ModelOptions } from "../../src/model/index.ts";
-import { Device } from "../../src/native/index.ts";
+import type { Device } from "../../src/native/index.ts";
 import { NoisyTrainer, runLimits, type TrainerOptions, type TrainerSettings } from "../../src/train/index.ts";
+import { describeBackends } from "../backends.ts";
 import {
   folder,
   type GoldenCase,
@@ -24,12 +25,8 @@ import {
 } from "../golden/support.ts";
 
 setDefaultTimeout(120_000);
-const device = Device.open({ threads: 2 });
 const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "neftune-golden-"));
-afterAll(() => {
-  device.close();
-  rmSync(root, { recursive: true });
-});
+afterAll(() => rmSync(root, { recursive: true }));
 let folders = 0;
 
 const optionsOf = (run: GoldenRun): Partial<TrainerOptions> => ({
@@ -51,6 +48,7 @@ const optionsOf = (run: GoldenRun): Partial<TrainerOptions> => ({
 });
 
 interface Setup {
+  device: Device;
   name: string;
   golden: GoldenCase;
   run: GoldenRun;
@@ -61,7 +59,15 @@ interface Setup {
 }
 
 /** Trains a model loaded for it; the caller reads the folder. */
-async function train({ name, golden, run, tune = "lora", fresh, settings = {} }: Setup): Promise<string> {
+async function train({
+  device,
+  name,
+  golden,
+  run,
+  tune = "lora",
+  fresh,
+  settings = {},
+}: Setup): Promise<string> {
   const output = settings.output ?? join(root, String(folders++));
   const dataset = golden.samples.map(toSample);
   const origin = { dir: join(folder, "models", name), name: `models/${name}` };
@@ -116,59 +122,6 @@ function adapterDistance(a: string, b: string): number {
   return Math.max(...distances);
 }
 
-for (const name of modelNames) {
-  describe(name, async () => {
-    const golden = await readCase(name);
-
-    for (const run of [...golden.lora_train, ...golden.lora_train_neftune]) {
-      test(`LoRA ${run.name}: metrics and the adapter on disk`, async () => {
-        const output = await train({ name, golden, run });
-        expectRecord(output, run);
-        expect(adapterDistance(output, join(folder, run.adapter_final))).toBeLessThan(1e-4);
-        const config = JSON.parse(readFileSync(join(output, "adapter_config.json"), "utf8"));
-        expect(config.base_model_name_or_path).toBe(`models/${name}`);
-      });
-    }
-
-    test("another split of a step, padded or packed, one sample at a time: within float32's rounding", async () => {
-      const run = golden.lora_train_neftune[0]!;
-      for (const options of [
-        { batchSize: 1, gradientAccumulationSteps: 4 },
-        { batchSize: 4, gradientAccumulationSteps: 1, packing: false },
-      ]) {
-        const output = await train({ name, golden, run, settings: { options } });
-        expectRecord(output, run);
-        expect(adapterDistance(output, join(folder, run.adapter_final))).toBeLessThan(1e-4);
-      }
-    });
-
-    test("full: the record, a model in the base's dtype with its config and tokenizer, resumed to the same bits", async () => {
-      const run = golden.full_train_neftune;
-      const whole = await train({ name, golden, run, tune: "full" });
-      expectRecord(whole, run);
-      const base = openCheckpoint(join(folder, "models", name));
-      const trained = openCheckpoint(whole);
-      expect([...trained.tensors.keys()].sort()).toEqual([...base.tensors.keys()].sort());
-      for (const [tensor, { entry }] of trained.tensors) {
-        const { dtype, shape } = base.tensors.get(tensor)!.entry;
-        expect({ tensor, dtype: entry.dtype, shape: entry.shape }).toEqual({ tensor, dtype, shape });
-      }
-      const companions = readdirSync(base.dir).filter((file) => !file.includes("safetensors"));
-      expect(companions).toContain("config.json");
-      for (const file of companions) {
-        expect(readFileSync(join(whole, file)).equals(readFileSync(join(base.dir, file)))).toBe(true);
-      }
-
-      const output = join(root, String(folders++));
-      await interrupt({ name, golden, run, tune: "full", settings: { output } }, 2);
-      await train({ name, golden, run, tune: "full", settings: { output, resume: true } });
-      expect(linesOf(output)).toEqual(linesOf(whole));
-      const bytes = (dir: string) => readFileSync(join(dir, "model.safetensors"));
-      expect(bytes(output).equals(bytes(whole))).toBe(true);
-    });
-  });
-}
-
 /** Stops a run after `step` steps as Ctrl-C does. */
 async function interrupt(setup: Setup, step: number): Promise<void> {
   const stop = new AbortController();
@@ -177,35 +130,90 @@ async function interrupt(setup: Setup, step: number): Promise<void> {
   await expect(stopped).rejects.toThrow(InterruptedError);
 }
 
-describe("resuming", () => {
-  for (const dtype of ["f32", "bf16"] as const) {
-    test(`LoRA with dropout, shuffling and noise in ${dtype}: the same bits, stopped once and again`, async () => {
-      const golden = await readCase("tiny-mha-f32");
-      const run = golden.lora_train_neftune[0]!;
-      const lora: LoraOptions = {
-        ...{
-          r: 4,
-          alpha: 8,
-          dropout: 0.2,
-          targetModules: ["q_proj", "o_proj", "down_proj"],
-          useRslora: true,
-        },
-      };
-      const options = { shuffle: "seed", epochs: 3, maxSteps: 14, saveSteps: 5 } as const;
-      const fresh = { dtype, lora, recompute: "layer" } as const;
-      const setup = { name: "tiny-mha-f32", golden, run, fresh };
-      const straight = await train({ ...setup, settings: { options } });
-      const output = join(root, String(folders++));
-      await interrupt({ ...setup, settings: { options, output } }, 3);
-      await interrupt({ ...setup, settings: { options, output, resume: true } }, 11);
-      await train({ ...setup, settings: { options, output, resume: true } });
-      expect(linesOf(output)).toEqual(linesOf(straight));
-      expect(linesOf(straight).filter(({ loss }) => loss !== undefined)).toHaveLength(14);
-      const bytes = (dir: string) => readFileSync(join(dir, "adapter_model.safetensors"));
-      expect(bytes(output).equals(bytes(straight))).toBe(true);
-      expect(readdirSync(join(output, "checkpoints")).sort()).toEqual([
-        ...["step-00000010", "step-00000011", "step-00000014"],
-      ]);
+describeBackends((device) => {
+  for (const name of modelNames) {
+    describe(name, async () => {
+      const golden = await readCase(name);
+
+      for (const run of [...golden.lora_train, ...golden.lora_train_neftune]) {
+        test(`LoRA ${run.name}: metrics and the adapter on disk`, async () => {
+          const output = await train({ device, name, golden, run });
+          expectRecord(output, run);
+          expect(adapterDistance(output, join(folder, run.adapter_final))).toBeLessThan(1e-4);
+          const config = JSON.parse(readFileSync(join(output, "adapter_config.json"), "utf8"));
+          expect(config.base_model_name_or_path).toBe(`models/${name}`);
+        });
+      }
+
+      test("another split of a step, padded or packed, one sample at a time: within float32's rounding", async () => {
+        const run = golden.lora_train_neftune[0]!;
+        for (const options of [
+          { batchSize: 1, gradientAccumulationSteps: 4 },
+          { batchSize: 4, gradientAccumulationSteps: 1, packing: false },
+        ]) {
+          const output = await train({ device, name, golden, run, settings: { options } });
+          expectRecord(output, run);
+          expect(adapterDistance(output, join(folder, run.adapter_final))).toBeLessThan(1e-4);
+        }
+      });
+
+      test("full: the record, a model in the base's dtype with its config and tokenizer, resumed to the same bits", async () => {
+        const run = golden.full_train_neftune;
+        const whole = await train({ device, name, golden, run, tune: "full" });
+        expectRecord(whole, run);
+        const base = openCheckpoint(join(folder, "models", name));
+        const trained = openCheckpoint(whole);
+        expect([...trained.tensors.keys()].sort()).toEqual([...base.tensors.keys()].sort());
+        for (const [tensor, { entry }] of trained.tensors) {
+          const { dtype, shape } = base.tensors.get(tensor)!.entry;
+          expect({ tensor, dtype: entry.dtype, shape: entry.shape }).toEqual({ tensor, dtype, shape });
+        }
+        const companions = readdirSync(base.dir).filter((file) => !file.includes("safetensors"));
+        expect(companions).toContain("config.json");
+        for (const file of companions) {
+          expect(readFileSync(join(whole, file)).equals(readFileSync(join(base.dir, file)))).toBe(true);
+        }
+
+        const output = join(root, String(folders++));
+        await interrupt({ device, name, golden, run, tune: "full", settings: { output } }, 2);
+        await train({ device, name, golden, run, tune: "full", settings: { output, resume: true } });
+        expect(linesOf(output)).toEqual(linesOf(whole));
+        const bytes = (dir: string) => readFileSync(join(dir, "model.safetensors"));
+        expect(bytes(output).equals(bytes(whole))).toBe(true);
+      });
     });
   }
+
+  describe("resuming", () => {
+    for (const dtype of ["f32", "bf16"] as const) {
+      test(`LoRA with dropout, shuffling and noise in ${dtype}: the same bits, stopped once and again`, async () => {
+        const golden = await readCase("tiny-mha-f32");
+        const run = golden.lora_train_neftune[0]!;
+        const lora: LoraOptions = {
+          ...{
+            r: 4,
+            alpha: 8,
+            dropout: 0.2,
+            targetModules: ["q_proj", "o_proj", "down_proj"],
+            useRslora: true,
+          },
+        };
+        const options = { shuffle: "seed", epochs: 3, maxSteps: 14, saveSteps: 5 } as const;
+        const fresh = { dtype, lora, recompute: "layer" } as const;
+        const setup = { device, name: "tiny-mha-f32", golden, run, fresh };
+        const straight = await train({ ...setup, settings: { options } });
+        const output = join(root, String(folders++));
+        await interrupt({ ...setup, settings: { options, output } }, 3);
+        await interrupt({ ...setup, settings: { options, output, resume: true } }, 11);
+        await train({ ...setup, settings: { options, output, resume: true } });
+        expect(linesOf(output)).toEqual(linesOf(straight));
+        expect(linesOf(straight).filter(({ loss }) => loss !== undefined)).toHaveLength(14);
+        const bytes = (dir: string) => readFileSync(join(dir, "adapter_model.safetensors"));
+        expect(bytes(output).equals(bytes(straight))).toBe(true);
+        expect(readdirSync(join(output, "checkpoints")).sort()).toEqual([
+          ...["step-00000010", "step-00000011", "step-00000014"],
+        ]);
+      });
+    }
+  });
 });
