@@ -43,8 +43,8 @@ bool can_up(int32_t dtype, void *y, int32_t y_dtype, int64_t ldy, const void *u,
             const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T, int64_t out) {
   bool can = dtype == NT_BF16 && out % 8 == 0 && can_lora_up(rank, y, y_dtype, ldy, u, ldu, T);
   for (int64_t i = 0; i < count && can; i++)
-    can = blocks[i].row % 8 == 0 && blocks[i].rows % 8 == 0 && blocks[i].column % 4 == 0 &&
-          aligned_for_up(blocks[i].b, 8);
+    can = blocks[i].row % 8 == 0 && blocks[i].rows % 8 == 0 && blocks[i].column % 8 == 0 &&
+          aligned16(blocks[i].b);
   return can;
 }
 
@@ -87,7 +87,7 @@ int32_t low_rank_forward(nt_context *context, int32_t dtype, void *y, int32_t y_
 // dx[T,in] = g[T,rank]·A[rank,in], added to what dx holds when `accumulate`.
 int32_t low_rank_backward(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *g, int64_t ldg,
                           const void *a, int64_t rank, bool accumulate, int64_t T, int64_t in) {
-  if (dtype == NT_BF16 && in % 8 == 0 && aligned_for_up(a, 8) && can_lora_up(rank, dx, dtype, lddx, g, ldg, T)) {
+  if (dtype == NT_BF16 && in % 8 == 0 && aligned16(a) && can_lora_up(rank, dx, dtype, lddx, g, ldg, T)) {
     LowRankSegments segments = {};
     segments.segment[segments.count++] = {static_cast<const bf16 *>(a), 0, in, 0, 0};
     NT_CUDA((lora_up<bf16, true>(context, dx, lddx, g, ldg, &segments, in, rank, T, accumulate)),

@@ -3,6 +3,7 @@
 // is 2R bytes a token. R beyond 64 takes column tiles, each of which reads x again (out of L2: neighbours in the grid).
 #pragma once
 #include "context.h"
+#include "rows.h"
 
 namespace nt {
 namespace {
@@ -132,15 +133,11 @@ cudaError_t launch_down(nt_context *context, bf16 *c, int64_t ldc, const bf16 *x
                 scale, T, K, int(columns));
 }
 
-// Tensor-core kernels move 16 bytes at a time.
-inline bool aligned_16(const void *p, int64_t ld) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0;
-}
-
+// cp.async moves 16 bytes at a time; results go four bytes at a time.
 template <bool k_outside>
 bool can_lora_down(const void *c, int64_t ldc, const void *x, int64_t ldx, const void *w, int64_t ldw, int64_t T,
                    int64_t K, int64_t columns) {
-  return columns % 8 == 0 && K % 8 == 0 && aligned_16(x, ldx) && aligned_16(w, ldw) &&
+  return columns % 8 == 0 && K % 8 == 0 && ldx % 8 == 0 && ldw % 8 == 0 && aligned16(x, w) &&
          reinterpret_cast<uintptr_t>(c) % 4 == 0 && ldc % 2 == 0 && ceil_div(T, 32) <= 65535 && columns <= INT32_MAX;
 }
 

@@ -4,6 +4,7 @@
 // read) and are added in order.
 #pragma once
 #include "context.h"
+#include "rows.h"
 
 namespace nt {
 namespace {
@@ -122,10 +123,8 @@ cudaError_t launch_outer(nt_context *context, dim3 grid, float *to, int64_t step
 
 inline bool can_lora_outer(const void *wide, int64_t ld_wide, const void *narrow, int64_t ld_narrow, int64_t N,
                            int64_t R) {
-  const auto aligned = [](const void *p, int64_t ld) {
-    return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0;
-  };
-  return N % 8 == 0 && R % 8 == 0 && aligned(wide, ld_wide) && aligned(narrow, ld_narrow) &&
+  return N % 8 == 0 && R % 8 == 0 && ld_wide % 8 == 0 && ld_narrow % 8 == 0 &&
+         aligned16(wide, narrow) &&
          ceil_div(R, kOuterNarrow) <= 65535;
 }
 

@@ -3,6 +3,7 @@
 // adds), u's 2r read once for every 128 columns out of L2.
 #pragma once
 #include "context.h"
+#include "rows.h"
 
 namespace nt {
 
@@ -124,14 +125,12 @@ cudaError_t launch_up(nt_context *context, void *y, int64_t ldy, const bf16 *u, 
                 accumulate);
 }
 
-inline bool aligned_for_up(const void *p, uintptr_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
-
 // Whether the kernel can take these operands; segments are then multiples of 8 columns (the caller's part).
 inline bool can_lora_up(int64_t rank, const void *y, int32_t y_dtype, int64_t ldy, const void *u, int64_t ldu,
                         int64_t T) {
   const int64_t per_pack = y_dtype == NT_F32 ? 4 : 8;
-  return rank % 8 == 0 && rank <= kUpLargestRank && aligned_for_up(y, 16) && ldy % per_pack == 0 &&
-         aligned_for_up(u, 8) && ldu % 4 == 0 && ceil_div(T, kUpRows) <= 65535;
+  return rank % 8 == 0 && rank <= kUpLargestRank && aligned16(y, u) && ldy % per_pack == 0 &&
+         ldu % 8 == 0 && ceil_div(T, kUpRows) <= 65535;
 }
 
 // Fills in first_tile and launches.
