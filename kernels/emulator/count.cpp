@@ -21,6 +21,8 @@ struct Kernel {
   const void *function;
   uint64_t launches, blocks, loaded, stored, sectors, ideal_sectors, products;
   double worst_sectors;  // of one access, over the ideal
+  unsigned threads;      // of a block, the most of any launch, as is `dynamic_shared`
+  size_t dynamic_shared;
   Shared matrix_loads, accesses;
 };
 
@@ -169,7 +171,7 @@ void count_matrix_load(const void *const rows[32]) {
 
 void count_product() { running_kernel->products++; }
 
-void count_begin_grid(const void *kernel) {
+void count_begin_grid(const void *kernel, unsigned threads, size_t dynamic_shared) {
   running_kernel = nullptr;
   for (int i = 0; i < kernel_count && running_kernel == nullptr; i++)
     if (kernels[i].function == kernel) running_kernel = &kernels[i];
@@ -179,6 +181,8 @@ void count_begin_grid(const void *kernel) {
     running_kernel->function = kernel;
   }
   running_kernel->launches++;
+  if (threads > running_kernel->threads) running_kernel->threads = threads;
+  if (dynamic_shared > running_kernel->dynamic_shared) running_kernel->dynamic_shared = dynamic_shared;
   access_count = 0;
   block_number++;
 }
@@ -210,6 +214,7 @@ void count_write() {
     fprintf(file, "%s\n{\"name\":\"%s\",\"launches\":%llu,\"blocks\":%llu,\"loaded_bytes\":%llu,\"stored_bytes\":%llu,",
             i > 0 ? "," : "", kernel_name(k.function), (unsigned long long)k.launches, (unsigned long long)k.blocks,
             (unsigned long long)k.loaded, (unsigned long long)k.stored);
+    fprintf(file, "\"threads\":%u,\"dynamic_shared_bytes\":%zu,", k.threads, k.dynamic_shared);
     fprintf(file, "\"sectors\":%llu,\"ideal_sectors\":%llu,\"worst_sector_ratio\":%.4f,\"mma\":%llu,",
             (unsigned long long)k.sectors, (unsigned long long)k.ideal_sectors, k.worst_sectors,
             (unsigned long long)k.products);

@@ -114,21 +114,37 @@ uint16_t float_to_bf16(float x) {
   if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FFF;
   return uint16_t((bits + 0x7FFFu + (bits >> 16 & 1)) >> 16);
 }
+float widened(float x) { return x; }
+float widened(uint16_t x) { return bf16_to_float(x); }
 float load(const void *data, DataType type, int64_t i) {
-  return type == kFloat32 ? static_cast<const float *>(data)[i] : bf16_to_float(static_cast<const uint16_t *>(data)[i]);
+  return type == kFloat32 ? static_cast<const float *>(data)[i] : widened(static_cast<const uint16_t *>(data)[i]);
 }
 
-// Panels of `width` vectors side by side: panel[k][width]; vector i's element p is data[i · step + p · stride].
-float *pack(const void *data, DataType type, int64_t count, int64_t k, int64_t step, int64_t stride, int64_t width) {
-  const int64_t panels = (count + width - 1) / width;
-  auto *packed = static_cast<float *>(aligned_alloc(64, size_t(panels * width * k * 4 + 63) / 64 * 64));
-  if (packed == nullptr) return nullptr;
-  for (int64_t panel = 0; panel < panels; panel++) {
-    float *to = packed + panel * width * k;
-    for (int64_t i = 0; i < width; i++) {
-      const int64_t vector = panel * width + i;
-      for (int64_t p = 0; p < k; p++) to[p * width + i] = vector < count ? load(data, type, vector * step + p * stride) : 0;
+// `count` vectors of length k in panels of `width` side by side: panel[k][width], the last filled up with zeros.
+// Element p of vector i is data[i · step + p · stride]; the loops go along whichever of the two is 1.
+template <class T>
+void pack(float *packed, const T *data, int64_t count, int64_t k, int64_t step, int64_t stride, int64_t width) {
+  for (int64_t first = 0; first < count; first += width, packed += width * k) {
+    const int64_t vectors = count - first < width ? count - first : width;
+    if (vectors < width) memset(packed, 0, size_t(width * k) * sizeof(float));
+    if (step == 1) {
+      for (int64_t p = 0; p < k; p++)
+        for (int64_t i = 0; i < vectors; i++) packed[p * width + i] = widened(data[first + i + p * stride]);
+    } else {
+      for (int64_t i = 0; i < vectors; i++)
+        for (int64_t p = 0; p < k; p++) packed[p * width + i] = widened(data[(first + i) * step + p * stride]);
     }
+  }
+}
+
+float *pack(const void *data, DataType type, int64_t count, int64_t k, int64_t step, int64_t stride, int64_t width) {
+  const int64_t rounded = (count + width - 1) / width * width;
+  auto *packed = static_cast<float *>(aligned_alloc(64, (size_t(rounded * k) * sizeof(float) + 63) / 64 * 64));
+  if (packed == nullptr) abort();
+  if (type == kFloat32) {
+    pack(packed, static_cast<const float *>(data), count, k, step, stride, width);
+  } else {
+    pack(packed, static_cast<const uint16_t *>(data), count, k, step, stride, width);
   }
   return packed;
 }
@@ -280,7 +296,6 @@ Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const
   const int64_t lda = a_layout->ld, ldb = b_layout->ld;
   float *left = pack(a, a_layout->type, shape.m, shape.k, ta ? lda : 1, ta ? 1 : lda, kRows);
   float *right = pack(b, b_layout->type, shape.n, shape.k, tb ? 1 : ldb, tb ? ldb : 1, kColumns);
-  if (left == nullptr || right == nullptr) abort();
   for (int64_t i = 0; i < shape.m; i += kRows) {
     for (int64_t j = 0; j < shape.n; j += kColumns) {
       float sums[kColumns][kRows];

@@ -21,7 +21,6 @@ namespace {
 constexpr size_t kPage = 4096;
 constexpr size_t kAlignment = 256;
 constexpr size_t kFilled = size_t(256) << 20;  // of very large allocations only the beginning is filled
-constexpr size_t kTotal = size_t(16) << 30;    // what the emulated device has
 
 struct Allocation {
   char *start;
@@ -33,6 +32,15 @@ struct Allocation {
 pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 Allocation *allocations;  // ascending
 size_t count, capacity, in_use;
+
+// What the emulated device has: 16 GiB, or as many MiB as NEFTUNE_EMULATOR_MEMORY says.
+size_t total_bytes() {
+  static const size_t total = [] {
+    const char *chosen = getenv("NEFTUNE_EMULATOR_MEMORY");
+    return chosen != nullptr ? size_t(atoll(chosen)) << 20 : size_t(16) << 30;
+  }();
+  return total;
+}
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -71,14 +79,14 @@ bool insert(const Allocation &added) {
 
 }  // namespace
 
-void memory_info(size_t *free_bytes, size_t *total_bytes) {
-  *total_bytes = kTotal;
-  *free_bytes = kTotal - in_use;
+void memory_info(size_t *free_bytes, size_t *all_bytes) {
+  *all_bytes = total_bytes();
+  *free_bytes = in_use < *all_bytes ? *all_bytes - in_use : 0;
 }
 
 cudaError_t memory_allocate(void **address, size_t bytes) {
   *address = nullptr;
-  if (bytes > kTotal - in_use) return cudaErrorMemoryAllocation;
+  if (in_use + bytes > total_bytes()) return cudaErrorMemoryAllocation;
   const size_t room = round_up(bytes, kPage), mapped = room + 2 * kPage;
   void *pages = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (pages == MAP_FAILED) return cudaErrorMemoryAllocation;

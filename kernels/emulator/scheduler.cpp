@@ -291,7 +291,7 @@ cudaError_t run_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_s
     body = run;
     body_arguments = arguments;
     prepare_threads();
-    if (counting) count_begin_grid(kernel);
+    if (counting) count_begin_grid(kernel, unsigned(block_threads), dynamic_shared);
     catch_faults();
     // In a random order: with an odd step that shares no factor with the number of blocks, every block comes once.
     const size_t blocks = size_t(grid.x) * grid.y * grid.z;

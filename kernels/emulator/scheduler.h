@@ -64,7 +64,7 @@ void release_faults();
 bool describe_memory(const void *p, char *text, size_t size);
 
 // ---- count.cpp
-void count_begin_grid(const void *kernel);
+void count_begin_grid(const void *kernel, unsigned threads, size_t dynamic_shared);
 void count_end_block();
 void count_write();
 
