@@ -52,7 +52,9 @@ function nvccCommand(toolkit: CudaToolkit): string[] {
       "-Xptxas=-v",
       "-Werror=all-warnings",
     ],
-    ...["-Xcompiler=-Wall,-Wextra,-Werror,-O3,-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti"],
+    ...[
+      "-Xcompiler=-Wall,-Wextra,-Werror,-O3,-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics",
+    ],
     ...[`-DNT_ARCHITECTURES="${architectures.join(",")}"`, "-I", kernels, "-c"],
   ];
 }
@@ -74,7 +76,8 @@ export async function buildCuda(): Promise<void> {
   const inputs = headers();
   await inParallel(
     sources.map(
-      (source) => () => cached(cudaObject(source), [...nvccCommand(toolkit), source], [source, ...inputs], {}),
+      (source) => () =>
+        cached(cudaObject(source), [...nvccCommand(toolkit), source], [source, ...inputs], {}),
     ),
   );
   const parts = sources.map(cudaObject);
@@ -120,6 +123,7 @@ export async function buildEmulated(): Promise<void> {
   );
   const parts = sources.map(objectOf);
   const library = join(output, "libneftune-emulated.so");
-  const link = ["g++", "-shared", "-Wl,-Bsymbolic", "-Wl,-z,defs"];
+  // Its own C++ library: the process may hold the reduced one that oneDNN uses.
+  const link = ["g++", "-shared", "-static-libstdc++", "-static-libgcc", "-Wl,-Bsymbolic", "-Wl,-z,defs"];
   await cached(library, [...link, ...parts, "-lpthread", "-ldl"], parts, {});
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "device_memory.h"
+#include "stream.h"
 
 namespace nt::lt {
 
@@ -34,7 +35,7 @@ struct Preference {
 
 namespace {
 
-constexpr Status kInvalidValue = Status(7);
+constexpr Status kInvalidValue = Status(7), kExecutionFailed = Status(13);
 // Objects begin with their own kind's mark, and lose it when they are destroyed.
 constexpr uint64_t kContextMark = 0x434F4E54, kLayoutMark = 0x4C41594F, kDescriptorMark = 0x44455343,
                    kPreferenceMark = 0x50524546, kAlgorithmMark = 0x414C474F;
@@ -170,6 +171,53 @@ void multiply_tile(float (&sums)[kColumns][kRows], const float *a, const float *
   }
 }
 
+// A checked product, as it waits in the stream.
+struct Product {
+  Descriptor descriptor;
+  MatrixLayout a_layout, b_layout, c_layout, d_layout;
+  Shape shape;
+  float alpha, beta;
+  const void *a, *b, *c;
+  void *d;
+  char *workspace;
+  size_t workspace_bytes;
+};
+
+// Element (row, column) of D from its sum.
+void store(const Product &product, int64_t row, int64_t column, float sum) {
+  const DataType type = product.d_layout.type;
+  float value = product.alpha * sum;
+  if (product.beta != 0) value += product.beta * load(product.c, type, column * product.c_layout.ld + row);
+  if (product.descriptor.epilogue == kEpilogueBias) value += load(product.descriptor.bias, type, row);
+  const int64_t at = column * product.d_layout.ld + row;
+  if (type == kFloat32) {
+    static_cast<float *>(product.d)[at] = value;
+  } else {
+    static_cast<uint16_t *>(product.d)[at] = float_to_bf16(value);
+  }
+}
+
+cudaError_t run_product(void *arguments, void *) {
+  const Product &p = *static_cast<const Product *>(arguments);
+  memset(p.workspace, 0xFF, kWorkspace);
+  memset(p.workspace + p.workspace_bytes - kWorkspace, 0xFF, kWorkspace);
+  const bool ta = p.descriptor.transpose_a == kTranspose, tb = p.descriptor.transpose_b == kTranspose;
+  const int64_t lda = p.a_layout.ld, ldb = p.b_layout.ld, m = p.shape.m, n = p.shape.n, k = p.shape.k;
+  float *left = pack(p.a, p.a_layout.type, m, k, ta ? lda : 1, ta ? 1 : lda, kRows);
+  float *right = pack(p.b, p.b_layout.type, n, k, tb ? 1 : ldb, tb ? ldb : 1, kColumns);
+  for (int64_t i = 0; i < m; i += kRows) {
+    for (int64_t j = 0; j < n; j += kColumns) {
+      float sums[kColumns][kRows];
+      multiply_tile(sums, left + i * k, right + j * k, k);
+      for (int64_t column = j; column < j + kColumns && column < n; column++)
+        for (int64_t row = i; row < i + kRows && row < m; row++) store(p, row, column, sums[column - j][row - i]);
+    }
+  }
+  free(left);
+  free(right);
+  return cudaSuccess;
+}
+
 Status Create(Context **context) { return create(context, kContextMark); }
 Status Destroy(Context *context) { return destroy(context, kContextMark); }
 size_t GetVersion(void) { return 130000; }
@@ -289,35 +337,9 @@ Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const
   if (has_bias && (descriptor->bias == nullptr ||
                    !emulator::memory_holds(descriptor->bias, size_t(shape.m) * size_of(type))))
     return invalid("a bias that is not in one device allocation");
-  memset(workspace, 0xFF, kWorkspace);
-  memset(static_cast<char *>(workspace) + workspace_bytes - kWorkspace, 0xFF, kWorkspace);
-
-  const bool ta = descriptor->transpose_a == kTranspose, tb = descriptor->transpose_b == kTranspose;
-  const int64_t lda = a_layout->ld, ldb = b_layout->ld;
-  float *left = pack(a, a_layout->type, shape.m, shape.k, ta ? lda : 1, ta ? 1 : lda, kRows);
-  float *right = pack(b, b_layout->type, shape.n, shape.k, tb ? 1 : ldb, tb ? ldb : 1, kColumns);
-  for (int64_t i = 0; i < shape.m; i += kRows) {
-    for (int64_t j = 0; j < shape.n; j += kColumns) {
-      float sums[kColumns][kRows];
-      multiply_tile(sums, left + i * shape.k, right + j * shape.k, shape.k);
-      for (int64_t column = j; column < j + kColumns && column < shape.n; column++) {
-        for (int64_t row = i; row < i + kRows && row < shape.m; row++) {
-          float value = scale * sums[column - j][row - i];
-          if (keep != 0) value += keep * load(c, type, column * c_layout->ld + row);
-          if (has_bias) value += load(descriptor->bias, type, row);
-          const int64_t at = column * d_layout->ld + row;
-          if (type == kFloat32) {
-            static_cast<float *>(d)[at] = value;
-          } else {
-            static_cast<uint16_t *>(d)[at] = float_to_bf16(value);
-          }
-        }
-      }
-    }
-  }
-  free(left);
-  free(right);
-  return kSuccess;
+  const Product product = {*descriptor,        *a_layout, *b_layout, *c_layout, *d_layout, shape, scale, keep, a, b, c, d,
+                           static_cast<char *>(workspace), workspace_bytes};
+  return emulator::stream_enqueue(run_product, &product, sizeof product) == cudaSuccess ? kSuccess : kExecutionFailed;
 }
 
 }  // namespace

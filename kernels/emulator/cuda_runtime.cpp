@@ -1,5 +1,4 @@
-// The part of the CUDA runtime API that host code uses. Every call does its work before it returns, so streams and events
-// keep no state but whether they exist.
+// The part of the CUDA runtime API that host code uses. What works on a stream goes through stream.h.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,13 +6,15 @@
 
 #include "device_memory.h"
 #include "scheduler.h"
+#include "stream.h"
 
 struct CUstream_st {
   unsigned flags;
 };
 struct CUevent_st {
   unsigned flags;
-  double recorded;  // milliseconds; 0: never
+  uint64_t position;  // in the stream's work, when it was last recorded
+  double recorded;    // milliseconds; 0: never
 };
 
 namespace nt::emulator {
@@ -59,6 +60,43 @@ cudaError_t refuse(const char *what) {
   return keep(cudaErrorInvalidValue);
 }
 
+// Pinned memory: a copy from it may happen long after the call.
+struct Pinned {
+  Pinned *next;
+  char *start;
+  size_t bytes;
+};
+Pinned *pinned;
+
+bool is_pinned(const void *address) {
+  const char *p = static_cast<const char *>(address);
+  for (const Pinned *each = pinned; each != nullptr; each = each->next)
+    if (p >= each->start && p < each->start + each->bytes) return true;
+  return false;
+}
+
+struct Copy {
+  void *destination;
+  const void *source;  // null: what was in pageable memory at the time of the call
+  size_t bytes;
+};
+cudaError_t run_copy(void *arguments, void *data) {
+  const Copy &copy = *static_cast<const Copy *>(arguments);
+  memmove(copy.destination, copy.source != nullptr ? copy.source : data, copy.bytes);
+  return cudaSuccess;
+}
+
+struct Fill {
+  void *destination;
+  int byte;
+  size_t bytes;
+};
+cudaError_t run_fill(void *arguments, void *) {
+  const Fill &fill = *static_cast<const Fill *>(arguments);
+  memset(fill.destination, fill.byte, fill.bytes);
+  return cudaSuccess;
+}
+
 cudaError_t copy(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind) {
   if (bytes == 0) return cudaSuccess;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -68,8 +106,12 @@ cudaError_t copy(void *destination, const void *source, size_t bytes, cudaMemcpy
     return refuse("cudaMemcpy: the destination is not in one device allocation");
   if (from_device && !memory_holds(source, bytes))
     return refuse("cudaMemcpy: the source is not in one device allocation");
-  memmove(destination, source, bytes);
-  return cudaSuccess;
+  const bool reads_later = from_device || is_pinned(source);
+  const Copy enqueued = {destination, reads_later ? source : nullptr, bytes};
+  const cudaError_t status =
+      stream_enqueue(run_copy, &enqueued, sizeof enqueued, source, reads_later ? 0 : bytes);
+  const bool waits = !to_device && !is_pinned(destination);
+  return keep(status != cudaSuccess || !waits ? status : stream_wait());
 }
 
 double milliseconds() {
@@ -104,7 +146,7 @@ cudaError_t cudaGetDevice(int *device) {
   return cudaSuccess;
 }
 cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : keep(cudaErrorInvalidDevice); }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return keep(stream_wait()); }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
   if (device != 0) return keep(cudaErrorInvalidDevice);
@@ -165,32 +207,51 @@ cudaError_t cudaMalloc(void **address, size_t bytes) {
   }
   return keep(memory_allocate(address, bytes));
 }
-cudaError_t cudaFree(void *address) { return keep(memory_free(address)); }
+cudaError_t cudaFree(void *address) {
+  const cudaError_t status = stream_wait(), freed = memory_free(address);
+  return keep(status != cudaSuccess ? status : freed);
+}
 
 cudaError_t cudaHostAlloc(void **address, size_t bytes, unsigned) {
   *address = nullptr;
-  if (posix_memalign(address, 4096, bytes > 0 ? bytes : 1) != 0) return keep(cudaErrorMemoryAllocation);
+  auto *added = static_cast<Pinned *>(malloc(sizeof(Pinned)));
+  if (added == nullptr || posix_memalign(address, 4096, bytes > 0 ? bytes : 1) != 0) {
+    free(added);
+    return keep(cudaErrorMemoryAllocation);
+  }
+  *added = {pinned, static_cast<char *>(*address), bytes};
+  pinned = added;
   return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void **address, size_t bytes) { return cudaHostAlloc(address, bytes, 0); }
 cudaError_t cudaFreeHost(void *address) {
-  free(address);
-  return cudaSuccess;
+  const cudaError_t status = stream_wait();
+  for (Pinned **each = &pinned; *each != nullptr; each = &(*each)->next) {
+    if ((*each)->start != address) continue;
+    Pinned *freed = *each;
+    *each = freed->next;
+    free(freed);
+    free(address);
+    return keep(status);
+  }
+  return address == nullptr ? keep(status) : refuse("cudaFreeHost of memory that cudaHostAlloc did not give");
 }
 
 cudaError_t cudaMemcpy(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind) {
-  return copy(destination, source, bytes, kind);
+  const cudaError_t status = copy(destination, source, bytes, kind);
+  return keep(status != cudaSuccess ? status : stream_wait());
 }
 cudaError_t cudaMemcpyAsync(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
   return copy(destination, source, bytes, kind);
 }
-cudaError_t cudaMemset(void *destination, int byte, size_t bytes) {
-  if (bytes > 0 && !memory_holds(destination, bytes)) return refuse("cudaMemset: not in one device allocation");
-  if (bytes > 0) memset(destination, byte, bytes);
-  return cudaSuccess;
-}
 cudaError_t cudaMemsetAsync(void *destination, int byte, size_t bytes, cudaStream_t) {
-  return cudaMemset(destination, byte, bytes);
+  if (bytes == 0) return cudaSuccess;
+  if (!memory_holds(destination, bytes)) return refuse("cudaMemset: not in one device allocation");
+  const Fill fill = {destination, byte, bytes};
+  return keep(stream_enqueue(run_fill, &fill, sizeof fill));
+}
+cudaError_t cudaMemset(void *destination, int byte, size_t bytes) {
+  return cudaMemsetAsync(destination, byte, bytes, nullptr);
 }
 
 // ---- streams and events
@@ -203,12 +264,15 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
 }
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, 0); }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const cudaError_t status = stream_wait();
   free(stream);
   if (counting) count_write();
-  return cudaSuccess;
+  return keep(status);
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamQuery(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) { return keep(stream_wait()); }
+cudaError_t cudaStreamQuery(cudaStream_t) {
+  return stream_passed(stream_position()) ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned) { return cudaSuccess; }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
@@ -223,11 +287,14 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return cudaSuccess;
 }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  event->position = stream_position();
   event->recorded = milliseconds();
   return cudaSuccess;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) { return keep(stream_wait(event->position)); }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return stream_passed(event->position) ? cudaSuccess : cudaErrorNotReady;
+}
 cudaError_t cudaEventElapsedTime(float *elapsed, cudaEvent_t begin, cudaEvent_t end) {
   if (begin->recorded == 0 || end->recorded == 0 || ((begin->flags | end->flags) & cudaEventDisableTiming))
     return keep(cudaErrorInvalidResourceHandle);
@@ -273,6 +340,7 @@ const char *cudaGetErrorName(cudaError_t status) {
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorNotReady: return "cudaErrorNotReady";
     default: return "an error of the emulator";
   }
 }

@@ -9,6 +9,7 @@
 #include <math.h>
 #include <string.h>
 
+#include <tuple>
 #include <type_traits>
 
 #include "runtime.h"
@@ -54,10 +55,17 @@ template <class... Parameters, class... Arguments>
 inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                           Arguments &&...arguments) {
   (void)stream;
-  auto body = [&] { kernel(static_cast<Parameters>(arguments)...); };
-  return emulator::run_grid(
+  static_assert((std::is_trivially_copyable<Parameters>::value && ...), "what a kernel's parameters must be");
+  struct Call {
+    void (*kernel)(Parameters...);
+    std::tuple<Parameters...> values;
+  };
+  static_assert(alignof(Call) <= 16, "as the emulator keeps them");
+  const Call call{kernel, std::tuple<Parameters...>(static_cast<Parameters>(arguments)...)};
+  return emulator::enqueue_grid(
       reinterpret_cast<const void *>(kernel), grid, block, shared,
-      [](void *p) { (*static_cast<decltype(body) *>(p))(); }, &body);
+      [](void *p) { std::apply(static_cast<const Call *>(p)->kernel, static_cast<const Call *>(p)->values); }, &call,
+      sizeof call);
 }
 
 namespace emulator {

@@ -193,7 +193,6 @@ void release_faults() {
   if (kSanitized) return;
   for (int i = 0; i < kFaultCount; i++) sigaction(kFaults[i], &actions_before[i], nullptr);
   sigaltstack(&stack_before, nullptr);
-  kernel_function = nullptr;
 }
 
 }  // namespace nt::emulator

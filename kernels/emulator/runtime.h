@@ -28,8 +28,9 @@ extern dim3 block_size, grid_size;
 // ---- launches (scheduler.cpp)
 
 typedef void (*Body)(void *arguments);
-// Runs body(arguments) once for each thread of the grid. `kernel` names it in reports.
-cudaError_t run_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body body, void *arguments);
+// Enqueues a grid whose every thread calls body with a copy of `arguments`. `kernel` names it in reports.
+cudaError_t enqueue_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body body,
+                         const void *arguments, size_t bytes);
 
 // Reports a mistake of the running kernel and ends its launch with cudaErrorLaunchFailure (under a sanitizer: ends the
 // process).

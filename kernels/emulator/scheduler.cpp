@@ -5,10 +5,11 @@
 // shared stack two threads' locals would look like races.)
 #include "scheduler.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "stream.h"
 
 namespace nt::emulator {
 
@@ -21,7 +22,7 @@ bool randomised;
 
 namespace {
 
-Fiber host;            // the stack that called run_grid
+Fiber host;            // the stack that runs the grid
 Fiber *active = &host;
 bool broken;           // the block was abandoned
 Body body;
@@ -249,11 +250,62 @@ bool refuse(dim3 grid, dim3 block) {
          grid.x > 0x7FFFFFFFu || grid.y > 65535 || grid.z > 65535;
 }
 
+struct Grid {
+  const void *kernel;
+  dim3 grid, block;
+  size_t dynamic_shared;
+  Body body;
+};
+
+// Blocks in a random order: steps that share no factor with their number come by every one once.
+void choose_order(size_t blocks, size_t *number, size_t *step) {
+  *number = 0;
+  *step = 1;
+  if (!randomised || blocks < 3) return;
+  auto share_factor = [](size_t a, size_t b) {
+    while (b != 0) {
+      const size_t rest = a % b;
+      a = b;
+      b = rest;
+    }
+    return a != 1;
+  };
+  do *step = 1 + random_below(uint32_t(blocks - 1));
+  while (share_factor(blocks, *step));
+  *number = random_below(uint32_t(blocks));
+}
+
 void seed_random() {
   const char *seed = getenv("NEFTUNE_EMULATOR_SEED");
   const uint64_t number = seed != nullptr ? strtoull(seed, nullptr, 10) : 0;
   randomised = number != 0;
   random_state = 0x9E3779B97F4A7C15u * (number + 1);
+}
+
+cudaError_t run_grid(void *arguments, void *data) {
+  const Grid &grid = *static_cast<const Grid *>(arguments);
+  report_begin_grid(grid.kernel);
+  shared_begin_grid(grid.dynamic_shared);
+  seed_random();
+  fiber_adopt_thread(&host);
+  grid_size = grid.grid;
+  block_size = grid.block;
+  block_threads = int(block_size.x * block_size.y * block_size.z);
+  body = grid.body;
+  body_arguments = data;
+  prepare_threads();
+  if (counting) count_begin_grid(grid.kernel, unsigned(block_threads), grid.dynamic_shared);
+  catch_faults();
+  const size_t blocks = size_t(grid_size.x) * grid_size.y * grid_size.z;
+  size_t number, step;
+  choose_order(blocks, &number, &step);
+  for (size_t i = 0; i < blocks && !broken; i++, number = (number + step) % blocks) run_block(number);
+  release_faults();
+  report_begin_grid(nullptr);
+  NT_ACQUIRE(&end_token);
+  if (!broken) return cudaSuccess;
+  recover();
+  return cudaErrorLaunchFailure;
 }
 
 }  // namespace
@@ -275,50 +327,16 @@ void abandon_block() {
   abort();
 }
 
-cudaError_t run_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body run, void *arguments) {
-  static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+cudaError_t enqueue_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body run,
+                         const void *arguments, size_t bytes) {
   if (current != nullptr) fail("a kernel launches a kernel");
   if (refuse(grid, block)) return cudaErrorInvalidConfiguration;
-  pthread_mutex_lock(&one_at_a_time);
   report_begin_grid(kernel);
-  cudaError_t status = shared_begin_grid(dynamic_shared);
-  if (status == cudaSuccess) {
-    seed_random();
-    fiber_adopt_thread(&host);
-    grid_size = grid;
-    block_size = block;
-    block_threads = int(block.x * block.y * block.z);
-    body = run;
-    body_arguments = arguments;
-    prepare_threads();
-    if (counting) count_begin_grid(kernel, unsigned(block_threads), dynamic_shared);
-    catch_faults();
-    // In a random order: with an odd step that shares no factor with the number of blocks, every block comes once.
-    const size_t blocks = size_t(grid.x) * grid.y * grid.z;
-    size_t step = 1, number = 0;
-    if (randomised && blocks > 2) {
-      auto divisor = [](size_t a, size_t b) {
-        while (b != 0) {
-          const size_t rest = a % b;
-          a = b;
-          b = rest;
-        }
-        return a;
-      };
-      do step = 1 + random_below(uint32_t(blocks - 1));
-      while (divisor(blocks, step) != 1);
-      number = random_below(uint32_t(blocks));
-    }
-    for (size_t i = 0; i < blocks && !broken; i++, number = (number + step) % blocks) run_block(number);
-    release_faults();
-    NT_ACQUIRE(&end_token);
-    if (broken) {
-      recover();
-      status = cudaErrorLaunchFailure;
-    }
-  }
-  pthread_mutex_unlock(&one_at_a_time);
-  return status;
+  const cudaError_t status = shared_check(dynamic_shared);
+  report_begin_grid(nullptr);
+  if (status != cudaSuccess) return status;
+  const Grid enqueued = {kernel, grid, block, dynamic_shared, run};
+  return stream_enqueue(run_grid, &enqueued, sizeof enqueued, arguments, bytes);
 }
 
 int block_barrier(BlockReduction reduction, int predicate, const char *file, int line) {

@@ -42,8 +42,9 @@ extern bool randomised;
 uint32_t random_below(uint32_t n);
 
 // ---- shared.cpp
-// Room for the launch's dynamic shared memory, or an error.
-cudaError_t shared_begin_grid(size_t dynamic_bytes);
+// Whether the device has so much for a block; an error after a report where not.
+cudaError_t shared_check(size_t dynamic_bytes);
+void shared_begin_grid(size_t dynamic_bytes);
 void shared_begin_block();
 bool shared_end_block();  // false after a report: something wrote where nothing is
 bool describe_shared(const void *p, char *text, size_t size);

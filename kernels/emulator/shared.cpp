@@ -1,6 +1,7 @@
 // Shared memory of the running block. Every block finds it filled with 0xFF (NaN in either type), and every variable
 // followed by bytes that nobody may touch. Variables stand no better aligned than their type asks for.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -41,7 +42,8 @@ size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 
 char *map(size_t bytes) {
   void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  return p == MAP_FAILED ? nullptr : static_cast<char *>(p);
+  if (p == MAP_FAILED) abort();
+  return static_cast<char *>(p);
 }
 
 struct Mapping {
@@ -49,18 +51,16 @@ struct Mapping {
   size_t bytes;  // without the page that faults
 } dynamic_mapping;
 
-bool map_dynamic(size_t bytes) {
+void map_dynamic(size_t bytes) {
   const size_t room = round_up(bytes, kPage);
   if (dynamic_mapping.bytes < room) {
     if (dynamic_mapping.start != nullptr) munmap(dynamic_mapping.start, dynamic_mapping.bytes + kPage);
     dynamic_mapping = {map(room + kPage), room};
-    if (dynamic_mapping.start == nullptr) return false;
     mprotect(dynamic_mapping.start + room, kPage, PROT_NONE);
   }
   dynamic_bytes = bytes;
   dynamic_slack = round_up(bytes, 128) - bytes;
   dynamic_memory = bytes == 0 ? nullptr : dynamic_mapping.start + dynamic_mapping.bytes - bytes - dynamic_slack;
-  return true;
 }
 
 #if !defined(NT_EMULATED_ASAN)
@@ -74,15 +74,16 @@ const char *changed(const char *p, size_t bytes) {
 
 }  // namespace
 
-cudaError_t shared_begin_grid(size_t bytes) {
+cudaError_t shared_check(size_t bytes) {
   if (limit == 0) cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, 0);
-  if (bytes > size_t(limit)) {
-    fail_host("%zu bytes of dynamic shared memory, the device has %d a block", bytes, limit);
-    return cudaErrorLaunchFailure;
-  }
+  if (bytes <= size_t(limit)) return cudaSuccess;
+  return fail_host("%zu bytes of dynamic shared memory, the device has %d a block", bytes, limit);
+}
+
+void shared_begin_grid(size_t bytes) {
   if (static_memory == nullptr) static_memory = map(kStaticRoom);
   NT_ALLOW(dynamic_mapping.start, dynamic_mapping.bytes);
-  return map_dynamic(bytes) ? cudaSuccess : cudaErrorMemoryAllocation;
+  map_dynamic(bytes);
 }
 
 void shared_begin_block() {

@@ -40,8 +40,12 @@ export interface PlanRequest {
   uses: WeightUses;
 }
 
-/** Measured on the CPU: resident memory beyond the program's start and all tensors, for small shapes and large. */
-const runtimeBytes = 40 * 2 ** 20;
+/**
+ * CPU, measured: resident memory beyond the program's start and all tensors, for small shapes and large. CUDA, not
+ * measured: room for the kernels that cuBLASLt loads when they are first called; its workspace is allocated, and so not
+ * free, before memory is planned.
+ */
+const runtimeBytes = { cpu: 40 * 2 ** 20, cuda: 256 * 2 ** 20, emulated: 0 } as const;
 
 /** Rows that the loss is computed for at once share one chunk of logits; more rows than this bring nothing. */
 const crossEntropyRows = 1024;
@@ -81,6 +85,7 @@ export function planFor(
   const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
   allocateActivations(counter, config, request.dtype, request.lora, sizes, request.training, recompute);
   const extra = extraWeightBytes(device, config, request);
+  const runtime = runtimeBytes[device.info.backend];
   let mapped = 0;
   if (request.tune !== "full") mapped = mappedBytes(source, new Set(frozen.keys()));
   const weights = counter.bytes.weights + extra;
@@ -91,8 +96,8 @@ export function planFor(
     activations,
     workspace,
     mapped,
-    runtime: runtimeBytes,
-    total: counter.total + extra + mapped + runtimeBytes,
+    runtime,
+    total: counter.total + extra + mapped + runtime,
     recompute,
   };
 }

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeDemoData } from "../../src/cli/demo/data.ts";
 import { trainTokenizer, writeTokenizer } from "../../src/cli/demo/tokenizer.ts";
+import type { Backend } from "../backends.ts";
 
 export const executable = join(import.meta.dir, "..", "..", "dist", "neftune");
 if (!existsSync(executable)) throw new Error(`${executable} is missing: npm run build`);
@@ -25,8 +26,11 @@ export class Place {
     XDG_CACHE_HOME: join(this.root, "cache"),
   };
 
-  constructor() {
+  /** `backend`: what `--device cuda` means in it; without one there is no GPU but the machine's own. */
+  constructor(backend?: Backend) {
     mkdirSync(this.cwd);
+    const library = backend?.env.NEFTUNE_CUDA_LIBRARY;
+    if (library !== undefined) this.env.NEFTUNE_CUDA_LIBRARY = library;
   }
 
   close(): void {

@@ -21,7 +21,10 @@ T *device(size_t count) {
 // Frees all; false where the emulator then finds bytes changed around them.
 bool free_device();
 
+// Waits for a launch; true where it succeeded.
 inline bool launched(cudaError_t status) {
+  const cudaError_t waited = cudaDeviceSynchronize();
+  if (status == cudaSuccess) status = waited;
   if (status != cudaSuccess) printf("launch: %s\n", cudaGetErrorString(status));
   return status == cudaSuccess;
 }
