@@ -106,8 +106,8 @@ __device__ __forceinline__ void load_tile(unsigned char *tile, const bf16 *sourc
     const bool exists = whole || row + r < valid;
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++)
-      copy_async(to + (panel * rows + r) * T::kRowBytes,
-                 exists ? from + r * ld + panel * T::kPanelColumns : source, exists);
+      copy_async(to + (panel * rows + r) * T::kRowBytes, exists ? from + panel * T::kPanelColumns : source, exists);
+    from += step * ld;
   }
 }
 

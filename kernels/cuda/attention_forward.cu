@@ -8,6 +8,16 @@ namespace {
 
 constexpr int kThreads = 128;
 
+// Blocks that share a multiprocessor, which sets the registers a thread may have. Three of 168 registers at head_dim 64,
+// where softmax takes as long as the products and more warps hide more of it; nvcc for sm_100 and later would spill.
+constexpr int blocks(int head_dim) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+  return 2;
+#else
+  return head_dim == 64 ? 3 : 2;
+#endif
+}
+
 struct Arguments {
   bf16 *o;
   float *lse;  // or null
@@ -42,7 +52,8 @@ __device__ __forceinline__ void score(float (&s)[groups][keys / 8][4], const uns
                                       const unsigned char *key_tile, int lane) {
   typedef Tile<head_dim, rows> Queries;
   typedef Tile<head_dim, keys> Keys;
-  const int down = Queries::lane_down(lane) + first_row * Queries::kRowBytes, along = Keys::lane_along(lane);
+  const int down = Queries::lane_down(lane), along = Keys::lane_along(lane);
+  queries += first_row * Queries::kRowBytes;
   NT_UNROLL
   for (int group = 0; group < groups; group++) NT_UNROLL
     for (int n = 0; n < keys / 8; n++) NT_UNROLL
@@ -141,7 +152,7 @@ __device__ __forceinline__ void weigh(State<head_dim, groups> &state, const floa
 // values once for two mma: 16 rows would ask shared memory for all it can give at half of Hopper's rate.
 // A query is read once, keys and values once for each tile of queries, mostly from L2; o and lse are written once.
 template <int head_dim, int rows, int keys>
-__global__ void __launch_bounds__(kThreads, 2) attention_forward_kernel(const Arguments a) {
+__global__ void __launch_bounds__(kThreads, blocks(head_dim)) attention_forward_kernel(const Arguments a) {
   static_assert(rows % keys == 0, "only tiles of keys from the query tile's first row on need the mask");
   constexpr int warp_rows = rows / (kThreads / 32), groups = warp_rows / 16;
   typedef Tile<head_dim, rows> Queries;
@@ -307,7 +318,7 @@ NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o,
   // Cards with 99 KB (sm_86, 89, 120) have half the tensor cores an SM and hold two blocks of 48 KB.
   const bool large = context->shared_limit >= 160 * 1024;
   switch (head_dim) {
-    case 64: return nt::forward<64, 128, 128>(context, call);
+    case 64: return nt::forward<64, 128, 64>(context, call);
     case 96: return large ? nt::forward<96, 128, 64>(context, call) : nt::forward<96, 64, 64>(context, call);
     default: return large ? nt::forward<128, 128, 64>(context, call) : nt::forward<128, 64, 64>(context, call);
   }
