@@ -28,3 +28,6 @@ inline bool launched(cudaError_t status) {
   if (status != cudaSuccess) printf("launch: %s\n", cudaGetErrorString(status));
   return status == cudaSuccess;
 }
+
+// Copies pinned memory to the device and writes to it again, after the copy or, in error, whenever.
+bool reuse_pinned(bool wait);

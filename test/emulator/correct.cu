@@ -174,5 +174,6 @@ const Case kCorrect[] = {
     {"collects", collects},
     {"counts every thread", counts_every_thread},
     {"last block sums", last_block_sums},
+    {"reuses pinned memory", [] { return reuse_pinned(true); }},
 };
 const int kCorrectCount = sizeof kCorrect / sizeof *kCorrect;

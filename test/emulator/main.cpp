@@ -30,6 +30,26 @@ bool free_device() {
   return clean;
 }
 
+bool reuse_pinned(bool wait) {
+  constexpr int kCount = 64;
+  auto *device_values = device<float>(kCount);
+  float *values = nullptr;
+  cudaEvent_t copied = nullptr;
+  cudaHostAlloc(reinterpret_cast<void **>(&values), kCount * sizeof(float), cudaHostAllocDefault);
+  cudaEventCreateWithFlags(&copied, cudaEventDisableTiming);
+  bool good = true;
+  for (int round = 0; round < 4; round++) {
+    for (int t = 0; t < kCount; t++) values[t] = float(round);
+    cudaMemcpyAsync(device_values, values, kCount * sizeof(float), cudaMemcpyHostToDevice, nullptr);
+    cudaEventRecord(copied, nullptr);
+    if (wait) cudaEventSynchronize(copied);
+    for (int t = 0; t < kCount; t++) values[t] = -1.0f;
+    good = launched(cudaSuccess) && device_values[kCount - 1] == float(round) && good;
+  }
+  cudaEventDestroy(copied);
+  return launched(cudaFreeHost(values)) && good;
+}
+
 int main(int count, char **arguments) {
   const char *wanted = count > 1 ? arguments[1] : "";
   bool good = true, found = false;

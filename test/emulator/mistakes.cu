@@ -235,6 +235,7 @@ const Case kMistakes[] = {
      }},
     {"deep recursion", [] { return try_kernel(recursive_kernel, 0, 1, same, 100); }},
     {"division by zero", [] { return try_kernel(divide_kernel, 0, 1, same, 0); }},
+    {"pinned memory reused", [] { return reuse_pinned(false); }},
     {"block too large",
      [] {
        return launched(

@@ -93,8 +93,12 @@ const mistakes: Record<string, Partial<Record<Build, Found>>> = {
   null: { plain: /copy_kernel: an access to \(nil\), which is no device memory/ },
   "deep recursion": { plain: /over 256 KiB of local memory/ },
   "division by zero": { plain: /divide_kernel: an integer division by zero/ },
+  "pinned memory reused": { plain: "wrong" },
   "block too large": { plain: /invalid configuration/ },
 };
+
+/** Right in the natural order, in which everything runs at once. */
+const onlyShuffled = ["pinned memory reused"];
 
 describe("mistakes", () => {
   test("all are listed", () => {
@@ -105,7 +109,7 @@ describe("mistakes", () => {
   for (const [name, builds] of Object.entries(mistakes)) {
     for (const [build, found] of Object.entries(builds) as [Build, Found][]) {
       test(`${name}: found by the ${build} build`, async () => {
-        for (const seed of [0, 1, 2]) {
+        for (const seed of onlyShuffled.includes(name) ? [1, 2] : [0, 1, 2]) {
           const { status, text } = await runEmulated(programs[build], [name], seed);
           expect(status).not.toBe(0);
           if (found === "wrong") expect(text).toContain(`${name}: wrong`);
