@@ -172,8 +172,8 @@ __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, 
   a[m][2 * half + 1] = pack_bf16(sum[2], sum[3]);
 }
 
-// Writes scale · sum to the rows of `out`, `ld` apart, that exist (the first `valid`), 16 bytes a lane. On the way they lie
-// in `tile`, in the warp's own rows, which no other warp reads.
+// Writes scale · sum to the rows of `out`, `ld` apart, that exist (the first `valid`), 16 bytes a lane. On the way they
+// lie in `tile`, in the warp's own rows, which no other warp reads.
 template <class A, int head_dim, int M>
 __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const float (&sum)[M][head_dim / 8][4],
                                            float scale, unsigned char *tile) {

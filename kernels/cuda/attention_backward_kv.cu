@@ -7,7 +7,8 @@
 // atomics, the same bits every time.
 //
 // Shared memory: K, V [rows], then twice Q, dO [columns] (Tile's layout) and two rows of floats, −lse · log₂e and −D of
-// the columns. While one tile is multiplied, the next arrives in the other place; one barrier a tile. Rows past the sample's end are zeros, and queries past it have lse = ∞, which makes their P 0.
+// the columns. While one tile is multiplied, the next arrives in the other place; one barrier a tile. Rows past the
+// sample's end are zeros, and queries past it have lse = ∞, which makes their P 0.
 //
 //             keys a block × queries a tile   warps × keys   registers of sums   shared memory
 // head_dim 128         128 × 64 (32)              8 × 16       128 + 64 (32)       129 (97) KB
@@ -28,7 +29,8 @@ struct KvTiling {
   static constexpr int statistics = 2 * Columns;
   static constexpr int stage = 2 * Other::kBytes + statistics * int(sizeof(float));
   static constexpr int bytes = 2 * Own::kBytes + 2 * stage;
-  static_assert(rows % Columns == 0 && statistics <= threads, "");
+  static_assert(rows % Columns == 0, "the tiles of the diagonal are the first rows / columns");
+  static_assert(statistics <= threads, "a thread loads one statistic of a tile");
 };
 
 // One query tile for the warp's keys. `first`: the column whose position is that of the block's first key; with

@@ -4,16 +4,17 @@
 // the first two once more after the first pass: that is the price of sums that stay in registers, in the order of the
 // walk, without atomics. dS leaves the second product in the lanes in which the third wants its A operand.
 //
-// Shared memory: Q, dO [rows] (Tile's layout) and of each row two floats, −lse · log₂e and −D; then twice K, V [columns]. While one tile is multiplied, the next arrives
-// in the other place; one barrier a tile. Rows past the sample's end are zeros and have lse = ∞, so P = 0.
+// Shared memory: Q, dO [rows] (Tile's layout) and of each row two floats, −lse · log₂e and −D; then twice K, V
+// [columns]. While one tile is multiplied, the next arrives in the other place; one barrier a tile. Rows past the
+// sample's end are zeros and have lse = ∞, so P = 0.
 //
 //               queries a block × keys a tile   warps × queries   registers of sums   shared memory
-// head_dim 128          128 × 32                    4 × 32            128 + 64         96 KB, two blocks
-//                       256 × 32                    8 × 32            128 + 64        160 KB, where two do not fit
-//                       128 × 32                    8 × 16             64 + 32         96 KB, on cards with 99 KB
-//           96          128 × 32                    4 × 32             96 + 64         72 KB, two blocks
-//                       128 × 64                    8 × 16             48 + 64         96 KB, on cards with 99 KB
-//           64          128 × 32                    4 × 32             64 + 64         48 KB, two blocks
+// head_dim 128          128 × 32                    4 × 32            128 + 64         97 KB, two blocks
+//                       256 × 32                    8 × 32            128 + 64        162 KB, where two do not fit
+//                       128 × 32                    8 × 16             64 + 32         97 KB, on cards with 99 KB
+//           96          128 × 32                    4 × 32             96 + 64         73 KB, two blocks
+//                       128 × 64                    8 × 16             48 + 64         97 KB, on cards with 99 KB
+//           64          128 × 32                    4 × 32             64 + 64         49 KB, two blocks
 // At head_dim 64 there is room for the warp's Q and dO as operands in registers.
 #include "attention_backward.h"
 
