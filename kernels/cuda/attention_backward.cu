@@ -12,7 +12,7 @@ constexpr int kDeltaThreads = 256, kDeltaHeads = 8;
 // delta[h, t] = Σ do[t, h]∘o[t, h]. 8 or 16 lanes a row of head_dim, 16 bytes of each a lane; a block has one token for
 // each such group and kDeltaHeads heads. Bytes an element: 4, and 4 / head_dim written. `o` is not wanted again, dO is.
 template <int head_dim>
-__global__ void __launch_bounds__(kDeltaThreads, 8)
+__global__ void __launch_bounds__(kDeltaThreads, 6)
     attention_backward_delta_kernel(float *delta, const bf16 *dout, const bf16 *o, int64_t ldo, int64_t tokens,
                                     int heads) {
   constexpr int lanes = head_dim > 64 ? 16 : 8, chunks = head_dim / 8;
