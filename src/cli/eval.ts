@@ -10,7 +10,7 @@ import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
-  datasetFile,
+  datasetFiles,
   dtypeOption,
   encodingOptions,
   loadDatasets,
@@ -52,10 +52,11 @@ export const evalCommand = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir } = requireModel(values.model, "eval", context.env);
+    const { path: dir } = await requireModel(values.model, "eval", context);
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
-    const files = names.map((name) => datasetFile(name, context.env).path);
+    const files: string[] = [];
+    for (const name of names) files.push(...(await datasetFiles(name, context)).files);
     const loading = loadDatasets(files, dir, values, readConfig(dir).vocabSize);
     // While workers tokenise, the native libraries load.
     const device = openDevice(values, context);

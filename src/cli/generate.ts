@@ -16,7 +16,7 @@ import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
-  datasetFile,
+  datasetFiles,
   dtypeOption,
   loadForInference,
   modelOption,
@@ -212,7 +212,7 @@ export const generateCommand = defineCommand({
     if (prompt !== undefined && output !== undefined)
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
-    const { path: dir, label } = requireModel(values.model, "generate", context.env);
+    const { path: dir, label } = await requireModel(values.model, "generate", context);
     const config = readConfig(dir);
     const tokenizer = Tokenizer.load(dir);
     const encoder = new Encoder(tokenizer, {
@@ -221,7 +221,7 @@ export const generateCommand = defineCommand({
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
     });
-    const dataset = datasetName === undefined ? undefined : datasetFile(datasetName, context.env);
+    const dataset = datasetName === undefined ? undefined : await datasetFiles(datasetName, context);
     const asked =
       dataset === undefined ? [askedOf({ prompt }, encoder, "--prompt")] : readPrompts(dataset.path, encoder);
     if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);

@@ -76,17 +76,31 @@ export interface EncodingValues {
 }
 
 /** Finds the model of --model. Throws UsageError where the option is missing. */
-export function requireModel(name: string | undefined, command: string, env: Environment): Located {
+export async function requireModel(
+  name: string | undefined,
+  command: string,
+  context: Context,
+): Promise<Located> {
   if (name === undefined) {
     throw new UsageError(
       `${command} needs --model: a preset (llama2-7b), a folder, or a Hub id in the cache`,
     );
   }
-  return locateModel(name, env);
+  return locateModel(name, context.env);
 }
 
-/** The data file of a --dataset: the file itself, or the one JSON file of a data set's folder. */
-export function datasetFile(name: string, env: Environment): Located {
+export interface LocatedData extends Located {
+  /** The data files, in order: one, or the shards of a split. `path` is the first. */
+  files: readonly string[];
+}
+
+/** The data files of a --dataset: the file itself, or those of a data set's folder. */
+export async function datasetFiles(name: string, context: Context): Promise<LocatedData> {
+  const found = datasetFile(name, context.env);
+  return { ...found, files: [found.path] };
+}
+
+function datasetFile(name: string, env: Environment): Located {
   const located = locateDataset(name, env);
   const { path } = located;
   if (statSync(path).isFile()) return located;

@@ -9,7 +9,7 @@ import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { defineCommand } from "./command.ts";
-import { datasetFile, encodingOptions, modelOption, requireModel } from "./model-data.ts";
+import { datasetFiles, encodingOptions, modelOption, requireModel } from "./model-data.ts";
 
 const OPEN = "⟦";
 const CLOSE = "⟧";
@@ -42,8 +42,8 @@ export const preview = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir } = requireModel(values.model, "preview", context.env);
-    const { path } = datasetFile(values.dataset, context.env);
+    const { path: dir } = await requireModel(values.model, "preview", context);
+    const { path } = await datasetFiles(values.dataset, context);
     const tokenizer = Tokenizer.load(dir);
     const encoder = new Encoder(tokenizer, {
       template: promptTemplate(values["prompt-template"]),

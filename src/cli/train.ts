@@ -7,7 +7,7 @@ import type { TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
-import { datasetFile, requireModel } from "./model-data.ts";
+import { datasetFiles, type LocatedData, requireModel } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { evaluationText, progressReporter } from "./progress.ts";
 import { trainOptions } from "./train-options.ts";
@@ -39,14 +39,14 @@ export const train = defineCommand({
   interruptible: true,
   async run(values, context) {
     checkTogether(values, context);
-    const model = requireModel(values.model, "train", context.env);
-    const datasets = values.dataset.map((name) => datasetFile(name, context.env));
-    const evalDatasets = (values["eval-dataset"] ?? []).map((name) => datasetFile(name, context.env).path);
+    const model = await requireModel(values.model, "train", context);
+    const datasets = await locateAll(values.dataset, context);
+    const evalDatasets = await locateAll(values["eval-dataset"] ?? [], context);
     const output = values.output ?? newOutput(model.label, datasets[0]!.label);
     const request = {
       model: { dir: model.path, name: model.name },
-      datasets: datasets.map(({ path }) => path),
-      evalDatasets,
+      datasets: datasets.flatMap(({ files }) => files),
+      evalDatasets: evalDatasets.flatMap(({ files }) => files),
       evalSplit: values["eval-split"] ?? null,
       encoding: values,
       tune: values.tune,
@@ -75,6 +75,13 @@ export const train = defineCommand({
     else context.print(closingWords(result, values, datasets[0]!.path));
   },
 });
+
+/** One after the other, so that downloads do not compete. */
+async function locateAll(names: readonly string[], context: Context): Promise<LocatedData[]> {
+  const located: LocatedData[] = [];
+  for (const name of names) located.push(await datasetFiles(name, context));
+  return located;
+}
 
 /** Options that exclude each other, before anything is opened. */
 function checkTogether(values: TrainValues, context: Context): void {

@@ -2,13 +2,25 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { datasetFile } from "../../src/cli/model-data.ts";
+import type { Context } from "../../src/cli/command.ts";
+import { datasetFiles } from "../../src/cli/model-data.ts";
 import { locateModel, readShape, shapeNames } from "../../src/cli/presets.ts";
 import { tensorSpecs } from "../../src/model/index.ts";
 
 const root = mkdtempSync(join(tmpdir(), "neftune-presets-"));
 afterAll(() => rmSync(root, { recursive: true }));
-const env = { HF_HUB_CACHE: root };
+const env = { HF_HUB_CACHE: root, HF_HUB_OFFLINE: "1" };
+const context: Context = {
+  version: "0",
+  env,
+  positionals: [],
+  given: new Set(),
+  signal: new AbortController().signal,
+  isTerminal: false,
+  print: () => {},
+  note: () => {},
+  draw: () => {},
+};
 
 /** A repository as huggingface_hub lays it out. */
 function cacheRepo(folder: string, files: Record<string, string>): string {
@@ -61,33 +73,34 @@ describe("models", () => {
 });
 
 describe("data sets", () => {
-  test("the one JSON file of a repository", () => {
+  test("the one JSON file of a repository", async () => {
     const snapshot = cacheRepo("datasets--some--data", { "data/rows.jsonl": "", "dataset_infos.json": "{}" });
-    expect(datasetFile("some/data", env)).toMatchObject({
+    expect(await datasetFiles("some/data", context)).toMatchObject({
       path: join(snapshot, "data/rows.jsonl"),
       label: "data",
     });
   });
 
-  test("several, or only Parquet, are refused with what to do", () => {
+  test("several, or only Parquet, are refused with what to do", async () => {
     cacheRepo("datasets--some--two", { "a.json": "", "b.json": "" });
-    expect(() => datasetFile("some/two", env)).toThrow("holds several: a.json, b.json");
+    await expect(datasetFiles("some/two", context)).rejects.toThrow("holds several: a.json, b.json");
     cacheRepo("datasets--some--table", { "data/train.parquet": "" });
-    expect(() => datasetFile("some/table", env)).toThrow(
+    await expect(datasetFiles("some/table", context)).rejects.toThrow(
       "holds data/train.parquet. This version reads .json and .jsonl files: convert it",
     );
   });
 
-  test("Alpaca, which the Hub has as Parquet: which file to download and how to give it", () => {
+  test("Alpaca, which the Hub has as Parquet: which file to download and how to give it", async () => {
     const remedy =
       /reads \.json and \.jsonl files: download https:\S+\/alpaca_data\.json and give it with --dataset alpaca_data\.json$/;
-    expect(() => datasetFile("alpaca", env)).toThrow(/not in the Hugging Face cache/);
-    expect(() => datasetFile("alpaca", env)).toThrow(remedy);
+    await expect(datasetFiles("alpaca", context)).rejects.toThrow(/not in the Hugging Face cache/);
+    await expect(datasetFiles("alpaca", context)).rejects.toThrow(remedy);
     const snapshot = cacheRepo("datasets--tatsu-lab--alpaca", { "data/train.parquet": "" });
-    expect(() => datasetFile("alpaca", env)).toThrow(/holds data\/train\.parquet/);
-    for (const name of ["alpaca", "tatsu-lab/alpaca"]) expect(() => datasetFile(name, env)).toThrow(remedy);
+    await expect(datasetFiles("alpaca", context)).rejects.toThrow(/holds data\/train\.parquet/);
+    for (const name of ["alpaca", "tatsu-lab/alpaca"])
+      await expect(datasetFiles(name, context)).rejects.toThrow(remedy);
     const json = join(snapshot, "alpaca_data.json");
     writeFileSync(json, "[]");
-    expect(datasetFile("alpaca", env)).toMatchObject({ path: json, label: "alpaca" });
+    expect(await datasetFiles("alpaca", context)).toMatchObject({ path: json, label: "alpaca" });
   });
 });
