@@ -1,0 +1,117 @@
+// Models and data sets of the Hugging Face Hub: out of the cache where it has what a run needs, else downloaded.
+// A client of our own: @huggingface/hub 2.17 starts anew after an interruption, checks no hash, takes no locks, knows no
+// HF_HUB_OFFLINE and names some blobs otherwise than Python's huggingface_hub does.
+
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
+import { NeftuneError } from "../../errors.ts";
+import { type Environment, findRepo, parseRepoName, type RepoKind } from "../hub-cache.ts";
+import { type ClientOptions, HubClient } from "./client.ts";
+import { sizeOf } from "./layout.ts";
+import { type DownloadReporter, downloadFiles, type Listing, listRepo, rememberRevision } from "./repo.ts";
+import { type ModelNeed, missingModelFiles, modelTextFiles, modelWeightFile, shardsOf } from "./select.ts";
+import { chooseDataFiles, type DataWish, lacksShards } from "./select-data.ts";
+import { hubSettings } from "./settings.ts";
+
+export type { Patience } from "./client.ts";
+export type { DownloadReporter } from "./repo.ts";
+export { type ModelNeed, missingModelFiles } from "./select.ts";
+export { chooseDataFiles, type DataWish } from "./select-data.ts";
+export { type HubSettings, hubSettings, pageOf } from "./settings.ts";
+
+export interface HubOptions extends Omit<ClientOptions, "note"> {
+  env: Environment;
+  reporter: DownloadReporter;
+}
+
+/**
+ * The folder of a model `org/name[@revision]` with what `need` says in it: the cache's, if it is whole, without asking
+ * the Hub; else the Hub's newest of that revision, downloaded. Throws NeftuneError, UsageError, InterruptedError.
+ */
+export async function obtainModel(name: string, need: ModelNeed, options: HubOptions): Promise<string> {
+  const cached = cachedFolder("model", name, options.env);
+  const missing = cached === null ? null : missingModelFiles(cached, need);
+  if (missing?.length === 0) return cached!;
+  const [client, listing] = await list("model", name, options, missing);
+  const { first, last } = modelTextFiles(listing.names);
+  const weights = need === "weights" ? modelWeightFile(listing.id, listing.names) : null;
+  const early = weights === null || weights.endsWith(".safetensors") ? first : [...first, weights];
+  const folder = await downloadFiles(client, listing, early, options.reporter);
+  const late =
+    weights === null ? last : [...last, ...(weights.endsWith(".safetensors") ? [weights] : shardsOf(folder))];
+  await downloadFiles(client, listing, late, options.reporter);
+  rememberRevision(client, listing);
+  return folder;
+}
+
+/** A data set's files. */
+export interface ObtainedData {
+  folder: string;
+  /** Paths within the folder, in order. */
+  files: string[];
+}
+
+/**
+ * Data files of `org/name[@revision]`: the cache's where it holds what `wish` asks for, else the Hub's. Throws
+ * NeftuneError ("dataset" where no files can be chosen), UsageError, InterruptedError.
+ */
+export async function obtainData(name: string, wish: DataWish, options: HubOptions): Promise<ObtainedData> {
+  const folder = cachedFolder("dataset", name, options.env);
+  const held = folder === null ? null : chooseDataFiles(filesIn(folder), wish);
+  if (held !== null && "files" in held && !lacksShards(held.files))
+    return { folder: folder!, files: held.files };
+  if (held !== null && "problem" in held && hubSettings(options.env).offline) {
+    throw new NeftuneError(
+      "dataset",
+      `the data set ${name}, as far as it is in the Hugging Face cache, ${held.problem}. HF_HUB_OFFLINE keeps the rest from being downloaded`,
+    );
+  }
+  const [client, listing] = await list("dataset", name, options, held === null ? null : ["some shards"]);
+  const choice = chooseDataFiles(listing.names, wish, listing.card);
+  if ("problem" in choice) throw new NeftuneError("dataset", `the data set ${listing.id} ${choice.problem}`);
+  const path = await downloadFiles(client, listing, choice.files, options.reporter);
+  rememberRevision(client, listing);
+  return { folder: path, files: choice.files };
+}
+
+/** Paths of the files in a snapshot; a link whose blob is gone counts for nothing. */
+function filesIn(folder: string): string[] {
+  const names = readdirSync(folder, { recursive: true, encoding: "utf8" });
+  return names.filter((name) => sizeOf(join(folder, name)) >= 0);
+}
+
+/** The snapshot of a name in the cache; null where there is none. */
+export function cachedFolder(kind: RepoKind, name: string, env: Environment): string | null {
+  try {
+    return findRepo(kind, name, env).dir;
+  } catch (error) {
+    if (error instanceof NeftuneError && error.code === "not_found") return null;
+    throw error;
+  }
+}
+
+async function list(
+  kind: RepoKind,
+  name: string,
+  options: HubOptions,
+  missing: readonly string[] | null,
+): Promise<[HubClient, Listing]> {
+  const { env, reporter } = options;
+  const parsed = parseRepoName(name);
+  // findRepo says all that is wrong with it.
+  if (parsed === null) findRepo(kind, name, env);
+  const settings = hubSettings(env);
+  if (settings.offline) {
+    if (missing === null) findRepo(kind, name, env);
+    throw new NeftuneError(
+      "not_found",
+      `${name} in the Hugging Face cache lacks ${(missing ?? []).slice(0, 3).join(", ")}, and HF_HUB_OFFLINE keeps it from being downloaded; unset that`,
+    );
+  }
+  const client = new HubClient(settings, {
+    signal: options.signal,
+    note: (text) => reporter.note(text),
+    ...(options.patience === undefined ? {} : { patience: options.patience }),
+  });
+  return [client, await listRepo(client, kind, parsed!.id, parsed!.revision)];
+}
