@@ -3,6 +3,7 @@
 import { UsageError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { evaluate } from "../train/evaluate.ts";
+import { trainDefaults } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
 import { samplesOf } from "../train/samples.ts";
 import { defineCommand } from "./command.ts";
@@ -10,14 +11,15 @@ import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
-  datasetFiles,
   dtypeOption,
   encodingOptions,
   loadDatasets,
   loadForInference,
   modelOption,
   noteDataset,
+  requireData,
   requireModel,
+  wantedSplits,
 } from "./model-data.ts";
 
 export const evalCommand = defineCommand({
@@ -55,13 +57,12 @@ export const evalCommand = defineCommand({
     const { path: dir } = await requireModel(values.model, "eval", context);
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
-    const files: string[] = [];
-    for (const name of names) files.push(...(await datasetFiles(name, context)).files);
-    const loading = loadDatasets(files, dir, values, readConfig(dir).vocabSize);
+    const data = await requireData(names, context, wantedSplits(values));
+    const loading = loadDatasets(data, dir, values, readConfig(dir).vocabSize, { seed: trainDefaults.seed });
     // While workers tokenise, the native libraries load.
     const device = openDevice(values, context);
     try {
-      const dataset = await loading;
+      const { dataset } = await loading;
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
       const samples = samplesOf(dataset);
       const limits = evaluationLimits(samples, values["batch-size"], values.packing);

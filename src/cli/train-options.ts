@@ -13,7 +13,7 @@ export const trainOptions = {
     group: "Data",
     default: ["alpaca"],
     value: "NAME|FILE|ID",
-    help: "a .json or .jsonl file (alpaca_data.json), a preset (alpaca) or a Hub id that the cache has as such a file; may be given several times",
+    help: "a .json, .jsonl, .csv or .parquet file, the text ones also as .gz or .zst, a folder of them, a preset (alpaca) or a Hub id; may be given several times. With :weight (a.json:0.3) so many times its samples are used: 0.3 is three tenths of them, drawn by --seed, 2 is each twice",
   },
   "eval-dataset": {
     type: "repeated",

@@ -1,17 +1,20 @@
 // neftune train: the main job.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../errors.ts";
 import type { TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
-import { datasetFiles, type LocatedData, requireModel } from "./model-data.ts";
+import { columnNames, dataRows, requireData, requireModel, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { evaluationText, progressReporter } from "./progress.ts";
 import { trainOptions } from "./train-options.ts";
 import { runTraining } from "./train-run.ts";
+
+/** What a folder or Hub data set given as --eval-dataset is taken from, by preference. */
+const EVAL_SPLITS = ["validation", "test", "train"];
 
 type TrainValues = Values<typeof trainOptions>;
 
@@ -40,13 +43,13 @@ export const train = defineCommand({
   async run(values, context) {
     checkTogether(values, context);
     const model = await requireModel(values.model, "train", context);
-    const datasets = await locateAll(values.dataset, context);
-    const evalDatasets = await locateAll(values["eval-dataset"] ?? [], context);
+    const datasets = await requireData(values.dataset, context, wantedSplits(values));
+    const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
     const output = values.output ?? newOutput(model.label, datasets[0]!.label);
     const request = {
       model: { dir: model.path, name: model.name },
-      datasets: datasets.flatMap(({ files }) => files),
-      evalDatasets: evalDatasets.flatMap(({ files }) => files),
+      datasets,
+      evalDatasets,
       evalSplit: values["eval-split"] ?? null,
       encoding: values,
       tune: values.tune,
@@ -72,16 +75,9 @@ export const train = defineCommand({
       progressReporter(context),
     );
     if (values.json) context.print(toJson(summary(result)));
-    else context.print(closingWords(result, values, datasets[0]!.path));
+    else context.print(closingWords(result, values, await looksLikeAlpaca(datasets[0]!.path, values)));
   },
 });
-
-/** One after the other, so that downloads do not compete. */
-async function locateAll(names: readonly string[], context: Context): Promise<LocatedData[]> {
-  const located: LocatedData[] = [];
-  for (const name of names) located.push(await datasetFiles(name, context));
-  return located;
-}
 
 /** Options that exclude each other, before anything is opened. */
 function checkTogether(values: TrainValues, context: Context): void {
@@ -169,7 +165,7 @@ function summary(result: TrainResult) {
   };
 }
 
-function closingWords(result: TrainResult, values: TrainValues, dataset: string): string {
+function closingWords(result: TrainResult, values: TrainValues, isAlpaca: boolean): string {
   const { output, steps, skipped, loss, evaluation, seconds, tokens } = result;
   const lines = [
     `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(tokens / seconds)} tokens/s; last loss ${loss?.toFixed(4) ?? "none"}`,
@@ -181,12 +177,17 @@ function closingWords(result: TrainResult, values: TrainValues, dataset: string)
   const isFull = values.tune === "full";
   lines.push(isFull ? `model: ${output}` : `adapter: ${join(output, "adapter_model.safetensors")}`);
   const what = isFull ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
-  const template = values["prompt-template"] ?? (looksLikeAlpaca(dataset) ? "alpaca" : undefined);
+  const template = values["prompt-template"] ?? (isAlpaca ? "alpaca" : undefined);
   const asTemplate = template === undefined ? "" : ` --prompt-template ${template}`;
   lines.push(`try it:  neftune generate ${what}${asTemplate} --prompt "…"`);
   return lines.join("\n");
 }
 
-function looksLikeAlpaca(path: string): boolean {
-  return /"instruction"\s*:/.test(readFileSync(path).subarray(0, 4096).toString("utf8"));
+/** True where the first row is an instruction. */
+async function looksLikeAlpaca(path: string, values: TrainValues): Promise<boolean> {
+  const columns = columnNames(values) ?? {};
+  for await (const { row } of dataRows([path], values)) {
+    return typeof row === "object" && row !== null && (columns.instruction ?? "instruction") in row;
+  }
+  return false;
 }

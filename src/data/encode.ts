@@ -2,7 +2,7 @@
 
 import { NeftuneError } from "../errors.ts";
 import { encodeConversation, encodeConversationPrompt } from "./conversation.ts";
-import { type Message, parseRow, type Row, RowProblem } from "./formats.ts";
+import { type ColumnNames, type Message, parseRow, type Row, RowProblem, renamed } from "./formats.ts";
 import { IGNORE, type Sample } from "./sample.ts";
 import { type TemplateDate, today } from "./template-date.ts";
 import { alpacaPrompt, ChatTemplate, type PromptTemplate, VICUNA_TEMPLATE } from "./templates.ts";
@@ -16,6 +16,8 @@ export interface EncoderOptions {
   parseSpecial: boolean;
   /** Ids in rows of tokens lie below it; null takes the tokenizer's. A model may have more rows than its tokenizer. */
   vocabSize: number | null;
+  /** Other names of fields in the data; absent, none. */
+  columns?: ColumnNames | undefined;
   /** The day that templates are told; absent, today. */
   date?: TemplateDate | undefined;
 }
@@ -66,7 +68,7 @@ export class Encoder {
 
   /** A training sample, cut to the maximum length. */
   encode(value: unknown): Sample & { text: string } {
-    const row = parseRow(value, { vocabSize: this.vocabSize });
+    const row = this.parse(value, false);
     const { ids, labels, text } = this.encodeWhole(row);
     const most = this.options.maxLength ?? ids.length;
     if (ids.length === 0) throw new RowProblem("the row has no tokens");
@@ -75,7 +77,7 @@ export class Encoder {
 
   /** The row's prompt, uncut: without output, completion or last assistant turn. Rows of tokens are prompts as they are. */
   encodePrompt(value: unknown): Prompt {
-    const row = parseRow(value, { vocabSize: this.vocabSize, forGeneration: true });
+    const row = this.parse(value, true);
     if (row.format === "tokens") return { ids: row.inputIds, text: this.tokenizer.decode(row.inputIds) };
     if (row.format === "text") return this.promptOf(row.text);
     const { template } = this.options;
@@ -88,6 +90,12 @@ export class Encoder {
     const { ids, text } = encodeConversationPrompt(asMessages(row), this.chat, this.tokenizer, parseSpecial);
     if (text.trim() === "") throw new RowProblem("the prompt template makes an empty text of this row");
     return { ids, text };
+  }
+
+  private parse(value: unknown, forGeneration: boolean): Row {
+    const { columns } = this.options;
+    const row = columns === undefined ? value : renamed(value, columns);
+    return parseRow(row, { vocabSize: this.vocabSize, forGeneration });
   }
 
   private encodeWhole(row: Row): Encoded {

@@ -111,11 +111,12 @@ async function trainOnce(
   file: string,
   options: Partial<TrainerOptions>,
 ): Promise<void> {
+  const dataOf = (name: string) => ({ name, files: [dataFile(dir, name)], weight: 1 });
   const training = runTraining(
     {
       model: { dir: join(dir, base), name: join(dir, base) },
-      datasets: [dataFile(dir, file)],
-      evalDatasets: tune === "full" ? [] : [dataFile(dir, "held-out.jsonl")],
+      datasets: [dataOf(file)],
+      evalDatasets: tune === "full" ? [] : [dataOf("held-out.jsonl")],
       evalSplit: null,
       encoding: {
         "prompt-template": undefined,
