@@ -10,13 +10,12 @@ import { type ClientOptions, HubClient } from "./client.ts";
 import { sizeOf } from "./layout.ts";
 import { type DownloadReporter, downloadFiles, type Listing, listRepo, rememberRevision } from "./repo.ts";
 import { type ModelNeed, missingModelFiles, modelTextFiles, modelWeightFile, shardsOf } from "./select.ts";
-import { chooseDataFiles, type DataWish, lacksShards } from "./select-data.ts";
+import { cardFiles, lacksShards, matchingFiles } from "./select-data.ts";
 import { hubSettings } from "./settings.ts";
 
 export type { Patience } from "./client.ts";
 export type { DownloadReporter } from "./repo.ts";
 export { type ModelNeed, missingModelFiles } from "./select.ts";
-export { chooseDataFiles, type DataWish } from "./select-data.ts";
 export { type HubSettings, hubSettings, pageOf } from "./settings.ts";
 
 export interface HubOptions extends Omit<ClientOptions, "note"> {
@@ -51,27 +50,42 @@ export interface ObtainedData {
   files: string[];
 }
 
+/** What is asked of a data set's repository. */
+export interface DataWish {
+  /** Splits by preference; null for train, or what there is. */
+  splits: readonly string[] | null;
+  /** Paths or patterns of the files that are wanted, whatever the split. */
+  patterns?: readonly string[] | undefined;
+  /** Chooses among all files by their names, where neither patterns nor the card do. Throws where it cannot. */
+  choose: (names: readonly string[], where: string) => string[];
+}
+
 /**
  * Data files of `org/name[@revision]`: the cache's where it holds what `wish` asks for, else the Hub's. Throws
  * NeftuneError ("dataset" where no files can be chosen), UsageError, InterruptedError.
  */
 export async function obtainData(name: string, wish: DataWish, options: HubOptions): Promise<ObtainedData> {
+  const where = `--dataset ${name}`;
   const folder = cachedFolder("dataset", name, options.env);
-  const held = folder === null ? null : chooseDataFiles(filesIn(folder), wish);
-  if (held !== null && "files" in held && !lacksShards(held.files))
-    return { folder: folder!, files: held.files };
-  if (held !== null && "problem" in held && hubSettings(options.env).offline) {
-    throw new NeftuneError(
-      "dataset",
-      `the data set ${name}, as far as it is in the Hugging Face cache, ${held.problem}. HF_HUB_OFFLINE keeps the rest from being downloaded`,
-    );
+  if (folder !== null) {
+    try {
+      const files = choice(filesIn(folder), wish, null, where);
+      if (!lacksShards(files)) return { folder, files };
+    } catch (error) {
+      // The Hub may have what the cache lacks.
+      if (!(error instanceof NeftuneError) || hubSettings(options.env).offline) throw error;
+    }
   }
-  const [client, listing] = await list("dataset", name, options, held === null ? null : ["some shards"]);
-  const choice = chooseDataFiles(listing.names, wish, listing.card);
-  if ("problem" in choice) throw new NeftuneError("dataset", `the data set ${listing.id} ${choice.problem}`);
-  const path = await downloadFiles(client, listing, choice.files, options.reporter);
+  const [client, listing] = await list("dataset", name, options, folder === null ? null : ["some shards"]);
+  const files = choice(listing.names, wish, listing.card, where);
+  const path = await downloadFiles(client, listing, files, options.reporter);
   rememberRevision(client, listing);
-  return { folder: path, files: choice.files };
+  return { folder: path, files };
+}
+
+function choice(names: readonly string[], wish: DataWish, card: unknown, where: string): string[] {
+  if (wish.patterns !== undefined) return matchingFiles(names, wish.patterns, where);
+  return cardFiles(names, wish.splits, card, where) ?? wish.choose(names, where);
 }
 
 /** Paths of the files in a snapshot; a link whose blob is gone counts for nothing. */
