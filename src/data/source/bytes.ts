@@ -6,6 +6,7 @@ import { type Duplex, pipeline } from "node:stream";
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { FormatError, NeftuneError } from "../../errors.ts";
 import { ioError } from "../../formats/io.ts";
+import { expectWholeZstd } from "./zstd-frames.ts";
 
 const CHUNK_BYTES = 1 << 20;
 const HEAD_BYTES = 8;
@@ -59,6 +60,7 @@ export function fileKind(path: string): FileKind {
 
 /** The bytes of a file, unpacked, in chunks. Throws FormatError where packed bytes are damaged or cut short. */
 export async function* readBytes(path: string, packing: Packing): AsyncGenerator<Buffer, void, void> {
+  if (packing === "zstd") expectWholeZstd(path);
   const file = createReadStream(path, { highWaterMark: CHUNK_BYTES });
   if (packing === "none") {
     try {

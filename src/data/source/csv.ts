@@ -29,6 +29,9 @@ export async function* csvBlocks(
 ): AsyncGenerator<RowBlock, void, void> {
   const parser = parse({
     delimiter,
+    record_delimiter: ["\r\n", "\n"],
+    // Tab-separated text is mostly written without quoting; in CSV a stray quote is a mistake that moves columns.
+    relax_quotes: delimiter === "\t",
     bom: true,
     info: true,
     relax_column_count: true,
@@ -65,7 +68,8 @@ export async function* csvBlocks(
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
     const reason = REASONS[error.code] ?? error.message;
-    throw new FormatError(`${path}:${lastLine + 1}`, `is not valid CSV: ${reason}`, { cause: error });
+    const line = typeof error.lines === "number" ? error.lines : lastLine + 1;
+    throw new FormatError(`${path}:${line}`, `is not valid CSV: ${reason}`, { cause: error });
   } finally {
     texts.destroy();
     parser.destroy();

@@ -109,7 +109,7 @@ async function readFooter(path: string, file: OpenFile): Promise<FileMetaData> {
     );
   }
   try {
-    const metadata = await parquetMetadataAsync(file, { parsers });
+    const metadata = await parquetMetadataAsync(file);
     checkCounts(metadata);
     return metadata;
   } catch (error) {
@@ -149,8 +149,9 @@ function afterNode(schema: FileMetaData["schema"], at: number): number {
   return next;
 }
 
-/** 64-bit integers as JSON would have them. */
+/** A value as JSON would have it: 64-bit integers as numbers, absent values as null. */
 function plain(value: unknown): unknown {
+  if (value === undefined) return null;
   if (typeof value === "bigint") return Number(value);
   if (ArrayBuffer.isView(value) && !(value instanceof DataView)) return Array.from(value as never, plain);
   if (Array.isArray(value)) return value.map(plain);
