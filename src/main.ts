@@ -143,7 +143,10 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     version,
     env: process.env,
     positionals,
-    given: new Set([...given.keys(), ...(file?.keys() ?? [])]),
+    given: new Map([
+      ...[...(file?.keys() ?? [])].map((name) => [name, "config file"] as const),
+      ...[...given.keys()].map((name) => [name, "flag"] as const),
+    ]),
     signal: command.interruptible === true ? interruptSignal(terminal) : new AbortController().signal,
     isTerminal: terminal.live,
     print: (text) => {

@@ -20,6 +20,7 @@ import {
   requireData,
   requireModel,
   wantedSplits,
+  withPresetTemplate,
 } from "./model-data.ts";
 
 export const evalCommand = defineCommand({
@@ -54,11 +55,13 @@ export const evalCommand = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir } = await requireModel(values.model, "eval", context);
+    const { path: dir, preset } = await requireModel(values.model, "eval", context);
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
     const data = await requireData(names, context, wantedSplits(values));
-    const loading = loadDatasets(data, dir, values, readConfig(dir).vocabSize, { seed: trainDefaults.seed });
+    const loading = loadDatasets(data, dir, withPresetTemplate(values, preset), readConfig(dir).vocabSize, {
+      seed: trainDefaults.seed,
+    });
     // While workers tokenise, the native libraries load.
     const device = openDevice(values, context);
     try {

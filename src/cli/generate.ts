@@ -222,12 +222,12 @@ export const generateCommand = defineCommand({
     if (prompt !== undefined && output !== undefined)
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
-    const { path: dir, label } = await requireModel(values.model, "generate", context);
+    const { path: dir, label, preset } = await requireModel(values.model, "generate", context);
     const config = readConfig(dir);
     const tokenizer = Tokenizer.load(dir);
     const columns = columnNames(values);
     const encoder = new Encoder(tokenizer, {
-      template: promptTemplate(values["prompt-template"]),
+      template: promptTemplate(values["prompt-template"] ?? preset?.prompt_template),
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,

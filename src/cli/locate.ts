@@ -58,13 +58,25 @@ const kindAt = (path: string): "file" | "folder" | null => {
   return found === undefined ? null : found.isDirectory() ? "folder" : "file";
 };
 
+/** The preset that --model names; undefined for folders and Hub ids. A folder of that name wins. Throws FormatError. */
+export function presetOfModel(name: string): ModelPreset | undefined {
+  return kindAt(name) === "folder" ? undefined : modelPreset(name);
+}
+
+/** The same of --dataset; a file of that name wins, too. */
+export function presetOfData(name: string): DatasetPreset | undefined {
+  const kind = kindAt(name);
+  const isDataFile = kind === "file" && !name.toLowerCase().endsWith(".toml");
+  return kind === "folder" || isDataFile ? undefined : datasetPreset(name);
+}
+
 /**
  * Finds a model with the files that `need` says: a folder, a preset or its .toml file, or a Hub id, downloaded where the
  * cache lacks it. Throws NeftuneError, UsageError, InterruptedError.
  */
 export async function locateModel(name: string, need: ModelNeed, context: Looking): Promise<LocatedModel> {
   if (kindAt(name) === "folder") return { path: name, label: lastPart(name), name };
-  const preset = modelPreset(name);
+  const preset = presetOfModel(name);
   if (preset !== undefined) {
     const path = await obtained(`the preset ${name}`, preset.title, () =>
       obtainModel(`${preset.hub}@${preset.revision}`, need, hubOptions(context)),
@@ -123,9 +135,15 @@ export async function locateData(
   context: Looking,
 ): Promise<LocatedData> {
   const kind = kindAt(name);
-  const preset = kind === "folder" ? undefined : datasetPreset(name);
-  if (kind === "file" && preset === undefined)
+  const preset = presetOfData(name);
+  if (kind === "file" && preset === undefined) {
+    if (splits !== null && splits.length === 1) {
+      throw new UsageError(
+        `--split ${splits[0]}: ${name} is one file; --split chooses among the files of a folder or Hub data set`,
+      );
+    }
     return { path: name, files: [name], label: lastPart(name), name };
+  }
   if (preset !== undefined) {
     const isWhole = splits === null || splits.includes("train");
     const found = await obtained(`the preset ${name}`, preset.title, () =>

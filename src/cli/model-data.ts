@@ -16,6 +16,7 @@ import { countOf, formatCount } from "./format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
 import { suggestion } from "./nearest.ts";
 import type { OptionTable } from "./options.ts";
+import type { ModelPreset } from "./presets.ts";
 
 export const modelOption = {
   type: "string",
@@ -123,6 +124,11 @@ export async function requireModel(
     );
   }
   return locateModel(name, need, context);
+}
+
+/** The options with the model preset's prompt template where none was given. */
+export function withPresetTemplate<T extends EncodingValues>(values: T, preset: ModelPreset | undefined): T {
+  return { ...values, "prompt-template": values["prompt-template"] ?? preset?.prompt_template };
 }
 
 /**

@@ -51,12 +51,12 @@ export const preview = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir } = await requireModel(values.model, "preview", context, "text");
+    const { path: dir, preset } = await requireModel(values.model, "preview", context, "text");
     const { path, files } = await datasetFiles(values.dataset, context, wantedSplits(values));
     const columns = columnNames(values);
     const tokenizer = Tokenizer.load(dir);
     const encoder = new Encoder(tokenizer, {
-      template: promptTemplate(values["prompt-template"]),
+      template: promptTemplate(values["prompt-template"] ?? preset?.prompt_template),
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
       vocabSize: null,

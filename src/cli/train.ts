@@ -7,6 +7,7 @@ import type { TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
+import { type Sources, withLayers } from "./layers.ts";
 import { columnNames, dataRows, requireData, requireModel, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { evaluationText, progressReporter } from "./progress.ts";
@@ -40,7 +41,8 @@ export const train = defineCommand({
     ["neftune --config run.toml --alpha 10", "options from a file, one of them changed"],
   ],
   interruptible: true,
-  async run(values, context) {
+  async run(resolved, context) {
+    const { values, sources } = withLayers(resolved, context.given);
     checkTogether(values, context);
     const model = await requireModel(values.model, "train", context);
     const datasets = await requireData(values.dataset, context, wantedSplits(values));
@@ -66,7 +68,7 @@ export const train = defineCommand({
       trainer: trainerOptions(values),
       output,
       resume: values.resume,
-      record: record(values, model.path),
+      record: record(values, sources, model.path),
     };
     const result = await runTraining(
       request,
@@ -134,12 +136,13 @@ function trainerOptions(values: TrainValues) {
 }
 
 /** The options that the trainer does not see, for config.json; the trainer adds its own. */
-function record(values: TrainValues, modelDir: string): Record<string, unknown> {
+function record(values: TrainValues, sources: Sources, modelDir: string): Record<string, unknown> {
   const given = Object.fromEntries(
     Object.keys(trainOptions).map((name) => [name, values[name as keyof TrainValues] ?? null]),
   );
   const { resume: _resume, output: _output, ...rest } = given;
-  return { ...rest, model_folder: modelDir };
+  const { resume: _r, output: _o, ...origins } = sources;
+  return { ...rest, model_folder: modelDir, option_sources: origins };
 }
 
 /** The first runs/<model>-<dataset>-<n> that is not there. */

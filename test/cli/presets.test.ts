@@ -15,7 +15,7 @@ const context: Context = {
   version: "0",
   env,
   positionals: [],
-  given: new Set(),
+  given: new Map(),
   signal: new AbortController().signal,
   isTerminal: false,
   print: () => {},

@@ -38,7 +38,7 @@ const context: Context = {
   version: "test",
   env: {},
   positionals: [],
-  given: new Set(),
+  given: new Map(),
   signal: new AbortController().signal,
   isTerminal: false,
   print: () => {},
