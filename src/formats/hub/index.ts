@@ -2,15 +2,22 @@
 // A client of our own: @huggingface/hub 2.17 starts anew after an interruption, checks no hash, takes no locks, knows no
 // HF_HUB_OFFLINE and names some blobs otherwise than Python's huggingface_hub does.
 
-import { readdirSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError } from "../../errors.ts";
-import { type Environment, findRepo, parseRepoName, type RepoKind } from "../hub-cache.ts";
+import {
+  type Environment,
+  findRepo,
+  hubCacheDir,
+  parseRepoName,
+  type RepoKind,
+  repoFolderName,
+} from "../hub-cache.ts";
 import { type ClientOptions, HubClient } from "./client.ts";
 import { sizeOf } from "./layout.ts";
 import { type DownloadReporter, downloadFiles, type Listing, listRepo, rememberRevision } from "./repo.ts";
 import { type ModelNeed, missingModelFiles, modelTextFiles, modelWeightFile, shardsOf } from "./select.ts";
-import { cardFiles, lacksShards, matchingFiles } from "./select-data.ts";
+import { cardFiles, filesMatching, lacksShards, matchingFiles } from "./select-data.ts";
 import { hubSettings } from "./settings.ts";
 
 export type { Patience } from "./client.ts";
@@ -86,6 +93,29 @@ export async function obtainData(name: string, wish: DataWish, options: HubOptio
 function choice(names: readonly string[], wish: DataWish, card: unknown, where: string): string[] {
   if (wish.patterns !== undefined) return matchingFiles(names, wish.patterns, where);
   return cardFiles(names, wish.splits, card, where) ?? wish.choose(names, where);
+}
+
+/** How much of what a run needs the cache has. */
+export type CacheState = "whole" | "partial" | "absent";
+
+/** Of a model `org/name[@revision]`. */
+export function modelCacheState(name: string, env: Environment): CacheState {
+  const folder = cachedFolder("model", name, env);
+  if (folder !== null && missingModelFiles(folder, "weights").length === 0) return "whole";
+  return hasFolder("model", name, env) ? "partial" : "absent";
+}
+
+/** Of a data set whose files are named by paths or patterns. */
+export function dataCacheState(name: string, patterns: readonly string[], env: Environment): CacheState {
+  const folder = cachedFolder("dataset", name, env);
+  const files = folder === null ? [] : filesMatching(filesIn(folder), patterns);
+  if (files.length > 0 && !lacksShards(files)) return "whole";
+  return hasFolder("dataset", name, env) ? "partial" : "absent";
+}
+
+function hasFolder(kind: RepoKind, name: string, env: Environment): boolean {
+  const parsed = parseRepoName(name);
+  return parsed !== null && existsSync(join(hubCacheDir(env), repoFolderName(kind, parsed.id)));
 }
 
 /** Paths of the files in a snapshot; a link whose blob is gone counts for nothing. */

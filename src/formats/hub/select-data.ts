@@ -9,19 +9,25 @@ const LISTED = 6;
 const some = (names: readonly string[]) =>
   names.slice(0, LISTED).join(", ") + (names.length > LISTED ? `, … (${names.length} in all)` : "");
 
-/** The files of those names, or of those that patterns (data/train-*.parquet) fit. Throws NeftuneError where there are none. */
-export function matchingFiles(
-  names: readonly string[],
-  patterns: readonly string[],
-  where: string,
-): string[] {
+/** The files of those names, or of those that patterns (data/train-*.parquet) fit, in order. */
+export function filesMatching(names: readonly string[], patterns: readonly string[]): string[] {
   const sorted = [...names].sort();
   const files = patterns.flatMap((pattern) => {
     const glob = new Bun.Glob(pattern.replace(/^\.\//, ""));
     return sorted.filter((name) => name === pattern || glob.match(name));
   });
-  if (files.length > 0) return [...new Set(files)];
-  const held = names.length === 0 ? "no files" : some(sorted);
+  return [...new Set(files)];
+}
+
+/** `filesMatching`, at least one. Throws NeftuneError where there is none. */
+export function matchingFiles(
+  names: readonly string[],
+  patterns: readonly string[],
+  where: string,
+): string[] {
+  const files = filesMatching(names, patterns);
+  if (files.length > 0) return files;
+  const held = names.length === 0 ? "no files" : some([...names].sort());
   throw new NeftuneError("dataset", `${where}: has no file ${patterns.join(", ")}; it has ${held}`);
 }
 
