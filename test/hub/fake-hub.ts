@@ -10,6 +10,8 @@ export interface FakeFile {
   bytes: Uint8Array;
   /** Stored apart, under its SHA-256, behind a redirect to another host. */
   lfs: boolean;
+  /** What the API says of its size, where that is not its size. */
+  announced?: number;
 }
 
 export interface FakeRepo {
@@ -209,7 +211,7 @@ export class FakeHub {
 }
 
 function detailsOf(file: FakeFile): object {
-  const size = file.bytes.length;
+  const size = file.announced ?? file.bytes.length;
   if (!file.lfs) return { rfilename: file.name, size, blobId: gitHash(file.bytes) };
   const blobId = gitHash(new TextEncoder().encode("a pointer"));
   return { rfilename: file.name, size, blobId, lfs: { sha256: sha256(file.bytes), size, pointerSize: 135 } };
