@@ -7,7 +7,7 @@ import { placeOf, type RowBlock } from "./source/blocks.ts";
 import { type FileKind, fileKind, readBytes } from "./source/bytes.ts";
 import { csvBlocks } from "./source/csv.ts";
 import { jsonBlocks } from "./source/json.ts";
-import { parquetBlocks } from "./source/parquet.ts";
+import { parquetBlocks, parquetLimits } from "./source/parquet-thread.ts";
 
 export { fileSha256 } from "./source/bytes.ts";
 export { placeOf, type RowBlock };
@@ -48,7 +48,9 @@ export function openSource(path: string, { columns = [] }: SourceOptions = {}): 
     format,
     bytes: isPacked ? UNPACKED * kind.bytes : kind.bytes,
     blocks: () => {
-      if (format === "parquet") return parquetBlocks(path, new Set([...ROW_FIELDS, ...columns]));
+      if (format === "parquet") {
+        return parquetBlocks(path, [...ROW_FIELDS, ...columns], parquetLimits(kind.bytes));
+      }
       const bytes = readBytes(path, kind.packing);
       if (format === "csv" || format === "tsv") return csvBlocks(path, bytes, format === "csv" ? "," : "\t");
       return jsonBlocks(path, bytes, format === "lines");

@@ -8,6 +8,7 @@ import { RowProblem } from "./formats.ts";
 import type { RowBlock } from "./source.ts";
 import { type TokenStore, TokenStoreBuilder } from "./token-store.ts";
 import { Tokenizer } from "./tokenizer.ts";
+import { workerUrl } from "./worker-url.ts";
 
 /** A row that could not be used, by its place, and why. */
 export interface BadRow {
@@ -115,7 +116,7 @@ class Pool {
 
   constructor(workers: number, tokenizerDir: string, options: EncoderOptions) {
     this.#threads = Array.from({ length: workers }, () => {
-      const thread = new Worker(workerUrl());
+      const thread = new Worker(workerUrl("data/tokenize-worker"));
       thread.onerror = () => this.#giveUp();
       thread.onmessage = ({ data }: MessageEvent<WorkerReply>) => {
         if (data.kind === "failed") {
@@ -152,13 +153,4 @@ class Pool {
     for (const { resolve } of this.#asked.values()) resolve(null);
     this.#asked.clear();
   }
-}
-
-/**
- * The worker's script: beside this file, or inside the executable, where every module lies in one bundle and the
- * script is an entry point of its own, named from src/.
- */
-function workerUrl(): URL {
-  const compiled = import.meta.url.includes("/$bunfs/");
-  return new URL(compiled ? "./data/tokenize-worker.js" : "./tokenize-worker.ts", import.meta.url);
 }

@@ -1,4 +1,4 @@
-// Parquet, one row group at a time, of the columns that a row can use.
+// Parquet, one row group at a time, of the columns that a row can use. Runs in a thread of its own (parquet-worker.ts).
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { type AsyncBuffer, type FileMetaData, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
@@ -59,7 +59,7 @@ const parsers = {
  * The rows of a Parquet file, nested lists and structs as arrays and objects. Of its columns those in `wanted` are
  * read, or all where it has none of them. Throws FormatError where the file is damaged.
  */
-export async function* parquetBlocks(
+export async function* readParquet(
   path: string,
   wanted: ReadonlySet<string>,
 ): AsyncGenerator<RowBlock, void, void> {
