@@ -23,6 +23,8 @@ export class Place {
     PATH: "/usr/bin:/bin",
     HOME: join(this.root, "home"),
     XDG_CACHE_HOME: join(this.root, "cache"),
+    // No test asks the real Hub.
+    HF_HUB_OFFLINE: "1",
   };
 
   constructor() {
