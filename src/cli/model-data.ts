@@ -39,7 +39,7 @@ export const dtypeOption = {
 
 /** What --prompt-template takes. */
 export const templateHelp =
-  "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file, which gets messages (of role and content), bos_token, eos_token and add_generation_prompt";
+  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat's) or a Jinja file, which gets messages (of role and content), bos_token, eos_token and add_generation_prompt";
 
 const dataGroup = "Data";
 

@@ -107,6 +107,6 @@ export const preview = defineCommand({
         `--- row ${sample.row}: ${sample.ids.length} tokens, ${countTargets(sample.labels)} targets${cut}\n${markTargets(tokenizer, sample)}\n`,
       );
     }
-    if (!isAll) context.note(`the first ${countOf(rows, "row")}; --limit 0 shows all`);
+    if (!isAll) context.note(`${countOf(samples.length, "sample")} shown; --limit 0 shows all`);
   },
 });

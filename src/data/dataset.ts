@@ -38,7 +38,7 @@ export interface LoadOptions {
   rows?: unknown[] | undefined;
   /** Folder of tokenizer.json: a model's. */
   tokenizerDir: string;
-  /** `--prompt-template`: alpaca, chat, vicuna or a Jinja file; absent, by each row's format. */
+  /** `--prompt-template`: alpaca, chat, vicuna, llama2 or a Jinja file; absent, by each row's format. */
   template?: string | undefined;
   /** Tokens that longer samples are cut to; null for none. */
   maxLength: number | null;

@@ -5,7 +5,13 @@ import { encodeConversation, encodeConversationPrompt } from "./conversation.ts"
 import { type ColumnNames, type Message, parseRow, type Row, RowProblem, renamed } from "./formats.ts";
 import { IGNORE, type Sample } from "./sample.ts";
 import { type TemplateDate, today } from "./template-date.ts";
-import { alpacaPrompt, ChatTemplate, type PromptTemplate, VICUNA_TEMPLATE } from "./templates.ts";
+import {
+  alpacaPrompt,
+  ChatTemplate,
+  LLAMA2_TEMPLATE,
+  type PromptTemplate,
+  VICUNA_TEMPLATE,
+} from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export interface EncoderOptions {
@@ -50,7 +56,7 @@ export class Encoder {
     if (template.kind === "chat" && tokenizer.chatTemplate === null) {
       throw new NeftuneError(
         "template",
-        "prompt template chat: the tokenizer has no chat template; use vicuna or a Jinja file",
+        "prompt template chat: the tokenizer has no chat template; use vicuna, llama2 or a Jinja file",
       );
     }
     this.tokenizer = tokenizer;
@@ -58,12 +64,15 @@ export class Encoder {
     this.vocabSize = options.vocabSize ?? tokenizer.vocabSize;
     const { bosToken, eosToken, chatTemplate } = tokenizer;
     const date = options.date ?? today();
-    this.chat =
+    const [source, name] =
       template.kind === "file"
-        ? new ChatTemplate(template.source, template.path, bosToken, eosToken, date)
-        : template.kind === "vicuna" || chatTemplate === null
-          ? new ChatTemplate(VICUNA_TEMPLATE, "vicuna", bosToken, eosToken, date)
-          : new ChatTemplate(chatTemplate, "the tokenizer", bosToken, eosToken, date);
+        ? [template.source, template.path]
+        : template.kind === "llama2"
+          ? [LLAMA2_TEMPLATE, "llama2"]
+          : template.kind === "vicuna" || chatTemplate === null
+            ? [VICUNA_TEMPLATE, "vicuna"]
+            : [chatTemplate, "the tokenizer"];
+    this.chat = new ChatTemplate(source, name, bosToken, eosToken, date);
   }
 
   /** A training sample, cut to the maximum length. */
