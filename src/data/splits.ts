@@ -21,7 +21,11 @@ export function isDataName(name: string): boolean {
 /** The split that a file belongs to by its name (`data/train-00000-of-00002.parquet`, `test.csv`, `train/a.json`), or null. */
 export function splitOf(name: string): string | null {
   const sharded = SHARD.exec(name)?.[1];
-  if (sharded !== undefined) return wordSplit(sharded) ?? sharded;
+  if (sharded !== undefined) {
+    // the Hub's own pattern: what stands before the number is the split, as it is (train_sft)
+    const exact = Object.entries(SPLIT_WORDS).find(([, words]) => words.includes(sharded.toLowerCase()));
+    return exact?.[0] ?? (/^\w+$/.test(sharded) ? sharded : (wordSplit(sharded) ?? sharded));
+  }
   for (const part of name.split("/").reverse()) {
     const split = wordSplit(part.replace(DATA_NAME, ""));
     if (split !== null) return split;
@@ -29,11 +33,8 @@ export function splitOf(name: string): string | null {
   return null;
 }
 
-/** A word counts where no letter or digit touches it; `train_sft` is a split of its own. */
+/** A word counts where no letter or digit touches it. */
 function wordSplit(text: string): string | null {
-  for (const [split, words] of Object.entries(SPLIT_WORDS)) {
-    if (words.includes(text.toLowerCase())) return split;
-  }
   const parts = text.toLowerCase().split(/[^a-z0-9]+/);
   for (const [split, words] of Object.entries(SPLIT_WORDS)) {
     if (parts.some((part) => words.includes(part))) return split;

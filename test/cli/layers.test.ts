@@ -108,7 +108,7 @@ describe("recipes", () => {
 });
 
 test("a chat model brings its template, a base model none", () => {
-  expect(layers("--model llama2-7b-chat").values["prompt-template"]).toBe("chat");
+  expect(layers("--model llama2-7b-chat").values["prompt-template"]).toBe("llama2");
   expect(layers("--model llama2-7b-chat").sources["prompt-template"]).toBe("preset llama2-7b-chat");
   expect(layers("--model llama2-7b").values["prompt-template"]).toBeUndefined();
   const flag = layers("--model llama2-7b-chat --prompt-template alpaca");
