@@ -13,6 +13,7 @@ import {
   adapterOption,
   dtypeOption,
   encodingOptions,
+  expectModel,
   loadDatasets,
   loadForInference,
   modelOption,
@@ -55,10 +56,11 @@ export const evalCommand = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir, preset } = await requireModel(values.model, "eval", context);
+    expectModel(values.model, "eval");
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
     const data = await requireData(names, context, wantedSplits(values));
+    const { path: dir, preset } = await requireModel(values.model, "eval", context);
     const loading = loadDatasets(data, dir, withPresetTemplate(values, preset), readConfig(dir).vocabSize, {
       seed: trainDefaults.seed,
     });

@@ -20,6 +20,7 @@ import {
   dataRows,
   datasetFiles,
   dtypeOption,
+  expectModel,
   loadForInference,
   modelOption,
   type ReadingValues,
@@ -222,6 +223,9 @@ export const generateCommand = defineCommand({
     if (prompt !== undefined && output !== undefined)
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
+    expectModel(values.model, "generate");
+    const dataset =
+      datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
     const { path: dir, label, preset } = await requireModel(values.model, "generate", context);
     const config = readConfig(dir);
     const tokenizer = Tokenizer.load(dir);
@@ -233,8 +237,6 @@ export const generateCommand = defineCommand({
       vocabSize: config.vocabSize,
       ...(datasetName === undefined || columns === undefined ? {} : { columns }),
     });
-    const dataset =
-      datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
     const asked =
       dataset === undefined
         ? [askedOf({ prompt }, encoder, "--prompt")]

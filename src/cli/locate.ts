@@ -6,6 +6,7 @@ import { chooseDataFiles } from "../data/splits.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { type HubOptions, type ModelNeed, obtainData, obtainModel } from "../formats/hub/index.ts";
 import { findRepo } from "../formats/hub-cache.ts";
+import { readConfig } from "../model/config.ts";
 import type { Context } from "./command.ts";
 import { downloadReporter } from "./download-progress.ts";
 import { suggestion } from "./nearest.ts";
@@ -53,10 +54,13 @@ const hubOptions = (context: Looking): HubOptions => ({
   reporter: downloadReporter(context),
 });
 
-const kindAt = (path: string): "file" | "folder" | null => {
-  const found = statSync(path, { throwIfNoEntry: false });
-  return found === undefined ? null : found.isDirectory() ? "folder" : "file";
-};
+function kindAt(path: string): "file" | "folder" | null {
+  try {
+    return statSync(path).isDirectory() ? "folder" : "file";
+  } catch {
+    return null;
+  }
+}
 
 /** The preset that --model names; undefined for folders and Hub ids. A folder of that name wins. Throws FormatError. */
 export function presetOfModel(name: string): ModelPreset | undefined {
@@ -79,20 +83,28 @@ export async function locateModel(name: string, need: ModelNeed, context: Lookin
   const preset = presetOfModel(name);
   if (preset !== undefined) {
     const path = await obtained(`the preset ${name}`, preset.title, () =>
-      obtainModel(`${preset.hub}@${preset.revision}`, need, hubOptions(context)),
+      obtainModel(`${preset.hub}@${preset.revision}`, need, hubOptions(context), readConfig),
     );
     return { path, label: preset.name, name: preset.hub, preset };
   }
   if (!isHubId(name, "model", context)) {
-    const names = modelPresets.map((known) => known.name);
-    const hint = suggestion(name, names, `the presets are ${names.join(", ")}`);
-    const what = kindAt(name) === "file" ? "is a file; expected a folder" : "neither a folder nor a preset";
-    throw new NeftuneError(
-      "not_found",
-      `--model ${name}: ${what}${hint} A model on the Hub is given as org/name (neftune models lists the presets)`,
-    );
+    throw new NeftuneError("not_found", `--model ${name}: ${whatModel(name)}`);
   }
-  return { path: await obtainModel(name, need, hubOptions(context)), label: lastPart(name), name };
+  return {
+    path: await obtainModel(name, need, hubOptions(context), readConfig),
+    label: lastPart(name),
+    name,
+  };
+}
+
+/** Why a name is no model, and what to give instead. */
+function whatModel(name: string): string {
+  if (kindAt(name) === "file")
+    return "is a file; expected a folder that holds a model, or a preset's .toml file";
+  if (name.includes("/")) return "no such folder, and not an id of the form org/name[@revision]";
+  const names = modelPresets.map((known) => known.name);
+  const hint = suggestion(name, names, `the presets are ${names.join(", ")}.`);
+  return `neither a folder nor a preset${hint} A model on the Hub is given as org/name`;
 }
 
 /** Runs a download for a preset; what fails is told with the preset's name. */
@@ -170,7 +182,7 @@ export async function locateData(
     );
   }
   if (!isHubId(name, "dataset", context)) {
-    const hint = suggestion(name, names, `the presets are ${names.join(", ")}`);
+    const hint = suggestion(name, names, `the presets are ${names.join(", ")}.`);
     throw new NeftuneError(
       "not_found",
       `--dataset ${name}: neither a file nor a preset${hint} A data set on the Hub is given as org/name`,

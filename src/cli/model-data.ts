@@ -108,6 +108,14 @@ export interface EncodingValues extends ReadingValues {
   "parse-special": boolean;
 }
 
+/** Throws UsageError where --model is missing: before anything is downloaded. */
+export function expectModel(name: string | undefined, command: string): string {
+  if (name !== undefined) return name;
+  throw new UsageError(
+    `${command} needs --model: a preset (llama2-7b; neftune models lists them), a folder, or a Hub id org/name`,
+  );
+}
+
 /**
  * Finds the model of --model, downloading what `need` says and the cache lacks. Throws UsageError where the option is
  * missing.
@@ -118,12 +126,7 @@ export async function requireModel(
   context: Context,
   need: ModelNeed = "weights",
 ): Promise<LocatedModel> {
-  if (name === undefined) {
-    throw new UsageError(
-      `${command} needs --model: a preset (llama2-7b; neftune models lists them), a folder, or a Hub id org/name`,
-    );
-  }
-  return locateModel(name, need, context);
+  return locateModel(expectModel(name, command), need, context);
 }
 
 /** The options with the model preset's prompt template where none was given. */

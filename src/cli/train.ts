@@ -2,13 +2,14 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { promptTemplate } from "../data/templates.ts";
 import { UsageError } from "../errors.ts";
-import type { TrainResult } from "../train/index.ts";
+import { RunFolder, type TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import { type Sources, withLayers } from "./layers.ts";
-import { columnNames, dataRows, requireData, requireModel, wantedSplits } from "./model-data.ts";
+import { columnNames, dataRows, expectModel, requireData, requireModel, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { evaluationText, progressReporter } from "./progress.ts";
 import { trainOptions } from "./train-options.ts";
@@ -44,9 +45,13 @@ export const train = defineCommand({
   async run(resolved, context) {
     const { values, sources } = withLayers(resolved, context.given);
     checkTogether(values, context);
-    const model = await requireModel(values.model, "train", context);
+    expectModel(values.model, "train");
+    // What is wrong shall be told before gigabytes are downloaded, so the model comes last.
+    promptTemplate(values["prompt-template"]);
+    if (values.output !== undefined) RunFolder.check(values.output, values);
     const datasets = await requireData(values.dataset, context, wantedSplits(values));
     const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
+    const model = await requireModel(values.model, "train", context);
     const output = values.output ?? newOutput(model.label, datasets[0]!.label);
     const request = {
       model: { dir: model.path, name: model.name },

@@ -125,7 +125,7 @@ describe("models", () => {
   test("where nothing is found, it says where it looked and what is near", async () => {
     await expect(find("no/such")).rejects.toThrow(join(root, "models--no--such"));
     await expect(find("lama2-7b")).rejects.toThrow("did you mean llama2-7b?");
-    await expect(find("./not/here")).rejects.toThrow("neither a folder nor a preset");
+    await expect(find("./not/here")).rejects.toThrow("no such folder");
     await expect(find("mine.toml")).rejects.toThrow("mine.toml: no such file");
     await expect(find("llama2-13b")).rejects.toThrow(
       /the preset llama2-13b \(Llama 2 13B\): .*models--meta-llama--Llama-2-13b-hf/,

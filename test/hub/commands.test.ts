@@ -1,7 +1,15 @@
 // The commands with names of the Hub, as someone uses them who has nothing on disk.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { llamaTokenizerJson } from "../data/tiny-tokenizer.ts";
@@ -20,10 +28,12 @@ const env: Record<string, string> = {
   XDG_CACHE_HOME: join(root, "xdg"),
 };
 
+const tiny = join(golden, "models", "tiny-mha-f32");
+const config = () => smallFile("config.json", readFileSync(join(tiny, "config.json"), "utf8"));
+
 beforeAll(async () => {
   await hub.open();
   env.HF_ENDPOINT = hub.endpoint;
-  const tiny = join(golden, "models", "tiny-mha-f32");
   const files = readdirSync(tiny).map((name) => {
     const bytes = new Uint8Array(readFileSync(join(tiny, name)));
     return name.endsWith(".safetensors") ? lfsFile(name, bytes) : { name, bytes, lfs: false };
@@ -32,7 +42,9 @@ beforeAll(async () => {
   const repo = { kind: "model", commit: COMMIT } as const;
   hub.add({ ...repo, id: "HuggingFaceTB/SmolLM2-135M", files: [...files, tokenizer] });
   hub.add({ ...repo, id: "meta-llama/Llama-2-7b-hf", files: [...files, tokenizer], gatedFor: TOKEN });
-  hub.add({ ...repo, id: "some/large", files: modelFiles });
+  const other = smallFile("config.json", '{"model_type": "mistral"}');
+  hub.add({ ...repo, id: "some/large", files: [other, ...modelFiles.slice(1)] });
+  hub.add({ ...repo, id: "some/noise", files: [config(), ...modelFiles.slice(1)] });
   const rows = Array.from({ length: 6 }, (_, i) => ({
     instruction: `hello ${i}`,
     input: "",
@@ -103,13 +115,13 @@ describe("a model and data by name", () => {
     expect(stderr).toContain("downloading WizardLMTeam/WizardLM_evol_instruct_70k: 1 file");
     expect(status).toBe(0);
     expect(existsSync(join(root, "runs/first/adapter_model.safetensors"))).toBe(true);
-    const config = JSON.parse(readFileSync(join(root, "runs/first/config.json"), "utf8")) as {
+    const recorded = JSON.parse(readFileSync(join(root, "runs/first/config.json"), "utf8")) as {
       model: string;
       alpha: number;
       option_sources: Record<string, string>;
     };
-    expect(config.alpha).toBe(5);
-    expect(config.option_sources).toMatchObject({
+    expect(recorded.alpha).toBe(5);
+    expect(recorded.option_sources).toMatchObject({
       alpha: "preset evol-instruct",
       "max-steps": "flag",
       "learning-rate": "default",
@@ -143,17 +155,17 @@ describe("a model and data by name", () => {
     );
     expect(stderr).toContain("full");
     expect(status).toBe(0);
-    const config = JSON.parse(readFileSync(join(root, "runs/recipe/run.json"), "utf8")) as {
+    const recorded = JSON.parse(readFileSync(join(root, "runs/recipe/run.json"), "utf8")) as {
       option_sources: Record<string, string>;
       "gradient-accumulation-steps": number;
     };
-    expect(config.option_sources).toMatchObject({
+    expect(recorded.option_sources).toMatchObject({
       tune: "recipe neftune",
       "learning-rate": "recipe neftune",
       "batch-size": "flag",
       seed: "config file",
     });
-    expect(config["gradient-accumulation-steps"]).toBe(64);
+    expect(recorded["gradient-accumulation-steps"]).toBe(64);
   });
 
   test("preview downloads no weights, and a card's default configuration is followed", async () => {
@@ -220,6 +232,24 @@ describe("what is refused", () => {
   });
 });
 
+test("what is wrong is told before a model is downloaded", async () => {
+  mkdirSync(join(root, "taken"));
+  writeFileSync(join(root, "taken", "config.json"), "{}");
+  hub.seen.length = 0;
+  for (const [args, message] of [
+    ["--model some/large --dataset evolinstruct", "did you mean evol-instruct?"],
+    ["--model some/large --dataset evol-instruct --output taken", "taken"],
+    ["--model some/large --dataset evol-instruct --prompt-template none.jinja", "none.jinja"],
+    ["--dataset evol-instruct", "train needs --model"],
+    ["--model some/large --dataset evol-instruct", 'model_type must be "llama"'],
+  ] as const) {
+    const { status, stderr } = await run(args);
+    expect(stderr).toContain(message);
+    expect(status).not.toBe(0);
+  }
+  expect(hub.seen.filter(({ host }) => host === "storage")).toEqual([]);
+});
+
 describe("the lists", () => {
   test("models", async () => {
     const { status, stdout } = await run("models --json --quiet");
@@ -256,9 +286,9 @@ describe("the lists", () => {
 test("Ctrl-C ends a download with status 130, and the same command goes on", async () => {
   hub.fault = ({ host, path }) =>
     host === "storage" && path.length > 10 ? { bytesPerSecond: 200_000 } : undefined;
-  const args = ["eval", "--model", "some/large", "--dataset", "evol-instruct"];
+  const args = ["eval", "--model", "some/noise", "--dataset", "evol-instruct"];
   const child = start(args);
-  const blobs = join(env.HF_HOME!, "hub", "models--some--large", "blobs");
+  const blobs = join(env.HF_HOME!, "hub", "models--some--noise", "blobs");
   const isGrowing = () =>
     existsSync(blobs) && readdirSync(blobs).filter((name) => name.endsWith(".incomplete")).length >= 2;
   while (!isGrowing()) await Bun.sleep(20);
@@ -281,7 +311,11 @@ test("where there is no room, it says so before it downloads", async () => {
     kind: "model",
     id: "some/huge",
     commit: COMMIT,
-    files: [...modelFiles.slice(0, 4), { ...lfsFile("model.safetensors", noise(10, 1)), announced: 2 ** 52 }],
+    files: [
+      config(),
+      ...modelFiles.slice(1, 4),
+      { ...lfsFile("model.safetensors", noise(10, 1)), announced: 2 ** 52 },
+    ],
   });
   const { status, stderr } = await run("eval --model some/huge --dataset evol-instruct");
   expect(status).toBe(1);

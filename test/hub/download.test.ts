@@ -11,7 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { cachedFolder, obtainModel } from "../../src/formats/hub/index.ts";
+import { cachedFolder, obtainData, obtainModel } from "../../src/formats/hub/index.ts";
 import { etagOf, type Fault, gitHash, lfsFile, noise, type Seen, sha256, smallFile } from "./fake-hub.ts";
 import {
   COMMIT,
@@ -223,6 +223,29 @@ describe("refusals say what to do", () => {
       expect(await rejection(model())).toContain("expected plain names");
       expect(existsSync(join(cache, "..", "evil.json"))).toBe(false);
     }
+  });
+
+  test("of data files, too", async () => {
+    const { options, cache } = await place([smallFile("../../../evil.json", "[]")], { kind: "dataset" });
+    const wish = { splits: null, choose: (names: readonly string[]) => [...names] };
+    expect(await rejection(obtainData(ID, wish, options))).toContain("would lead out of the cache's folder");
+    expect(existsSync(cache)).toBe(false);
+  });
+
+  test("a model that is no Llama, before its weights come", async () => {
+    const { hub, options } = await place();
+    const check = (folder: string) => {
+      throw new Error(`looked at ${folder}`);
+    };
+    expect(await rejection(obtainModel(ID, "weights", options, check))).toContain("looked at");
+    expect(hub.downloads().some(({ host }) => host === "storage")).toBe(false);
+    expect(cachedFolder("model", ID, options.env)).toBe(null);
+  });
+
+  test("a cache that cannot be one", async () => {
+    const { model, env } = await place();
+    env.HF_HUB_CACHE = join(import.meta.path, "cache");
+    expect(await rejection(model())).toContain(`${env.HF_HUB_CACHE}: cannot use as the Hugging Face cache`);
   });
 
   test("a server that is no Hub", async () => {

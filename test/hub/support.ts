@@ -53,7 +53,7 @@ export interface Place {
 
 export async function makePlace(
   files: readonly FakeFile[] = modelFiles,
-  more: { gatedFor?: string } = {},
+  more: { gatedFor?: string; kind?: "dataset" } = {},
 ): Promise<Place> {
   const root = mkdtempSync(join(tmpdir(), "neftune-hub-"));
   const cache = join(root, "cache");

@@ -32,20 +32,32 @@ export interface HubOptions extends Omit<ClientOptions, "note"> {
 
 /**
  * The folder of a model `org/name[@revision]` with what `need` says in it: the cache's, if it is whole, without asking
- * the Hub; else the Hub's newest of that revision, downloaded. Throws NeftuneError, UsageError, InterruptedError.
+ * the Hub; else the Hub's newest of that revision, downloaded. `check` sees the folder when config.json is there, and
+ * throws where the weights are not worth downloading. Throws NeftuneError, UsageError, InterruptedError.
  */
-export async function obtainModel(name: string, need: ModelNeed, options: HubOptions): Promise<string> {
+export async function obtainModel(
+  name: string,
+  need: ModelNeed,
+  options: HubOptions,
+  check: (folder: string) => void = () => {},
+): Promise<string> {
   const cached = cachedFolder("model", name, options.env);
   const missing = cached === null ? null : missingModelFiles(cached, need);
   if (missing?.length === 0) return cached!;
+  const { reporter } = options;
   const [client, listing] = await list("model", name, options, missing);
   const { first, last } = modelTextFiles(listing.names);
   const weights = need === "weights" ? modelWeightFile(listing.id, listing.names) : null;
-  const early = weights === null || weights.endsWith(".safetensors") ? first : [...first, weights];
-  const folder = await downloadFiles(client, listing, early, options.reporter);
-  const late =
-    weights === null ? last : [...last, ...(weights.endsWith(".safetensors") ? [weights] : shardsOf(folder))];
-  await downloadFiles(client, listing, late, options.reporter);
+  const index = weights !== null && !weights.endsWith(".safetensors") ? [weights] : [];
+  // A few kilobytes are not worth a line.
+  const quiet = { ...reporter, onStart: () => {}, onProgress: () => {}, onDone: () => {} };
+  const folder = await downloadFiles(client, listing, [...first, ...index], quiet);
+  let late = last;
+  if (weights !== null) {
+    check(folder);
+    late = [...last, ...(index.length > 0 ? shardsOf(folder) : [weights])];
+  }
+  await downloadFiles(client, listing, late, reporter);
   rememberRevision(client, listing);
   return folder;
 }

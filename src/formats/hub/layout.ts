@@ -111,6 +111,11 @@ export class RepoFolder {
 
 /** Bytes of the file that `path` leads to; -1 where there is none. */
 export function sizeOf(path: string): number {
-  const found = statSync(path, { throwIfNoEntry: false });
-  return found?.isFile() ? found.size : -1;
+  try {
+    const found = statSync(path);
+    return found.isFile() ? found.size : -1;
+  } catch {
+    // What keeps it from being read keeps it from being written, too, and is told then.
+    return -1;
+  }
 }

@@ -9,16 +9,18 @@ import { INDEX_FILE, SINGLE_FILE } from "../checkpoint.ts";
 export type ModelNeed = "text" | "weights";
 
 const requiredText = ["config.json", "tokenizer.json"];
+/** Of the small files the last to be downloaded: a snapshot that has it has the others. */
+const LAST_TEXT = "tokenizer.json";
 const smallFiles =
   /^(?:config\.json|generation_config\.json|(?:added_|special_)?tokens(?:_map)?\.json|tokenizer[\w.-]*\.(?:json|model)|chat_template\.(?:jinja|json)|additional_chat_templates\/[\w.-]+\.jinja)$/;
 const pickles = /\.(?:bin|pt|pth|ckpt)$/;
 
-/** The small files of a model; those that say that a snapshot is whole come apart, to be downloaded last. */
+/** The small files of a model; the one whose presence says that the others are there comes apart. */
 export function modelTextFiles(names: readonly string[]): { first: string[]; last: string[] } {
   const small = names.filter((name) => smallFiles.test(name));
   return {
-    first: small.filter((name) => !requiredText.includes(name)),
-    last: small.filter((name) => requiredText.includes(name)),
+    first: small.filter((name) => name !== LAST_TEXT),
+    last: small.filter((name) => name === LAST_TEXT),
   };
 }
 
