@@ -63,6 +63,7 @@ export const evalCommand = defineCommand({
     const { path: dir, preset } = await requireModel(values.model, "eval", context);
     const loading = loadDatasets(data, dir, withPresetTemplate(values, preset), readConfig(dir).vocabSize, {
       seed: trainDefaults.seed,
+      context,
     });
     // While workers tokenise, the native libraries load.
     const device = openDevice(values, context);

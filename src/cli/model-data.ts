@@ -222,7 +222,7 @@ export async function loadDatasets(
   tokenizerDir: string,
   encoding: EncodingValues,
   vocabSize: number,
-  { seed, templateDate }: { seed: number; templateDate?: TemplateDate },
+  { seed, templateDate, context }: { seed: number; templateDate?: TemplateDate; context: Context },
 ): Promise<LoadedData> {
   const template = encoding["prompt-template"];
   const columns = columnNames(encoding);
@@ -242,6 +242,8 @@ export async function loadDatasets(
         parseSpecial: encoding["parse-special"],
         vocabSize,
         templateDate,
+        signal: context.signal,
+        onProgress: (rows) => context.draw(`${path}: ${countOf(rows, "row")} tokenised`),
       });
       left -= part.stats.rows;
       parts.push(part);
@@ -250,6 +252,7 @@ export async function loadDatasets(
   };
   const loaded: Dataset[] = [];
   for (const { files } of requests) loaded.push(await loadFiles(files));
+  context.draw("");
   const weights = requests.map(({ weight }) => weight);
   const dataset = Dataset.mix(loaded, weights, seed);
   const sets = requests.map(({ name, files, weight }, i) => {

@@ -70,7 +70,11 @@ export async function runTraining(
   const { dir } = request.model;
   const config = readConfig(dir);
   const load = (data: readonly DataRequest[]) =>
-    loadDatasets(data, dir, request.encoding, config.vocabSize, { seed: options.seed, templateDate });
+    loadDatasets(data, dir, request.encoding, config.vocabSize, {
+      seed: options.seed,
+      templateDate,
+      context,
+    });
   const loading = Promise.all([
     load(request.datasets),
     request.evalDatasets.length === 0 ? null : load(request.evalDatasets),

@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, readCache } from "./cache.ts";
 import type { EncoderOptions } from "./encode.ts";
 import type { ColumnNames } from "./formats.ts";
@@ -56,6 +56,10 @@ export interface LoadOptions {
   templateDate?: TemplateDate | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
   workers?: number | undefined;
+  /** Ends the loading with an InterruptedError. */
+  signal?: AbortSignal | undefined;
+  /** Rows tokenised so far. */
+  onProgress?: ((rows: number) => void) | undefined;
   /** Default: `$XDG_CACHE_HOME/neftune`, else `~/.cache/neftune`. Null keeps nothing. */
   cacheDir?: string | null | undefined;
 }
@@ -267,7 +271,10 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
   // such a template writes the date into every sample
   const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
-  const content = path === undefined ? sha256([JSON.stringify(rows)]) : await fileSha256(path);
+  const content =
+    path === undefined
+      ? sha256([JSON.stringify(rows)])
+      : await fileSha256(path, () => expectGoingOn(options.signal));
   const fingerprint = sha256([
     `tokens ${ENCODING_VERSION}`,
     JSON.stringify({ encoding, skipBadRows, samples, date, format: source.format }),
@@ -312,7 +319,9 @@ async function tokenizeSource(
   const errors: RowError[] = [];
   let [rows, skipped, bytes] = [0, 0, 0];
   const take = (block: RowBlock, { store, bad }: TokenizedRows): void => {
+    expectGoingOn(options.signal);
     rows += block.rows.length;
+    options.onProgress?.(rows);
     skipped += bad.length;
     for (const { row, reason } of bad.slice(0, REPORTED_PROBLEMS - errors.length)) {
       const place = row - block.first;
@@ -336,6 +345,11 @@ async function tokenizeSource(
   writer?.commit(skipped, problems);
   if (stores === null && writer?.failure != null) throw cannotKeep(source.path, writer.failure);
   return stores === null ? null : { stores, skipped, problems };
+}
+
+function expectGoingOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true)
+    throw new InterruptedError("stopped while the data was read");
 }
 
 function cannotKeep(path: string, failure: unknown): NeftuneError {

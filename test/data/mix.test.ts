@@ -1,12 +1,13 @@
 // Weights, counts and names: which rows of which files become samples.
 
 import { describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { CacheWriter, readCache } from "../../src/data/cache.ts";
 import { Dataset, type LoadOptions, loadDataset, splitHoldout } from "../../src/data/dataset.ts";
 import { parseWeighted, weightedIndices } from "../../src/data/mix.ts";
 import { chooseDataFiles, splitOf } from "../../src/data/splits.ts";
+import { InterruptedError } from "../../src/errors.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 const tokenizerDir = llamaFolder();
@@ -109,6 +110,29 @@ test("--samples takes the first rows, --columns other names; both are part of th
   await expect(loadDataset({ ...options, columns: { prompt: "question" } })).rejects.toThrow(
     /x\.jsonl:1: row 1: --columns prompt=question: the row has no question; it has q, a, prompt/,
   );
+});
+
+test("a signal ends the loading, and nothing is left of it", async () => {
+  const text = Array.from({ length: 20_000 }, (_, i) => `{"text":"the cat ${i}"}`).join("\n");
+  const folder = folderOf({ "x.jsonl": text });
+  const controller = new AbortController();
+  const counts: number[] = [];
+  const options: LoadOptions = {
+    path: join(folder, "x.jsonl"),
+    tokenizerDir,
+    maxLength: 64,
+    cacheDir: folder,
+    signal: controller.signal,
+    onProgress: (rows) => {
+      counts.push(rows);
+      if (rows > 3000) controller.abort();
+    },
+  };
+  for (const workers of [0, 2]) {
+    await expect(loadDataset({ ...options, workers })).rejects.toThrow(InterruptedError);
+    expect(readdirSync(join(folder, "tokens"))).toEqual([]);
+  }
+  expect(counts.at(-1)).toBeLessThan(10_000);
 });
 
 test("the cache's file is mapped where it is large, and cut or stale files are no data", async () => {

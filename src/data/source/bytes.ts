@@ -94,10 +94,13 @@ export async function* readBytes(path: string, packing: Packing): AsyncGenerator
   }
 }
 
-/** SHA-256, in hex, of a file's bytes as they lie on disk. */
-export async function fileSha256(path: string): Promise<string> {
+/** SHA-256, in hex, of a file's bytes as they lie on disk. `onChunk` may throw, which ends it. */
+export async function fileSha256(path: string, onChunk: () => void = () => {}): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");
-  for await (const chunk of readBytes(path, "none")) hasher.update(chunk);
+  for await (const chunk of readBytes(path, "none")) {
+    hasher.update(chunk);
+    onChunk();
+  }
   return hasher.digest("hex");
 }
 
