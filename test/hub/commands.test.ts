@@ -56,6 +56,16 @@ beforeAll(async () => {
     commit: COMMIT,
     files: [smallFile("alpaca_evol_instruct_70k.json", JSON.stringify(rows)), smallFile("README.md", "#")],
   });
+  const parquet = join(import.meta.dir, "..", "golden", "parquet", "alpaca-snappy.parquet");
+  hub.add({
+    kind: "dataset",
+    id: "tatsu-lab/alpaca",
+    commit: COMMIT,
+    files: [
+      smallFile("dataset_infos.json", "{}"),
+      lfsFile("data/train-00000-of-00001-a09b74b3ef9c3b56.parquet", new Uint8Array(readFileSync(parquet))),
+    ],
+  });
   const chats = rows.map(({ instruction, output }) => ({
     conversations: [
       { from: "human", value: instruction },
@@ -180,6 +190,16 @@ describe("a model and data by name", () => {
     const snapshot = join(root, "other/hub/models--HuggingFaceTB--SmolLM2-135M/snapshots", COMMIT);
     expect(existsSync(join(snapshot, "tokenizer.json"))).toBe(true);
     expect(existsSync(join(snapshot, "model.safetensors"))).toBe(false);
+  });
+
+  test("the default data set: Alpaca, in Parquet", async () => {
+    const { status, stdout, stderr } = await run("preview --model smollm2-135m --limit 1 --json", {
+      HF_HOME: join(root, "other"),
+    });
+    expect(stderr).toContain("downloading tatsu-lab/alpaca: 1 file");
+    expect(status).toBe(0);
+    const [first] = JSON.parse(stdout) as { text: string }[];
+    expect(first!.text).toContain("### Instruction:");
   });
 
   test("one file of a repository", async () => {
