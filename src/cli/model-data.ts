@@ -72,7 +72,7 @@ export const encodingOptions = {
     type: "string",
     group: dataGroup,
     value: "NAME|FILE",
-    help: `${templateHelp}, for all rows; else by each row's format`,
+    help: `${templateHelp}, for all rows; else the model preset's, or by each row's format`,
   },
   "max-length": {
     type: "int",

@@ -154,20 +154,35 @@ async function list(
 ): Promise<[HubClient, Listing]> {
   const { env, reporter } = options;
   const parsed = parseRepoName(name);
-  // findRepo says all that is wrong with it.
-  if (parsed === null) findRepo(kind, name, env);
   const settings = hubSettings(env);
-  if (settings.offline) {
-    if (missing === null) findRepo(kind, name, env);
-    throw new NeftuneError(
-      "not_found",
-      `${name} in the Hugging Face cache lacks ${(missing ?? []).slice(0, 3).join(", ")}, and HF_HUB_OFFLINE keeps it from being downloaded; unset that`,
-    );
-  }
+  // Where there is no asking the Hub, findRepo says all that is wrong.
+  if (parsed === null) findRepo(kind, name, env);
+  if (settings.offline) throw offlineError(kind, name, env, missing);
   const client = new HubClient(settings, {
     signal: options.signal,
     note: (text) => reporter.note(text),
     ...(options.patience === undefined ? {} : { patience: options.patience }),
   });
   return [client, await listRepo(client, kind, parsed!.id, parsed!.revision)];
+}
+
+/** What HF_HUB_OFFLINE leaves to say: `missing` are files of a snapshot; null where there is none. */
+function offlineError(
+  kind: RepoKind,
+  name: string,
+  env: Environment,
+  missing: readonly string[] | null,
+): NeftuneError {
+  const reason = "HF_HUB_OFFLINE keeps it from being downloaded; unset that";
+  if (missing !== null) {
+    const files = missing.slice(0, 3).join(", ");
+    return new NeftuneError("not_found", `${name} in the Hugging Face cache lacks ${files}, and ${reason}`);
+  }
+  try {
+    findRepo(kind, name, env);
+  } catch (error) {
+    if (!(error instanceof NeftuneError)) throw error;
+    return new NeftuneError(error.code, `${error.message} ${reason}`, { cause: error });
+  }
+  return new NeftuneError("not_found", `${name}: ${reason}`);
 }
