@@ -27,7 +27,6 @@ import { SETTINGS_FILES } from "./tokenizer-settings.ts";
 /** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
 const ENCODING_VERSION = 3;
 const REPORTED_PROBLEMS = 10;
-/** Bytes of ids and labels that are held in memory; of more, the cache's file is mapped. */
 const MOST_MEMORY = 2 ** 30;
 /** What errors call rows that come from no file. */
 const ROWS = "rows";
@@ -56,6 +55,8 @@ export interface LoadOptions {
   templateDate?: TemplateDate | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
   workers?: number | undefined;
+  /** Bytes of ids and labels held in memory; of more, the cache's file is mapped. Default: 1 GiB. */
+  mostMemory?: number | undefined;
   /** Ends the loading with an InterruptedError. */
   signal?: AbortSignal | undefined;
   /** Rows tokenised so far. */
@@ -315,6 +316,7 @@ async function tokenizeSource(
   writer: CacheWriter | null,
 ): Promise<CachedData | null> {
   const workers = options.workers ?? workersFor(source.bytes);
+  const mostMemory = options.mostMemory ?? MOST_MEMORY;
   let stores: TokenStore[] | null = [];
   const errors: RowError[] = [];
   let [rows, skipped, bytes] = [0, 0, 0];
@@ -332,7 +334,7 @@ async function tokenizeSource(
     bytes += 8 * store.ids.length;
     stores?.push(store);
     if (writer === null) return;
-    if (bytes > MOST_MEMORY && writer.failure === null) stores = null;
+    if (bytes > mostMemory && writer.failure === null) stores = null;
     else if (stores === null) throw cannotKeep(source.path, writer.failure);
   };
   await tokenizeAll(firstRows(source, samples), options.tokenizerDir, encoding, workers, !skipBadRows, take);
@@ -348,8 +350,7 @@ async function tokenizeSource(
 }
 
 function expectGoingOn(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true)
-    throw new InterruptedError("stopped while the data was read");
+  if (signal?.aborted === true) throw new InterruptedError("stopped while the data was read");
 }
 
 function cannotKeep(path: string, failure: unknown): NeftuneError {

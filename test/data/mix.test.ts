@@ -135,6 +135,18 @@ test("a signal ends the loading, and nothing is left of it", async () => {
   expect(counts.at(-1)).toBeLessThan(10_000);
 });
 
+test("tokens that are too many for memory come from the cache's file; where it cannot be made, memory has to do", async () => {
+  const text = Array.from({ length: 3000 }, (_, i) => `{"text":"the cat ${i}"}`).join("\n");
+  const folder = folderOf({ "x.jsonl": text, file: "" });
+  const options: LoadOptions = { path: join(folder, "x.jsonl"), tokenizerDir, maxLength: 64 };
+  const whole = await loadDataset({ ...options, cacheDir: null });
+  const mapped = await loadDataset({ ...options, cacheDir: folder, mostMemory: 1000 });
+  expect(mapped.stats).toEqual(whole.stats);
+  for (let i = 0; i < whole.length; i++) expect(mapped.get(i)).toEqual(whole.get(i));
+  const blocked = { ...options, cacheDir: join(folder, "file"), mostMemory: 1000 };
+  expect((await loadDataset(blocked)).stats).toEqual(whole.stats);
+});
+
 test("the cache's file is mapped where it is large, and cut or stale files are no data", async () => {
   const dir = folderOf({});
   const { fingerprint, ...data } = await load(rowsOf("a", 3000), { vocabSize: 5000 });
