@@ -82,7 +82,7 @@ export async function locateModel(name: string, need: ModelNeed, context: Lookin
   if (kindAt(name) === "folder") return { path: name, label: lastPart(name), name };
   const preset = presetOfModel(name);
   if (preset !== undefined) {
-    const path = await obtained(`the preset ${name}`, preset.title, () =>
+    const path = await obtained(`the preset ${name}`, preset.title ?? preset.hub, () =>
       obtainModel(`${preset.hub}@${preset.revision}`, need, hubOptions(context), readConfig),
     );
     return { path, label: preset.name, name: preset.hub, preset };
@@ -90,11 +90,10 @@ export async function locateModel(name: string, need: ModelNeed, context: Lookin
   if (!isHubId(name, "model", context)) {
     throw new NeftuneError("not_found", `--model ${name}: ${whatModel(name)}`);
   }
-  return {
-    path: await obtainModel(name, need, hubOptions(context), readConfig),
-    label: lastPart(name),
-    name,
-  };
+  const path = await obtained(`--model ${name}`, undefined, () =>
+    obtainModel(name, need, hubOptions(context), readConfig),
+  );
+  return { path, label: lastPart(name), name };
 }
 
 /** Why a name is no model, and what to give instead. */
@@ -107,15 +106,21 @@ function whatModel(name: string): string {
   return `neither a folder nor a preset${hint} A model on the Hub is given as org/name`;
 }
 
-/** Runs a download for a preset; what fails is told with the preset's name. */
+/** Runs a download; what fails is told with the name that the user gave, and a preset's title. */
 async function obtained<T>(what: string, title: string | undefined, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {
     if (!(error instanceof NeftuneError) || error.code === "interrupted" || error instanceof UsageError)
       throw error;
-    const titled = title === undefined ? "" : ` (${title})`;
-    throw new NeftuneError(error.code, `${what}${titled}: ${error.message}`, { cause: error });
+    if (title !== undefined) {
+      throw new NeftuneError(error.code, `${what} (${title}): ${error.message}`, { cause: error });
+    }
+    // A path that was mistyped looks like an id.
+    if (error.code !== "not_found") throw error;
+    throw new NeftuneError(error.code, `${what}: no such folder here, and ${error.message}`, {
+      cause: error,
+    });
   }
 }
 
@@ -158,7 +163,7 @@ export async function locateData(
   }
   if (preset !== undefined) {
     const isWhole = splits === null || splits.includes("train");
-    const found = await obtained(`the preset ${name}`, preset.title, () =>
+    const found = await obtained(`the preset ${name}`, preset.title ?? preset.hub, () =>
       fromHub(`${preset.hub}@${preset.revision}`, splits, isWhole ? preset.files : undefined, context),
     );
     return { ...found, label: preset.name, name: preset.hub, preset };
@@ -188,7 +193,10 @@ export async function locateData(
       `--dataset ${name}: neither a file nor a preset${hint} A data set on the Hub is given as org/name`,
     );
   }
-  return { ...(await fromHub(name, splits, undefined, context)), label: lastPart(name), name };
+  const found = await obtained(`--dataset ${name}`, undefined, () =>
+    fromHub(name, splits, undefined, context),
+  );
+  return { ...found, label: lastPart(name), name };
 }
 
 async function fromHub(

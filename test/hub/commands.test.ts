@@ -339,5 +339,5 @@ test("where there is no room, it says so before it downloads", async () => {
   });
   const { status, stderr } = await run("eval --model some/huge --dataset evol-instruct");
   expect(status).toBe(1);
-  expect(stderr).toMatch(/some\/huge: .* GiB to download, .* GiB free in .*HF_HUB_CACHE/);
+  expect(stderr).toMatch(/some\/huge: .* GiB to download, .* [GM]iB free in .*HF_HUB_CACHE/);
 });

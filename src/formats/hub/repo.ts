@@ -186,7 +186,9 @@ async function inParallel<T, R>(
   return results;
 }
 
-const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+function size(bytes: number): string {
+  return bytes >= 2 ** 30 ? `${(bytes / 2 ** 30).toFixed(1)} GiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+}
 
 /** Throws NeftuneError where the cache's file system has less room than `bytes`. */
 function expectSpace(cacheDir: string, id: string, bytes: number): void {
@@ -201,6 +203,6 @@ function expectSpace(cacheDir: string, id: string, bytes: number): void {
   if (bytes <= free) return;
   throw new NeftuneError(
     "no_space",
-    `${id}: ${gib(bytes)} to download, ${gib(free)} free in ${cacheDir}; free some, or set HF_HUB_CACHE to a folder with more room`,
+    `${id}: ${size(bytes)} to download, ${size(free)} free in ${cacheDir}; free some, or set HF_HUB_CACHE to a folder with more room`,
   );
 }
