@@ -1,8 +1,9 @@
 // What commands that read a model and data have in common: options, and how they become files, samples and a model.
 
 import { existsSync } from "node:fs";
-import { Dataset, loadDataset } from "../data/dataset.ts";
+import { Dataset } from "../data/dataset.ts";
 import { type ColumnNames, ROW_FIELDS } from "../data/formats.ts";
+import { loadDataset } from "../data/load-dataset.ts";
 import { parseWeighted } from "../data/mix.ts";
 import { openSource, rowsOf } from "../data/source.ts";
 import type { TemplateDate } from "../data/template-date.ts";

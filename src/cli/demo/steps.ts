@@ -2,8 +2,8 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { loadDataset } from "../../data/dataset.ts";
 import { Encoder } from "../../data/encode.ts";
+import { loadDataset } from "../../data/load-dataset.ts";
 import { alpacaPrompt, promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
