@@ -1,6 +1,6 @@
 // A data set from a file or from rows: read and tokenised as it comes, cached by what it was made of.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, readCache } from "./cache.ts";
@@ -91,6 +91,7 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
   // such a template writes the date into every sample
   const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
+  const before = path === undefined ? "" : versionOf(path);
   const content =
     path === undefined
       ? sha256([JSON.stringify(rows)])
@@ -109,7 +110,13 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   try {
     const data =
       cached ??
-      (await tokenizeSource(source, options, { ...encoding, date }, { skipBadRows, samples }, writer)) ??
+      (await tokenizeSource(
+        source,
+        options,
+        { ...encoding, date },
+        { skipBadRows, samples, before },
+        writer,
+      )) ??
       readCache(cacheDir!, fingerprint);
     if (data === null) throw new NeftuneError("io", `${cacheDir}: the tokens written there are damaged`);
     return new Dataset(data.stores, fingerprint, {
@@ -124,6 +131,8 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
 interface Reading {
   skipBadRows: boolean;
   samples: number | null;
+  /** The file's version when its fingerprint was taken. */
+  before: string;
 }
 
 /** Tokenises a source into `writer`'s file and memory; null where it is too much for memory and in the file alone. */
@@ -131,7 +140,7 @@ async function tokenizeSource(
   source: Source,
   options: LoadOptions,
   encoding: EncoderOptions,
-  { skipBadRows, samples }: Reading,
+  { skipBadRows, samples, before }: Reading,
   writer: CacheWriter | null,
 ): Promise<CachedData | null> {
   const workers = options.workers ?? workersFor(source.bytes);
@@ -162,6 +171,9 @@ async function tokenizeSource(
     const first = errors[0]?.message ?? "";
     throw new NeftuneError("dataset", `dataset ${source.path}: none of its rows can be used; ${first}`);
   }
+  if (options.path !== undefined && versionOf(options.path) !== before) {
+    throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
+  }
   const problems = errors.map((error) => error.message.slice(source.path.length));
   writer?.commit(skipped, problems);
   if (stores === null && writer?.failure != null) throw cannotKeep(source.path, writer.failure);
@@ -170,6 +182,12 @@ async function tokenizeSource(
 
 function expectGoingOn(signal: AbortSignal | undefined): void {
   if (signal?.aborted === true) throw new InterruptedError("stopped while the data was read");
+}
+
+/** Changes when a file is written to. */
+function versionOf(path: string): string {
+  const { size, mtimeMs, ino } = statSync(path);
+  return `${size} ${mtimeMs} ${ino}`;
 }
 
 function cannotKeep(path: string, failure: unknown): NeftuneError {

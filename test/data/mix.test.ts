@@ -1,7 +1,7 @@
 // Weights, counts and names: which rows of which files become samples.
 
 import { describe, expect, test } from "bun:test";
-import { existsSync, readdirSync } from "node:fs";
+import { appendFileSync, existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { CacheWriter, readCache } from "../../src/data/cache.ts";
 import { Dataset, splitHoldout } from "../../src/data/dataset.ts";
@@ -146,6 +146,18 @@ test("tokens that are too many for memory come from the cache's file; where it c
   for (let i = 0; i < whole.length; i++) expect(mapped.get(i)).toEqual(whole.get(i));
   const blocked = { ...options, cacheDir: join(folder, "file"), mostMemory: 1000 };
   expect((await loadDataset(blocked)).stats).toEqual(whole.stats);
+});
+
+test("a file that is written to while it is read is no data set", async () => {
+  const text = Array.from({ length: 5000 }, (_, i) => `{"text":"the cat ${i}"}`).join("\n");
+  const folder = folderOf({ "x.jsonl": text });
+  const path = join(folder, "x.jsonl");
+  const onProgress = (rows: number) => {
+    if (rows < 3000) appendFileSync(path, '\n{"text":"more"}');
+  };
+  const load = loadDataset({ path, tokenizerDir, maxLength: 64, cacheDir: folder, workers: 0, onProgress });
+  await expect(load).rejects.toThrow(/x\.jsonl: was changed while it was read/);
+  expect(readdirSync(join(folder, "tokens"))).toEqual([]);
 });
 
 test("the cache's file is mapped where it is large, and cut or stale files are no data", async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { parseRow } from "../../src/data/formats.ts";
+import { parseRow, renamed } from "../../src/data/formats.ts";
 import { scanJson } from "../../src/data/json-scan.ts";
 import { jsonBlocks } from "../../src/data/source/json.ts";
 import { openSource, placeOf } from "../../src/data/source.ts";
@@ -222,6 +222,30 @@ test("the JSON scan agrees with JSON.parse on 5,000 mutated texts", () => {
     expect({ text, parses: scanJson(text).error === null }).toEqual({ text, parses });
   }
   expect(invalid).toBeGreaterThan(1000);
+});
+
+test("rows nested a million deep, names of the prototype, and long rows", async () => {
+  const deep = "[".repeat(1_000_000);
+  await expect(parse("x.json", `[${deep}`)).rejects.toThrow(/x\.json:1: is not valid JSON/);
+  expect((await parse("x.jsonl", `{"text":"a"}\n{"text":${deep}}`)).broken.get(1)).toMatch(/not valid JSON/);
+  const { rows } = await parse("x.json", '[{"__proto__":{"text":"a"},"constructor":1}]');
+  expect(() => parseRow(rows[0], rules)).toThrow(/is of no known format/);
+  expect(() => parseRow(renamed(rows[0], { text: "constructor" }), rules)).toThrow(
+    /expected a string, got the number/,
+  );
+  const long = JSON.stringify([{ text: "x".repeat(3_000_000) }, { text: "y" }]);
+  expect((await parse("x.json", long, 10_000)).rows).toEqual(JSON.parse(long) as unknown[]);
+  const oneLine = `{"data":${long}}`;
+  expect((await parse("x.json", oneLine, 10_000)).rows).toEqual(JSON.parse(long) as unknown[]);
+});
+
+test("--columns: a conversation with roles under ShareGPT's name is messages", () => {
+  const turns = [
+    { role: "user", content: "q" },
+    { role: "assistant", content: "a" },
+  ];
+  const row = renamed({ conversations: turns, id: 1 }, { messages: "conversations" });
+  expect(parseRow(row, rules)).toEqual({ format: "messages", messages: turns } as never);
 });
 
 test("4,000 mutated files load or are refused with a message, the same in chunks of any size", async () => {

@@ -22,12 +22,18 @@ class Bytes {
     this.#rest = rest;
   }
 
-  /** Puts the next chunk behind `head`; false at the end. */
+  /** Puts what comes next behind `head`, the more the longer it is, since it is copied; false at the end. */
   async more(): Promise<boolean> {
-    const { done, value } = await this.#rest.next();
-    if (done === true) return false;
-    this.head = this.head.length === 0 ? value : Buffer.concat([this.head, value]);
-    return true;
+    const parts: Buffer[] = this.head.length === 0 ? [] : [this.head];
+    let added = 0;
+    do {
+      const { done, value } = await this.#rest.next();
+      if (done === true) break;
+      parts.push(value);
+      added += value.length;
+    } while (2 * added < this.head.length);
+    if (parts.length > 0) this.head = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+    return added > 0;
   }
 }
 
