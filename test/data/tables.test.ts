@@ -2,7 +2,8 @@
 
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { constants, gzipSync, zstdCompressSync } from "node:zlib";
+import { buffer } from "node:stream/consumers";
+import { constants, createZstdCompress, gzipSync, zstdCompressSync } from "node:zlib";
 import { openSource, rowsOf } from "../../src/data/source.ts";
 import { FormatError } from "../../src/errors.ts";
 import { folderOf, randomIntegers } from "./tiny-tokenizer.ts";
@@ -139,6 +140,18 @@ describe("gzip and zstd", () => {
       expect(refused).toBeGreaterThan(100);
     }, 30_000);
   }
+
+  test("zstd with the long windows of zstd --long", async () => {
+    const params = { [constants.ZSTD_c_windowLog]: 28, [constants.ZSTD_c_contentSizeFlag]: 0 };
+    const packer = createZstdCompress({ params });
+    const packed = buffer(packer);
+    packer.write(lines.slice(0, 1000));
+    packer.end(lines.slice(1000));
+    const bytes = await packed;
+    // the exponent of the frame's window, RFC 8878 section 3.1.1.1.2
+    expect(10 + (bytes[5]! >> 3)).toBe(28);
+    expect((await read("x.jsonl.zst", bytes)).rows).toEqual(rows);
+  });
 
   test("a name that promises packing and plain bytes: the bytes count", async () => {
     expect((await read("x.jsonl.gz", lines)).rows).toEqual(rows);

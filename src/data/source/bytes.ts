@@ -3,7 +3,7 @@
 
 import { closeSync, createReadStream, fstatSync, openSync, readSync } from "node:fs";
 import { type Duplex, pipeline } from "node:stream";
-import { createGunzip, createZstdDecompress } from "node:zlib";
+import { constants, createGunzip, createZstdDecompress } from "node:zlib";
 import { FormatError, NeftuneError } from "../../errors.ts";
 import { ioError } from "../../formats/io.ts";
 import { expectWholeZstd } from "./zstd-frames.ts";
@@ -75,7 +75,11 @@ export async function* readBytes(path: string, packing: Packing): AsyncGenerator
   const unpack: Duplex =
     packing === "gzip"
       ? createGunzip({ chunkSize: CHUNK_BYTES })
-      : createZstdDecompress({ chunkSize: CHUNK_BYTES });
+      : createZstdDecompress({
+          chunkSize: CHUNK_BYTES,
+          // what zstd --long=31 writes is read too
+          params: { [constants.ZSTD_d_windowLogMax]: 31 },
+        });
   // The error reaches the loop below through `unpack`, which pipeline destroys with it.
   const unpacked = pipeline(file, unpack, () => {});
   try {
