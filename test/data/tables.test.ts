@@ -72,6 +72,28 @@ describe("CSV", () => {
     });
   }
 
+  test("1,000 mutated files are read or refused with a message", async () => {
+    const pick = randomIntegers(9);
+    const original = Buffer.from('text,n\n"a, ""b""",1\r\n\nc,"2\n3"\n世界,4\n');
+    let [rows, refused] = [0, 0];
+    for (let round = 0; round < 1000; round++) {
+      const bytes = Buffer.from(original);
+      for (let edits = 1 + pick(4); edits > 0; edits--) {
+        bytes[pick(bytes.length)] = pick(3) === 0 ? pick(256) : '",\r\n\t '.charCodeAt(pick(6));
+      }
+      try {
+        const result = await read(pick(4) === 0 ? "x.tsv" : "x.csv", bytes);
+        rows += result.rows.length;
+        for (const problem of result.problems) expect(problem).toMatch(/^:\d+: row \d+: expected \d+ field/);
+      } catch (error) {
+        expect(error).toBeInstanceOf(FormatError);
+        refused++;
+      }
+    }
+    expect(rows).toBeGreaterThan(500);
+    expect(refused).toBeGreaterThan(200);
+  }, 30_000);
+
   test("a header alone has no rows; thousands of rows come in order over many blocks", async () => {
     expect((await read("x.csv", "text\n")).rows).toEqual([]);
     const lines = Array.from({ length: 5000 }, (_, i) => `"row\n${i}",${i}`);
