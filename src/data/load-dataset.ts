@@ -146,18 +146,22 @@ async function tokenizeSource(
   const workers = options.workers ?? workersFor(source.bytes);
   const mostMemory = options.mostMemory ?? MOST_MEMORY;
   let stores: TokenStore[] | null = [];
-  const errors: RowError[] = [];
+  const problems: { place: string; reason: string }[] = [];
   let [rows, skipped, bytes] = [0, 0, 0];
   const take = (block: RowBlock, { store, bad }: TokenizedRows): void => {
     expectGoingOn(options.signal);
     rows += block.rows.length;
     options.onProgress?.(rows);
     skipped += bad.length;
-    for (const { row, reason } of bad.slice(0, REPORTED_PROBLEMS - errors.length)) {
-      const place = row - block.first;
-      errors.push(new RowError(`${source.path}${placeOf(block, place)}`, block.broken.get(place) ?? reason));
+    for (const { row, reason } of bad.slice(0, REPORTED_PROBLEMS - problems.length)) {
+      const i = row - block.first;
+      problems.push({ place: placeOf(block, i), reason: block.broken.get(i) ?? reason });
     }
-    if (!skipBadRows && errors[0] !== undefined) throw errors[0];
+    const firstBad = problems[0];
+    if (!skipBadRows && firstBad !== undefined) {
+      const remedy = "(--skip-bad-rows leaves such rows out)";
+      throw new RowError(`${source.path}${firstBad.place}`, `${firstBad.reason} ${remedy}`);
+    }
     writer?.append(store);
     bytes += 8 * store.ids.length;
     stores?.push(store);
@@ -168,16 +172,16 @@ async function tokenizeSource(
   await tokenizeAll(firstRows(source, samples), options.tokenizerDir, encoding, workers, !skipBadRows, take);
   if (rows === 0) throw new NeftuneError("dataset", `dataset ${source.path}: has no rows`);
   if (skipped === rows) {
-    const first = errors[0]?.message ?? "";
+    const first = problems.map(({ place, reason }) => `${source.path}${place}: ${reason}`)[0] ?? "";
     throw new NeftuneError("dataset", `dataset ${source.path}: none of its rows can be used; ${first}`);
   }
   if (options.path !== undefined && versionOf(options.path) !== before) {
     throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
   }
-  const problems = errors.map((error) => error.message.slice(source.path.length));
-  writer?.commit(skipped, problems);
+  const told = problems.map(({ place, reason }) => `${place}: ${reason}`);
+  writer?.commit(skipped, told);
   if (stores === null && writer?.failure != null) throw cannotKeep(source.path, writer.failure);
-  return stores === null ? null : { stores, skipped, problems };
+  return stores === null ? null : { stores, skipped, problems: told };
 }
 
 function expectGoingOn(signal: AbortSignal | undefined): void {
