@@ -32,6 +32,21 @@ const commands: readonly { name: string; summary: string; load: () => Promise<Co
     load: async () => (await import("./cli/preview.ts")).preview,
   },
   {
+    name: "models",
+    summary: "the model presets: what --model knows by name",
+    load: async () => (await import("./cli/models.ts")).models,
+  },
+  {
+    name: "datasets",
+    summary: "the data presets: what --dataset knows by name",
+    load: async () => (await import("./cli/datasets.ts")).datasets,
+  },
+  {
+    name: "analyze",
+    summary: "length, repetition, diversity and overlap with references of model outputs",
+    load: async () => (await import("./cli/analyze.ts")).analyze,
+  },
+  {
     name: "inspect",
     summary: "tensors of a safetensors file or a checkpoint folder",
     load: async () => (await import("./cli/inspect.ts")).inspect,
@@ -143,7 +158,10 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     version,
     env: process.env,
     positionals,
-    given: new Set([...given.keys(), ...(file?.keys() ?? [])]),
+    given: new Map([
+      ...[...(file?.keys() ?? [])].map((name) => [name, "config file"] as const),
+      ...[...given.keys()].map((name) => [name, "flag"] as const),
+    ]),
     signal: command.interruptible === true ? interruptSignal(terminal) : new AbortController().signal,
     isTerminal: terminal.live,
     print: (text) => {

@@ -3,7 +3,7 @@
 import type { Batch } from "../data/batch.ts";
 import { Encoder } from "../data/encode.ts";
 import type { Sample } from "../data/sample.ts";
-import { parseSource, readDataFile } from "../data/source.ts";
+import { openSource, rowsOf } from "../data/source.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { Llama, type LlamaConfig, type LoraOptions, linearModules, randomSource } from "../model/index.ts";
@@ -124,12 +124,12 @@ function trainStep(model: Llama, batch: Batch, settings: BenchSettings, step: nu
 }
 
 /** Samples of a data file. Their lengths and masks are the file's; the weights are random anyway. */
-function fileSamples(
+async function fileSamples(
   path: string,
   tokenizerDir: string | undefined,
   maxLength: number,
   vocabSize: number,
-): Sample[] {
+): Promise<Sample[]> {
   if (tokenizerDir === undefined) {
     throw new UsageError(
       `--data ${path} needs --tokenizer: a folder with a tokenizer.json of at most ${vocabSize} tokens`,
@@ -147,15 +147,16 @@ function fileSamples(
     parseSpecial: false,
     vocabSize,
   });
-  const source = parseSource(path, readDataFile(path));
-  const samples = source.rows.map((row, i) => {
+  const samples: Sample[] = [];
+  for await (const { row, problem, where } of rowsOf(openSource(path))) {
     try {
-      return encoder.encode(row);
+      if (problem !== null) throw new NeftuneError("row", problem);
+      samples.push(encoder.encode(row));
     } catch (error) {
       if (!(error instanceof NeftuneError)) throw error;
-      throw new NeftuneError(error.code, `${source.where(i)}: ${error.message}`, { cause: error });
+      throw new NeftuneError(error.code, `${where}: ${error.message}`, { cause: error });
     }
-  });
+  }
   const useful = samples.filter(hasTargets);
   if (useful.length === 0)
     throw new NeftuneError("data", `${path}: no row has a target within ${maxLength} tokens`);
@@ -222,7 +223,7 @@ export const bench = defineCommand({
     const samples =
       values.data === "dense"
         ? denseSamples(count * size, length, config.vocabSize, values.seed)
-        : fileSamples(values.data, values.tokenizer, length, config.vocabSize);
+        : await fileSamples(values.data, values.tokenizer, length, config.vocabSize);
     const batches = makeBatches(samples, count, size, values.seed);
     const lora =
       values.mode === "lora"

@@ -8,8 +8,8 @@ export interface Context {
   readonly env: Readonly<Record<string, string | undefined>>;
   /** Arguments that are no options. */
   readonly positionals: readonly string[];
-  /** Options that were given, on the command line or in the config file. */
-  readonly given: ReadonlySet<string>;
+  /** Options that were given, and where. */
+  readonly given: ReadonlyMap<string, "flag" | "config file">;
   /** Aborts at the first Ctrl-C, SIGTERM or SIGHUP, where the command is interruptible. */
   readonly signal: AbortSignal;
   /** True where standard error is a terminal and --quiet is off. */

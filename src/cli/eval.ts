@@ -3,6 +3,7 @@
 import { UsageError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { evaluate } from "../train/evaluate.ts";
+import { trainDefaults } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
 import { samplesOf } from "../train/samples.ts";
 import { defineCommand } from "./command.ts";
@@ -10,14 +11,17 @@ import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
-  datasetFile,
   dtypeOption,
   encodingOptions,
+  expectModel,
   loadDatasets,
   loadForInference,
   modelOption,
   noteDataset,
+  requireData,
   requireModel,
+  wantedSplits,
+  withPresetTemplate,
 } from "./model-data.ts";
 
 export const evalCommand = defineCommand({
@@ -52,15 +56,19 @@ export const evalCommand = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir } = requireModel(values.model, "eval", context.env);
+    expectModel(values.model, "eval");
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
-    const files = names.map((name) => datasetFile(name, context.env).path);
-    const loading = loadDatasets(files, dir, values, readConfig(dir).vocabSize);
+    const data = await requireData(names, context, wantedSplits(values));
+    const { path: dir, preset } = await requireModel(values.model, "eval", context);
+    const loading = loadDatasets(data, dir, withPresetTemplate(values, preset), readConfig(dir).vocabSize, {
+      seed: trainDefaults.seed,
+      context,
+    });
     // While workers tokenise, the native libraries load.
     const device = openDevice(values, context);
     try {
-      const dataset = await loading;
+      const { dataset } = await loading;
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
       const samples = samplesOf(dataset);
       const limits = evaluationLimits(samples, values["batch-size"], values.packing);

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { extname } from "node:path";
 import { Encoder, type Prompt } from "../data/encode.ts";
 import { RowProblem } from "../data/formats.ts";
-import { parseSource, RowError, readDataFile } from "../data/source.ts";
+import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
@@ -16,12 +16,18 @@ import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
   adapterOption,
-  datasetFile,
+  columnNames,
+  dataRows,
+  datasetFiles,
   dtypeOption,
+  expectModel,
   loadForInference,
   modelOption,
+  type ReadingValues,
+  readingOptions,
   requireModel,
   templateHelp,
+  wantedSplits,
 } from "./model-data.ts";
 
 /** Tokens of prompts that are read at once. */
@@ -47,13 +53,17 @@ function askedOf(row: unknown, encoder: Encoder, where: string): Asked {
   }
 }
 
-function readPrompts(path: string, encoder: Encoder): Asked[] {
-  const source = parseSource(path, readDataFile(path));
-  return source.rows.map((row, i) => {
-    const broken = source.broken.get(i);
-    if (broken !== undefined) throw new RowError(source.where(i), broken);
-    return askedOf(row, encoder, source.where(i));
-  });
+async function readPrompts(
+  files: readonly string[],
+  values: ReadingValues,
+  encoder: Encoder,
+): Promise<Asked[]> {
+  const asked: Asked[] = [];
+  for await (const { row, problem, where } of dataRows(files, values)) {
+    if (problem !== null) throw new RowError(where, problem);
+    asked.push(askedOf(row, encoder, where));
+  }
+  return asked;
 }
 
 interface Sampling {
@@ -140,6 +150,7 @@ export const generateCommand = defineCommand({
       help: "one prompt: continued as it is, or put into --prompt-template as an instruction",
     },
     dataset: { type: "string", value: "NAME|FILE|ID", help: "prompts from the rows of a data set" },
+    ...readingOptions,
     output: {
       type: "path",
       value: "FILE",
@@ -212,18 +223,24 @@ export const generateCommand = defineCommand({
     if (prompt !== undefined && output !== undefined)
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
-    const { path: dir, label } = requireModel(values.model, "generate", context.env);
+    expectModel(values.model, "generate");
+    const dataset =
+      datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
+    const { path: dir, label, preset } = await requireModel(values.model, "generate", context);
     const config = readConfig(dir);
     const tokenizer = Tokenizer.load(dir);
+    const columns = columnNames(values);
     const encoder = new Encoder(tokenizer, {
-      template: promptTemplate(values["prompt-template"]),
+      template: promptTemplate(values["prompt-template"] ?? preset?.prompt_template),
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
+      ...(datasetName === undefined || columns === undefined ? {} : { columns }),
     });
-    const dataset = datasetName === undefined ? undefined : datasetFile(datasetName, context.env);
     const asked =
-      dataset === undefined ? [askedOf({ prompt }, encoder, "--prompt")] : readPrompts(dataset.path, encoder);
+      dataset === undefined
+        ? [askedOf({ prompt }, encoder, "--prompt")]
+        : await readPrompts(dataset.files, values, encoder);
     if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
     const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length), 0);
     if (longest + values["max-new-tokens"] > config.maxPositionEmbeddings) {

@@ -1,23 +1,28 @@
 // What commands that read a model and data have in common: options, and how they become files, samples and a model.
 
-import { existsSync, readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
-import { Dataset, type DatasetStats, loadDataset } from "../data/dataset.ts";
+import { existsSync } from "node:fs";
+import { Dataset } from "../data/dataset.ts";
+import { type ColumnNames, ROW_FIELDS } from "../data/formats.ts";
+import { loadDataset } from "../data/load-dataset.ts";
+import { parseWeighted } from "../data/mix.ts";
+import { openSource, rowsOf } from "../data/source.ts";
 import type { TemplateDate } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
-import type { Environment } from "../formats/hub-cache.ts";
+import type { ModelNeed } from "../formats/hub/index.ts";
 import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, checkpointSource, Llama, loadAdapter } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatCount } from "./format.ts";
+import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
+import { suggestion } from "./nearest.ts";
 import type { OptionTable } from "./options.ts";
-import { datasetDownloadHint, type Located, locateDataset, locateModel } from "./presets.ts";
+import type { ModelPreset } from "./presets.ts";
 
 export const modelOption = {
   type: "string",
   value: "NAME|DIR|ID",
-  help: "a preset (llama2-7b), a local folder, or a Hub id org/name[@revision] in the Hugging Face cache; required",
+  help: "a preset (llama2-7b; neftune models lists them) or a preset file (my.toml), a local folder, or a Hub id org/name[@revision]; downloaded where it is not in the Hugging Face cache; required",
 } as const;
 
 export const adapterOption = {
@@ -35,17 +40,40 @@ export const dtypeOption = {
 
 /** What --prompt-template takes. */
 export const templateHelp =
-  "alpaca, chat (the tokenizer's chat template), vicuna or a Jinja file, which gets messages (of role and content), bos_token, eos_token and add_generation_prompt";
+  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat's) or a Jinja file, which gets messages (of role and content), bos_token, eos_token and add_generation_prompt";
 
 const dataGroup = "Data";
 
+/** Which rows are read and what their fields are called: the same for every command that reads data. */
+export const readingOptions = {
+  columns: {
+    type: "list",
+    group: dataGroup,
+    value: "FIELD=COLUMN,…",
+    help: "other names in the data: instruction=question,output=answer",
+  },
+  split: {
+    type: "string",
+    group: dataGroup,
+    value: "NAME",
+    help: "which part of a folder or Hub data set: train, validation, test or as its files are called (default train, or all where none is named so)",
+  },
+  samples: {
+    type: "int",
+    group: dataGroup,
+    min: 1,
+    help: "only the first N rows of each data set",
+  },
+} as const satisfies OptionTable;
+
 /** How rows become tokens: the same for training, evaluation and preview. */
 export const encodingOptions = {
+  ...readingOptions,
   "prompt-template": {
     type: "string",
     group: dataGroup,
     value: "NAME|FILE",
-    help: `${templateHelp}, for all rows; else by each row's format`,
+    help: `${templateHelp}, for all rows; else the model preset's, or by each row's format`,
   },
   "max-length": {
     type: "int",
@@ -68,76 +96,183 @@ export const encodingOptions = {
   },
 } as const satisfies OptionTable;
 
-export interface EncodingValues {
+export interface ReadingValues {
+  columns?: readonly string[] | undefined;
+  split?: string | undefined;
+  samples?: number | undefined;
+}
+
+export interface EncodingValues extends ReadingValues {
   "prompt-template": string | undefined;
   "max-length": number;
   "skip-bad-rows": boolean;
   "parse-special": boolean;
 }
 
-/** Finds the model of --model. Throws UsageError where the option is missing. */
-export function requireModel(name: string | undefined, command: string, env: Environment): Located {
-  if (name === undefined) {
-    throw new UsageError(
-      `${command} needs --model: a preset (llama2-7b), a folder, or a Hub id in the cache`,
-    );
+/** Throws UsageError where --model is missing: before anything is downloaded. */
+export function expectModel(name: string | undefined, command: string): string {
+  if (name !== undefined) return name;
+  throw new UsageError(
+    `${command} needs --model: a preset (llama2-7b; neftune models lists them), a folder, or a Hub id org/name`,
+  );
+}
+
+/**
+ * Finds the model of --model, downloading what `need` says and the cache lacks. Throws UsageError where the option is
+ * missing.
+ */
+export async function requireModel(
+  name: string | undefined,
+  command: string,
+  context: Context,
+  need: ModelNeed = "weights",
+): Promise<LocatedModel> {
+  return locateModel(expectModel(name, command), need, context);
+}
+
+/** The options with the model preset's prompt template where none was given. */
+export function withPresetTemplate<T extends EncodingValues>(values: T, preset: ModelPreset | undefined): T {
+  return { ...values, "prompt-template": values["prompt-template"] ?? preset?.prompt_template };
+}
+
+/**
+ * The data files of a --dataset: the file itself, or those of a data set's folder. `splits` are parts of it by
+ * preference, null for train or whatever there is.
+ */
+export function datasetFiles(
+  name: string,
+  context: Context,
+  splits: readonly string[] | null = null,
+): Promise<LocatedData> {
+  return locateData(name, splits, context);
+}
+
+/** A data set that was asked for, and how much of it. */
+export interface DataRequest {
+  name: string;
+  files: readonly string[];
+  /** How often its samples are used in an epoch; see mix.ts. */
+  weight: number;
+}
+
+/** Finds the data sets of a repeated --dataset, one after the other, so that downloads do not compete. */
+export async function requireData(
+  given: readonly string[],
+  context: Context,
+  splits: readonly string[] | null,
+): Promise<(LocatedData & DataRequest)[]> {
+  const found: (LocatedData & DataRequest)[] = [];
+  for (const text of given) {
+    const { name, weight } = parseWeighted(text, existsSync);
+    found.push({ ...(await datasetFiles(name, context, splits)), weight });
   }
-  return locateModel(name, env);
+  return found;
 }
 
-/** The data file of a --dataset: the file itself, or the one JSON file of a data set's folder. */
-export function datasetFile(name: string, env: Environment): Located {
-  const located = locateDataset(name, env);
-  const { path } = located;
-  if (statSync(path).isFile()) return located;
-  const files = readdirSync(path, { recursive: true, encoding: "utf8" }).sort();
-  const json = files.filter(
-    (file) => /\.(json|jsonl|ndjson)$/i.test(file) && !/(^|\/)(dataset_infos?|\.)/.test(file),
-  );
-  if (json.length === 1) return { ...located, path: join(path, json[0]!) };
-  const others = files.filter((file) => /\.(parquet|csv|tsv)$/i.test(file));
-  const found =
-    json.length > 1
-      ? `holds several: ${json.slice(0, 5).join(", ")}; give one of them as --dataset`
-      : others.length > 0
-        ? `holds ${others[0]}. ${datasetDownloadHint(name) ?? "This version reads .json and .jsonl files: convert it to one of them"}`
-        : "holds none";
-  throw new NeftuneError(
-    "dataset",
-    `--dataset ${name}: expected a JSON or JSON Lines file in ${path}, which ${found}`,
-  );
+/** The splits that --split asks for. */
+export function wantedSplits({ split }: Pick<ReadingValues, "split">): readonly string[] | null {
+  return split === undefined ? null : [split];
 }
 
-/** Loads and tokenises data sets and joins them. `templateDate` is what a template's strftime_now gives; default: today. */
+/** What --columns says. Throws UsageError for a field that no format has. */
+export function columnNames({ columns }: Pick<ReadingValues, "columns">): ColumnNames | undefined {
+  if (columns === undefined) return undefined;
+  const names: Record<string, string> = {};
+  for (const pair of columns) {
+    const [field = "", column = "", ...more] = pair.split("=");
+    if (field === "" || column === "" || more.length > 0) {
+      throw new UsageError(`--columns ${pair}: expected FIELD=COLUMN, such as instruction=question`);
+    }
+    if (!(ROW_FIELDS as readonly string[]).includes(field)) {
+      const hint = suggestion(field, ROW_FIELDS, `the fields are ${ROW_FIELDS.join(", ")}`);
+      throw new UsageError(`--columns ${pair}: no format has a field ${field}${hint}`);
+    }
+    if (Object.hasOwn(names, field)) throw new UsageError(`--columns names ${field} twice`);
+    names[field] = column;
+  }
+  return names;
+}
+
+/** The rows of data files one after the other, as many as --samples allows, the broken ones with their problem. */
+export async function* dataRows(
+  files: readonly string[],
+  values: ReadingValues,
+): AsyncGenerator<{ row: unknown; problem: string | null; where: string }, void, void> {
+  const columns = Object.values(columnNames(values) ?? {});
+  let left = values.samples ?? Number.POSITIVE_INFINITY;
+  for (const path of files) {
+    for await (const row of rowsOf(openSource(path, { columns }))) {
+      yield row;
+      if (--left <= 0) return;
+    }
+  }
+}
+
+export interface LoadedData {
+  dataset: Dataset;
+  /** For a run's config.json. */
+  record: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * Loads and tokenises data sets and mixes them by their weights; `seed` draws the parts. `templateDate` is what a
+ * template's strftime_now gives; default: today.
+ */
 export async function loadDatasets(
-  paths: readonly string[],
+  requests: readonly DataRequest[],
   tokenizerDir: string,
   encoding: EncodingValues,
   vocabSize: number,
-  templateDate?: TemplateDate,
-): Promise<Dataset> {
-  const loaded = paths.map((path) =>
-    loadDataset({
-      path,
-      tokenizerDir,
-      ...(encoding["prompt-template"] === undefined ? {} : { template: encoding["prompt-template"] }),
-      maxLength: encoding["max-length"],
-      skipBadRows: encoding["skip-bad-rows"],
-      parseSpecial: encoding["parse-special"],
-      vocabSize,
-      templateDate,
-    }),
-  );
-  return Dataset.concat(await Promise.all(loaded));
+  { seed, templateDate, context }: { seed: number; templateDate?: TemplateDate; context: Context },
+): Promise<LoadedData> {
+  const template = encoding["prompt-template"];
+  const columns = columnNames(encoding);
+  const loadFiles = async (files: readonly string[]): Promise<Dataset> => {
+    const parts: Dataset[] = [];
+    let left = encoding.samples ?? Number.POSITIVE_INFINITY;
+    for (const path of files) {
+      if (left <= 0) break;
+      const part = await loadDataset({
+        path,
+        tokenizerDir,
+        ...(template === undefined ? {} : { template }),
+        maxLength: encoding["max-length"],
+        ...(columns === undefined ? {} : { columns }),
+        samples: Number.isFinite(left) ? left : null,
+        skipBadRows: encoding["skip-bad-rows"],
+        parseSpecial: encoding["parse-special"],
+        vocabSize,
+        templateDate,
+        signal: context.signal,
+        onProgress: (rows) => context.draw(`${path}: ${countOf(rows, "row")} tokenised`),
+      });
+      left -= part.stats.rows;
+      parts.push(part);
+    }
+    return Dataset.concat(parts);
+  };
+  const loaded: Dataset[] = [];
+  for (const { files } of requests) loaded.push(await loadFiles(files));
+  context.draw("");
+  const weights = requests.map(({ weight }) => weight);
+  const dataset = Dataset.mix(loaded, weights, seed);
+  const sets = requests.map(({ name, files, weight }, i) => {
+    const { rows, skipped } = loaded[i]!.stats;
+    return { name, files, weight, rows, skipped, fingerprint: loaded[i]!.fingerprint };
+  });
+  return { dataset, record: { sets, samples: dataset.length, duplicates: dataset.countDuplicates() } };
 }
 
 /** One line about a data set, with what a user should know of it. */
-export function describeDataset(name: string, stats: DatasetStats, maxLength: number): string {
+export function describeDataset(name: string, dataset: Dataset, maxLength: number): string {
+  const { stats } = dataset;
   const parts = [
     countOf(stats.rows - stats.skipped, "sample"),
     countOf(stats.tokens, "token"),
     countOf(stats.targetTokens, "target"),
   ];
+  const duplicates = dataset.countDuplicates();
+  if (duplicates > 0) parts.push(countOf(duplicates, "duplicate"));
   if (stats.truncated > 0) parts.push(`${formatCount(stats.truncated)} cut to ${maxLength} tokens`);
   if (stats.noTarget > 0) parts.push(`${formatCount(stats.noTarget)} with no target left`);
   if (stats.skipped > 0) parts.push(`${countOf(stats.skipped, "bad row")} left out`);
@@ -146,7 +281,7 @@ export function describeDataset(name: string, stats: DatasetStats, maxLength: nu
 
 /** Says what was found in a data set, its skipped rows included. */
 export function noteDataset(context: Context, name: string, dataset: Dataset, maxLength: number): void {
-  context.note(describeDataset(name, dataset.stats, maxLength));
+  context.note(describeDataset(name, dataset, maxLength));
   for (const problem of dataset.problems) context.note(`  ${problem}`);
 }
 

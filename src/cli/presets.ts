@@ -1,52 +1,151 @@
-// The presets of models/: names that stand for a Hub repository, and shapes for init and bench. Embedded.
+// The presets of models/, embedded in the executable: names that stand for a model or data set on the Hub, shapes for
+// init and bench, recipes of options. A preset in a file of one's own is read by the same rules.
 
 import { existsSync, readFileSync, statSync } from "node:fs";
-import alpaca from "../../models/alpaca.toml";
-import llama2 from "../../models/llama2-7b.toml";
+import { parse as parseToml } from "smol-toml";
+import * as v from "valibot";
+import alpaca from "../../models/data/alpaca.toml";
+import alpacaEval from "../../models/data/alpaca-eval.toml";
+import evolInstruct from "../../models/data/evol-instruct.toml";
+import openPlatypus from "../../models/data/open-platypus.toml";
+import sharegpt from "../../models/data/sharegpt.toml";
+import llama2Small from "../../models/llama2-7b.toml";
+import llama2SmallChat from "../../models/llama2-7b-chat.toml";
+import llama2Large from "../../models/llama2-13b.toml";
+import llama2LargeChat from "../../models/llama2-13b-chat.toml";
+import llama31 from "../../models/llama3.1-8b.toml";
+import llama32Small from "../../models/llama3.2-1b.toml";
+import llama32Large from "../../models/llama3.2-3b.toml";
+import llama3 from "../../models/llama3-8b.toml";
+import llama3Instruct from "../../models/llama3-8b-instruct.toml";
+import neftuneRecipe from "../../models/recipes/neftune.toml";
+import qloraRecipe from "../../models/recipes/qlora.toml";
 import shapesTable from "../../models/shapes.toml";
-import { FormatError, NeftuneError, UsageError } from "../errors.ts";
-import { type Environment, findModel, findRepo, hubCacheDir } from "../formats/hub-cache.ts";
+import smollm2Large from "../../models/smollm2-1.7b.toml";
+import smollm2Small from "../../models/smollm2-135m.toml";
+import smollm2Middle from "../../models/smollm2-360m.toml";
+import tinyllama from "../../models/tinyllama-1.1b.toml";
+import { FormatError, UsageError } from "../errors.ts";
 import { type LlamaConfig, parseConfig } from "../model/config.ts";
 import { suggestion } from "./nearest.ts";
 
-type Table = Readonly<Record<string, unknown>>;
-
-export interface Preset {
-  name: string;
-  title: string;
+const text = v.pipe(v.string(), v.nonEmpty());
+const count = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
+const repository = {
+  name: text,
+  title: v.optional(text),
   /** The repository's id on the Hugging Face Hub. */
-  hub: string;
-  revision: string;
-  licence: string;
-  /** Of a data set: where its rows are as a JSON file. */
-  file?: string;
-  /** Of a model: its config.json's fields. */
-  architecture?: Table;
+  hub: v.pipe(v.string(), v.regex(/^[\w.-]+\/[\w.-]+$/, "a Hub id such as org/name")),
+  revision: v.optional(text, "main"),
+  licence: v.optional(text, "see its page"),
+  /** The Hub hands it out to those alone who accepted its conditions. */
+  gated: v.optional(v.boolean(), false),
+};
+const modelSchema = v.strictObject({
+  kind: v.literal("model"),
+  ...repository,
+  /** What --prompt-template is where it is not given. */
+  prompt_template: v.optional(text),
+  /** config.json's fields. */
+  architecture: v.optional(v.record(v.string(), v.unknown())),
+});
+const datasetSchema = v.strictObject({
+  kind: v.literal("dataset"),
+  ...repository,
+  /** Paths in the repository, or patterns. Default: the split's files. */
+  files: v.optional(v.array(text)),
+  /** What its rows are, as data.md calls the formats. For people: rows are recognised by their fields. */
+  format: v.optional(text),
+  rows: v.optional(count),
+  /** Of the download. */
+  bytes: v.optional(count),
+  /** What --alpha is where nothing else says. */
+  alpha: v.optional(v.pipe(v.number(), v.minValue(0))),
+});
+const recipeSchema = v.strictObject({
+  kind: v.literal("recipe"),
+  name: text,
+  title: text,
+  options: v.record(v.string(), v.union([v.string(), v.number(), v.boolean()])),
+});
+
+export type ModelPreset = v.InferOutput<typeof modelSchema>;
+export type DatasetPreset = v.InferOutput<typeof datasetSchema>;
+export type Recipe = v.InferOutput<typeof recipeSchema>;
+
+function check<T extends v.GenericSchema>(schema: T, table: unknown, path: string): v.InferOutput<T> {
+  const result = v.safeParse(schema, table);
+  if (result.success) return result.output;
+  const issue = result.issues[0];
+  const key = v.getDotPath(issue);
+  throw new FormatError(path, `${key === null ? "the preset" : key}: ${issue.message}`);
 }
 
-function preset(table: Table): Preset {
-  for (const key of ["name", "title", "hub", "revision", "licence"]) {
-    if (typeof table[key] !== "string")
-      throw new FormatError(`models/${String(table.name)}.toml`, `${key} is missing`);
+const embedded = <T extends v.GenericSchema>(schema: T, tables: readonly unknown[]) =>
+  tables.map((table) => check(schema, table, `models/${String((table as { name?: unknown }).name)}.toml`));
+
+export const modelPresets: readonly ModelPreset[] = embedded(modelSchema, [
+  ...[llama2Small, llama2Large, llama2SmallChat, llama2LargeChat],
+  ...[llama3, llama3Instruct, llama31, llama32Small, llama32Large],
+  ...[tinyllama, smollm2Small, smollm2Middle, smollm2Large],
+]);
+
+export const datasetPresets: readonly DatasetPreset[] = embedded(datasetSchema, [
+  ...[alpaca, evolInstruct, sharegpt, openPlatypus, alpacaEval],
+]);
+
+export const recipes: readonly Recipe[] = embedded(recipeSchema, [neftuneRecipe, qloraRecipe]);
+
+const isPresetFile = (name: string) => name.toLowerCase().endsWith(".toml");
+
+function findPreset<T extends v.GenericSchema>(
+  option: string,
+  name: string,
+  schema: T,
+  presets: readonly (v.InferOutput<T> & { name: string })[],
+): v.InferOutput<T> | undefined {
+  if (!isPresetFile(name)) return presets.find((preset) => preset.name === name);
+  let table: unknown;
+  try {
+    table = parseToml(readFileSync(name, "utf8"));
+  } catch (error) {
+    const missing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    const reason = missing ? "no such file" : ((error as Error).message.split("\n")[0] ?? "cannot be read");
+    throw new FormatError(`${option} ${name}`, reason, { cause: error });
   }
-  return table as unknown as Preset;
+  return check(schema, table, name);
 }
 
-export const modelPresets: readonly Preset[] = [llama2].map(preset);
-export const datasetPresets: readonly Preset[] = [alpaca].map(preset);
+/** The preset of that name, or in that .toml file; undefined where `name` is neither. Throws FormatError for a malformed file. */
+export function modelPreset(name: string): ModelPreset | undefined {
+  return findPreset("--model", name, modelSchema, modelPresets);
+}
+
+/** The same for data sets. */
+export function datasetPreset(name: string): DatasetPreset | undefined {
+  return findPreset("--dataset", name, datasetSchema, datasetPresets);
+}
+
+type Table = Readonly<Record<string, unknown>>;
 
 const shapes = new Map<string, Table>([
   ...Object.entries(shapesTable as Record<string, Table>),
   ...modelPresets.map((model) => [model.name, model.architecture ?? {}] as const),
 ]);
 
-export const shapeNames: readonly string[] = ["m25", "s135m", "t1b", "l1b", "llama2-7b", "llama3-8b"].filter(
-  (name) => shapes.has(name),
-);
+export const shapeNames: readonly string[] = [...shapes.keys()];
+
+/** The config of a preset's architecture. */
+export function presetConfig(preset: ModelPreset): LlamaConfig | null {
+  const { architecture, name } = preset;
+  return architecture === undefined
+    ? null
+    : parseConfig(`preset ${name}`, { model_type: "llama", ...architecture });
+}
 
 /** The config of a shape's name or of a config.json. Throws UsageError where it is neither, FormatError where it is malformed. */
 export function readShape(name: string): LlamaConfig {
-  const shape = shapes.get(name);
+  const shape = shapes.get(name) ?? (isPresetFile(name) ? modelPreset(name)?.architecture : undefined);
   if (shape !== undefined) {
     return parseConfig(`shape ${name}`, { model_type: "llama", bos_token_id: 1, eos_token_id: 2, ...shape });
   }
@@ -61,93 +160,4 @@ export function readShape(name: string): LlamaConfig {
     throw new FormatError(name, "is not valid JSON", { cause });
   }
   return parseConfig(name, json);
-}
-
-export interface Located {
-  /** A folder, or of a data set also a file. */
-  path: string;
-  /** Short name for output folders: the preset's, or the last part of the path or id. */
-  label: string;
-  /** What files call it: the Hub id, or the path as it was given. */
-  name: string;
-}
-
-const lastPart = (name: string) =>
-  name
-    .replace(/@.*$/, "")
-    .replace(/\/+$/, "")
-    .split("/")
-    .at(-1)!
-    .replace(/\.[a-z]+$/i, "") || "model";
-
-/** Finds a model: a preset, a folder, or a Hub id in the cache. Throws NeftuneError that says where it looked. */
-export function locateModel(name: string, env: Environment): Located {
-  const known = modelPresets.find((candidate) => candidate.name === name);
-  if (known === undefined || statSync(name, { throwIfNoEntry: false })?.isDirectory()) {
-    return { path: findUnknown(name, env), label: lastPart(name), name };
-  }
-  try {
-    return { path: findModel(`${known.hub}@${known.revision}`, env).dir, label: known.name, name: known.hub };
-  } catch (error) {
-    if (!(error instanceof NeftuneError)) throw error;
-    throw new NeftuneError(
-      error.code,
-      `the preset ${name} stands for ${known.hub} (${known.title}): ${error.message}`,
-      { cause: error },
-    );
-  }
-}
-
-function findUnknown(name: string, env: Environment): string {
-  try {
-    return findModel(name, env).dir;
-  } catch (error) {
-    const names = modelPresets.map((candidate) => candidate.name);
-    if (!(error instanceof NeftuneError) || error.code !== "not_found") throw error;
-    throw new NeftuneError(error.code, `${error.message} Presets: ${names.join(", ")}.`, { cause: error });
-  }
-}
-
-/** A name that can only mean a file. */
-const DATA_FILE = /\.(json|jsonl|ndjson|csv|tsv|parquet|txt)$/i;
-
-/** Finds a data set: a file, a preset, or a Hub id in the cache, whose JSON file is taken. */
-export function locateDataset(name: string, env: Environment): Located {
-  if (statSync(name, { throwIfNoEntry: false })?.isFile()) return { path: name, label: lastPart(name), name };
-  const known = datasetPresets.find((candidate) => candidate.name === name);
-  if (known !== undefined) {
-    try {
-      const { dir } = findRepo("dataset", `${known.hub}@${known.revision}`, env);
-      return { path: dir, label: known.name, name: known.hub };
-    } catch (error) {
-      if (!(error instanceof NeftuneError)) throw error;
-      const remedy = downloadHint(known);
-      if (remedy === undefined || error.code !== "not_found") throw error;
-      throw new NeftuneError(
-        error.code,
-        `the preset ${name} stands for the data set ${known.hub} (${known.title}), which is not in the Hugging Face cache (${hubCacheDir(env)}). ${remedy}`,
-        { cause: error },
-      );
-    }
-  }
-  if (DATA_FILE.test(name) && !existsSync(name)) {
-    throw new NeftuneError(
-      "not_found",
-      `--dataset ${name}: no such file; expected a .json or .jsonl file, ${datasetPresets.map((preset) => preset.name).join(", ")} or a Hub id in the cache`,
-    );
-  }
-  return { path: findRepo("dataset", name, env).dir, label: lastPart(name), name };
-}
-
-/** How to get a preset's rows in a form that is read here. */
-function downloadHint({ file }: Preset): string | undefined {
-  if (file === undefined) return undefined;
-  const name = file.split("/").at(-1)!;
-  return `This version reads .json and .jsonl files: download ${file} and give it with --dataset ${name}`;
-}
-
-/** The same for the data set that `name` is the preset of; undefined where it is none. */
-export function datasetDownloadHint(name: string): string | undefined {
-  const known = datasetPresets.find((candidate) => candidate.name === name || candidate.hub === name);
-  return known && downloadHint(known);
 }

@@ -4,12 +4,21 @@ import { Encoder } from "../data/encode.ts";
 import { RowProblem } from "../data/formats.ts";
 import { previewParts } from "../data/preview.ts";
 import { countTargets, type Sample } from "../data/sample.ts";
-import { parseSource, RowError, readDataFile } from "../data/source.ts";
+import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { defineCommand } from "./command.ts";
-import { datasetFile, encodingOptions, modelOption, requireModel } from "./model-data.ts";
+import { countOf } from "./format.ts";
+import {
+  columnNames,
+  dataRows,
+  datasetFiles,
+  encodingOptions,
+  modelOption,
+  requireModel,
+  wantedSplits,
+} from "./model-data.ts";
 
 const OPEN = "⟦";
 const CLOSE = "⟧";
@@ -42,21 +51,27 @@ export const preview = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    const { path: dir } = requireModel(values.model, "preview", context.env);
-    const { path } = datasetFile(values.dataset, context.env);
+    const { path: dir, preset } = await requireModel(values.model, "preview", context, "text");
+    const { path, files } = await datasetFiles(values.dataset, context, wantedSplits(values));
+    const columns = columnNames(values);
     const tokenizer = Tokenizer.load(dir);
     const encoder = new Encoder(tokenizer, {
-      template: promptTemplate(values["prompt-template"]),
+      template: promptTemplate(values["prompt-template"] ?? preset?.prompt_template),
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
       vocabSize: null,
+      ...(columns === undefined ? {} : { columns }),
     });
-    const source = parseSource(path, readDataFile(path));
-    if (source.rows.length === 0) throw new NeftuneError("dataset", `dataset ${path}: has no rows`);
-    const wanted = values.limit === 0 ? source.rows.length : values.limit;
+    const wanted = values.limit === 0 ? Number.POSITIVE_INFINITY : values.limit;
     const samples: (Sample & { text: string; row: number })[] = [];
     let yieldedAt = performance.now();
-    for (let i = 0; i < source.rows.length && samples.length < wanted; i++) {
+    let [rows, isAll] = [0, true];
+    for await (const { row, problem, where } of dataRows(files, values)) {
+      if (samples.length >= wanted) {
+        isAll = false;
+        break;
+      }
+      rows++;
       if (performance.now() - yieldedAt > YIELD_MILLISECONDS) {
         // Ctrl-C gets its turn.
         await Bun.sleep(0);
@@ -64,16 +79,16 @@ export const preview = defineCommand({
       }
       if (context.signal.aborted) throw new InterruptedError("preview was stopped");
       try {
-        const broken = source.broken.get(i);
-        if (broken !== undefined) throw new RowProblem(broken);
-        samples.push({ ...encoder.encode(source.rows[i]), row: i + 1 });
+        if (problem !== null) throw new RowProblem(problem);
+        samples.push({ ...encoder.encode(row), row: rows });
       } catch (error) {
         if (!(error instanceof RowProblem)) throw error;
-        const located = new RowError(source.where(i), error.message, { cause: error });
+        const located = new RowError(where, error.message, { cause: error });
         if (!values["skip-bad-rows"]) throw located;
         context.note(`left out: ${located.message}`);
       }
     }
+    if (rows === 0) throw new NeftuneError("dataset", `dataset ${path}: has no rows`);
     if (samples.length > 0 && samples.every(({ labels }) => countTargets(labels) === 0)) {
       context.note(
         `warning: no sample shown has a target within ${values["max-length"]} tokens: training on these alone would be refused`,
@@ -92,8 +107,6 @@ export const preview = defineCommand({
         `--- row ${sample.row}: ${sample.ids.length} tokens, ${countTargets(sample.labels)} targets${cut}\n${markTargets(tokenizer, sample)}\n`,
       );
     }
-    if (samples.length < source.rows.length) {
-      context.note(`${samples.length} of ${source.rows.length} rows; --limit 0 shows all`);
-    }
+    if (!isAll) context.note(`${countOf(samples.length, "sample")} shown; --limit 0 shows all`);
   },
 });

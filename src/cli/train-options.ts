@@ -3,6 +3,7 @@
 import { linearModules } from "../model/lora.ts";
 import { schedulerTypes, trainDefaults } from "../train/index.ts";
 import { encodingOptions, modelOption } from "./model-data.ts";
+import { recipes } from "./presets.ts";
 
 const defaults = trainDefaults;
 
@@ -13,7 +14,7 @@ export const trainOptions = {
     group: "Data",
     default: ["alpaca"],
     value: "NAME|FILE|ID",
-    help: "a .json or .jsonl file (alpaca_data.json), a preset (alpaca) or a Hub id that the cache has as such a file; may be given several times",
+    help: "a .json, .jsonl, .csv or .parquet file, the text ones also as .gz or .zst, a folder of them, a preset (alpaca) or a Hub id; may be given several times. With :weight (a.json:0.3) so many times its samples are used: 0.3 is three tenths of them, drawn by --seed, 2 is each twice",
   },
   "eval-dataset": {
     type: "repeated",
@@ -28,12 +29,18 @@ export const trainOptions = {
     help: "hold out a share (0.05) or a count (500) to evaluate on",
   },
   ...encodingOptions,
+  recipe: {
+    type: "enum",
+    group: "Recipe",
+    values: recipes.map(({ name }) => name),
+    help: `options as in a paper: ${recipes.map(({ name, title }) => `${name} (${title})`).join("; ")}. Other options and the config file win over it`,
+  },
   alpha: {
     type: "float",
     group: "NEFTune",
     default: defaults.alpha,
     min: 0,
-    help: "noise of scale alpha / sqrt(L d) on the embedding output; 0 is off",
+    help: "noise of scale alpha / sqrt(L d) on the embedding output; 0 is off. Data presets bring the paper's where it is not given (neftune datasets lists them)",
   },
   "neft-noise": {
     type: "enum",

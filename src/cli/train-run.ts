@@ -30,7 +30,7 @@ import {
 import { samplesOf } from "../train/samples.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
-import { type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
+import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
 
 /** Of the run's record: --resume goes on with the date that a chat template was first told. */
 const TEMPLATE_DATE = "template_date";
@@ -38,9 +38,8 @@ const TEMPLATE_DATE = "template_date";
 export interface TrainRequest {
   /** Folder of the base model, and what files of the run call it. */
   model: { dir: string; name: string };
-  /** Data files. */
-  datasets: readonly string[];
-  evalDatasets: readonly string[];
+  datasets: readonly DataRequest[];
+  evalDatasets: readonly DataRequest[];
   /** A share or a count of the data held out instead. */
   evalSplit: number | null;
   encoding: EncodingValues;
@@ -70,8 +69,12 @@ export async function runTraining(
   const templateDate = isTemplateDate(recorded) ? recorded : today();
   const { dir } = request.model;
   const config = readConfig(dir);
-  const load = (paths: readonly string[]) =>
-    loadDatasets(paths, dir, request.encoding, config.vocabSize, templateDate);
+  const load = (data: readonly DataRequest[]) =>
+    loadDatasets(data, dir, request.encoding, config.vocabSize, {
+      seed: options.seed,
+      templateDate,
+      context,
+    });
   const loading = Promise.all([
     load(request.datasets),
     request.evalDatasets.length === 0 ? null : load(request.evalDatasets),
@@ -80,7 +83,8 @@ export async function runTraining(
   loading.catch(() => {});
   const device = openDevice();
   try {
-    const [all, evalFile] = await loading;
+    const [{ dataset: all, record: data }, evaluation] = await loading;
+    const evalFile = evaluation?.dataset ?? null;
     const maxLength = request.encoding["max-length"];
     noteDataset(context, "data", all, maxLength);
     if (all.stats.targetTokens === 0) {
@@ -105,7 +109,13 @@ export async function runTraining(
         output: request.output,
         resume: request.resume,
         origin: request.model,
-        record: { ...request.record, ...loraRecord(model.options.lora), [TEMPLATE_DATE]: templateDate },
+        record: {
+          ...request.record,
+          ...loraRecord(model.options.lora),
+          [TEMPLATE_DATE]: templateDate,
+          data,
+          ...(evaluation === null ? {} : { eval_data: evaluation.record }),
+        },
         reporter,
         signal: context.signal,
       });

@@ -1,17 +1,22 @@
 // neftune train: the main job.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { promptTemplate } from "../data/templates.ts";
 import { UsageError } from "../errors.ts";
-import type { TrainResult } from "../train/index.ts";
+import { RunFolder, type TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
-import { datasetFile, requireModel } from "./model-data.ts";
+import { type Sources, withLayers } from "./layers.ts";
+import { columnNames, dataRows, expectModel, requireData, requireModel, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { evaluationText, progressReporter } from "./progress.ts";
 import { trainOptions } from "./train-options.ts";
 import { runTraining } from "./train-run.ts";
+
+/** What a folder or Hub data set given as --eval-dataset is taken from, by preference. */
+const EVAL_SPLITS = ["validation", "test", "train"];
 
 type TrainValues = Values<typeof trainOptions>;
 
@@ -19,13 +24,14 @@ export const train = defineCommand({
   name: "train",
   summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
   description:
-    "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume goes on to the same bits as if never stopped.",
+    "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option and where its value came from, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume goes on to the same bits as if never stopped.",
   options: trainOptions,
   examples: [
     [
-      "neftune --model llama2-7b --dataset alpaca_data.json --alpha 5",
-      "LoRA with NEFTune noise on Alpaca; train may be left out",
+      "neftune --model llama2-7b --dataset evol-instruct --alpha 5",
+      "LoRA with NEFTune noise, model and data from the Hugging Face Hub; train may be left out",
     ],
+    ["neftune --model llama2-7b --dataset sharegpt --recipe neftune", "as in the paper"],
     [
       "neftune --model ./my-llama --dataset mine.jsonl --eval-split 0.05 --output runs/mine",
       "your own model and data",
@@ -37,15 +43,20 @@ export const train = defineCommand({
     ["neftune --config run.toml --alpha 10", "options from a file, one of them changed"],
   ],
   interruptible: true,
-  async run(values, context) {
+  async run(resolved, context) {
+    const { values, sources } = withLayers(resolved, context.given);
     checkTogether(values, context);
-    const model = requireModel(values.model, "train", context.env);
-    const datasets = values.dataset.map((name) => datasetFile(name, context.env));
-    const evalDatasets = (values["eval-dataset"] ?? []).map((name) => datasetFile(name, context.env).path);
+    expectModel(values.model, "train");
+    // What is wrong shall be told before gigabytes are downloaded, so the model comes last.
+    promptTemplate(values["prompt-template"]);
+    if (values.output !== undefined) RunFolder.check(values.output, values);
+    const datasets = await requireData(values.dataset, context, wantedSplits(values));
+    const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
+    const model = await requireModel(values.model, "train", context);
     const output = values.output ?? newOutput(model.label, datasets[0]!.label);
     const request = {
       model: { dir: model.path, name: model.name },
-      datasets: datasets.map(({ path }) => path),
+      datasets,
       evalDatasets,
       evalSplit: values["eval-split"] ?? null,
       encoding: values,
@@ -63,7 +74,7 @@ export const train = defineCommand({
       trainer: trainerOptions(values),
       output,
       resume: values.resume,
-      record: record(values, model.path),
+      record: record(values, sources, model.path),
     };
     const result = await runTraining(
       request,
@@ -72,7 +83,7 @@ export const train = defineCommand({
       progressReporter(context),
     );
     if (values.json) context.print(toJson(summary(result)));
-    else context.print(closingWords(result, values, datasets[0]!.path));
+    else context.print(closingWords(result, values, await looksLikeAlpaca(datasets[0]!.path, values)));
   },
 });
 
@@ -131,12 +142,13 @@ function trainerOptions(values: TrainValues) {
 }
 
 /** The options that the trainer does not see, for config.json; the trainer adds its own. */
-function record(values: TrainValues, modelDir: string): Record<string, unknown> {
+function record(values: TrainValues, sources: Sources, modelDir: string): Record<string, unknown> {
   const given = Object.fromEntries(
     Object.keys(trainOptions).map((name) => [name, values[name as keyof TrainValues] ?? null]),
   );
   const { resume: _resume, output: _output, ...rest } = given;
-  return { ...rest, model_folder: modelDir };
+  const { resume: _r, output: _o, ...origins } = sources;
+  return { ...rest, model_folder: modelDir, option_sources: origins };
 }
 
 /** The first runs/<model>-<dataset>-<n> that is not there. */
@@ -162,7 +174,7 @@ function summary(result: TrainResult) {
   };
 }
 
-function closingWords(result: TrainResult, values: TrainValues, dataset: string): string {
+function closingWords(result: TrainResult, values: TrainValues, isAlpaca: boolean): string {
   const { output, steps, skipped, loss, evaluation, seconds, tokens } = result;
   const lines = [
     `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(tokens / seconds)} tokens/s; last loss ${loss?.toFixed(4) ?? "none"}`,
@@ -174,12 +186,17 @@ function closingWords(result: TrainResult, values: TrainValues, dataset: string)
   const isFull = values.tune === "full";
   lines.push(isFull ? `model: ${output}` : `adapter: ${join(output, "adapter_model.safetensors")}`);
   const what = isFull ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
-  const template = values["prompt-template"] ?? (looksLikeAlpaca(dataset) ? "alpaca" : undefined);
+  const template = values["prompt-template"] ?? (isAlpaca ? "alpaca" : undefined);
   const asTemplate = template === undefined ? "" : ` --prompt-template ${template}`;
   lines.push(`try it:  neftune generate ${what}${asTemplate} --prompt "…"`);
   return lines.join("\n");
 }
 
-function looksLikeAlpaca(path: string): boolean {
-  return /"instruction"\s*:/.test(readFileSync(path).subarray(0, 4096).toString("utf8"));
+/** True where the first row is an instruction. */
+async function looksLikeAlpaca(path: string, values: TrainValues): Promise<boolean> {
+  const columns = columnNames(values) ?? {};
+  for await (const { row } of dataRows([path], values)) {
+    return typeof row === "object" && row !== null && (columns.instruction ?? "instruction") in row;
+  }
+  return false;
 }

@@ -2,10 +2,16 @@
 
 import { NeftuneError } from "../errors.ts";
 import { encodeConversation, encodeConversationPrompt } from "./conversation.ts";
-import { type Message, parseRow, type Row, RowProblem } from "./formats.ts";
+import { type ColumnNames, type Message, parseRow, type Row, RowProblem, renamed } from "./formats.ts";
 import { IGNORE, type Sample } from "./sample.ts";
 import { type TemplateDate, today } from "./template-date.ts";
-import { alpacaPrompt, ChatTemplate, type PromptTemplate, VICUNA_TEMPLATE } from "./templates.ts";
+import {
+  alpacaPrompt,
+  ChatTemplate,
+  LLAMA2_TEMPLATE,
+  type PromptTemplate,
+  VICUNA_TEMPLATE,
+} from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export interface EncoderOptions {
@@ -16,6 +22,8 @@ export interface EncoderOptions {
   parseSpecial: boolean;
   /** Ids in rows of tokens lie below it; null takes the tokenizer's. A model may have more rows than its tokenizer. */
   vocabSize: number | null;
+  /** Other names of fields in the data; absent, none. */
+  columns?: ColumnNames | undefined;
   /** The day that templates are told; absent, today. */
   date?: TemplateDate | undefined;
 }
@@ -48,7 +56,7 @@ export class Encoder {
     if (template.kind === "chat" && tokenizer.chatTemplate === null) {
       throw new NeftuneError(
         "template",
-        "prompt template chat: the tokenizer has no chat template; use vicuna or a Jinja file",
+        "prompt template chat: the tokenizer has no chat template; use vicuna, llama2 or a Jinja file",
       );
     }
     this.tokenizer = tokenizer;
@@ -56,17 +64,20 @@ export class Encoder {
     this.vocabSize = options.vocabSize ?? tokenizer.vocabSize;
     const { bosToken, eosToken, chatTemplate } = tokenizer;
     const date = options.date ?? today();
-    this.chat =
+    const [source, name] =
       template.kind === "file"
-        ? new ChatTemplate(template.source, template.path, bosToken, eosToken, date)
-        : template.kind === "vicuna" || chatTemplate === null
-          ? new ChatTemplate(VICUNA_TEMPLATE, "vicuna", bosToken, eosToken, date)
-          : new ChatTemplate(chatTemplate, "the tokenizer", bosToken, eosToken, date);
+        ? [template.source, template.path]
+        : template.kind === "llama2"
+          ? [LLAMA2_TEMPLATE, "llama2"]
+          : template.kind === "vicuna" || chatTemplate === null
+            ? [VICUNA_TEMPLATE, "vicuna"]
+            : [chatTemplate, "the tokenizer"];
+    this.chat = new ChatTemplate(source, name, bosToken, eosToken, date);
   }
 
   /** A training sample, cut to the maximum length. */
   encode(value: unknown): Sample & { text: string } {
-    const row = parseRow(value, { vocabSize: this.vocabSize });
+    const row = this.parse(value, false);
     const { ids, labels, text } = this.encodeWhole(row);
     const most = this.options.maxLength ?? ids.length;
     if (ids.length === 0) throw new RowProblem("the row has no tokens");
@@ -75,7 +86,7 @@ export class Encoder {
 
   /** The row's prompt, uncut: without output, completion or last assistant turn. Rows of tokens are prompts as they are. */
   encodePrompt(value: unknown): Prompt {
-    const row = parseRow(value, { vocabSize: this.vocabSize, forGeneration: true });
+    const row = this.parse(value, true);
     if (row.format === "tokens") return { ids: row.inputIds, text: this.tokenizer.decode(row.inputIds) };
     if (row.format === "text") return this.promptOf(row.text);
     const { template } = this.options;
@@ -88,6 +99,12 @@ export class Encoder {
     const { ids, text } = encodeConversationPrompt(asMessages(row), this.chat, this.tokenizer, parseSpecial);
     if (text.trim() === "") throw new RowProblem("the prompt template makes an empty text of this row");
     return { ids, text };
+  }
+
+  private parse(value: unknown, forGeneration: boolean): Row {
+    const { columns } = this.options;
+    const row = columns === undefined ? value : renamed(value, columns);
+    return parseRow(row, { vocabSize: this.vocabSize, forGeneration });
   }
 
   private encodeWhole(row: Row): Encoded {

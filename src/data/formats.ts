@@ -44,6 +44,33 @@ const SHAREGPT_ROLES: Readonly<Record<string, Role>> = {
 const ROLES: Readonly<Record<string, Role>> = { system: "system", user: "user", assistant: "assistant" };
 const FORMATS = "instruction and output; prompt and completion; messages; conversations; text; or input_ids";
 
+/** Every field that a format or a command reads. */
+export const ROW_FIELDS = [
+  ...["input_ids", "labels", "messages", "conversations", "instruction", "input", "output"],
+  ...["prompt", "completion", "text", "dataset", "generator"],
+] as const;
+
+/** `--columns`: what fields are called in the data, by the names that formats know. */
+export type ColumnNames = Readonly<Record<string, string>>;
+
+/** A row with its columns under the names that formats know; the others stay. Throws RowProblem where one is missing. */
+export function renamed(value: unknown, columns: ColumnNames): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return value;
+  const fields = value as Fields;
+  const taken = new Set(Object.values(columns));
+  const row: Fields = Object.fromEntries(Object.entries(fields).filter(([name]) => !taken.has(name)));
+  for (const [field, column] of Object.entries(columns)) {
+    if (!Object.hasOwn(fields, column)) {
+      const got = Object.keys(fields).slice(0, 8).join(", ");
+      throw new RowProblem(
+        `--columns ${field}=${column}: the row has no ${column}; it has ${got || "no fields"}`,
+      );
+    }
+    row[field] = fields[column];
+  }
+  return row;
+}
+
 /** True where an object has the fields of some format, as opposed to holding an array of rows. */
 export function isRowShaped(value: unknown): boolean {
   if (typeof value !== "object" || value === null || Array.isArray(value)) return false;

@@ -89,3 +89,8 @@ export function shuffle(n: number, seed: number | bigint, epoch: number): Int32A
 export function holdoutOrder(n: number, seed: number | bigint): Int32Array {
   return shuffle(n, seed, HOLDOUT_EPOCH);
 }
+
+/** The permutation whose first places are the part of a data set that a weight takes, by its place in a mixture. */
+export function mixOrder(n: number, seed: number | bigint, place: number): Int32Array {
+  return shuffle(n, seed, HOLDOUT_EPOCH - 1 - place);
+}

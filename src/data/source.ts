@@ -1,10 +1,16 @@
-// Rows from a file: JSON (an array, or an object that holds one) or JSON Lines. What a row means is formats.ts's.
+// Rows from a file, in blocks as they are read: JSON, JSON Lines, CSV and TSV, these also packed with gzip or zstd,
+// and Parquet. No more than a block is held (of Parquet a row group). What a row means is formats.ts's.
 
-import { readFileSync } from "node:fs";
-import { extname } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
-import { isRowShaped } from "./formats.ts";
-import { lineOf, scanJson } from "./json-scan.ts";
+import { ROW_FIELDS } from "./formats.ts";
+import { placeOf, type RowBlock } from "./source/blocks.ts";
+import { type FileKind, fileKind, readBytes } from "./source/bytes.ts";
+import { csvBlocks } from "./source/csv.ts";
+import { jsonBlocks } from "./source/json.ts";
+import { parquetBlocks, parquetLimits } from "./source/parquet-thread.ts";
+
+export { fileSha256 } from "./source/bytes.ts";
+export { placeOf, type RowBlock };
 
 /** A row that cannot be used, or the one that stopped a run: `path:line` and what is wrong with it. */
 export class RowError extends NeftuneError {
@@ -13,163 +19,79 @@ export class RowError extends NeftuneError {
   }
 }
 
+export type SourceFormat = "json" | "lines" | "csv" | "tsv" | "parquet";
+
 export interface Source {
   path: string;
+  format: SourceFormat;
+  /** About the bytes of its rows once they are unpacked. */
   bytes: number;
-  rows: unknown[];
-  /** Rows of a JSON Lines file that are no JSON, by their place in `rows`, and why. */
-  broken: ReadonlyMap<number, string>;
-  /** `path:line: row n` of a row, counted from 0 here and from 1 in the text. */
-  where(row: number): string;
+  /** Its rows, from the first, each time anew. Leaving the loop closes the file. */
+  blocks(): AsyncGenerator<RowBlock, void, void>;
 }
 
-/** Reads a data file's bytes. Throws NeftuneError where it is missing, or of a kind that is not read. */
-export function readDataFile(path: string): Buffer {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const reason =
-      code === "ENOENT"
-        ? "no such file"
-        : code === "EISDIR"
-          ? "is a folder, a file was expected"
-          : String(error);
-    throw new NeftuneError("dataset", `dataset ${path}: ${reason}`, { cause: error });
-  }
-  const extension = extname(path).toLowerCase();
-  if (extension === ".parquet" || bytes.subarray(0, 4).toString("latin1") === "PAR1") {
-    throw new FormatError(path, "Parquet is not read yet; write the rows as JSON Lines or a JSON array");
-  }
-  if (extension === ".csv" || extension === ".tsv") {
-    throw new FormatError(path, "CSV is not read yet; write the rows as JSON Lines or a JSON array");
-  }
-  return bytes;
+export interface SourceOptions {
+  /** Columns that --columns renames: read from Parquet beside those that formats know. */
+  columns?: readonly string[];
 }
 
-/** The rows of a file's bytes. `path` names it in errors, and its ending `.jsonl` or `.ndjson` says JSON Lines. */
-export function parseSource(path: string, file: Buffer): Source {
-  if ((file[0] === 0xff && file[1] === 0xfe) || (file[0] === 0xfe && file[1] === 0xff)) {
-    throw new FormatError(path, "is UTF-16; expected UTF-8");
-  }
-  const body = file[0] === 0xef && file[1] === 0xbb && file[2] === 0xbf ? file.subarray(3) : file;
-  const first = body.findIndex((byte) => byte !== 0x20 && byte !== 0x09 && byte !== 0x0a && byte !== 0x0d);
-  if (first < 0) throw new FormatError(path, "is empty; expected rows as JSON or JSON Lines");
+/** How much larger rows are than their packed file, about. */
+const UNPACKED = 3;
 
-  const namedLines = /\.(jsonl|ndjson)$/i.test(path);
-  const opens = body[first];
-  if (opens === 0x5b || (opens === 0x7b && !namedLines)) {
-    const whole = parseWhole(path, body, namedLines);
-    if (whole !== null) return whole;
-  } else if (opens !== 0x7b && !namedLines) {
-    const line = lineOf(body.subarray(0, first).toString("latin1"), first);
-    throw new FormatError(`${path}:${line}`, "expected a JSON array, a JSON object or JSON Lines");
-  }
-  return parseLines(path, body, file.length);
-}
-
-/** The file as one JSON value, or null where it is JSON Lines. */
-function parseWhole(path: string, body: Buffer, namedLines: boolean): Source | null {
-  let text: string;
-  let value: unknown;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(body);
-  } catch (error) {
-    if (namedLines) return null;
-    const line = firstBadLine(body);
-    throw new FormatError(`${path}:${line}`, "is not valid UTF-8", { cause: error });
-  }
-  try {
-    value = JSON.parse(text);
-  } catch (error) {
-    if (namedLines || isJsonObject(firstLine(text))) return null;
-    const problem = scanJson(text).error;
-    const reason = problem?.reason ?? (error as Error).message;
-    throw new FormatError(`${path}:${lineOf(text, problem?.at ?? 0)}`, `is not valid JSON: ${reason}`, {
-      cause: error,
-    });
-  }
-
-  let offsets: number[] | undefined;
-  const source = (rows: unknown[]): Source => ({
+/** Finds out what a data file is, by its first bytes and then its name. Throws NeftuneError where it cannot be read. */
+export function openSource(path: string, { columns = [] }: SourceOptions = {}): Source {
+  const kind = fileKind(path);
+  const format = formatOf(path, kind);
+  const isPacked = kind.packing !== "none" || format === "parquet";
+  return {
     path,
-    bytes: body.length,
-    rows,
-    broken: new Map(),
-    where: (row) => {
-      offsets ??= Array.isArray(value) || rows !== single ? scanJson(text).rows : [text.search(/\S/)];
-      return `${path}:${lineOf(text, offsets[row] ?? 0)}: row ${row + 1}`;
+    format,
+    bytes: isPacked ? UNPACKED * kind.bytes : kind.bytes,
+    blocks: () => {
+      if (format === "parquet") {
+        return parquetBlocks(path, [...ROW_FIELDS, ...columns], parquetLimits(kind.bytes));
+      }
+      const bytes = readBytes(path, kind.packing);
+      if (format === "csv" || format === "tsv") return csvBlocks(path, bytes, format === "csv" ? "," : "\t");
+      return jsonBlocks(path, bytes, format === "lines");
     },
-  });
-  const single = [value];
-  if (Array.isArray(value)) return source(value);
-  if (isRowShaped(value)) return source(single);
-  const arrays = Object.values(value as object).filter((member) => Array.isArray(member));
-  if (arrays.length !== 1) {
-    const keys = Object.keys(value as object).slice(0, 8);
-    throw new FormatError(
-      path,
-      `expected an array of rows, or an object with exactly one array; got an object with ${arrays.length} arrays (keys: ${keys.join(", ") || "none"})`,
-    );
-  }
-  return source(arrays[0] as unknown[]);
+  };
 }
 
-function parseLines(path: string, body: Buffer, bytes: number): Source {
-  const rows: unknown[] = [];
-  const lines: number[] = [];
-  const broken = new Map<number, string>();
-  const decoder = new TextDecoder("utf-8", { fatal: true });
-  let line = 0;
-  for (let begin = 0; begin < body.length; ) {
-    const feed = body.indexOf(0x0a, begin);
-    const end = feed < 0 ? body.length : feed;
-    line++;
-    let text = "";
-    let value: unknown;
-    let problem: string | null = null;
-    try {
-      text = decoder.decode(body.subarray(begin, end)).trim();
-      if (text !== "") value = JSON.parse(text);
-    } catch (error) {
-      const found = text === "" ? null : scanJson(text).error;
-      const reason = found === null ? (error as Error).message : `${found.reason} (column ${found.at + 1})`;
-      problem = text === "" ? "is not valid UTF-8" : `is not valid JSON: ${reason}`;
+function formatOf(path: string, { parquet, packing, bytes }: FileKind): SourceFormat {
+  const name = path.toLowerCase().replace(/\.(gz|gzip|zst|zstd)$/, "");
+  if (parquet) return "parquet";
+  if (name.endsWith(".parquet")) {
+    const got = packing === "none" ? (bytes === 0 ? "an empty file" : "other bytes") : `${packing} data`;
+    throw new FormatError(path, `is no Parquet file: expected PAR1 as its first bytes, got ${got}`);
+  }
+  if (name.endsWith(".csv")) return "csv";
+  if (name.endsWith(".tsv")) return "tsv";
+  return /\.(jsonl|ndjson)$/.test(name) ? "lines" : "json";
+}
+
+/** Rows that are in memory already, as a source. `path` is what errors call them. */
+export function sourceOfRows(path: string, rows: readonly unknown[]): Source {
+  return {
+    path,
+    format: "json",
+    bytes: Buffer.byteLength(JSON.stringify(rows)),
+    async *blocks() {
+      const size = 1024;
+      for (let first = 0; first < rows.length; first += size) {
+        yield { first, rows: rows.slice(first, first + size), broken: new Map(), lines: [] };
+      }
+    },
+  };
+}
+
+/** One row of a source after the other, the broken ones with their problem. */
+export async function* rowsOf(
+  source: Source,
+): AsyncGenerator<{ row: unknown; problem: string | null; where: string }, void, void> {
+  for await (const block of source.blocks()) {
+    for (const [i, row] of block.rows.entries()) {
+      yield { row, problem: block.broken.get(i) ?? null, where: `${source.path}${placeOf(block, i)}` };
     }
-    begin = end + 1;
-    if (text === "" && problem === null) continue;
-    if (problem !== null) broken.set(rows.length, problem);
-    rows.push(value);
-    lines.push(line);
   }
-  return { path, bytes, rows, broken, where: (row) => `${path}:${lines[row] ?? 1}: row ${row + 1}` };
-}
-
-function firstLine(text: string): string {
-  return text.trimStart().split("\n", 1)[0] ?? "";
-}
-
-function isJsonObject(text: string): boolean {
-  try {
-    const value: unknown = JSON.parse(text);
-    return typeof value === "object" && value !== null && !Array.isArray(value);
-  } catch {
-    return false;
-  }
-}
-
-function firstBadLine(body: Buffer): number {
-  let line = 1;
-  for (let begin = 0; begin < body.length; line++) {
-    const feed = body.indexOf(0x0a, begin);
-    const end = feed < 0 ? body.length : feed;
-    try {
-      new TextDecoder("utf-8", { fatal: true }).decode(body.subarray(begin, end));
-    } catch {
-      return line;
-    }
-    begin = end + 1;
-  }
-  return line;
 }

@@ -12,18 +12,23 @@ export type PromptTemplate =
   | { kind: "alpaca" }
   | { kind: "chat" }
   | { kind: "vicuna" }
+  | { kind: "llama2" }
   | { kind: "file"; path: string; source: string };
 
-/** From `--prompt-template`: `alpaca`, `chat`, `vicuna` or the path of a Jinja file; absent, by the rows' format. */
+/** What `--prompt-template` takes beside the path of a Jinja file. */
+const NAMED = ["alpaca", "chat", "vicuna", "llama2"] as const;
+
+/** From `--prompt-template`: a name or the path of a Jinja file; absent, by the rows' format. */
 export function promptTemplate(option: string | undefined): PromptTemplate {
   if (option === undefined || option === "auto") return { kind: "auto" };
-  if (option === "alpaca" || option === "chat" || option === "vicuna") return { kind: option };
+  const named = NAMED.find((name) => name === option);
+  if (named !== undefined) return { kind: named };
   let source: string;
   try {
     source = readFileSync(option, "utf8");
   } catch (error) {
     throw new UsageError(
-      `prompt template ${option}: expected alpaca, chat, vicuna or a Jinja file that can be read: ${(error as Error).message}`,
+      `prompt template ${option}: expected ${NAMED.join(", ")} or a Jinja file that can be read: ${(error as Error).message}`,
       { cause: error },
     );
   }
@@ -54,6 +59,24 @@ export const VICUNA_TEMPLATE = [
   "{%- else -%}{{- raise_exception('a system message has to come first') -}}{%- endif -%}",
   "{%- endfor -%}",
   "{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}",
+].join("");
+
+/**
+ * Llama 2 Chat's conversation (arXiv 2307.09288, and the format of its reference code): each question in [INST], with
+ * the system's words inside the first, each exchange from BOS to EOS. Refuses what the model was not trained on.
+ */
+export const LLAMA2_TEMPLATE = [
+  "{%- if messages[0]['role'] == 'system' -%}{%- set turns = messages[1:] -%}",
+  "{%- set preface = '<<SYS>>\n' + messages[0]['content'] + '\n<</SYS>>\n\n' -%}",
+  "{%- else -%}{%- set turns = messages -%}{%- set preface = '' -%}{%- endif -%}",
+  "{%- for turn in turns -%}",
+  "{%- if turn['role'] != ('user' if loop.index0 % 2 == 0 else 'assistant') -%}",
+  "{{- raise_exception('after the system message, user and assistant have to take turns, the user first') -}}",
+  "{%- endif -%}",
+  "{%- if turn['role'] == 'assistant' -%}{{- ' ' + turn['content'].strip() + ' ' + eos_token -}}",
+  "{%- else -%}{%- set question = (preface if loop.first else '') + turn['content'] -%}",
+  "{{- bos_token + '[INST] ' + question.strip() + ' [/INST]' -}}{%- endif -%}",
+  "{%- endfor -%}",
 ].join("");
 
 /** The Jinja library has a strftime_now of its own, always the clock's; a template can only be given another name. */

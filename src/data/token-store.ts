@@ -45,27 +45,3 @@ function grown(array: Int32Array, least: number): Int32Array<ArrayBuffer> {
   larger.set(array);
   return larger;
 }
-
-/** Stores one behind the other. */
-export function concatStores(stores: readonly TokenStore[]): TokenStore {
-  const samples = stores.reduce((sum, store) => sum + store.truncated.length, 0);
-  const tokens = stores.reduce((sum, store) => sum + store.ids.length, 0);
-  const all: TokenStore = {
-    starts: new Uint32Array(samples + 1),
-    ids: new Int32Array(tokens),
-    labels: new Int32Array(tokens),
-    truncated: new Uint8Array(samples),
-  };
-  let sample = 0;
-  let token = 0;
-  for (const store of stores) {
-    all.ids.set(store.ids, token);
-    all.labels.set(store.labels, token);
-    all.truncated.set(store.truncated, sample);
-    for (let i = 0; i < store.truncated.length; i++) all.starts[sample + i] = token + store.starts[i]!;
-    sample += store.truncated.length;
-    token += store.ids.length;
-  }
-  all.starts[samples] = token;
-  return all;
-}

@@ -1,12 +1,14 @@
-// Rows to a token store, here or in worker threads. The result is the same either way: rows are cut into runs, and the
-// runs put back in order.
+// Blocks of rows to token stores, here or in worker threads. The result is the same either way: blocks come back in
+// order.
 
 import { availableParallelism } from "node:os";
 import { NeftuneError } from "../errors.ts";
 import { Encoder, type EncoderOptions } from "./encode.ts";
 import { RowProblem } from "./formats.ts";
-import { concatStores, type TokenStore, TokenStoreBuilder } from "./token-store.ts";
+import type { RowBlock } from "./source.ts";
+import { type TokenStore, TokenStoreBuilder } from "./token-store.ts";
 import { Tokenizer } from "./tokenizer.ts";
+import { workerUrl } from "./worker-url.ts";
 
 /** A row that could not be used, by its place, and why. */
 export interface BadRow {
@@ -19,7 +21,7 @@ export interface TokenizedRows {
   bad: BadRow[];
 }
 
-/** What a worker is sent: first the tokenizer and options, then runs of rows. */
+/** What a worker is sent: first the tokenizer and options, then blocks of rows. */
 export type WorkerRequest =
   | { kind: "open"; tokenizerDir: string; options: EncoderOptions }
   | { kind: "run"; first: number; rows: unknown[] };
@@ -31,7 +33,7 @@ export type WorkerReply =
 /** Below this size a worker's start costs more than it saves. */
 const BYTES_A_WORKER = 1 << 20;
 const MOST_WORKERS = 8;
-const RUNS_A_WORKER = 4;
+const BLOCKS_A_WORKER = 2;
 
 /** How many workers a file of this size is worth; 0 is to stay in this thread. */
 export function workersFor(bytes: number): number {
@@ -54,68 +56,101 @@ export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: 
   return { store: builder.finish(), bad };
 }
 
-/** Encodes rows with `workers` threads, or in this one for 0 and wherever threads cannot be started. */
-export async function tokenizeAll(
-  rows: readonly unknown[],
-  tokenizerDir: string,
-  options: EncoderOptions,
-  workers: number,
-): Promise<TokenizedRows> {
-  if (workers > 0) {
-    const threaded = await tokenizeThreaded(rows, tokenizerDir, options, workers);
-    if (threaded !== null) return threaded;
-  }
-  return tokenizeRows(new Encoder(Tokenizer.load(tokenizerDir), options), rows, 0);
-}
-
-/** Null where a worker's script does not load. */
-async function tokenizeThreaded(
-  rows: readonly unknown[],
-  tokenizerDir: string,
-  options: EncoderOptions,
-  workers: number,
-): Promise<TokenizedRows | null> {
-  const run = Math.max(1, Math.ceil(rows.length / (workers * RUNS_A_WORKER)));
-  const done = new Map<number, TokenizedRows>();
-  let next = 0;
-  const threads: Worker[] = [];
-  const work = (): Promise<boolean> =>
-    new Promise((resolve, reject) => {
-      const thread = new Worker(workerUrl());
-      threads.push(thread);
-      const send = (request: WorkerRequest): void => thread.postMessage(request);
-      const sendRun = (): void => {
-        if (next >= rows.length) {
-          resolve(true);
-          return;
-        }
-        send({ kind: "run", first: next, rows: rows.slice(next, next + run) });
-        next += run;
-      };
-      thread.onerror = () => resolve(false);
-      thread.onmessage = ({ data }: MessageEvent<WorkerReply>) => {
-        if (data.kind === "failed") return reject(new NeftuneError(data.code, data.message));
-        done.set(data.first, { store: data.store, bad: data.bad });
-        sendRun();
-      };
-      send({ kind: "open", tokenizerDir, options });
-      sendRun();
-    });
-  try {
-    const finished = await Promise.all(Array.from({ length: workers }, work));
-    if (finished.includes(false)) return null;
-  } finally {
-    for (const thread of threads) thread.terminate();
-  }
-  const runs = [...done.keys()].sort((a, b) => a - b).map((first) => done.get(first)!);
-  return { store: concatStores(runs.map((one) => one.store)), bad: runs.flatMap((one) => one.bad) };
-}
+/** A block's samples, as they come back. */
+export type BlockSink = (block: RowBlock, tokenized: TokenizedRows) => void;
 
 /**
- * The worker's script: beside this file, or inside the executable, where every module lies in one bundle and the
- * script is an entry point of its own, named from src/.
+ * Encodes the blocks of a source with `workers` threads, or in this one for 0 and wherever threads cannot be started.
+ * Few blocks are held at a time. `sink` gets them in order; with `stopAtBad` none comes after one with a bad row.
  */
-function workerUrl(): URL {
-  const compiled = import.meta.url.includes("/$bunfs/");
-  return new URL(compiled ? "./data/tokenize-worker.js" : "./tokenize-worker.ts", import.meta.url);
+export async function tokenizeAll(
+  blocks: AsyncGenerator<RowBlock, void, void>,
+  tokenizerDir: string,
+  options: EncoderOptions,
+  workers: number,
+  stopAtBad: boolean,
+  sink: BlockSink,
+): Promise<void> {
+  const pool = workers > 0 ? new Pool(workers, tokenizerDir, options) : null;
+  let encoder: Encoder | undefined;
+  const encode = async (block: RowBlock): Promise<TokenizedRows> => {
+    const threaded = await pool?.encode(block);
+    if (threaded != null) return threaded;
+    encoder ??= new Encoder(Tokenizer.load(tokenizerDir), options);
+    return tokenizeRows(encoder, block.rows, block.first);
+  };
+  const waiting: { block: RowBlock; tokenized: Promise<TokenizedRows> }[] = [];
+  /** Takes the oldest block; true where the work ends with it. */
+  const takeOne = async (): Promise<boolean> => {
+    const { block, tokenized } = waiting.shift()!;
+    const result = await tokenized;
+    sink(block, result);
+    return stopAtBad && result.bad.length > 0;
+  };
+  try {
+    let stopped = false;
+    for await (const block of blocks) {
+      const tokenized = encode(block);
+      // Whoever waits for it hears of a failure; until then it is nobody's.
+      tokenized.catch(() => {});
+      waiting.push({ block, tokenized });
+      if (waiting.length > BLOCKS_A_WORKER * workers) stopped = await takeOne();
+      if (stopped) break;
+    }
+    while (!stopped && waiting.length > 0) stopped = await takeOne();
+  } finally {
+    pool?.close();
+  }
+}
+
+/** Threads that encode blocks, each several behind one another. */
+class Pool {
+  readonly #threads: Worker[];
+  readonly #asked = new Map<
+    number,
+    { resolve: (rows: TokenizedRows | null) => void; reject: (error: unknown) => void }
+  >();
+  #next = 0;
+  #broken = false;
+  #failure: NeftuneError | null = null;
+
+  constructor(workers: number, tokenizerDir: string, options: EncoderOptions) {
+    this.#threads = Array.from({ length: workers }, () => {
+      const thread = new Worker(workerUrl("data/tokenize-worker"));
+      thread.onerror = () => this.#giveUp();
+      thread.onmessage = ({ data }: MessageEvent<WorkerReply>) => {
+        if (data.kind === "failed") {
+          this.#failure = new NeftuneError(data.code, data.message);
+          for (const { reject } of this.#asked.values()) reject(this.#failure);
+          this.#asked.clear();
+          return;
+        }
+        this.#asked.get(data.first)?.resolve({ store: data.store, bad: data.bad });
+        this.#asked.delete(data.first);
+      };
+      thread.postMessage({ kind: "open", tokenizerDir, options } satisfies WorkerRequest);
+      return thread;
+    });
+  }
+
+  /** The block's samples, or null where a thread's script did not load. */
+  encode({ first, rows }: RowBlock): Promise<TokenizedRows | null> {
+    if (this.#broken) return Promise.resolve(null);
+    if (this.#failure !== null) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#asked.set(first, { resolve, reject });
+      const thread = this.#threads[this.#next++ % this.#threads.length]!;
+      thread.postMessage({ kind: "run", first, rows } satisfies WorkerRequest);
+    });
+  }
+
+  close(): void {
+    for (const thread of this.#threads) thread.terminate();
+  }
+
+  #giveUp(): void {
+    this.#broken = true;
+    for (const { resolve } of this.#asked.values()) resolve(null);
+    this.#asked.clear();
+  }
 }

@@ -17,13 +17,44 @@ export interface FoundRepo {
 const ID = /^(?:\w[\w.-]*\/)?\w[\w.-]*$/;
 const DEFAULT_REVISION = "main";
 
-/** The cache's folder: HF_HUB_CACHE, else HF_HOME/hub, else XDG_CACHE_HOME/huggingface/hub, else under ~/.cache. */
+/** A path whose `~` is the home folder. */
+export function expandHome(path: string, env: Environment): string {
+  return path === "~" || path.startsWith("~/") ? join(env.HOME || homedir(), path.slice(1)) : path;
+}
+
+/** The folder of all that belongs to Hugging Face: HF_HOME, else XDG_CACHE_HOME/huggingface, else under ~/.cache. */
+export function hubHome(env: Environment): string {
+  if (env.HF_HOME) return expandHome(env.HF_HOME, env);
+  const caches = env.XDG_CACHE_HOME
+    ? expandHome(env.XDG_CACHE_HOME, env)
+    : join(env.HOME || homedir(), ".cache");
+  return join(caches, "huggingface");
+}
+
+/** The cache's folder: HF_HUB_CACHE (or its older name HUGGINGFACE_HUB_CACHE), else `hub` in the home of Hugging Face. */
 export function hubCacheDir(env: Environment): string {
-  const home = env.HOME || homedir();
-  const expand = (path: string) => (path === "~" || path.startsWith("~/") ? join(home, path.slice(1)) : path);
-  if (env.HF_HUB_CACHE) return expand(env.HF_HUB_CACHE);
-  if (env.HF_HOME) return join(expand(env.HF_HOME), "hub");
-  return join(env.XDG_CACHE_HOME ? expand(env.XDG_CACHE_HOME) : join(home, ".cache"), "huggingface", "hub");
+  const given = env.HF_HUB_CACHE || env.HUGGINGFACE_HUB_CACHE;
+  return given ? expandHome(given, env) : join(hubHome(env), "hub");
+}
+
+/** A repository on the Hub, as `org/name` or `org/name@revision` names it. */
+export interface RepoName {
+  id: string;
+  /** A branch, a tag or a commit. */
+  revision: string;
+}
+
+/** Reads an id with its revision (`main` where it is left out); null where `name` is none. */
+export function parseRepoName(name: string): RepoName | null {
+  const at = name.indexOf("@");
+  const id = at < 0 ? name : name.slice(0, at);
+  const revision = at < 0 ? DEFAULT_REVISION : name.slice(at + 1);
+  return isId(id) && isRevision(revision) ? { id, revision } : null;
+}
+
+/** The folder of a repository in the cache, as huggingface_hub names it. */
+export function repoFolderName(kind: RepoKind, id: string): string {
+  return `${kind}s--${id.replaceAll("/", "--")}`;
 }
 
 /**
@@ -39,19 +70,18 @@ export function findRepo(kind: RepoKind, name: string, env: Environment): FoundR
   if (there === "folder") return { dir: name, source: "directory" };
   looked.push(there === "file" ? `${asFolder} (a file; expected a folder)` : `${asFolder} (no such folder)`);
 
-  const at = name.indexOf("@");
-  const id = at < 0 ? name : name.slice(0, at);
-  const revision = at < 0 ? DEFAULT_REVISION : name.slice(at + 1);
-  if (!isId(id) || !isRevision(revision)) {
+  const parsed = parseRepoName(name);
+  if (parsed === null) {
     looked.push(
       `not in the Hugging Face cache, as ${JSON.stringify(name)} is not an id of the form org/name[@revision]`,
     );
     throw notFound(kind, name, looked, `Give the path of a folder that holds the ${kind}, or a Hub id`);
   }
-  const repo = join(hubCacheDir(env), `${kind}s--${id.replaceAll("/", "--")}`);
+  const { id, revision } = parsed;
+  const repo = join(hubCacheDir(env), repoFolderName(kind, id));
   const snapshot = findSnapshot(repo, revision, looked);
   if (snapshot) return { dir: snapshot, source: "cache" };
-  const download = `hf download ${kind === "dataset" ? "--repo-type dataset " : ""}${id}${at < 0 ? "" : ` --revision ${revision}`}`;
+  const download = `hf download ${kind === "dataset" ? "--repo-type dataset " : ""}${id}${name.includes("@") ? ` --revision ${revision}` : ""}`;
   throw notFound(
     kind,
     name,

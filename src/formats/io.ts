@@ -44,6 +44,13 @@ export function writeAll(fd: number, bytes: Uint8Array): void {
   }
 }
 
+/** Writes all of `bytes` at `position`. */
+export function writeAllAt(fd: number, bytes: Uint8Array, position: number): void {
+  for (let at = 0; at < bytes.length; ) {
+    at += writeSync(fd, bytes, at, Math.min(bytes.length - at, MAX_TRANSFER_BYTES), position + at);
+  }
+}
+
 /**
  * Lets `write` fill a file beside `path`, then flushes it and moves it there: `path` holds either what it held
  * before or all of the new contents, also after a power cut. On any error the file beside is removed.

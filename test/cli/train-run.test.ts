@@ -38,7 +38,7 @@ const context: Context = {
   version: "test",
   env: {},
   positionals: [],
-  given: new Set(),
+  given: new Map(),
   signal: new AbortController().signal,
   isTerminal: false,
   print: () => {},
@@ -49,7 +49,7 @@ const context: Context = {
 function request(output: string, changes: Partial<TrainRequest> = {}): TrainRequest {
   return {
     model: { dir: model, name: "tiny" },
-    datasets: [dataset],
+    datasets: [{ name: dataset, files: [dataset], weight: 1 }],
     evalDatasets: [],
     evalSplit: null,
     encoding: {
@@ -95,7 +95,10 @@ test("--resume tells templates the day that the run began on; a new run, today",
 
 describe("refused before data or model are opened", () => {
   // Both would throw something else as soon as they are touched.
-  const nothing = { model: { dir: join(root, "no-model"), name: "none" }, datasets: [join(root, "no-data")] };
+  const nothing = {
+    model: { dir: join(root, "no-model"), name: "none" },
+    datasets: [{ name: "none", files: [join(root, "no-data")], weight: 1 }],
+  };
   const early = (asked: TrainRequest) =>
     runTraining(
       asked,

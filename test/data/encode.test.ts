@@ -198,8 +198,10 @@ describe("--prompt-template", () => {
   });
 
   test("what cannot be used is refused", () => {
-    expect(() => encoder(llama, { template: { kind: "chat" } })).toThrow(/has no chat template; use vicuna/);
-    expect(() => promptTemplate("vicunna")).toThrow(/expected alpaca, chat, vicuna or a Jinja file/);
+    expect(() => encoder(llama, { template: { kind: "chat" } })).toThrow(
+      /has no chat template; use vicuna, llama2/,
+    );
+    expect(() => promptTemplate("vicunna")).toThrow(/expected alpaca, chat, vicuna, llama2 or a Jinja file/);
     const dir = folderOf({ "bad.jinja": "{% for %}", "good.jinja": "{{ bos_token }}" });
     expect(() => promptTemplate(join(dir, "bad.jinja"))).toThrow(/bad\.jinja: not a Jinja template/);
     expect(promptTemplate(join(dir, "good.jinja"))).toMatchObject({

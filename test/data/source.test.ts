@@ -1,12 +1,38 @@
 import { describe, expect, test } from "bun:test";
-import { parseRow } from "../../src/data/formats.ts";
+import { parseRow, renamed } from "../../src/data/formats.ts";
 import { scanJson } from "../../src/data/json-scan.ts";
-import { parseSource, readDataFile } from "../../src/data/source.ts";
+import { jsonBlocks } from "../../src/data/source/json.ts";
+import { openSource, placeOf } from "../../src/data/source.ts";
 import { NeftuneError } from "../../src/errors.ts";
 import { folderOf, randomIntegers } from "./tiny-tokenizer.ts";
 
 const rules = { vocabSize: 100 };
-const parse = (name: string, text: string | Uint8Array) => parseSource(name, Buffer.from(text as string));
+
+interface Parsed {
+  rows: unknown[];
+  broken: Map<number, string>;
+  /** `path:line: row n` of each row. */
+  where: string[];
+}
+
+/** The rows of a file that comes in chunks of so many bytes. */
+async function parse(path: string, content: string | Uint8Array, chunk = 1 << 20): Promise<Parsed> {
+  const bytes = Buffer.from(content as string);
+  async function* chunks() {
+    for (let at = 0; at < bytes.length; at += chunk) yield bytes.subarray(at, at + chunk);
+  }
+  const parsed: Parsed = { rows: [], broken: new Map(), where: [] };
+  for await (const block of jsonBlocks(path, chunks(), /\.(jsonl|ndjson)$/.test(path))) {
+    expect(block.first).toBe(parsed.rows.length);
+    for (const [i, row] of block.rows.entries()) {
+      const problem = block.broken.get(i);
+      if (problem !== undefined) parsed.broken.set(parsed.rows.length, problem);
+      parsed.rows.push(row);
+      parsed.where.push(`${path}${placeOf(block, i)}`);
+    }
+  }
+  return parsed;
+}
 
 describe("rows of a file", () => {
   const rows = [{ text: "a" }, { text: "b\n" }];
@@ -22,25 +48,39 @@ describe("rows of a file", () => {
     ["CRLF and blank lines", "x.jsonl", '\r\n{"text":"a"}\r\n  \r\n\r\n{"text":"b\\n"}\r\n\r\n', rows],
   ];
   for (const [name, path, text, expected] of cases) {
-    test(name, () => {
-      const source = parse(path, text);
-      expect(source.rows).toEqual(expected);
-      expect(source.broken.size).toBe(0);
+    test(name, async () => {
+      for (const chunk of [1 << 20, 1, 2, 5]) {
+        const source = await parse(path, text, chunk);
+        expect(source.rows).toEqual(expected);
+        expect(source.broken.size).toBe(0);
+      }
     });
   }
 
-  test("a row is named by file and line", () => {
-    expect(parse("a/x.json", '[\n {"text": 1},\n\n {"text":\n 2}\n]').where(1)).toBe("a/x.json:4: row 2");
-    expect(parse("x.jsonl", '{"text":1}\n\n{"text":2}').where(1)).toBe("x.jsonl:3: row 2");
-    expect(parse("x.json", '{"n": 1,\n"rows": [1,\n[2, 3],\n{"a": [4]}]}').where(2)).toBe("x.json:4: row 3");
+  test("a row is named by file and line", async () => {
+    const places = async (path: string, text: string) => {
+      const { where } = await parse(path, text, 3);
+      expect((await parse(path, text)).where).toEqual(where);
+      return where;
+    };
+    expect((await places("a/x.json", '[\n {"text": 1},\n\n {"text":\n 2}\n]'))[1]).toBe("a/x.json:4: row 2");
+    expect((await places("x.jsonl", '{"text":1}\n\n{"text":2}'))[1]).toBe("x.jsonl:3: row 2");
+    expect((await places("x.json", '{"n": 1,\n"rows": [1,\n[2, 3],\n{"a": [4]}]}'))[2]).toBe(
+      "x.json:4: row 3",
+    );
+    expect(await places("x.json", '[1\n,"a\\"]"\n,\n\n[{}]\n]')).toEqual([
+      "x.json:1: row 1",
+      "x.json:2: row 2",
+      "x.json:5: row 3",
+    ]);
   });
 
-  test("a broken line does not take the others with it", () => {
-    const source = parse("x.jsonl", '{"text":"a"}\n{"text":\n{"text":"b"}');
+  test("a broken line does not take the others with it", async () => {
+    const source = await parse("x.jsonl", '{"text":"a"}\n{"text":\n{"text":"b"}');
     expect(source.rows.length).toBe(3);
     expect(source.broken.get(1)).toMatch(/not valid JSON: the text ends.*column 9/);
     const bytes = Buffer.from([...Buffer.from('{"text":"a"}\n'), 0xff, 0xfe, 0x0a]);
-    expect(parse("x.jsonl", bytes).broken.get(1)).toMatch(/not valid UTF-8/);
+    expect((await parse("x.jsonl", bytes)).broken.get(1)).toMatch(/not valid UTF-8/);
   });
 
   const refused: [string, string, string | Uint8Array, RegExp][] = [
@@ -60,18 +100,20 @@ describe("rows of a file", () => {
     ],
   ];
   for (const [name, path, text, message] of refused) {
-    test(`${name}: refused`, () => {
-      expect(() => parse(path, text)).toThrow(message);
+    test(`${name}: refused`, async () => {
+      await expect(parse(path, text)).rejects.toThrow(message);
+      await expect(parse(path, text, 1)).rejects.toThrow(message);
     });
   }
 
-  test("files that are not read: missing, a folder, Parquet, CSV", () => {
-    const dir = folderOf({ "x.parquet": "", "x.csv": "a,b", "y.json": "PAR1...." });
-    expect(() => readDataFile(`${dir}/none.json`)).toThrow(/none\.json: no such file/);
-    expect(() => readDataFile(dir)).toThrow(/is a folder/);
-    expect(() => readDataFile(`${dir}/x.parquet`)).toThrow(/Parquet is not read yet/);
-    expect(() => readDataFile(`${dir}/y.json`)).toThrow(/Parquet is not read yet/);
-    expect(() => readDataFile(`${dir}/x.csv`)).toThrow(/CSV is not read yet/);
+  test("files that are not read: missing, a folder, of other kinds", () => {
+    const dir = folderOf({ "x.parquet": "", "x.json": "PK\x03\x04...", "y.jsonl": "BZh91AY" });
+    expect(() => openSource(`${dir}/none.json`)).toThrow(/none\.json: no such file/);
+    expect(() => openSource(dir)).toThrow(/is a folder/);
+    expect(() => openSource("/dev/null")).toThrow(/is no regular file/);
+    expect(() => openSource(`${dir}/x.parquet`)).toThrow(/is no Parquet file: .* got an empty file/);
+    expect(() => openSource(`${dir}/x.json`)).toThrow(/is a ZIP archive; unpack it/);
+    expect(() => openSource(`${dir}/y.jsonl`)).toThrow(/is bzip2; unpack it/);
   });
 });
 
@@ -182,7 +224,31 @@ test("the JSON scan agrees with JSON.parse on 5,000 mutated texts", () => {
   expect(invalid).toBeGreaterThan(1000);
 });
 
-test("4,000 mutated files load or are refused with a message", () => {
+test("rows nested a million deep, names of the prototype, and long rows", async () => {
+  const deep = "[".repeat(1_000_000);
+  await expect(parse("x.json", `[${deep}`)).rejects.toThrow(/x\.json:1: is not valid JSON/);
+  expect((await parse("x.jsonl", `{"text":"a"}\n{"text":${deep}}`)).broken.get(1)).toMatch(/not valid JSON/);
+  const { rows } = await parse("x.json", '[{"__proto__":{"text":"a"},"constructor":1}]');
+  expect(() => parseRow(rows[0], rules)).toThrow(/is of no known format/);
+  expect(() => parseRow(renamed(rows[0], { text: "constructor" }), rules)).toThrow(
+    /expected a string, got the number/,
+  );
+  const long = JSON.stringify([{ text: "x".repeat(3_000_000) }, { text: "y" }]);
+  expect((await parse("x.json", long, 10_000)).rows).toEqual(JSON.parse(long) as unknown[]);
+  const oneLine = `{"data":${long}}`;
+  expect((await parse("x.json", oneLine, 10_000)).rows).toEqual(JSON.parse(long) as unknown[]);
+});
+
+test("--columns: a conversation with roles under ShareGPT's name is messages", () => {
+  const turns = [
+    { role: "user", content: "q" },
+    { role: "assistant", content: "a" },
+  ];
+  const row = renamed({ conversations: turns, id: 1 }, { messages: "conversations" });
+  expect(parseRow(row, rules)).toEqual({ format: "messages", messages: turns } as never);
+});
+
+test("4,000 mutated files load or are refused with a message, the same in chunks of any size", async () => {
   const pick = randomIntegers(5);
   const originals = [
     '[\n{"instruction":"i","input":"","output":"o"},\n{"text":"é"},{"input_ids":[1,2],"labels":[-100,2]}]',
@@ -195,18 +261,32 @@ test("4,000 mutated files load or are refused with a message", () => {
     const bytes = Buffer.from(originals[round % 3]!);
     for (let edits = 1 + pick(6); edits > 0; edits--) bytes[pick(bytes.length)] = pick(256);
     const cut = pick(4) === 0 ? bytes.subarray(0, pick(bytes.length)) : bytes;
-    try {
-      const source = parseSource(round % 2 === 0 ? "x.json" : "x.jsonl", cut);
-      source.rows.forEach((row, i) => {
-        expect(source.where(i)).toMatch(/^x\.jsonl?:\d+: row \d+$/);
-        if (source.broken.has(i)) return;
-        rows++;
-        parseRow(row, rules);
-      });
-    } catch (error) {
-      expect(error).toBeInstanceOf(NeftuneError);
-      expect((error as Error).message.length).toBeGreaterThan(10);
+    const path = round % 2 === 0 ? "x.json" : "x.jsonl";
+    const outcome = (chunk: number) =>
+      parse(path, cut, chunk).then(
+        (source) => source,
+        (error: unknown) => {
+          expect(error).toBeInstanceOf(NeftuneError);
+          return (error as Error).message;
+        },
+      );
+    const source = await outcome(1 << 20);
+    expect(await outcome(1 + pick(9))).toEqual(source);
+    if (typeof source === "string") {
+      expect(source.length).toBeGreaterThan(10);
       refusals++;
+      continue;
+    }
+    for (const [i, row] of source.rows.entries()) {
+      expect(source.where[i]).toMatch(/^x\.jsonl?:\d+: row \d+$/);
+      if (source.broken.has(i)) continue;
+      rows++;
+      try {
+        parseRow(row, rules);
+      } catch (error) {
+        expect(error).toBeInstanceOf(NeftuneError);
+        refusals++;
+      }
     }
   }
   expect(rows).toBeGreaterThan(100);

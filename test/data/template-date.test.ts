@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { join } from "node:path";
-import { loadDataset } from "../../src/data/dataset.ts";
+import { loadDataset } from "../../src/data/load-dataset.ts";
 import { isTemplateDate, strftime, today } from "../../src/data/template-date.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";

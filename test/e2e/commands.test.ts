@@ -81,7 +81,6 @@ describe("failures end with 1 and say what to do", () => {
     const stderr = await failure("eval", "--model", "org/nothing", "--dataset", "train.json");
     expect(stderr).toContain(place.path("org/nothing"));
     expect(stderr).toContain("models--org--nothing");
-    expect(stderr).toContain("llama2-7b");
   });
 
   test("a preset that is not in the cache: its Hub id", async () => {

@@ -24,6 +24,8 @@ export class Place {
     PATH: "/usr/bin:/bin",
     HOME: join(this.root, "home"),
     XDG_CACHE_HOME: join(this.root, "cache"),
+    // No test asks the real Hub.
+    HF_HUB_OFFLINE: "1",
   };
 
   /** `backend`: what `--device cuda` means in it; without one there is no GPU but the machine's own. */

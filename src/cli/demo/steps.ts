@@ -2,8 +2,8 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { loadDataset } from "../../data/dataset.ts";
 import { Encoder } from "../../data/encode.ts";
+import { loadDataset } from "../../data/load-dataset.ts";
 import { alpacaPrompt, promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
@@ -111,11 +111,12 @@ async function trainOnce(
   file: string,
   options: Partial<TrainerOptions>,
 ): Promise<void> {
+  const dataOf = (name: string) => ({ name, files: [dataFile(dir, name)], weight: 1 });
   const training = runTraining(
     {
       model: { dir: join(dir, base), name: join(dir, base) },
-      datasets: [dataFile(dir, file)],
-      evalDatasets: tune === "full" ? [] : [dataFile(dir, "held-out.jsonl")],
+      datasets: [dataOf(file)],
+      evalDatasets: tune === "full" ? [] : [dataOf("held-out.jsonl")],
       evalSplit: null,
       encoding: {
         "prompt-template": undefined,

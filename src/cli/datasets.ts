@@ -1,0 +1,54 @@
+// neftune datasets: the data presets.
+
+import { dataCacheState } from "../formats/hub/index.ts";
+import { hubCacheDir } from "../formats/hub-cache.ts";
+import { defineCommand } from "./command.ts";
+import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
+import { cacheWords, shortLicence } from "./models.ts";
+import { datasetPresets } from "./presets.ts";
+
+export const datasets = defineCommand({
+  name: "datasets",
+  summary: "the data presets: what --dataset knows by name",
+  description:
+    "Lists each preset with its size, whether the Hugging Face cache has it, its format, and the alpha that NEFTune's authors used for it, which is --alpha's value where none is given. A preset of your own is a .toml file: neftune --dataset my.toml.",
+  options: {},
+  examples: [
+    ["neftune datasets", "all of them"],
+    ["neftune datasets --json", "the same for a program"],
+  ],
+  async run(values, context) {
+    const rows = datasetPresets.map((preset) => ({
+      preset,
+      cache: dataCacheState(`${preset.hub}@${preset.revision}`, preset.files ?? ["**"], context.env),
+    }));
+    if (values.json) {
+      context.print(
+        toJson(
+          rows.map(({ preset, cache }) => {
+            const { name, title, hub, revision, licence, gated, files, format, rows, bytes, alpha } = preset;
+            return {
+              ...{ name, title, hub, revision, licence, gated, files, format },
+              ...{ rows, download_bytes: bytes, cached: cache, alpha: alpha ?? null },
+            };
+          }),
+        ),
+      );
+      return;
+    }
+    const table = rows.map(({ preset, cache }) => [
+      preset.name,
+      preset.rows === undefined ? "?" : formatCount(preset.rows),
+      preset.bytes === undefined ? "?" : formatBytes(preset.bytes),
+      cacheWords[cache],
+      preset.gated ? "gated" : "open",
+      preset.format ?? "?",
+      preset.alpha === undefined ? "" : String(preset.alpha),
+      shortLicence(preset.licence),
+      preset.hub,
+    ]);
+    const head = ["name", "rows", "download", "cached", "access", "format", "alpha", "licence", "on the Hub"];
+    context.print(formatTable([head, ...table], [1, 2, 6]));
+    context.note(`alpha: the paper's for this data. The cache: ${hubCacheDir(context.env)}`);
+  },
+});

@@ -1,0 +1,119 @@
+// neftune models: the model presets.
+
+import { type CacheState, hubSettings, modelCacheState } from "../formats/hub/index.ts";
+import { hubCacheDir } from "../formats/hub-cache.ts";
+import { type LlamaConfig, tensorSpecs } from "../model/index.ts";
+import type { Device } from "../native/index.ts";
+import { defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatBytes, formatTable, toJson } from "./format.ts";
+import { type ModelPreset, modelPresets, presetConfig } from "./presets.ts";
+import { DEFAULT_TOKENS, type MemoryNeed, trainingMemory } from "./training-memory.ts";
+
+/** How the tables call it. */
+export const cacheWords: Readonly<Record<CacheState, string>> = {
+  whole: "yes",
+  partial: "in part",
+  absent: "no",
+};
+
+/** A licence without its address. */
+export const shortLicence = (licence: string) => licence.replace(/ \(https?:.*\)$/, "");
+
+export function parameterCount(config: LlamaConfig): number {
+  return tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
+interface Row {
+  preset: ModelPreset;
+  parameters: number;
+  bytes: number;
+  cache: CacheState;
+  lora: MemoryNeed;
+  full: MemoryNeed;
+}
+
+function describe(
+  preset: ModelPreset,
+  device: Device,
+  env: Readonly<Record<string, string | undefined>>,
+): Row[] {
+  const config = presetConfig(preset);
+  if (config === null) return [];
+  const parameters = parameterCount(config);
+  const row = {
+    preset,
+    parameters,
+    bytes: parameters * (config.dtype === "f32" ? 4 : 2),
+    cache: modelCacheState(`${preset.hub}@${preset.revision}`, env),
+    lora: trainingMemory(device, config, "lora"),
+    full: trainingMemory(device, config, "full"),
+  };
+  return [row];
+}
+
+export const models = defineCommand({
+  name: "models",
+  summary: "the model presets: what --model knows by name",
+  description:
+    "Lists each preset with its size, what has to be accepted, whether the Hugging Face cache has it, and the memory that training needs on this machine: LoRA with train's defaults, and all weights (--tune full), for samples of full length. No weights are read. A preset of your own is a .toml file: neftune --model my.toml.",
+  options: {},
+  examples: [
+    ["neftune models", "all of them"],
+    ["neftune models --json", "the same for a program, with Hub ids and architectures"],
+  ],
+  async run(values, context) {
+    const device = openDevice(values, context);
+    let rows: Row[];
+    let free: number;
+    try {
+      free = device.freeMemory();
+      rows = modelPresets.flatMap((preset) => describe(preset, device, context.env));
+    } finally {
+      device.close();
+    }
+    if (values.json) {
+      context.print(
+        toJson(
+          rows.map(({ preset, parameters, bytes, cache, lora, full }) => ({
+            name: preset.name,
+            title: preset.title,
+            hub: preset.hub,
+            revision: preset.revision,
+            licence: preset.licence,
+            gated: preset.gated,
+            prompt_template: preset.prompt_template ?? null,
+            parameters,
+            download_bytes: bytes,
+            cached: cache,
+            training_memory_bytes: { lora: lora.bytes, full: full.bytes },
+            fits: { lora: lora.fits, full: full.fits },
+            architecture: preset.architecture,
+          })),
+        ),
+      );
+      return;
+    }
+    const need = ({ bytes, fits }: MemoryNeed) => `${formatBytes(bytes)}${fits ? "  " : " !"}`;
+    const table = rows.map(({ preset, bytes, cache, lora, full }) => [
+      preset.name,
+      formatBytes(bytes),
+      cacheWords[cache],
+      preset.gated ? "gated" : "open",
+      need(lora),
+      need(full),
+      shortLicence(preset.licence),
+      preset.hub,
+    ]);
+    const head = ["name", "download", "cached", "access", "LoRA  ", "all weights  ", "licence", "on the Hub"];
+    context.print(formatTable([head, ...table], [1, 4, 5]));
+    context.note(
+      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16; ! is more than the ${formatBytes(free)} free here. The cache: ${hubCacheDir(context.env)}`,
+    );
+    if (rows.some(({ preset }) => preset.gated)) {
+      context.note(
+        `gated: accept the licence on the model's page (${hubSettings(context.env).endpoint}/ and the name at the right), then give a token as HF_TOKEN`,
+      );
+    }
+  },
+});

@@ -1,0 +1,55 @@
+// What training a model of some config needs on a device, before there are weights.
+
+import {
+  type LlamaConfig,
+  type LoraOptions,
+  linearModules,
+  type ModelPlan,
+  planFor,
+  type Recompute,
+  randomSource,
+} from "../model/index.ts";
+import type { Device } from "../native/index.ts";
+import { trainDefaults } from "../train/index.ts";
+
+export interface MemoryNeed {
+  bytes: number;
+  /** By the memory that is free now. */
+  fits: boolean;
+  recompute: Recompute;
+}
+
+/** Tokens in a micro-batch of train's defaults: every sample as long as --max-length lets it be. */
+export const DEFAULT_TOKENS = trainDefaults.batchSize * trainDefaults.maxLength;
+
+const ways: readonly Recompute[] = ["none", "mlp", "layer"];
+
+/**
+ * What `train` would plan with its defaults, or with all weights: the least recomputation that fits free memory, as
+ * with --recompute auto; where nothing fits, what needs least.
+ */
+export function trainingMemory(device: Device, config: LlamaConfig, tune: "lora" | "full"): MemoryNeed {
+  const lora: LoraOptions = {
+    r: trainDefaults.loraR,
+    alpha: trainDefaults.loraAlpha,
+    dropout: trainDefaults.loraDropout,
+    targetModules: [...linearModules],
+    useRslora: trainDefaults.useRslora,
+  };
+  const { dtype } = trainDefaults;
+  const source = randomSource({ ...config, dtype });
+  const request = {
+    dtype,
+    tune,
+    lora: tune === "lora" ? lora : null,
+    training: true,
+    recompute: "auto" as const,
+    maxTokens: DEFAULT_TOKENS,
+    maxTargets: DEFAULT_TOKENS,
+    uses: { forward: false, backward: false },
+  };
+  const free = device.freeMemory();
+  const plans = ways.map((way): ModelPlan => planFor(device, source, request, way));
+  const plan = plans.find(({ total }) => total <= free) ?? plans.at(-1)!;
+  return { bytes: plan.total, fits: plan.total <= free, recompute: plan.recompute };
+}

@@ -1,0 +1,222 @@
+// A data set from a file or from rows: read and tokenised as it comes, cached by what it was made of.
+
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { InterruptedError, NeftuneError } from "../errors.ts";
+import { type CachedData, CacheWriter, defaultCacheDir, readCache } from "./cache.ts";
+import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
+import type { EncoderOptions } from "./encode.ts";
+import type { ColumnNames } from "./formats.ts";
+import { sha256 } from "./sha256.ts";
+import {
+  fileSha256,
+  openSource,
+  placeOf,
+  type RowBlock,
+  RowError,
+  type Source,
+  sourceOfRows,
+} from "./source.ts";
+import { type TemplateDate, today } from "./template-date.ts";
+import { promptTemplate } from "./templates.ts";
+import type { TokenStore } from "./token-store.ts";
+import { type TokenizedRows, tokenizeAll, workersFor } from "./tokenize-rows.ts";
+import { SETTINGS_FILES } from "./tokenizer-settings.ts";
+
+/** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
+const ENCODING_VERSION = 3;
+const MOST_MEMORY = 2 ** 30;
+/** What errors call rows that come from no file. */
+const ROWS = "rows";
+
+export interface LoadOptions {
+  /** A file, or `rows` as they would be parsed from one. */
+  path?: string | undefined;
+  rows?: unknown[] | undefined;
+  /** Folder of tokenizer.json: a model's. */
+  tokenizerDir: string;
+  /** `--prompt-template`: alpaca, chat, vicuna, llama2 or a Jinja file; absent, by each row's format. */
+  template?: string | undefined;
+  /** Tokens that longer samples are cut to; null for none. */
+  maxLength: number | null;
+  /** Other names of fields in the data, by the names that formats know. */
+  columns?: ColumnNames | undefined;
+  /** Only so many rows, the first ones; null or absent: all. */
+  samples?: number | null | undefined;
+  /** Leaves bad rows out and counts them; otherwise the first one is thrown as a RowError. */
+  skipBadRows?: boolean | undefined;
+  /** Text in data that looks like a special token is that token. */
+  parseSpecial?: boolean | undefined;
+  /** Ids in rows of tokens lie below it. Default: the tokenizer's; a model may have more. */
+  vocabSize?: number | undefined;
+  /** The day that a template's strftime_now gives. Default: today. */
+  templateDate?: TemplateDate | undefined;
+  /** Threads; 0 is none beside this one. Default: by size. */
+  workers?: number | undefined;
+  /** Bytes of ids and labels held in memory; of more, the cache's file is mapped. Default: 1 GiB. */
+  mostMemory?: number | undefined;
+  /** Ends the loading with an InterruptedError. */
+  signal?: AbortSignal | undefined;
+  /** Rows tokenised so far. */
+  onProgress?: ((rows: number) => void) | undefined;
+  /** Default: `$XDG_CACHE_HOME/neftune`, else `~/.cache/neftune`. Null keeps nothing. */
+  cacheDir?: string | null | undefined;
+}
+
+/**
+ * Loads and tokenises a data set, or takes it from the cache. Throws RowError at the first bad row (unless
+ * `skipBadRows`), FormatError for a file that is not what it says, NeftuneError where it is missing or has no usable
+ * row. Rows are read and tokenised in blocks; past 1 GiB of tokens they are kept in the cache's file alone.
+ */
+export async function loadDataset(options: LoadOptions): Promise<Dataset> {
+  const { path, rows, columns } = options;
+  if ((path === undefined) === (rows === undefined)) {
+    throw new NeftuneError("dataset", "a data set is loaded from either a path or rows");
+  }
+  const template = promptTemplate(options.template);
+  const encoding: EncoderOptions = {
+    template,
+    maxLength: options.maxLength,
+    parseSpecial: options.parseSpecial === true,
+    vocabSize: options.vocabSize ?? null,
+    ...(columns === undefined ? {} : { columns }),
+  };
+  const skipBadRows = options.skipBadRows === true;
+  const samples = options.samples ?? null;
+  const source =
+    path === undefined
+      ? sourceOfRows(ROWS, rows!)
+      : openSource(path, { columns: Object.values(columns ?? {}) });
+  const tokenizer = tokenizerFiles(options.tokenizerDir);
+  const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
+  // such a template writes the date into every sample
+  const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
+  const before = path === undefined ? "" : versionOf(path);
+  const content =
+    path === undefined
+      ? sha256([JSON.stringify(rows)])
+      : await fileSha256(path, () => expectGoingOn(options.signal));
+  const fingerprint = sha256([
+    `tokens ${ENCODING_VERSION}`,
+    JSON.stringify({ encoding, skipBadRows, samples, date, format: source.format }),
+    ...tokenizer,
+    content,
+  ]);
+
+  const cacheDir =
+    path === undefined ? null : options.cacheDir === undefined ? defaultCacheDir() : options.cacheDir;
+  const cached = cacheDir === null ? null : readCache(cacheDir, fingerprint);
+  const writer = cached === null && cacheDir !== null ? new CacheWriter(cacheDir, fingerprint) : null;
+  try {
+    const data =
+      cached ??
+      (await tokenizeSource(
+        source,
+        options,
+        { ...encoding, date },
+        { skipBadRows, samples, before },
+        writer,
+      )) ??
+      readCache(cacheDir!, fingerprint);
+    if (data === null) throw new NeftuneError("io", `${cacheDir}: the tokens written there are damaged`);
+    return new Dataset(data.stores, fingerprint, {
+      skipped: data.skipped,
+      problems: data.problems.map((problem) => `${source.path}${problem}`),
+    });
+  } finally {
+    writer?.close();
+  }
+}
+
+interface Reading {
+  skipBadRows: boolean;
+  samples: number | null;
+  /** The file's version when its fingerprint was taken. */
+  before: string;
+}
+
+/** Tokenises a source into `writer`'s file and memory; null where it is too much for memory and in the file alone. */
+async function tokenizeSource(
+  source: Source,
+  options: LoadOptions,
+  encoding: EncoderOptions,
+  { skipBadRows, samples, before }: Reading,
+  writer: CacheWriter | null,
+): Promise<CachedData | null> {
+  const workers = options.workers ?? workersFor(source.bytes);
+  const mostMemory = options.mostMemory ?? MOST_MEMORY;
+  let stores: TokenStore[] | null = [];
+  const problems: { place: string; reason: string }[] = [];
+  let [rows, skipped, bytes] = [0, 0, 0];
+  const take = (block: RowBlock, { store, bad }: TokenizedRows): void => {
+    expectGoingOn(options.signal);
+    rows += block.rows.length;
+    options.onProgress?.(rows);
+    skipped += bad.length;
+    for (const { row, reason } of bad.slice(0, REPORTED_PROBLEMS - problems.length)) {
+      const i = row - block.first;
+      problems.push({ place: placeOf(block, i), reason: block.broken.get(i) ?? reason });
+    }
+    const firstBad = problems[0];
+    if (!skipBadRows && firstBad !== undefined) {
+      const remedy = "(--skip-bad-rows leaves such rows out)";
+      throw new RowError(`${source.path}${firstBad.place}`, `${firstBad.reason} ${remedy}`);
+    }
+    writer?.append(store);
+    bytes += 8 * store.ids.length;
+    stores?.push(store);
+    if (writer === null) return;
+    if (bytes > mostMemory && writer.failure === null) stores = null;
+    else if (stores === null) throw cannotKeep(source.path, writer.failure);
+  };
+  await tokenizeAll(firstRows(source, samples), options.tokenizerDir, encoding, workers, !skipBadRows, take);
+  if (rows === 0) throw new NeftuneError("dataset", `dataset ${source.path}: has no rows`);
+  if (skipped === rows) {
+    const first = problems.map(({ place, reason }) => `${source.path}${place}: ${reason}`)[0] ?? "";
+    throw new NeftuneError("dataset", `dataset ${source.path}: none of its rows can be used; ${first}`);
+  }
+  if (options.path !== undefined && versionOf(options.path) !== before) {
+    throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
+  }
+  const told = problems.map(({ place, reason }) => `${place}: ${reason}`);
+  writer?.commit(skipped, told);
+  if (stores === null && writer?.failure != null) throw cannotKeep(source.path, writer.failure);
+  return stores === null ? null : { stores, skipped, problems: told };
+}
+
+function expectGoingOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new InterruptedError("stopped while the data was read");
+}
+
+/** Changes when a file is written to. */
+function versionOf(path: string): string {
+  const { size, mtimeMs, ino } = statSync(path);
+  return `${size} ${mtimeMs} ${ino}`;
+}
+
+function cannotKeep(path: string, failure: unknown): NeftuneError {
+  const reason = failure instanceof Error ? failure.message : String(failure);
+  return new NeftuneError(
+    "io",
+    `dataset ${path}: its tokens are too many for memory, and the cache cannot be written: ${reason}; free space, or set XDG_CACHE_HOME to another folder`,
+    { cause: failure },
+  );
+}
+
+/** The blocks of the first `samples` rows, or of all. */
+async function* firstRows(source: Source, samples: number | null): AsyncGenerator<RowBlock, void, void> {
+  let left = samples ?? Number.POSITIVE_INFINITY;
+  for await (const block of source.blocks()) {
+    yield block.rows.length <= left ? block : { ...block, rows: block.rows.slice(0, left) };
+    left -= block.rows.length;
+    if (left <= 0) return;
+  }
+}
+
+/** What the tokens depend on beside the data: tokenizer.json and the files that speak with it. */
+function tokenizerFiles(dir: string): string[] {
+  return ["tokenizer.json", ...SETTINGS_FILES].map((name) => {
+    const path = join(dir, name);
+    return existsSync(path) ? `${name} ${readFileSync(path, "utf8")}` : `no ${name}`;
+  });
+}
