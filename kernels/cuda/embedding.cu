@@ -132,7 +132,8 @@ int32_t backward(nt_context *context, float *dtable, const T_ *dy, const int32_t
   const bool vector = H % 8 == 0 && aligned16(dtable, dy);
   auto *kernel = vector ? embedding_backward_kernel<T_, true> : embedding_backward_kernel<T_, false>;
   const dim3 grid(unsigned(T), unsigned(ceil_div(H, kChunk<T_> * kThreads)));
-  NT_CUDA(launch(kernel, grid, dim3(kThreads), 0, context->stream, dtable, dy, ids, T, int(H), V), "embedding_backward");
+  NT_CUDA(launch(kernel, grid, dim3(kThreads), 0, context->stream, dtable, dy, ids, T, int(H), V),
+          "embedding_backward");
   return NT_OK;
 }
 

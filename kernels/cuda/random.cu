@@ -20,8 +20,9 @@ __global__ void __launch_bounds__(kThreads, 4) random_kernel(T *y, int64_t n, in
   for (int i = 0; i < N; i += 4) {
     const uint64_t block = (first + i) >> 2;
     float x[4];
-    noise_of(x, noise,
-             nt_philox(uint32_t(seed), uint32_t(seed >> 32), uint32_t(block), uint32_t(block >> 32), draw, stream << 16));
+    const nt_philox_block words = nt_philox(uint32_t(seed), uint32_t(seed >> 32), uint32_t(block),
+                                            uint32_t(block >> 32), draw, stream << 16);
+    noise_of(x, noise, words);
     NT_UNROLL
     for (int k = 0; k < 4; k++) out.x[i + k] = from_float<T>(scale * x[k]);
   }

@@ -5,9 +5,9 @@
 namespace nt {
 namespace {
 
-// Forward, a thread holds kHeld chunks of its row in registers, so that rows of up to 16,384 bf16 columns are read once;
-// backward one chunk of dy and one of x (4,096 columns), since registers for more would cost threads. What lies beyond is
-// read a second time, soon enough to find it in a cache.
+// Forward, a thread holds kHeld chunks of its row in registers, so that rows of up to 16,384 bf16 columns are read
+// once; backward one chunk of dy and one of x (4,096 columns), since registers for more would cost threads. What lies
+// beyond is read a second time, soon enough to find it in a cache.
 constexpr int kHeld = 4;
 constexpr int kMostThreads = 512;
 constexpr int kWarpRows = 8;
@@ -98,6 +98,7 @@ __global__ void __launch_bounds__(kMostThreads, vector ? 2 : 1)
   NT_UNROLL
   for (int k = 0; k < kHeld; k++)
     if (first + k * step < H) squares = squares_of(held[k], squares);
+#pragma unroll 1
   for (int64_t j = first + int64_t(kHeld) * step; j < H; j += step) {
     Pack<T> chunk = load_chunk<vector>(x + j, int(H - j));
     if (delta != nullptr) {
@@ -114,6 +115,7 @@ __global__ void __launch_bounds__(kMostThreads, vector ? 2 : 1)
     if (j < H) normalise<vector>(y + j, held[k], r, weight + j, H - j);
   }
   const T *source = delta == nullptr ? x : total;
+#pragma unroll 1
   for (int64_t j = first + int64_t(kHeld) * step; j < H; j += step)
     normalise<vector>(y + j, load_chunk<vector>(source + j, int(H - j)), r, weight + j, int(H - j));
 }
@@ -155,21 +157,22 @@ __device__ __forceinline__ void add_weight_gradient(float (&sums)[kChunk<T>], co
 }
 
 // c = mean(dy · weight · x) · rstd²; dx = rstd · (dy · weight − x · c) + residual. Bytes an element: reads dy, x,
-// residual, writes dx: 8 in bf16. dx may alias dy or residual: a thread reads a chunk before it writes it. With `weighted`, a part (a block, or a warp of one) takes
-// `part_rows` consecutive rows and leaves Σ dy · x · rstd over them in partials[part]; its sums stay in registers
-// but for columns that the registers do not hold.
+// residual, writes dx: 8 in bf16. dx may alias dy or residual: a thread reads a chunk before it writes it. A part, that
+// is a block or a warp of one, takes one row; with `weighted` `part_rows` consecutive rows, and it leaves Σ dy · x · rstd
+// over them in partials[part]: sums in registers, but for columns that the registers do not hold.
 template <class T, bool vector, bool weighted>
 __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
     rmsnorm_backward_kernel(T *dx, float *partials, const T *dy, const T *x, const float *weight, const float *rstd,
                             const T *residual, int64_t rows, int64_t part_rows, int H) {
   constexpr int N = kChunk<T>;
   NT_SHARED(float, scratch, [32]);
-  const int64_t part = int64_t(blockIdx.x) * blockDim.y + threadIdx.y, begin = part * part_rows;
-  const int64_t end = begin + part_rows < rows ? begin + part_rows : rows;
-  if (begin >= end) return;
+  const int64_t part = int64_t(blockIdx.x) * blockDim.y + threadIdx.y, begin = weighted ? part * part_rows : part;
+  const int64_t end = !weighted ? begin + 1 : begin + part_rows < rows ? begin + part_rows : rows;
+  if (begin >= rows) return;
   if (weighted) partials += part * H;
   const int step = blockDim.x * N, first = threadIdx.x * N;
   float sums[N] = {};
+#pragma unroll 1  // registers are for loads on their way
   for (int64_t row = begin; row < end; row++) {
     const T *dy_row = dy + row * H, *x_row = x + row * H;
     const T *residual_row = residual == nullptr ? nullptr : residual + row * H;
@@ -182,6 +185,7 @@ __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
       v = load_chunk_once<vector>(x_row + first, H - first);
       dot = dot_of<vector>(d, v, weight + first, H - first, dot);
     }
+#pragma unroll 1
     for (int64_t j = first + int64_t(step); j < H; j += step) {
       const int left = int(H - j);
       dot = dot_of<vector>(load_chunk<vector>(dy_row + j, left), load_chunk<vector>(x_row + j, left), weight + j, left,
@@ -193,6 +197,7 @@ __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
       write_gradient<vector>(dx_row + first, d, v, weight + first,
                              residual == nullptr ? nullptr : residual_row + first, r, c, H - first);
     }
+#pragma unroll 1
     for (int64_t j = first + int64_t(step); j < H; j += step) {
       const int left = int(H - j);
       d = load_chunk<vector>(dy_row + j, left);

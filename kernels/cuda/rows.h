@@ -89,7 +89,7 @@ template <bool vector, int N>
 __device__ __forceinline__ void store_columns(float *p, const float (&x)[N], int left) {
   if constexpr (vector) {
     NT_UNROLL
-    for (int i = 0; i < N; i += 4) *reinterpret_cast<float4 *>(p + i) = make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]);
+    for (int i = 0; i < N; i += 4) store_pack(p + i, Pack<float>{{x[i], x[i + 1], x[i + 2], x[i + 3]}});
   } else {
     NT_UNROLL
     for (int i = 0; i < N; i++)

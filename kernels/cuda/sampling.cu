@@ -16,7 +16,7 @@ struct Settings {
   float top_p, penalty;
   uint64_t seed;
   uint32_t step;
-  float unit;  // the weight of the greatest logit: a power of two, small enough that V of them stay below 2⁶²
+  float unit;  // the weight of the greatest logit: a power of two, small enough that V of them reach 2⁶² at most
 };
 
 // What a block shares: words for the sums of each warp.
@@ -75,7 +75,7 @@ __device__ void penalise(float *logits, const int32_t *history, int64_t n, float
   __syncthreads();
 }
 
-// The greatest of a thread's values in the order of order_of, NaN passed over; 0 where there is none.
+// NaN comes before everything, even before −∞.
 __device__ __forceinline__ uint32_t order_but_nan(float x) { return x == x ? order_of(x) : 0; }
 
 // The lowest index of the greatest value (0 and −0 are equal); 0 where there is none.
@@ -289,8 +289,9 @@ NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, in
     if (!penalised) continue;
     NT_CHECK(offsets[b] >= 0 && offsets[b] <= offsets[b + 1], "sample: history offsets must not fall, got %lld, %lld",
              (long long)offsets[b], (long long)offsets[b + 1]);
-    NT_CHECK(offsets[b + 1] - offsets[b] <= nt::kHistoryTokens, "sample: at most %lld tokens of history a row, got %lld",
-             (long long)nt::kHistoryTokens, (long long)(offsets[b + 1] - offsets[b]));
+    NT_CHECK(offsets[b + 1] - offsets[b] <= nt::kHistoryTokens,
+             "sample: at most %lld tokens of history a row, got %lld", (long long)nt::kHistoryTokens,
+             (long long)(offsets[b + 1] - offsets[b]));
     for (int64_t i = offsets[b]; i < offsets[b + 1]; i++)
       NT_CHECK(history[i] >= 0 && history[i] < V, "sample: history tokens must be in [0, %lld), got %d", (long long)V,
                int(history[i]));

@@ -32,9 +32,9 @@ __global__ void __launch_bounds__(kThreads, 4)
   store_chunk<vector>(h + place.row * I + i, out, left);
 }
 
-// With s = σ(g): dgate = dh · u · s · (1 + g · (1 − s)), dup = dh · g · s, in place of g and u; h = g · s · u where it is
-// wanted, for the gradient of the product behind it. A thread reads its chunks of g, u and dh before it writes, so h may
-// be dh. Bytes an element of h: 10 in bf16, 12 with h.
+// With s = σ(g): dgate = dh · u · s · (1 + g · (1 − s)), dup = dh · g · s, in place of g and u; h = g · s · u where it
+// is wanted, for the gradient of the product behind it. A thread reads its chunks of g, u and dh before it writes, so h
+// may be dh. Bytes an element of h: 10 in bf16, 12 with h.
 template <class T, bool vector>
 __global__ void __launch_bounds__(kThreads, 4)
     swiglu_backward_kernel(T *gate_up, T *h, const T *dh, uint64_t total, uint32_t chunks, int I) {
