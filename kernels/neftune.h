@@ -39,6 +39,13 @@ typedef struct nt_lora_block {
   const void *b;
   int64_t row, rows, column;
 } nt_lora_block;
+// An NF4 tensor of n values on the device, in blocks of 64 (kernels/nf4.h has tables and formulas). Eight bytes a field.
+typedef struct nt_nf4 {
+  const uint8_t *codes;  // [(n + 1) / 2], the even element in the high nibble
+  const void *absmax;    // float32 [⌈n/64⌉]; with double quantisation uint8 [⌈n/64⌉], codes of the dynamic map
+  const float *absmax2;  // [⌈⌈n/64⌉/256⌉], and the offset behind them; null: no double quantisation
+  int64_t dtype;         // what was quantised: values are rounded to it before they are converted
+} nt_nf4;
 
 #ifdef __cplusplus
 }
@@ -145,6 +152,21 @@ NT_API int32_t nt_weight_destroy(nt_context *context, nt_weight *weight);
 // Device bytes that nt_weight_create would add for such a weight beside `data`: for the memory plan.
 NT_API int32_t nt_weight_extra_bytes(nt_context *context, int32_t dtype, int64_t out, int64_t in, int32_t uses,
                                      int64_t *host_bytes);
+
+// The same for a weight kept in NF4: products expand it into `scratch` (at least out · in values of `dtype`, on the
+// device, shared by all weights of a context), except those of few rows, which read the codes themselves. What
+// `host_nf4` points to on the device is borrowed, and so is scratch; there is nothing to refresh.
+NT_API int32_t nt_weight_create_nf4(nt_context *context, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *host_nf4,
+                                    void *scratch, nt_weight **host_weight);
+// codes and absmax (float32) of source[n] (device; f32, bf16 or f16).
+NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
+                               int32_t source_dtype, int64_t n);
+// Double quantisation: codes[blocks], absmax2[⌈blocks/256⌉] and behind it the offset (one float32), of absmax[blocks].
+NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
+                                      int64_t blocks);
+// destination[n] (f32, bf16 or f16) = the tensor's values.
+NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype,
+                                 const nt_nf4 *host_nf4, int64_t n);
 
 // y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u·Bᵀ (no blocks: none). x, u, B have `dtype`, y has
 // `y_dtype` (dtype or NT_F32). W may be the weights of several projections on top of each other; then B is

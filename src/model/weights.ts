@@ -141,7 +141,7 @@ export class ModelWeights {
     };
     const gradient = (name: string) => full?.gradient(name) ?? null;
     const weight = (data: Tensor): Weight => {
-      const made = new Weight(device, data, uses);
+      const made = Weight.dense(device, data, uses);
       this.#owned.push(made);
       return made;
     };

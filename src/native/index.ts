@@ -14,5 +14,6 @@ export * from "./ops/attention.ts";
 export type { ActivationDType } from "./ops/check.ts";
 export * from "./ops/elementwise.ts";
 export * from "./ops/linear.ts";
+export * from "./ops/nf4.ts";
 export * from "./ops/optimizer.ts";
 export { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";

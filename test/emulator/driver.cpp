@@ -107,8 +107,9 @@ void memory() {
     for (int32_t to : kDtypes) {
       for (int64_t offset : {0, 1}) {
         const int64_t count = n - offset;
-        CALL(nt_cast, y + offset * size_of(to), to, reinterpret_cast<char *>(x) + offset * size_of(from), from, count / 2);
-        CALL(nt_upload, y + offset * size_of(to), to, reinterpret_cast<char *>(host) + 1, from, count / 2);
+        char *destination = y + offset * size_of(to);
+        CALL(nt_cast, destination, to, reinterpret_cast<char *>(x) + offset * size_of(from), from, count / 2);
+        CALL(nt_upload, destination, to, reinterpret_cast<char *>(host) + 1, from, count / 2);
       }
     }
   }
@@ -170,7 +171,8 @@ void rope() {
         const Matrix x = matrix(dtype, T, heads * head_dim, gap);
         float *cosine = floats(positions * head_dim / 2), *sine = floats(positions * head_dim / 2);
         int32_t *at = ids(T, positions);
-        for (int32_t inverse : {0, 1}) CALL(nt_rope, dtype, x.data, x.ld, cosine, sine, at, T, heads, head_dim, inverse);
+        for (int32_t inverse : {0, 1})
+          CALL(nt_rope, dtype, x.data, x.ld, cosine, sine, at, T, heads, head_dim, inverse);
         free_arrays();
       }
     }
@@ -229,10 +231,10 @@ void linear() {
            0, p.T);
       void *a = numbers(dtype, p.rank * p.in);
       for (int32_t accumulate : {0, 1}) {
-        CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, u.data, u.ld, a, p.rank, accumulate,
-             p.T);
-        CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, nullptr, 0, nullptr, 0, accumulate,
-             p.T);
+        CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, u.data, u.ld, a, p.rank,
+             accumulate, p.T);
+        CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, nullptr, 0, nullptr, 0,
+             accumulate, p.T);
       }
       float *dweight = zeros(p.out * p.in), *dbias = zeros(p.out);
       CALL(nt_linear_backward_weight, dtype, dweight, dbias, dy.data, dy.ld, x.data, x.ld, p.T, p.out, p.in);
@@ -256,7 +258,8 @@ void lora() {
       void *b = numbers(dtype, p.out * p.rank);
       CALL(nt_lora_backward, dtype, g.data, g.ld, zeros(p.out * p.rank), dy.data, dy.ld, u.data, u.ld, b, 0.5f, p.T,
            p.out, p.rank);
-      CALL(nt_lora_backward, dtype, g.data, g.ld, nullptr, dy.data, dy.ld, nullptr, p.rank, b, 0.5f, p.T, p.out, p.rank);
+      CALL(nt_lora_backward, dtype, g.data, g.ld, nullptr, dy.data, dy.ld, nullptr, p.rank, b, 0.5f, p.T, p.out,
+           p.rank);
       free_arrays();
     }
   }
@@ -274,7 +277,8 @@ void cross_entropy() {
       int64_t wanted = 0;
       CALL(nt_linear_cross_entropy_workspace, dtype, n, H, V, &wanted);
       void *workspace = bytes(wanted);
-      CALL(nt_linear_cross_entropy, dtype, losses, dx, dweight, x, weight, rows, targets, n, T, 0.25f, workspace, wanted);
+      CALL(nt_linear_cross_entropy, dtype, losses, dx, dweight, x, weight, rows, targets, n, T, 0.25f, workspace,
+           wanted);
       CALL(nt_linear_cross_entropy, dtype, losses, nullptr, nullptr, x, weight, rows, targets, n, T, 0.25f, workspace,
            wanted);
       CALL(nt_weight_destroy, weight);
@@ -324,8 +328,8 @@ void decode() {
       CALL(nt_kv_append, dtype, k_cache, v_cache, k.data, v.data, k.ld, borders, slots, starts, sequences, capacity,
            h.kv_heads, h.head_dim);
       const Matrix q = matrix(dtype, sequences, q_columns, h.gap), o = matrix(dtype, sequences, q_columns, h.gap);
-      CALL(nt_attention_decode, dtype, o.data, o.ld, q.data, q.ld, k_cache, v_cache, slots, lengths, sequences, capacity,
-           h.heads, h.kv_heads, h.head_dim, 0.125f);
+      CALL(nt_attention_decode, dtype, o.data, o.ld, q.data, q.ld, k_cache, v_cache, slots, lengths, sequences,
+           capacity, h.heads, h.kv_heads, h.head_dim, 0.125f);
       free_arrays();
     }
   }
@@ -361,8 +365,8 @@ void generation() {
       float top_p, penalty;
     } settings[] = {{0, 0, 1, 1}, {1, 0, 1, 1.2f}, {0.7f, 2, 1, 1}, {0.7f, 0, 0.8f, 1}, {0.7f, 50, 0.9f, 1.1f}};
     for (const auto &s : settings)
-      CALL(nt_sample, tokens, floats(B * V, 4.0f), B, V, s.temperature, s.top_k, s.top_p, s.penalty, history, offsets, 5,
-           draws, 3);
+      CALL(nt_sample, tokens, floats(B * V, 4.0f), B, V, s.temperature, s.top_k, s.top_p, s.penalty, history, offsets,
+           5, draws, 3);
     free_arrays();
   }
 }

@@ -233,6 +233,11 @@ const Case kMistakes[] = {
        float *nowhere = nullptr;
        return launched(nt::launch(copy_kernel, dim3(1), dim3(kThreads), 0, nullptr, nowhere, nowhere));
      }},
+    {"host pointer",
+     [] {
+       static float values[kThreads];
+       return launched(nt::launch(copy_kernel, dim3(1), dim3(kThreads), 0, nullptr, device<float>(kThreads), values));
+     }},
     {"deep recursion", [] { return try_kernel(recursive_kernel, 0, 1, same, 100); }},
     {"division by zero", [] { return try_kernel(divide_kernel, 0, 1, same, 0); }},
     {"pinned memory reused", [] { return reuse_pinned(false); }},

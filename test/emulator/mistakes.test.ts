@@ -91,6 +91,7 @@ const mistakes: Record<string, Partial<Record<Build, Found>>> = {
   "matrix from global": { plain: new RegExp(`${line}: ldmatrix: a row is outside shared memory`) },
   "two blocks": { thread: race },
   null: { plain: /copy_kernel: an access to \(nil\), which is no device memory/ },
+  "host pointer": { plain: /copy_kernel: an argument points to host memory/ },
   "deep recursion": { plain: /over 256 KiB of local memory/ },
   "division by zero": { plain: /divide_kernel: an integer division by zero/ },
   "pinned memory reused": { plain: "wrong" },

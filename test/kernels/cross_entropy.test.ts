@@ -63,7 +63,7 @@ forEachBackend((device) => {
 
       for (const rowsOfWorkspace of [n, 1, 4]) {
         test(`${dtype}, T ${T}, H ${H}, V ${V}, ${n} rows, workspace for ${rowsOfWorkspace}`, () => {
-          const weight = new Weight(device, upload(device, dtype, [V, H], w), {
+          const weight = Weight.dense(device, upload(device, dtype, [V, H], w), {
             forward: true,
             backward: true,
           });
@@ -111,7 +111,7 @@ forEachBackend((device) => {
     const logits = [...Array.from({ length: 40 }, (_, j) => -12 - j / 7), 0, ...[-300, 5e3, -5e3]];
     const V = logits.length;
     const weightOf = (values: number[]) =>
-      new Weight(device, upload(device, "f32", [V, 1], Float32Array.from(values)));
+      Weight.dense(device, upload(device, "f32", [V, 1], Float32Array.from(values)));
     const workspace = poisoned(device, "f32", [1000]);
     const lossOf = (values: number[], target: number) => {
       const losses = poisoned(device, "f32", [1]);
@@ -144,7 +144,7 @@ forEachBackend((device) => {
         down[i]! -= 1e-4;
         return (at(up) - at(down)) / 2e-4;
       });
-    const weight = new Weight(device, upload(device, "f32", [one.V, one.H], w));
+    const weight = Weight.dense(device, upload(device, "f32", [one.V, one.H], w));
     const dx = poisoned(device, "f32", [one.T, one.H]);
     const dweight = upload(device, "f32", [one.V, one.H], new Float32Array(one.V * one.H));
     const xTensor = upload(device, "f32", [one.T, one.H], x);
@@ -179,7 +179,7 @@ forEachBackend((device) => {
   });
 
   test("no targets: dx is zeroed; bad rows, targets and workspaces are refused before anything is written", () => {
-    const weight = new Weight(device, upload(device, "f32", [4, 3], new Float32Array(12)));
+    const weight = Weight.dense(device, upload(device, "f32", [4, 3], new Float32Array(12)));
     const x = upload(device, "f32", [5, 3], new Float32Array(15));
     const workspace = poisoned(device, "f32", [1000]);
     const losses = poisoned(device, "f32", [5]);

@@ -107,7 +107,7 @@ forEachBackend((device) => {
         const whole = lowRankOf(device, dtype, u, b, T, out, rank);
         // Dense rows and rows further apart take different paths through oneDNN.
         for (const [uses, gap] of placements.flatMap((uses) => [[uses, 0] as const, [uses, 3] as const])) {
-          const weight = new Weight(device, data, uses);
+          const weight = Weight.dense(device, data, uses);
           const y = window(device, dtype, T, out, gap);
           const run = () =>
             linearForward(
@@ -200,7 +200,7 @@ forEachBackend((device) => {
             Float64Array.from({ length: T * out }, (_, i) => bias[i % out]!),
           ),
         );
-        const weight = new Weight(device, upload(device, dtype, [out, inputs], w!));
+        const weight = Weight.dense(device, upload(device, dtype, [out, inputs], w!));
         const lora = { u: upload(device, dtype, [T, R], u!), blocks };
         const biases = upload(device, "f32", [out], bias);
         const xs = upload(device, dtype, [T, inputs], x!);
@@ -225,7 +225,7 @@ forEachBackend((device) => {
       random.floats(n),
     );
     const loss = (xs: Float32Array, ws: Float32Array) => {
-      const weight = new Weight(device, upload(device, "f32", [out, inputs], ws));
+      const weight = Weight.dense(device, upload(device, "f32", [out, inputs], ws));
       const y = poisoned(device, "f32", [T, out]);
       const low = lowRankOf(device, "f32", u!, b!, T, out, rank);
       linearForward(device, y, upload(device, "f32", [T, inputs], xs), weight, null, low);
@@ -241,7 +241,7 @@ forEachBackend((device) => {
         return (at(up) - at(down)) / (2 * eps);
       });
     const dyTensor = upload(device, "f32", [T, out], dy!);
-    const weight = new Weight(device, upload(device, "f32", [out, inputs], w!));
+    const weight = Weight.dense(device, upload(device, "f32", [out, inputs], w!));
     const dx = poisoned(device, "f32", [T, inputs]);
     linearBackwardInput(device, dx, dyTensor, weight);
     expectClose(
@@ -269,7 +269,7 @@ forEachBackend((device) => {
     const [x, w, u, b] = [T * inputs, out * inputs, T * rank, out * rank].map((n) =>
       roundTo("bf16", random.floats(n)),
     );
-    const weight = new Weight(device, upload(device, "bf16", [out, inputs], w!), { forward: true });
+    const weight = Weight.dense(device, upload(device, "bf16", [out, inputs], w!), { forward: true });
     const y = poisoned(device, "f32", [T, out]);
     const low = lowRankOf(device, "bf16", u!, b!, T, out, rank);
     linearForward(device, y, upload(device, "bf16", [T, inputs], x!), weight, null, low);
@@ -285,7 +285,7 @@ forEachBackend((device) => {
     const [inputs, out] = [64, 48];
     const random = new Random(7);
     const data = upload(device, "f32", [out, inputs], random.floats(out * inputs));
-    const weight = new Weight(device, data, { forward: true, backward: true });
+    const weight = Weight.dense(device, data, { forward: true, backward: true });
     const w = random.floats(out * inputs);
     device.writeFloats(data, w);
     weight.refresh();
@@ -307,7 +307,7 @@ forEachBackend((device) => {
     const [x, w] = [T * inputs, out * inputs].map((n) => roundTo("bf16", random.floats(n)));
     const shifted = device.allocate("bf16", [out * inputs + 1]);
     device.writeFloats(shifted, Float32Array.from([0, ...w!]));
-    const weight = new Weight(device, new Tensor(shifted.ptr + 2, "bf16", [out, inputs]));
+    const weight = Weight.dense(device, new Tensor(shifted.ptr + 2, "bf16", [out, inputs]));
     const y = poisoned(device, "bf16", [T, out]);
     linearForward(device, y, upload(device, "bf16", [T, inputs], x!), weight, null);
     const wanted = product(dense(x!, T, inputs), transpose(dense(w!, out, inputs)));
@@ -316,7 +316,7 @@ forEachBackend((device) => {
   });
 
   test("no tokens: nothing is written", () => {
-    const weight = new Weight(device, upload(device, "f32", [2, 2], new Float32Array(4)));
+    const weight = Weight.dense(device, upload(device, "f32", [2, 2], new Float32Array(4)));
     const y = poisoned(device, "f32", [2, 2]);
     linearForward(device, y.rows(0, 0), y.rows(0, 0), weight, null);
     linearBackwardInput(device, y.rows(0, 0), y.rows(0, 0), weight);
@@ -334,7 +334,7 @@ forEachBackend((device) => {
 
   test("invalid arguments are refused with what came", () => {
     const data = upload(device, "f32", [4, 3], new Float32Array(12));
-    const weight = new Weight(device, data);
+    const weight = Weight.dense(device, data);
     const call = (dtype: number, T: number, ldx: number, x: number | null, blocks = 0) =>
       device.call(
         "nt_linear_forward",

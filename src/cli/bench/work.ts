@@ -79,7 +79,7 @@ export function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: 
   const y = device.allocate(dtype, [m, n]);
   random(device, x, "normal", 1, 0, 0);
   random(device, data, "normal", 1, 0, 1);
-  const weight = new Weight(device, data, { forward: true });
+  const weight = Weight.dense(device, data, { forward: true });
   const times: number[] = [];
   try {
     const end = performance.now() + CEILING_SECONDS * 1000;

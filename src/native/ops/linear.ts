@@ -10,6 +10,7 @@ import {
   expectMatrix,
   expectVector,
 } from "./check.ts";
+import { type Nf4, nf4Words } from "./nf4.ts";
 
 /** Products a weight is used in; a backend may keep a copy in a faster layout for each. */
 export interface WeightUses {
@@ -19,34 +20,52 @@ export interface WeightUses {
 
 const usesCode = (uses: WeightUses) => (uses.forward ? 1 : 0) | (uses.backward ? 2 : 0);
 
-/** A linear layer's weight [out, in] on the device. Borrows `data`; destroy() before that goes. */
+/**
+ * A linear layer's weight [out, in] on the device, in the activations' dtype or in NF4. Borrows its memory; destroy()
+ * before that goes.
+ */
 export class Weight {
   readonly out: number;
   readonly in: number;
-  readonly data: Tensor;
+  /** What activations have to be. */
+  readonly dtype: ActivationDType;
   readonly handle: number;
   readonly #device: Device;
 
-  constructor(device: Device, data: Tensor, uses: WeightUses = {}) {
-    expectContiguous("weight_create", "data", data);
-    this.out = data.rowCount;
-    this.in = data.columnCount;
-    this.data = data;
+  private constructor(device: Device, dtype: ActivationDType, out: number, inputs: number, handle: number) {
+    this.out = out;
+    this.in = inputs;
+    this.dtype = dtype;
+    this.handle = handle;
     this.#device = device;
+  }
+
+  /** Of a dense tensor [out, in]. */
+  static dense(device: Device, data: Tensor, uses: WeightUses = {}): Weight {
+    const op = "weight_create";
+    expectContiguous(op, "data", data);
+    const [out, inputs] = [data.rowCount, data.columnCount];
     const handle = new BigUint64Array(1);
     device.call(
       "nt_weight_create",
-      activationCode("weight_create", data),
-      this.out,
-      this.in,
-      data.ptr,
-      usesCode(uses),
-      handle,
+      ...[activationCode(op, data), out, inputs, data.ptr, usesCode(uses), handle],
     );
-    this.handle = Number(handle[0]);
+    return new Weight(device, data.dtype as ActivationDType, out, inputs, Number(handle[0]));
   }
 
-  /** To call after the optimizer changed `data`. */
+  /** Of an NF4 tensor [out, in]. `scratch`: at least out · in values of the activations' dtype, shared by all weights. */
+  static nf4(device: Device, data: Nf4, scratch: Tensor): Weight {
+    const op = "weight_create_nf4";
+    const [out = 0, inputs = 0] = data.shape;
+    const dtype = activationCode(op, scratch);
+    if (data.shape.length !== 2 || scratch.size < out * inputs)
+      throw new NeftuneError("shape", `${op}: [${data.shape}] does not fit into scratch ${scratch}`);
+    const handle = new BigUint64Array(1);
+    device.call("nt_weight_create_nf4", dtype, out, inputs, nf4Words(data), scratch.ptr, handle);
+    return new Weight(device, scratch.dtype as ActivationDType, out, inputs, Number(handle[0]));
+  }
+
+  /** To call after the optimizer changed a dense weight's data. */
   refresh(): void {
     this.#device.call("nt_weight_refresh", this.handle);
   }
@@ -114,7 +133,7 @@ export function linearForward(
 ): void {
   const op = "linear_forward";
   const T = x.rowCount;
-  expectMatrix(op, "x", x, weight.data.dtype, T, weight.in);
+  expectMatrix(op, "x", x, weight.dtype, T, weight.in);
   expectMatrix(op, "y", y, y.dtype === "f32" ? "f32" : x.dtype, T, weight.out);
   if (bias !== null) expectVector(op, "bias", bias, "f32", weight.out);
   const rank = lora?.blocks[0]?.b.columnCount ?? 0;
@@ -149,7 +168,7 @@ export function linearBackwardInput(
 ): void {
   const op = "linear_backward_input";
   const T = dy.rowCount;
-  expectMatrix(op, "dy", dy, weight.data.dtype, T, weight.out);
+  expectMatrix(op, "dy", dy, weight.dtype, T, weight.out);
   expectMatrix(op, "dx", dx, dy.dtype, T, weight.in);
   const rank = lora?.left.columnCount ?? 0;
   if (lora !== null) {
@@ -308,7 +327,7 @@ export function linearCrossEntropy(
   const n = rows.length;
   if (targets.length !== n) throw new NeftuneError("shape", `${op}: ${n} rows but ${targets.length} targets`);
   expectVector(op, "losses", losses, "f32", n);
-  expectMatrix(op, "x", x, weight.data.dtype, x.rowCount, weight.in);
+  expectMatrix(op, "x", x, weight.dtype, x.rowCount, weight.in);
   expectContiguous(op, "x", x);
   const { dx = null, dweight = null, scale = 0 } = gradients ?? {};
   if (dx !== null) {
