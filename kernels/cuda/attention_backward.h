@@ -179,6 +179,7 @@ __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const f
                                            float scale, unsigned char *tile) {
   const Lane lane = this_lane<A, M>();
   unsigned char *own = tile + lane.row * A::kRowBytes;
+  __syncwarp();  // the other lanes have read the rows
   NT_UNROLL
   for (int m = 0; m < M; m++) {
     NT_UNROLL
