@@ -1,4 +1,4 @@
-// Atomics on integers. On floats they are refused: their order, and so the sum's last bits, would differ from run to run.
+// Atomics on integers. On floats they are refused: their order, and so a sum's last bits, would differ from run to run.
 #pragma once
 #include <stdint.h>
 
@@ -6,16 +6,16 @@
 
 #include "runtime.h"
 
-#define NT_EMULATED_ATOMIC(name, expression)                                                    \
-  template <class T, class U>                                                                   \
-  inline T name(T *address, U operand) {                                                        \
-    static_assert(std::is_integral<T>::value, #name ": float atomics have no fixed order");     \
-    const T value = static_cast<T>(operand);                                                    \
-    T old = __atomic_load_n(address, __ATOMIC_RELAXED), next;                                   \
-    do {                                                                                        \
-      next = (expression);                                                                      \
+#define NT_EMULATED_ATOMIC(name, expression)                                                                \
+  template <class T, class U>                                                                               \
+  inline T name(T *address, U operand) {                                                                    \
+    static_assert(std::is_integral<T>::value, #name ": float atomics have no fixed order");                 \
+    const T value = static_cast<T>(operand);                                                                \
+    T old = __atomic_load_n(address, __ATOMIC_RELAXED), next;                                               \
+    do {                                                                                                    \
+      next = (expression);                                                                                  \
     } while (!__atomic_compare_exchange_n(address, &old, next, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)); \
-    return old;                                                                                 \
+    return old;                                                                                             \
   }
 NT_EMULATED_ATOMIC(atomicAdd, static_cast<T>(old + value))
 NT_EMULATED_ATOMIC(atomicSub, static_cast<T>(old - value))

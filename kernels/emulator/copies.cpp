@@ -1,5 +1,5 @@
-// cp.async: a copy may land at any time from its issue to the wait that covers it. Here it lands at the wait, with a seed
-// sometimes earlier; until then its destination holds NaN, so that a missing wait shows.
+// cp.async: a copy may land at any time from its issue to the wait that covers it. Here it lands at the wait, with a
+// seed sometimes earlier; until then its destination holds NaN, so that a missing wait shows.
 #include "scheduler.h"
 
 namespace nt::emulator {

@@ -1,8 +1,9 @@
-// With NEFTUNE_EMULATOR_COUNT=FILE: what each kernel asks of the memories, written to FILE as JSON when a context or the
-// process ends. Counted are the accesses that go through gpu.h (packs, cached loads and stores, cp.async, ldmatrix).
+// With NEFTUNE_EMULATOR_COUNT=FILE: what each kernel asks of the memories, written to FILE as JSON when a context or
+// the process ends. Counted are the accesses that go through gpu.h: packs, cached loads and stores, cp.async, ldmatrix.
 //
-// A warp's access in shared memory runs in phases (16 bytes: 8 lanes; 8: 16; 4: 32; ldmatrix: 8 rows), and a phase takes
-// as many wavefronts as the fullest of the 32 banks has different words. In global memory it touches sectors of 32 bytes.
+// A warp's access in shared memory runs in phases (16 bytes: 8 lanes; 8: 16; 4: 32; ldmatrix: 8 rows), and a phase
+// takes as many wavefronts as the fullest of the 32 banks has different words. In global memory it touches sectors of
+// 32 bytes.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 // A stand-in for cuBLASLt with the meaning of NVIDIA's, for what ../cuda/cublaslt.h declares: plain blocked products in
-// float32 on the CPU. Stricter than the real one: it checks every extent against the device's allocations, holds callers
-// to the alignments they declared, and overwrites the workspace at both ends.
+// float32 on the CPU. Stricter than the real one: it checks every extent against the device's allocations, holds
+// callers to the alignments they declared, and overwrites the workspace at both ends.
 #include "../cuda/cublaslt.h"
 
 #include <immintrin.h>
@@ -337,7 +337,9 @@ Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const
   if (has_bias && (descriptor->bias == nullptr ||
                    !emulator::memory_holds(descriptor->bias, size_t(shape.m) * size_of(type))))
     return invalid("a bias that is not in one device allocation");
-  const Product product = {*descriptor,        *a_layout, *b_layout, *c_layout, *d_layout, shape, scale, keep, a, b, c, d,
+  const Product product = {*descriptor, *a_layout, *b_layout, *c_layout,
+                           *d_layout,   shape,     scale,     keep,
+                           a,           b,         c,         d,
                            static_cast<char *>(workspace), workspace_bytes};
   return emulator::stream_enqueue(run_product, &product, sizeof product) == cudaSuccess ? kSuccess : kExecutionFailed;
 }

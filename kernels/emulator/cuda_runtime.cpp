@@ -68,13 +68,6 @@ struct Pinned {
 };
 Pinned *pinned;
 
-bool is_pinned(const void *address) {
-  const char *p = static_cast<const char *>(address);
-  for (const Pinned *each = pinned; each != nullptr; each = each->next)
-    if (p >= each->start && p < each->start + each->bytes) return true;
-  return false;
-}
-
 struct Copy {
   void *destination;
   const void *source;  // null: what was in pageable memory at the time of the call
@@ -121,6 +114,14 @@ double milliseconds() {
 }
 
 }  // namespace
+
+bool is_pinned(const void *address) {
+  const char *p = static_cast<const char *>(address);
+  for (const Pinned *each = pinned; each != nullptr; each = each->next)
+    if (p >= each->start && p < each->start + each->bytes) return true;
+  return false;
+}
+
 }  // namespace nt::emulator
 
 using namespace nt::emulator;

@@ -148,6 +148,15 @@ bool memory_holds(const void *address, size_t bytes) {
   return holds;
 }
 
+// Addresses that lie nowhere are let pass: an empty tensor may end anywhere.
+bool is_host_memory(const void *p) {
+  char text[8];
+  unsigned char resident;
+  if (p == nullptr || describe_memory(p, text, sizeof text) || is_pinned(p)) return false;
+  void *page = reinterpret_cast<void *>(reinterpret_cast<uintptr_t>(p) & ~uintptr_t(kPage - 1));
+  return mincore(page, kPage, &resident) == 0;
+}
+
 // From a fault: takes no lock, as the faulting thread may hold none while a kernel runs.
 bool describe_memory(const void *p, char *text, size_t size) {
   const char *c = static_cast<const char *>(p);

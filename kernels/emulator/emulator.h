@@ -50,6 +50,15 @@
 #include "builtins.h"
 
 namespace nt {
+namespace emulator {
+
+template <class T>
+bool is_argument(const T &value) {
+  if constexpr (std::is_pointer<T>::value) return !is_host_memory(value);
+  return true;
+}
+
+}  // namespace emulator
 
 template <class... Parameters, class... Arguments>
 inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
@@ -62,6 +71,10 @@ inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, 
   };
   static_assert(alignof(Call) <= 16, "as the emulator keeps them");
   const Call call{kernel, std::tuple<Parameters...>(static_cast<Parameters>(arguments)...)};
+  // Only what is a pointer by its type: in a struct, bytes between fields may hold anything.
+  bool on_device = true;
+  std::apply([&](const auto &...values) { ((on_device = on_device && emulator::is_argument(values)), ...); }, call.values);
+  if (!on_device) return emulator::refuse_argument(reinterpret_cast<const void *>(kernel));
   return emulator::enqueue_grid(
       reinterpret_cast<const void *>(kernel), grid, block, shared,
       [](void *p) { std::apply(static_cast<const Call *>(p)->kernel, static_cast<const Call *>(p)->values); }, &call,
@@ -105,7 +118,8 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
   emulator::warp_collective(emulator::warp_mma, 0xFFFFFFFFu, &product, false, file, line);
 }
 
-__attribute__((always_inline)) inline void copy_async(void *destination, const void *source, bool valid = true, NT_CALLER) {
+__attribute__((always_inline)) inline void copy_async(void *destination, const void *source, bool valid = true,
+                                                      NT_CALLER) {
   if ((reinterpret_cast<uintptr_t>(destination) | reinterpret_cast<uintptr_t>(source)) % 16 != 0)
     emulator::fail("%s:%d: cp.async: an address is not 16-byte aligned", file, line);
   emulator::check_shared(destination, 16, "cp.async: the destination", file, line);
@@ -121,11 +135,14 @@ inline void copy_async_wait() {
   emulator::copy_async_wait(pending);
 }
 
-__attribute__((always_inline)) inline void note_load(const void *p, NT_CALLER) { emulator::note_access(p, 16, 16, false, file, line); }
+__attribute__((always_inline)) inline void note_load(const void *p, NT_CALLER) {
+  emulator::note_access(p, 16, 16, false, file, line);
+}
 
 __attribute__((always_inline)) inline void store_global(void *p, const uint4 &x, NT_CALLER) {
   emulator::note_access(p, 16, 16, true, file, line);
-  if (emulator::is_shared(p)) emulator::fail("%s:%d: a store to global memory at an address of shared memory", file, line);
+  if (emulator::is_shared(p))
+    emulator::fail("%s:%d: a store to global memory at an address of shared memory", file, line);
   *static_cast<uint4 *>(p) = x;
 }
 

@@ -76,7 +76,8 @@ bool find_symbol(const void *address, char *name, size_t size) {
 
 void remove_all(char *text, const char *part) {
   const size_t length = strlen(part);
-  for (char *at = strstr(text, part); at != nullptr; at = strstr(at, part)) memmove(at, at + length, strlen(at + length) + 1);
+  for (char *at = strstr(text, part); at != nullptr; at = strstr(at, part))
+    memmove(at, at + length, strlen(at + length) + 1);
 }
 
 // ---- faults

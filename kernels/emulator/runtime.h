@@ -31,6 +31,9 @@ typedef void (*Body)(void *arguments);
 // Enqueues a grid whose every thread calls body with a copy of `arguments`. `kernel` names it in reports.
 cudaError_t enqueue_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body body,
                          const void *arguments, size_t bytes);
+// Whether a kernel's argument points to the host's memory (device_memory.cpp), and the launch's error if so.
+bool is_host_memory(const void *p);
+cudaError_t refuse_argument(const void *kernel);
 
 // Reports a mistake of the running kernel and ends its launch with cudaErrorLaunchFailure (under a sanitizer: ends the
 // process).
@@ -60,7 +63,16 @@ struct Ballot {
   int predicate;
   unsigned result;
 };
-enum Reduction { kReduceAdd, kReduceMin, kReduceMax, kReduceMinSigned, kReduceMaxSigned, kReduceAnd, kReduceOr, kReduceXor };
+enum Reduction {
+  kReduceAdd,
+  kReduceMin,
+  kReduceMax,
+  kReduceMinSigned,
+  kReduceMaxSigned,
+  kReduceAnd,
+  kReduceOr,
+  kReduceXor
+};
 struct WarpReduction {
   Reduction reduction;
   uint32_t value, result;

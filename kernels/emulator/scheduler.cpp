@@ -327,6 +327,13 @@ void abandon_block() {
   abort();
 }
 
+cudaError_t refuse_argument(const void *kernel) {
+  report_begin_grid(kernel);
+  fail_host("an argument points to host memory");
+  report_begin_grid(nullptr);
+  return cudaErrorLaunchFailure;
+}
+
 cudaError_t enqueue_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body run,
                          const void *arguments, size_t bytes) {
   if (current != nullptr) fail("a kernel launches a kernel");

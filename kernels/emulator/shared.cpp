@@ -88,8 +88,8 @@ void shared_begin_grid(size_t bytes) {
 
 void shared_begin_block() {
 #if defined(NT_EMULATED_TSAN)
-  // Fresh pages: blocks follow each other in the same memory only here. Filled by the host, as a fill by the thread that
-  // comes first to a variable would look like a race.
+  // Fresh pages: blocks follow each other in the same memory only here. Filled by the host, as a fill by the thread
+  // that comes first to a variable would look like a race.
   munmap(static_memory, kStaticRoom);
   static_memory = map(kStaticRoom);
   memset(static_memory, 0xFF, kStaticRoom);

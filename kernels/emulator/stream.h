@@ -1,7 +1,7 @@
 // The order of work: what host code enqueues runs in that order, but not necessarily at once. In the natural order
 // (NEFTUNE_EMULATOR_SEED unset or 0) it runs before the call returns. With a seed it waits, as on a busy GPU, until the
-// host waits for it or chance lets it run, so that host code that reuses or frees memory too early is found. All streams
-// are one queue, which every order of waiting between them allows.
+// host waits for it or chance lets it run, so that host code that reuses or frees memory too early is found. All
+// streams are one queue, which every order of waiting between them allows.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
