@@ -1,5 +1,5 @@
-// What the attention kernels share: the arguments of a call, tiles of bf16 rows in shared memory, and the table of tiles
-// that stands for a batch of samples of different lengths.
+// What the attention kernels share: the arguments of a call, tiles of bf16 rows in shared memory, and the table of
+// tiles that stands for a batch of samples of different lengths.
 //
 // Everything is counted inside a sample: a tile's rows and keys have positions 0 … length − 1, a key is seen by the
 // queries at its own position and later. So a key past the sample's end is past every query, and the causal mask covers
@@ -41,12 +41,13 @@ struct AttentionBackward {
   const float *lse;
 };
 
-// Any head_dim, f32 or bf16, any alignment: the check of the fast kernels and what they leave to it (attention_plain.cu).
+// Any head_dim, f32 or bf16, any alignment: the check of the fast kernels and what they leave to it
+// (attention_plain.cu).
 int32_t attention_forward_plain(nt_context *context, const AttentionForward &call);
 int32_t attention_backward_plain(nt_context *context, const AttentionBackward &call);
 
-// Whether rows at `p`, `ld` elements apart, can be read and written 16 bytes at a time. Offsets inside a tile of rows are
-// 32-bit numbers in the fast kernels, so that rows farther apart than any model's count as unaligned.
+// Whether rows at `p`, `ld` elements apart, can be read and written 16 bytes at a time. Offsets inside a tile of rows
+// are 32-bit numbers in the fast kernels, so that rows farther apart than any model's count as unaligned.
 inline bool rows_aligned(const void *p, int64_t ld) {
   return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0 && ld < (int64_t(1) << 22);
 }
@@ -56,10 +57,11 @@ inline bool has_tiles(int32_t dtype, int64_t head_dim) {
 
 // ------------------------------------------------------------------ tiles in shared memory
 
-// Rows of bf16, head_dim wide, as ldmatrix reads them without bank conflicts: columns are cut into panels of 64 (32 where
-// head_dim is not a multiple of 64), each [rows][panel columns]. The 16-byte chunk c of row r lies at c ^ (r mod 8); rows
-// of 32, two of which fill the 128 bytes of all banks, have 4 chunks and take c ^ (r / 2 mod 4). Any 8 rows that follow
-// a multiple of 8 then have their chunk c in different banks, and so have the 8 chunks that neighbouring lanes copy in.
+// Rows of bf16, head_dim wide, as ldmatrix reads them without bank conflicts: columns are cut into panels of 64 (32
+// where head_dim is not a multiple of 64), each [rows][panel columns]. The 16-byte chunk c of row r lies at
+// c ^ (r mod 8); rows of 32, two of which fill the 128 bytes of all banks, have 4 chunks and take c ^ (r / 2 mod 4).
+// Any 8 rows that follow a multiple of 8 then have their chunk c in different banks, and so have the 8 chunks that
+// neighbouring lanes copy in.
 template <int head_dim, int rows>
 struct Tile {
   static constexpr int kPanelColumns = head_dim % 64 == 0 ? 64 : 32;
@@ -81,18 +83,20 @@ struct Tile {
   // Down the rows first, (0, 0) (8, 0) (0, 8) (8, 8): the A operand; transposed, the B operand whose k are the rows.
   __device__ __forceinline__ static int lane_down(int lane) { return offset(lane & 15, lane >> 4); }
   // Along the columns first, (0, 0) (0, 8) (8, 0) (8, 8): the B operand whose k are the columns, n the rows.
-  __device__ __forceinline__ static int lane_along(int lane) { return offset((lane & 7) | (lane >> 1 & 8), lane >> 3 & 1); }
+  __device__ __forceinline__ static int lane_along(int lane) {
+    return offset((lane & 7) | (lane >> 1 & 8), lane >> 3 & 1);
+  }
 
-  // What this lane gives to load_matrix for the block at `row` (a multiple of 8), columns 16·k …: with constants, one xor
-  // for each k of a panel, and the rest in the instruction.
+  // What this lane gives to load_matrix for the block at `row` (a multiple of 8), columns 16·k …: with constants, one
+  // xor for each k of a panel, and the rest in the instruction.
   __device__ __forceinline__ static int block(int lane_offset, int row, int k) {
     return ((2 * k / kChunks) * rows + row) * kRowBytes + (lane_offset ^ ((2 * k % kChunks) << 4));
   }
 };
 
-// Starts copying `rows` rows to a tile, by all `threads` threads of the block: 8 (4) lanes copy the 128 (64) bytes of a row
-// in a panel. source is the first row, `ld` elements apart from the next. Rows from `valid` ≥ 1 on become zeros, except
-// with `whole`, which promises that all rows exist.
+// Starts copying `rows` rows to a tile, by all `threads` threads of the block: 8 (4) lanes copy the 128 (64) bytes of a
+// row in a panel. source is the first row, `ld` elements apart from the next. Rows from `valid` ≥ 1 on become zeros,
+// except with `whole`, which promises that all rows exist.
 template <int head_dim, int rows, int threads, bool whole>
 __device__ __forceinline__ void load_tile(unsigned char *tile, const bf16 *source, int ld, int valid) {
   typedef Tile<head_dim, rows> T;

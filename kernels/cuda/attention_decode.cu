@@ -1,20 +1,16 @@
-// Attention of one query token a sequence over its key/value cache: o = Σ p·v / Σ p, p = exp(scale · q·k − m). The cache is
-// read once for all the query heads of a key/value head (once for every 8 of them): memory bounds the speed, with
-// 2 · kv_heads · head_dim values a cached token.
+// Attention of one query token a sequence over its key/value cache: o = Σ p·v / Σ p, p = exp(scale · q·k − m). The
+// cache is read once for all the query heads of a key/value head (once for every 8 of them): memory bounds the speed,
+// with 2 · kv_heads · head_dim values a cached token.
 //
-// A block owns a piece of a sequence's keys and one key/value head; its 4 warps take tiles of 32 keys in turn and keep a
-// maximum, a sum and Σ p·v each, which are put together in order at the end. Where there are fewer sequences than the
+// A block owns a piece of a sequence's keys and one key/value head; its 4 warps take tiles of 32 keys in turn and keep
+// a maximum, a sum and Σ p·v each, which are put together in order at the end. Where there are fewer sequences than the
 // device has room for, sequences are cut into several pieces, and a second kernel puts these together in order.
-#include <stdlib.h>
-
-#include "../attention_checks.h"
-#include "context.h"
+#include "attention.h"
 
 namespace nt {
 namespace {
 
 constexpr int kWarps = 4, kThreads = 32 * kWarps, kTile = 32;
-constexpr float kLog2E = 1.4426950408889634f;
 
 struct alignas(16) Piece {
   int32_t sequence, slot, begin, end;  // keys begin … end − 1 of the slot
@@ -36,8 +32,8 @@ struct Arguments {
 // m as what scores are relative to: −∞ where there was no key.
 __device__ __forceinline__ float reference(float m) { return m == -INFINITY ? 0.0f : m; }
 
-// Sums over `lanes` neighbouring lanes of n values each (a power of 2, at most `lanes`): value i arrives in x[0] of lanes
-// i · lanes / n … of the neighbours. Halves are exchanged, so that n = 8 over 16 lanes costs 8 shuffles, not 32.
+// Sums over `lanes` neighbouring lanes of n values each (a power of 2, at most `lanes`): value i arrives in x[0] of
+// lanes i · lanes / n … of the neighbours. Halves are exchanged, so that n = 8 over 16 lanes costs 8 shuffles, not 32.
 template <int n, int lanes>
 __device__ __forceinline__ void reduce(float (&x)[n], int lane) {
   int left = n;
@@ -57,7 +53,8 @@ __device__ __forceinline__ void reduce(float (&x)[n], int lane) {
   }
 }
 
-// `accesses` reads of `elements` values by each of `lanes` lanes make a row of the cache; 32 / lanes rows are read at once.
+// `accesses` reads of `elements` values by each of `lanes` lanes make a row of the cache; 32 / lanes rows are read at
+// once.
 template <class T, int elements, int lanes, int accesses>
 struct Row {
   static constexpr int kRows = 32 / lanes, kValues = elements * accesses;
@@ -95,7 +92,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Arg
   float *const weights = reinterpret_cast<float *>(memory) + warp * kTile * size;
 
   const int parts = (a.group + size - 1) / size;  // blocks for a key/value head
-  const int part = int(blockIdx.x % unsigned(parts)), kv_head = int(blockIdx.x / unsigned(parts) % unsigned(a.kv_heads));
+  const int part = int(blockIdx.x % unsigned(parts));
+  const int kv_head = int(blockIdx.x / unsigned(parts) % unsigned(a.kv_heads));
   const unsigned number = blockIdx.x / unsigned(parts) / unsigned(a.kv_heads);
   const Piece piece = a.pieces[number];
   const int head = kv_head * a.group + part * size, heads = min(size, a.group - part * size);
@@ -189,7 +187,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Arg
         sums[h][i] += __shfl_xor_sync(kAllLanes, sums[h][i], offset);
   }
   __syncthreads();
-  float *const all_sums = reinterpret_cast<float *>(memory), *const all_statistics = all_sums + kWarps * size * a.head_dim;
+  float *const all_sums = reinterpret_cast<float *>(memory);
+  float *const all_statistics = all_sums + kWarps * size * a.head_dim;
   NT_UNROLL
   for (int h = 0; h < size; h++) {
     if (lane == 0) {

@@ -8,8 +8,9 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Blocks that share a multiprocessor, which sets the registers a thread may have. Three of 168 registers at head_dim 64,
-// where softmax takes as long as the products and more warps hide more of it; nvcc for sm_100 and later would spill.
+// Blocks that share a multiprocessor, which sets the registers a thread may have. Three of 168 registers at
+// head_dim 64, where softmax takes as long as the products and more warps hide more of it; nvcc for sm_100 and later
+// would spill.
 constexpr int blocks(int head_dim) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
   return 2;
@@ -29,8 +30,8 @@ struct Arguments {
   float scale_log2;  // scale · log₂ e: p = 2^(scale_log2 · s − m), one FMA and one MUFU
 };
 
-// What a warp keeps in registers over the tiles of keys. Its rows come in groups of 16, as mma has them: lane l holds rows
-// l / 4 and l / 4 + 8 of each group, and of every 8 columns the two from 2·(l mod 4) on.
+// What a warp keeps in registers over the tiles of keys. Its rows come in groups of 16, as mma has them: lane l holds
+// rows l / 4 and l / 4 + 8 of each group, and of every 8 columns the two from 2·(l mod 4) on.
 template <int head_dim, int groups>
 struct State {
   float out[groups][head_dim / 8][4];  // Σ p·v

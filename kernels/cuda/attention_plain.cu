@@ -2,10 +2,10 @@
 // checked against and what they leave to it. With p = exp(scale · q·kᵀ − lse), delta = Σ do∘o:
 //   o = Σ p·v,  dv = pᵀ·do,  ds = p ∘ (do·vᵀ − delta),  dq = scale · ds·k,  dk = scale · dsᵀ·q.
 //
-// A block of 4 warps owns 16 rows (of queries, or of keys for dk and dv) and walks the other side in tiles of 32 rows. A
-// warp owns 4 of the rows. For scores a lane is a row of the tile; for sums a lane is every 32nd column.
+// A block of 4 warps owns 16 rows (of queries, or of keys for dk and dv) and walks the other side in tiles of 32 rows.
+// A warp owns 4 of the rows. For scores a lane is a row of the tile; for sums a lane is every 32nd column.
 // Shared memory, in float32, with `width` = head_dim rounded up to 32:
-//   rows[4 warps][head_dim][4]: the block's rows, so that one 16-byte read gives a column of a warp's 4 rows to all lanes
+//   rows[4 warps][width][4]: the block's rows, so that 16 bytes hold a column of a warp's 4 rows, read by all lanes
 //   tile[32][width + 1]: the odd row distance keeps lanes that read a column, and lanes that read a row, in all banks
 //   weights[4 warps][32][4]: p or ds of the warp's rows
 #include "attention.h"
@@ -137,7 +137,8 @@ __global__ void __launch_bounds__(kThreads, 4) attention_forward_plain_kernel(co
   const int lane = threadIdx.x & 31, warp_row = int(threadIdx.x >> 5) * kWarpRows;
   const int head = int(blockIdx.x % unsigned(a.heads));
   const SampleTile tile = a.tiles[blockIdx.x / unsigned(a.heads)];
-  const int64_t token = tile.token, column = int64_t(head) * a.head_dim, kv_column = int64_t(head / a.group) * a.head_dim;
+  const int64_t token = tile.token, column = int64_t(head) * a.head_dim;
+  const int64_t kv_column = int64_t(head / a.group) * a.head_dim;
   const int valid = min(kRows, tile.length - tile.first);
   const T *const k = a.k + token * a.ldqkv + kv_column, *const v = a.v + token * a.ldqkv + kv_column;
   load_rows(shared, 0, a.q + (token + tile.first) * a.ldqkv + column, a.ldqkv, valid);
@@ -239,7 +240,8 @@ __global__ void __launch_bounds__(kThreads, 4) attention_backward_q_plain_kernel
   const int lane = threadIdx.x & 31, warp_row = int(threadIdx.x >> 5) * kWarpRows;
   const int head = int(blockIdx.x % unsigned(a.heads));
   const SampleTile tile = a.tiles[blockIdx.x / unsigned(a.heads)];
-  const int64_t token = tile.token, column = int64_t(head) * a.head_dim, kv_column = int64_t(head / a.group) * a.head_dim;
+  const int64_t token = tile.token, column = int64_t(head) * a.head_dim;
+  const int64_t kv_column = int64_t(head / a.group) * a.head_dim;
   const int valid = min(kRows, tile.length - tile.first);
   const T *const k = a.k + token * a.ldqkv + kv_column, *const v = a.v + token * a.ldqkv + kv_column;
   load_rows(shared, 0, a.q + (token + tile.first) * a.ldqkv + column, a.ldqkv, valid);

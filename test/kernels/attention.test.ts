@@ -286,7 +286,7 @@ forEachBackend((device, name) => {
           kvAppend(
             device,
             cache,
-            spread(device, dtype, Float32Array.from(some), columns, 2),
+            spread(device, dtype, Float32Array.from(some), columns, from === 0 ? 2 : 8), // unaligned rows, aligned ones
             samples,
             slots,
             starts,
