@@ -1,0 +1,163 @@
+// npm run check:cuda: what can be said of the CUDA kernels without a GPU. Compiles them for every architecture, runs
+// their tests under the emulator with its counters on, and prints
+//
+//   - per kernel and architecture: registers, spills, stack, shared memory, blocks that fit a multiprocessor;
+//   - per kernel: bank conflicts and memory sectors beyond the least, as the emulator counted them;
+//   - per operation of a training step: bytes, FLOPs and the least time they take.
+//
+// Fails on any spill or stack frame, and on registers or shared memory beyond kernels/cuda/resources.json, which
+// --update rewrites.
+
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
+import { kernels, objects, output, root } from "./compile.ts";
+import { architectures, buildCuda, buildEmulated, cudaObject, cudaSources } from "./cuda.ts";
+import { type KernelCounts, occupancy, parseCounts, parseReport, type Resources } from "./kernel-report.ts";
+import { h200, rooflineRows } from "./roofline.ts";
+
+const baselineFile = join(kernels, "cuda", "resources.json");
+
+/** By kernel, then by architecture. */
+type Table = Record<string, Record<string, Resources>>;
+
+async function compiledResources(): Promise<Table> {
+  await buildCuda();
+  const table: Table = {};
+  for (const source of cudaSources()) {
+    const log = readFileSync(join(objects, `${basename(cudaObject(source))}.log`), "utf8");
+    for (const { kernel, architecture, resources } of await parseReport(log)) {
+      table[kernel] = { ...table[kernel], [architecture]: resources };
+    }
+  }
+  return table;
+}
+
+/** Runs the kernel tests on the emulated backend. */
+async function countedAccesses(): Promise<Map<string, KernelCounts>> {
+  await buildEmulated();
+  const folder = mkdtempSync(join(tmpdir(), "neftune-check-"));
+  const file = join(folder, "counts.json");
+  try {
+    const child = Bun.spawn([process.execPath, "test", "test/kernels"], {
+      cwd: root,
+      env: {
+        ...process.env,
+        NEFTUNE_TEST_BACKENDS: "emulated",
+        NEFTUNE_CUDA_LIBRARY: join(output, "libneftune-emulated.so"),
+        NEFTUNE_EMULATOR_COUNT: file,
+      },
+      stdout: "ignore",
+      stderr: "pipe",
+    });
+    const said = await new Response(child.stderr).text();
+    if ((await child.exited) !== 0)
+      throw new Error(`the kernel tests fail under the emulator:\n${said.slice(-4000)}`);
+    return parseCounts(readFileSync(file, "utf8"));
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+function print(title: string, head: string[], rows: string[][]): void {
+  const all = [head, ...rows];
+  const widths = head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? "").length)));
+  const line = (row: string[]) =>
+    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ");
+  console.log(`\n${title}\n\n${all.map(line).join("\n")}`);
+}
+
+/** What is worse than it may be, in sentences. */
+function complaints(table: Table, baseline: Table): string[] {
+  const found: string[] = [];
+  for (const [kernel, byArchitecture] of Object.entries(table)) {
+    for (const [sm, { registers, spilled, stack, shared }] of Object.entries(byArchitecture)) {
+      const where = `${kernel}, sm_${sm}`;
+      if (spilled > 0) found.push(`${where}: ${spilled} bytes spilled`);
+      if (stack > 0) found.push(`${where}: a stack frame of ${stack} bytes`);
+      const before = baseline[kernel]?.[sm];
+      if (before === undefined)
+        found.push(`${where}: not in resources.json (npm run check:cuda -- --update)`);
+      else if (registers > before.registers || shared > before.shared) {
+        found.push(
+          `${where}: ${registers} registers and ${shared} bytes of shared memory, were ${before.registers} and ${before.shared}`,
+        );
+      }
+    }
+  }
+  return found;
+}
+
+const table = await compiledResources();
+const counts = await countedAccesses();
+const names = Object.keys(table).sort();
+const of = (kernel: string, sm: string, value: (resources: Resources) => number) => {
+  const resources = table[kernel]?.[sm];
+  return resources === undefined ? "–" : String(value(resources));
+};
+print(
+  "Registers, by architecture; static and dynamic shared memory of a block; blocks that fit a multiprocessor",
+  [
+    "kernel",
+    ...architectures.map((sm) => `sm_${sm}`),
+    "threads",
+    "static",
+    "dynamic",
+    ...architectures.map((sm) => `fit ${sm}`),
+  ],
+  names.map((kernel) => {
+    const counted = counts.get(kernel);
+    return [
+      kernel,
+      ...architectures.map((sm) => of(kernel, sm, ({ registers }) => registers)),
+      counted === undefined ? "–" : String(counted.threads),
+      of(kernel, "90", ({ shared }) => shared),
+      counted === undefined ? "–" : String(counted.dynamic_shared_bytes),
+      ...architectures.map((sm) =>
+        counted === undefined
+          ? "–"
+          : of(kernel, sm, (resources) =>
+              occupancy(sm, resources, counted.threads, counted.dynamic_shared_bytes),
+            ),
+      ),
+    ];
+  }),
+);
+print(
+  "Under the emulator: times the least of shared-memory phases and of global-memory sectors",
+  ["kernel", "launches", "ldmatrix worst", "mean", "shared worst", "mean", "sectors worst", "mean"],
+  [...counts]
+    .sort(([a], [b]) => a.localeCompare(b))
+    .map(([kernel, c]) => [
+      kernel,
+      String(c.launches),
+      ...[c.ldmatrix, c.shared].flatMap(({ worst, mean }) =>
+        [worst, mean].map((value) => (value === 0 ? "–" : value.toFixed(2))),
+      ),
+      ...(c.ideal_sectors === 0
+        ? ["–", "–"]
+        : [c.worst_sector_ratio.toFixed(2), (c.sectors / c.ideal_sectors).toFixed(2)]),
+    ]),
+);
+for (const [shape, tokens, length] of [
+  ["llama2-7b", 8192, 4096],
+  ["llama3-8b", 8192, 4096],
+  ["llama2-7b", 4096, 512],
+] as const) {
+  print(
+    `${shape}, ${tokens} tokens in rows of ${length}: the least that a LoRA step takes on one ${h200.name} (arithmetic, not a measurement)`,
+    ["operation", "calls", "GB", "TFLOP", "ms", "share"],
+    rooflineRows(shape, tokens, length, h200),
+  );
+}
+
+if (process.argv.includes("--update")) {
+  const sorted = Object.fromEntries(names.map((name) => [name, table[name]]));
+  writeFileSync(baselineFile, `${JSON.stringify(sorted, null, 1)}\n`);
+  console.log(`\nwrote ${baselineFile}`);
+} else {
+  const baseline = existsSync(baselineFile) ? (JSON.parse(readFileSync(baselineFile, "utf8")) as Table) : {};
+  const found = complaints(table, baseline);
+  console.log(found.length === 0 ? "\nno spills, no growth" : `\n${found.join("\n")}`);
+  process.exitCode = found.length === 0 ? 0 : 1;
+}
