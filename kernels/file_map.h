@@ -33,4 +33,13 @@ inline int32_t unmap_file(void *address, int64_t bytes) {
   return NT_OK;
 }
 
+inline int32_t forget_file(const void *address, int64_t bytes) {
+  const uintptr_t page = uintptr_t(sysconf(_SC_PAGESIZE));
+  const uintptr_t begin = uintptr_t(address) / page * page;
+  const uintptr_t end = uintptr_t(address) + uintptr_t(bytes);
+  if (bytes > 0 && madvise(reinterpret_cast<void *>(begin), size_t(end - begin), MADV_DONTNEED) != 0)
+    return fail(NT_IO, "madvise: %s", strerror(errno));
+  return NT_OK;
+}
+
 }  // namespace nt

@@ -79,6 +79,8 @@ NT_API int32_t nt_copy(nt_context *context, void *destination, const void *sourc
 NT_API int32_t nt_file_map(nt_context *context, const char *host_path, void **host_address, int64_t *host_bytes,
                            int32_t *host_is_device);
 NT_API int32_t nt_file_unmap(nt_context *context, void *host_address, int64_t bytes);
+// The pages that these bytes of a mapped file lie in need not stay in memory; touched again, they are read again.
+NT_API int32_t nt_file_forget(nt_context *context, const void *host_address, int64_t bytes);
 // destination[n] (device) = source[n] (host memory, e.g. a mapped file), converted. f16, bf16, f32.
 // The source may have any alignment.
 NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *host_source,

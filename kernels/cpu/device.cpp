@@ -89,32 +89,18 @@ int64_t total_memory() {
   return sysinfo(&info) == 0 ? int64_t(info.totalram) * info.mem_unit : 0;
 }
 
-// float16 appears only in files; a signalling NaN comes out quiet.
-struct f16 {
-  uint16_t bits;
-};
-
-inline nt::Vec load(const f16 *p) {
-#ifdef __AVX512F__
-  return (nt::Vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
-#else
-  return (nt::Vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
-#endif
-}
-
 // y[n] = source[n], whose address may have any alignment: nothing but unaligned vector loads and memcpy reads it.
 template <typename From, typename To>
 void convert(int threads, To *y, const void *source, int64_t n) {
-  using nt::load;
   const char *bytes = static_cast<const char *>(source);
   auto at = [bytes](int64_t i) { return reinterpret_cast<const From *>(bytes + i * int64_t(sizeof(From))); };
   nt::parallel_for(threads, n, 1 << 15, [&](int64_t begin, int64_t end) {
     int64_t i = begin;
-    for (; i + nt::kLanes <= end; i += nt::kLanes) nt::store(y + i, load(at(i)));
+    for (; i + nt::kLanes <= end; i += nt::kLanes) nt::store(y + i, nt::load(at(i)));
     if (i == end) return;
     From rest[nt::kLanes] = {};
     memcpy(rest, at(i), size_t(end - i) * sizeof(From));
-    nt::store_part(y + i, load(rest), end - i);
+    nt::store_part(y + i, nt::load(rest), end - i);
   });
 }
 
@@ -128,7 +114,7 @@ int32_t convert_from(int threads, To *y, const void *source, int32_t source_dtyp
       convert<nt::bf16>(threads, y, source, n);
       return NT_OK;
     case NT_F16:
-      convert<f16>(threads, y, source, n);
+      convert<nt::f16>(threads, y, source, n);
       return NT_OK;
     default:
       return nt::fail(NT_INVALID, "cast: unknown source dtype %d", int(source_dtype));
@@ -259,6 +245,10 @@ NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64
 }
 
 NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) { return nt::unmap_file(address, bytes); }
+
+NT_API int32_t nt_file_forget(nt_context *, const void *address, int64_t bytes) {
+  return nt::forget_file(address, bytes);
+}
 
 NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
                          int32_t source_dtype, int64_t n) {

@@ -238,6 +238,10 @@ NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64
 
 NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) { return nt::unmap_file(address, bytes); }
 
+NT_API int32_t nt_file_forget(nt_context *, const void *address, int64_t bytes) {
+  return nt::forget_file(address, bytes);
+}
+
 NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
                          int32_t source_dtype, int64_t n) {
   NT_CHECK_DTYPE("upload", destination_dtype);

@@ -20,6 +20,7 @@ export const bindings = {
   nt_copy: list("ptr ptr ptr i64"),
   nt_file_map: list("ptr ptr ptr ptr ptr"),
   nt_file_unmap: list("ptr ptr i64"),
+  nt_file_forget: list("ptr ptr i64"),
   nt_upload: list("ptr ptr i32 ptr i32 i64"),
   nt_cast: list("ptr ptr i32 ptr i32 i64"),
   nt_random: list("ptr i32 ptr i64 i32 f32 u64 u32 i32"),

@@ -225,4 +225,9 @@ export class Device {
   unmapFile(file: MappedFile): void {
     this.call("nt_file_unmap", file.address, file.bytes);
   }
+
+  /** Lets go of the memory that bytes of a mapped file take; they are read again where they are touched again. */
+  forgetFile(address: number, bytes: number): void {
+    this.call("nt_file_forget", address, bytes);
+  }
 }
