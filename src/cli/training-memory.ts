@@ -42,6 +42,7 @@ export function trainingMemory(device: Device, config: LlamaConfig, tune: "lora"
     dtype,
     tune,
     lora: tune === "lora" ? lora : null,
+    quantization: null,
     training: true,
     recompute: "auto" as const,
     maxTokens: DEFAULT_TOKENS,

@@ -9,5 +9,6 @@ export { Llama, type ModelOptions } from "./llama.ts";
 export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePath } from "./lora.ts";
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
+export type { Quantization } from "./quantize.ts";
 export { checkpointSource, type ModelSource, randomSource, tensorSpecs } from "./source.ts";
 export type { Tune } from "./weights.ts";

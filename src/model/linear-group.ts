@@ -26,7 +26,7 @@ export interface GroupLinear {
   dbias: Tensor | null; // f32 [out]
 }
 
-/** One product: the weights of all linears where they lie on top of each other in memory, else of one. */
+/** One product: the weights of all linears where they lie on top of each other in memory, else (as in NF4) of one. */
 export interface GroupProduct {
   weight: Weight; // [out, in]
   bias: Tensor | null; // f32 [out]
@@ -120,7 +120,8 @@ export function groupForward(
     loraForward(device, u[i]!, input, stack.a, group.loraScale);
   }
   for (const product of group.products) {
-    // Where there are several stacks, each product is one linear, which is in one of them at most.
+    // Where there are several stacks, each product is one linear, which is in one of them at most; one stack may be
+    // spread over several products.
     const lowRank = group.stacks.map((stack, i) => blocksOf(product, stack, u[i]!));
     const lora = lowRank.find((blocks) => blocks !== null) ?? null;
     linearForward(device, resultOf(y, product), x, product.weight, product.bias, lora);

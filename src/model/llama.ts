@@ -17,6 +17,7 @@ import {
   gatherRows,
   linearCrossEntropy,
   linearForward,
+  type Nf4,
   type RopeTables,
   rmsnormBackward,
   rmsnormForward,
@@ -47,6 +48,7 @@ import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { initializeLora } from "./lora-init.ts";
 import type { Parameters } from "./parameters.ts";
 import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./plan.ts";
+import { expectTrainable, type Quantization } from "./quantize.ts";
 import { ropeTables } from "./rope.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
@@ -57,6 +59,8 @@ export interface ModelOptions {
   tune: Tune;
   /** Required with tune "lora". */
   lora?: LoraOptions;
+  /** Of the layers' linears, on loading; null or none: they stay as the source has them. */
+  quantization?: Quantization | null;
   recompute: Recompute | "auto";
   /** Most tokens of any micro-batch, padding included. */
   maxTokens: number;
@@ -79,6 +83,8 @@ export class Llama {
   readonly options: ModelOptions;
   readonly plan: ModelPlan;
   readonly parameters: Parameters | null;
+  /** The weights in NF4, by name. */
+  readonly quantized: ReadonlyMap<string, Nf4>;
   readonly embedTokens = new Embedding();
   readonly #source: ModelSource;
   readonly #arena: Arena;
@@ -97,7 +103,7 @@ export class Llama {
     this.#source = source;
     this.plan = prepared.plan;
     this.#arena = prepared.arena;
-    const storage = allocateWeights(device, this.#arena, source, options.tune, lora, options.dtype, training);
+    const storage = allocateWeights(device, this.#arena, source, request);
     const sizes = { ...options, workspaceBytes: workspaceBytes(device, config, request) };
     this.#buffers = allocateActivations(
       this.#arena,
@@ -116,15 +122,8 @@ export class Llama {
       return tensor;
     };
     this.#rope = { cosine: table(tables.cosine), sine: table(tables.sine) };
-    this.#weights = new ModelWeights(
-      device,
-      source,
-      storage,
-      options.tune,
-      lora,
-      options.dtype,
-      request.uses,
-    );
+    this.#weights = new ModelWeights(device, source, storage, request, request.uses);
+    this.quantized = storage.quantized.tensors;
     this.parameters = storage.parameters;
     if (training) this.parameters?.zeroState();
     if (lora !== null && this.parameters !== null) initializeLora(device, this.parameters, options.seed);
@@ -476,8 +475,10 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
     if (lora === null) throw new NeftuneError("model", 'tune "lora" needs LoRA options');
     checkLoraOptions(lora);
   }
+  const quantization = options.quantization ?? null;
+  if (options.tune === "full") expectTrainable(source, quantization);
   const training = options.tune !== "none" && options.inference !== true;
-  const request = { ...options, lora, training, uses: { forward: false, backward: false } };
+  const request = { ...options, lora, quantization, training, uses: { forward: false, backward: false } };
   const plan = choosePlan(device, source, request);
   const { weights, trained, activations, workspace } = plan;
   const tables = 2 * (options.maxPosition * (source.config.headDim / 2) * 4 + 256); // RoPE

@@ -8,11 +8,11 @@ import {
   type WeightUses,
   weightExtraBytes,
 } from "../native/index.ts";
-import { allocateActivations, groupModules, groupNames, linearShape, type Recompute } from "./activations.ts";
+import { allocateActivations, linearShape, type Recompute } from "./activations.ts";
 import type { LlamaConfig } from "./config.ts";
-import type { LoraOptions } from "./lora.ts";
+import { linearModules, modulePath } from "./lora.ts";
 import type { ModelSource } from "./source.ts";
-import { allocateWeights, type Tune } from "./weights.ts";
+import { allocateWeights, type WeightOptions } from "./weights.ts";
 
 /** Device bytes by use. `mapped` are weights read where their file lies: they can be dropped and read again. */
 export interface ModelPlan {
@@ -28,12 +28,8 @@ export interface ModelPlan {
   recompute: Recompute;
 }
 
-export interface PlanRequest {
-  dtype: "f32" | "bf16";
-  tune: Tune;
-  lora: LoraOptions | null;
-  /** Gradients, optimizer state and what the backward pass needs are counted. */
-  training: boolean;
+/** With `training`, gradients, optimizer state and what the backward pass needs are counted. */
+export interface PlanRequest extends WeightOptions {
   recompute: Recompute | "auto";
   maxTokens: number;
   maxTargets: number;
@@ -55,11 +51,18 @@ export function workspaceBytes(device: Device, config: LlamaConfig, request: Pla
   return Math.max(4, crossEntropyWorkspace(device, request.dtype, rows, config.hiddenSize, config.vocabSize));
 }
 
-function extraWeightBytes(device: Device, config: LlamaConfig, request: PlanRequest): number {
+function extraWeightBytes(
+  device: Device,
+  config: LlamaConfig,
+  request: PlanRequest,
+  quantized: ReadonlySet<string>,
+): number {
   let bytes = weightExtraBytes(device, request.dtype, config.vocabSize, config.hiddenSize, request.uses);
-  for (const module of groupNames.flatMap((name) => groupModules[name])) {
+  for (const module of linearModules) {
     const [out, inputs] = linearShape(config, module);
-    bytes += config.numHiddenLayers * weightExtraBytes(device, request.dtype, out, inputs, request.uses);
+    const each = weightExtraBytes(device, request.dtype, out, inputs, request.uses);
+    for (let layer = 0; layer < config.numHiddenLayers; layer++)
+      if (!quantized.has(`${modulePath(layer, module)}.weight`)) bytes += each;
   }
   return bytes;
 }
@@ -73,21 +76,14 @@ export function planFor(
 ): ModelPlan {
   const { config } = source;
   const counter = new MemoryPlan();
-  const { frozen } = allocateWeights(
-    device,
-    counter,
-    source,
-    request.tune,
-    request.lora,
-    request.dtype,
-    request.training,
-  );
+  const { frozen, quantized } = allocateWeights(device, counter, source, request);
   const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
   allocateActivations(counter, config, request.dtype, request.lora, sizes, request.training, recompute);
-  const extra = extraWeightBytes(device, config, request);
+  const inNf4 = new Set(quantized.tensors.keys());
+  const extra = extraWeightBytes(device, config, request, inNf4);
   const runtime = runtimeBytes[device.info.backend];
   let mapped = 0;
-  if (request.tune !== "full") mapped = mappedBytes(source, new Set(frozen.keys()));
+  if (request.tune !== "full") mapped = mappedBytes(source, new Set([...frozen.keys(), ...inNf4]));
   const weights = counter.bytes.weights + extra;
   const { trained, activations, workspace } = counter.bytes;
   return {
@@ -142,7 +138,9 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
       ? "try --tune lora"
       : request.dtype === "f32"
         ? "try --dtype bf16"
-        : "take a smaller model";
+        : request.quantization === null && !source.isQuantized
+          ? "try --quantization nf4"
+          : "take a smaller model";
   throw new NeftuneError(
     "out-of-memory",
     `needs ${gib(least.total)}, of which ${gib(fixed)} for weights and trained state; ${gib(free)} free: ${advice}`,

@@ -1,20 +1,30 @@
-// Where a model's starting weights come from: a checkpoint's mapped files, or random numbers.
+// Where a model's starting weights come from: a checkpoint's mapped files, plain or in NF4, or random numbers.
 
-import { FormatError } from "../errors.ts";
-import { type Checkpoint, openCheckpoint } from "../formats/checkpoint.ts";
-import { type Device, dtypeCode, random, Tensor } from "../native/index.ts";
+import { FormatError, NeftuneError } from "../errors.ts";
+import { type CheckpointTensor, openCheckpoint } from "../formats/checkpoint.ts";
+import { type Nf4Stored, nf4Entries, nf4WeightOf } from "../formats/nf4.ts";
+import type { SafetensorsHeader } from "../formats/safetensors.ts";
+import { type Device, dtypeCode, type Nf4, random, Tensor } from "../native/index.ts";
 import { type LlamaConfig, readConfig } from "./config.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 
 export interface ModelSource {
   readonly config: LlamaConfig;
-  /** The stored dtype of a tensor; throws where it is missing or has another shape. */
+  /** Some of the weights are stored in NF4: then each is used as it is stored. */
+  readonly isQuantized: boolean;
+  /** The dtype of a tensor, or what it had before it was quantised; throws where it is missing or has another shape. */
   dtypeOf(name: string, shape: readonly number[]): FloatDType;
   /** The tensor where it lies, if the device can use it there and it has this dtype; else null. */
   inPlace(device: Device, name: string, shape: readonly number[], dtype: FloatDType): Tensor | null;
   /** Fills `destination` with the tensor, converted. */
   fill(device: Device, name: string, destination: Tensor): void;
+  /** What is to be known of a tensor stored in NF4 before it is loaded; null where it is plain. Throws as dtypeOf. */
+  storedNf4(name: string, shape: readonly number[]): { double: boolean } | null;
+  /** Fills `destination` with a tensor stored in NF4. */
+  fillNf4(device: Device, name: string, destination: Nf4): void;
+  /** To call when a tensor has been filled from: it need not stay in memory where it lies. */
+  forget(device: Device, name: string): void;
   /** Names and stored bytes of the tensors that the config calls for. */
   tensorBytes(): { name: string; bytes: number }[];
   /** Takes part in the source's use by a model; the last release() unmaps what was mapped. */
@@ -26,22 +36,36 @@ const floatTypes: Record<string, FloatDType> = { F32: "f32", BF16: "bf16", F16: 
 
 class CheckpointSource implements ModelSource {
   readonly config: LlamaConfig;
-  readonly #checkpoint: Checkpoint;
+  readonly isQuantized: boolean;
+  readonly #dir: string;
+  readonly #tensors: ReadonlyMap<string, CheckpointTensor>;
+  /** Of the linears that are stored in NF4, by name. */
+  readonly #quantized = new Map<string, Nf4Stored>();
   readonly #mapped = new Map<string, ReturnType<Device["mapFile"]>>();
   #users = 0;
 
-  constructor(dir: string) {
+  constructor(dir: string, quantized: SafetensorsHeader | null) {
     this.config = readConfig(dir);
-    this.#checkpoint = openCheckpoint(dir);
+    this.#dir = dir;
+    const tensors = new Map(openCheckpoint(dir).tensors);
+    for (const [name, entry] of quantized?.tensors ?? []) tensors.set(name, { file: quantized!, entry });
+    this.#tensors = tensors;
+    for (const { name } of tensorSpecs(this.config)) {
+      const stored = nf4Entries({ tensors }, name);
+      if (stored !== null) this.#quantized.set(name, stored);
+    }
+    this.isQuantized = this.#quantized.size > 0;
     this.#refuseLeftovers();
   }
 
   /** A layer or module that config.json does not call for would change the numbers by its absence. */
   #refuseLeftovers(): void {
     const known = new Set(tensorSpecs(this.config).map(({ name }) => name));
-    for (const [name, { file }] of this.#checkpoint.tensors) {
+    for (const [name, { file }] of this.#tensors) {
       const harmless =
-        name.endsWith("rotary_emb.inv_freq") || (name === "lm_head.weight" && this.config.tieWordEmbeddings);
+        name.endsWith("rotary_emb.inv_freq") ||
+        (name === "lm_head.weight" && this.config.tieWordEmbeddings) ||
+        this.#quantized.has(nf4WeightOf(name) ?? "");
       if (known.has(name) || harmless) continue;
       throw new FormatError(
         file.path,
@@ -52,28 +76,26 @@ class CheckpointSource implements ModelSource {
   }
 
   dtypeOf(name: string, shape: readonly number[]): FloatDType {
-    const found = this.#checkpoint.tensors.get(name);
+    const found = this.#tensors.get(name);
     if (found === undefined)
       throw new FormatError(
-        this.#checkpoint.dir,
+        this.#dir,
         `the checkpoint has no tensor ${name}, which its config.json calls for`,
       );
     const { entry, file } = found;
-    const dtype = floatTypes[entry.dtype];
+    const quantized = this.#quantized.get(name);
+    const dtype = quantized?.dtype ?? floatTypes[entry.dtype];
     if (dtype === undefined) {
       throw new FormatError(file.path, `${name} is ${entry.dtype}; F32, F16 and BF16 weights can be read`);
     }
-    if (entry.shape.length !== shape.length || entry.shape.some((n, i) => n !== shape[i])) {
-      throw new FormatError(
-        file.path,
-        `${name} has shape [${entry.shape}], but config.json makes it [${shape}]`,
-      );
+    const stored: readonly number[] = quantized?.shape ?? entry.shape;
+    if (stored.length !== shape.length || stored.some((n, i) => n !== shape[i])) {
+      throw new FormatError(file.path, `${name} has shape [${stored}], but config.json makes it [${shape}]`);
     }
     return dtype;
   }
 
-  #address(device: Device, name: string): { address: number; isDevice: boolean } {
-    const { entry, file } = this.#checkpoint.tensors.get(name)!;
+  #address(device: Device, { entry, file }: CheckpointTensor): { address: number; isDevice: boolean } {
     let mapped = this.#mapped.get(file.path);
     if (mapped === undefined) {
       mapped = device.mapFile(file.path);
@@ -82,28 +104,59 @@ class CheckpointSource implements ModelSource {
     if (entry.end > mapped.bytes)
       throw new FormatError(
         file.path,
-        `${name} ends at byte ${entry.end}, but the file now has ${mapped.bytes}`,
+        `${entry.name} ends at byte ${entry.end}, but the file now has ${mapped.bytes}`,
       );
     return { address: mapped.address + entry.begin, isDevice: mapped.isDevice };
   }
 
   inPlace(device: Device, name: string, shape: readonly number[], dtype: FloatDType): Tensor | null {
     const bytes = dtype === "f32" ? 4 : 2;
-    if (this.dtypeOf(name, shape) !== dtype) return null;
-    const { address, isDevice } = this.#address(device, name);
+    if (this.dtypeOf(name, shape) !== dtype || this.#quantized.has(name)) return null;
+    const { address, isDevice } = this.#address(device, this.#tensors.get(name)!);
     return isDevice && address % bytes === 0 ? new Tensor(address, dtype, shape) : null;
   }
 
   fill(device: Device, name: string, destination: Tensor): void {
     const stored = this.dtypeOf(name, destination.shape);
-    const { address } = this.#address(device, name);
+    if (this.#quantized.has(name))
+      throw new FormatError(this.#dir, `${name} is quantised; in NF4 only the linears of the layers can be`);
+    const { address } = this.#address(device, this.#tensors.get(name)!);
+    if (stored === destination.dtype) {
+      device.call("nt_copy_to_device", destination.ptr, address, destination.bytes);
+      return;
+    }
     const code = dtypeCode[destination.dtype as FloatDType];
     device.call("nt_upload", destination.ptr, code, address, dtypeCode[stored], destination.size);
   }
 
+  storedNf4(name: string, shape: readonly number[]): { double: boolean } | null {
+    this.dtypeOf(name, shape);
+    const stored = this.#quantized.get(name);
+    return stored === undefined ? null : { double: stored.nested !== null };
+  }
+
+  fillNf4(device: Device, name: string, { codes, absmax, absmax2 }: Nf4): void {
+    const stored = this.#quantized.get(name)!;
+    const copy = (to: Tensor, from: CheckpointTensor) => {
+      const { address } = this.#address(device, from);
+      device.call("nt_copy_to_device", to.ptr, address, from.entry.end - from.entry.begin);
+    };
+    copy(codes, stored.codes);
+    copy(absmax, stored.absmax);
+    if (stored.nested === null || absmax2 === null) return;
+    copy(absmax2, stored.nested.absmax);
+    device.write(absmax2.rows(absmax2.size - 1, 1), Float32Array.of(stored.nested.offset));
+  }
+
+  forget(device: Device, name: string): void {
+    const { entry, file } = this.#tensors.get(name)!;
+    const mapped = this.#mapped.get(file.path);
+    if (mapped !== undefined) device.forgetFile(mapped.address + entry.begin, entry.end - entry.begin);
+  }
+
   tensorBytes(): { name: string; bytes: number }[] {
     return tensorSpecs(this.config).map(({ name }) => {
-      const entry = this.#checkpoint.tensors.get(name)?.entry;
+      const entry = this.#tensors.get(name)?.entry;
       return { name, bytes: entry === undefined ? 0 : entry.end - entry.begin };
     });
   }
@@ -119,13 +172,17 @@ class CheckpointSource implements ModelSource {
   }
 }
 
-/** A Hugging Face model folder. Throws FormatError where config.json or the weights are not in order. */
-export function checkpointSource(dir: string): ModelSource {
-  return new CheckpointSource(dir);
+/**
+ * A Hugging Face model folder. Throws FormatError where config.json or the weights are not in order. `quantized`: a file
+ * whose NF4 weights take the place of the folder's own (quantized-cache.ts).
+ */
+export function checkpointSource(dir: string, quantized: SafetensorsHeader | null = null): ModelSource {
+  return new CheckpointSource(dir, quantized);
 }
 
 class RandomSource implements ModelSource {
   readonly config: LlamaConfig;
+  readonly isQuantized = false;
   readonly #seed: number;
   readonly #draws = new Map<string, number>();
 
@@ -153,6 +210,16 @@ class RandomSource implements ModelSource {
     this.#draws.set(name, draw);
     random(device, destination, "normal", this.config.initializerRange, this.#seed, draw);
   }
+
+  storedNf4(): null {
+    return null;
+  }
+
+  fillNf4(): void {
+    throw new NeftuneError("model", "random weights are not stored in NF4");
+  }
+
+  forget(): void {}
 
   tensorBytes(): { name: string; bytes: number }[] {
     return [];

@@ -1,7 +1,7 @@
-// The model's weights on the device: frozen ones mapped where they lie or converted into the arena, trained ones as
-// views of the flat parameters.
+// The model's weights on the device: frozen ones mapped where they lie, converted into the arena or in NF4, trained ones
+// as views of the flat parameters.
 
-import { type Allocator, type Device, Tensor, Weight, type WeightUses } from "../native/index.ts";
+import { type Allocator, type Device, type Nf4, Tensor, Weight, type WeightUses } from "../native/index.ts";
 import {
   type GroupName,
   groupModules,
@@ -14,6 +14,7 @@ import {
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LinearModule, type LoraOptions, loraScale, modulePath } from "./lora.ts";
 import { Parameters } from "./parameters.ts";
+import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStorage } from "./quantize.ts";
 import { type ModelSource, tensorSpecs } from "./source.ts";
 
 /** What is trained: nothing, LoRA adapters, everything. */
@@ -30,11 +31,31 @@ export interface LayerWeights {
   groups: Record<GroupName, LinearGroup>;
 }
 
+/** What of a model there has to be. */
+export interface WeightOptions {
+  /** Of frozen tensors that products read, and of all products. */
+  dtype: "f32" | "bf16";
+  tune: Tune;
+  lora: LoraOptions | null;
+  /** Of linears that the source does not have quantised; null: none. */
+  quantization: Quantization | null;
+  /** Gradients and optimizer state too. */
+  training: boolean;
+}
+
 /** Tensors laid out but not yet filled. */
 export interface WeightStorage {
   /** Frozen tensors that need memory of their own. */
   frozen: Map<string, Tensor>;
+  quantized: QuantizedStorage;
   parameters: Parameters | null;
+}
+
+/** A linear of a group before it is known which of them make one product. */
+interface LinearPart {
+  data: Tensor | Nf4;
+  bias: Tensor | null;
+  column: number;
 }
 
 /** Frozen tensors that products read have the activations' dtype; norms and biases are float32. */
@@ -73,20 +94,20 @@ export function allocateWeights(
   device: Device,
   allocator: Allocator,
   source: ModelSource,
-  tune: Tune,
-  lora: LoraOptions | null,
-  dtype: "f32" | "bf16",
-  training: boolean,
+  { tune, lora, dtype, quantization, training }: WeightOptions,
 ): WeightStorage {
   const { config } = source;
   const specs = tensorSpecs(config);
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {
     for (const { name, shape } of specs) source.dtypeOf(name, shape);
-    return { frozen, parameters: new Parameters(device, allocator, specs, dtype, training) };
+    const quantized = { tensors: new Map<string, Nf4>(), scratch: null };
+    return { frozen, quantized, parameters: new Parameters(device, allocator, specs, dtype, training) };
   }
+  const quantized = allocateQuantized(allocator, source, quantization, dtype);
   const copied = specs.filter(
-    ({ name, shape }) => source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
+    ({ name, shape }) =>
+      !quantized.tensors.has(name) && source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
   );
   for (const tensors of stackable(copied)) {
     const [first] = tensors;
@@ -99,9 +120,9 @@ export function allocateWeights(
       row += shape[0]!;
     }
   }
-  if (tune === "none" || lora === null) return { frozen, parameters: null };
+  if (tune === "none" || lora === null) return { frozen, quantized, parameters: null };
   const loraSpecs = loraParameterSpecs(config, lora, modulePath);
-  return { frozen, parameters: new Parameters(device, allocator, loraSpecs, dtype, training) };
+  return { frozen, quantized, parameters: new Parameters(device, allocator, loraSpecs, dtype, training) };
 }
 
 export class ModelWeights {
@@ -118,13 +139,11 @@ export class ModelWeights {
     device: Device,
     source: ModelSource,
     storage: WeightStorage,
-    tune: Tune,
-    lora: LoraOptions | null,
-    dtype: "f32" | "bf16",
+    { tune, lora, dtype }: WeightOptions,
     uses: WeightUses,
   ) {
     const { config } = source;
-    const { parameters } = storage;
+    const { parameters, quantized } = storage;
     const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
     const full = tune === "full" && parameters !== null ? parameters : null;
     if (full !== null) {
@@ -137,18 +156,28 @@ export class ModelWeights {
       const own = storage.frozen.get(name);
       if (own === undefined) return source.inPlace(device, name, shape, storageType(shape, dtype))!;
       source.fill(device, name, own);
+      source.forget(device, name);
       return own;
     };
+    const linear = (name: string): Tensor | Nf4 => {
+      const nf4 = quantized.tensors.get(name);
+      if (nf4 === undefined) return tensor(name);
+      fillQuantized(device, source, name, nf4, quantized.scratch!);
+      return nf4;
+    };
     const gradient = (name: string) => full?.gradient(name) ?? null;
-    const weight = (data: Tensor): Weight => {
-      const made = Weight.dense(device, data, uses);
+    const weight = (data: Tensor | Nf4): Weight => {
+      const made =
+        data instanceof Tensor
+          ? Weight.dense(device, data, uses)
+          : Weight.nf4(device, data, new Tensor(quantized.scratch!.ptr, dtype, data.shape));
       this.#owned.push(made);
       return made;
     };
     const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name) });
 
-    const products = (parts: { data: Tensor; bias: Tensor | null; column: number }[]): GroupProduct[] => {
-      const data = joined(parts.map((part) => part.data));
+    const products = (parts: LinearPart[]): GroupProduct[] => {
+      const data = joined(parts.map((part) => (part.data instanceof Tensor ? part.data : null)));
       const biases = parts.map((part) => part.bias);
       const bias = joined(biases);
       if (data !== null && (bias !== null || biases.every((one) => one === null)))
@@ -158,7 +187,7 @@ export class ModelWeights {
     const group = (layer: number, name: GroupName): LinearGroup => {
       const stacks = tune === "lora" ? stackModules(name, lora) : [];
       const linears = new Map<LinearModule, GroupLinear>();
-      const parts = [];
+      const parts: LinearPart[] = [];
       let column = 0;
       for (const module of groupModules[name]) {
         const path = modulePath(layer, module);
@@ -170,7 +199,7 @@ export class ModelWeights {
           dweight: gradient(`${path}.weight`),
           dbias: bias === null ? null : gradient(`${path}.bias`),
         });
-        parts.push({ data: tensor(`${path}.weight`), bias, column });
+        parts.push({ data: linear(`${path}.weight`), bias, column });
         column += out;
       }
       const stack = (modules: LinearModule[]): LoraStack => {
