@@ -37,6 +37,8 @@ export interface LlamaConfig {
   initializerRange: number;
   /** What the checkpoint's weights are stored in, as far as the file says. */
   dtype: "f32" | "bf16" | "f16" | null;
+  /** The checkpoint's linears are stored as bitsandbytes' NF4; null: not quantised. */
+  quantization: "nf4" | null;
 }
 
 /** The widest head that the attention kernels take (kernels/cpu/attention.h). */
@@ -141,6 +143,35 @@ function parseTokenIds(fields: Fields, name: string): number[] {
   return ids as number[];
 }
 
+/**
+ * What a config.json says of quantised weights, as Transformers' BitsAndBytesConfig writes it. Its compute dtype and
+ * what it has for int8 do not change the weights.
+ */
+function parseQuantization(path: string, value: unknown): LlamaConfig["quantization"] {
+  if (value === undefined || value === null) return null;
+  const fields = new Fields(`${path}: quantization_config`, value);
+  const remedy =
+    "take the original, unquantised weights (--quantization nf4 quantises them on load, neftune quantize on disk)";
+  const refuse = (what: string) =>
+    fields.fail(`${what} is not supported, only bitsandbytes' nf4 is; ${remedy}`);
+  const isOn = (name: string) => fields.flag(name, fields.flag(`_${name}`, false));
+  const [in4bit, in8bit] = [isOn("load_in_4bit"), isOn("load_in_8bit")];
+  // Before Transformers 4.35 there was no other method, and no field to say so.
+  const method = fields.get("quant_method") ?? (in4bit || in8bit ? "bitsandbytes" : undefined);
+  if (method !== "bitsandbytes")
+    refuse(method === undefined ? "a missing quant_method" : `quant_method ${JSON.stringify(method)}`);
+  if (in8bit) refuse("load_in_8bit (int8)");
+  if (!in4bit) refuse("a bitsandbytes model without load_in_4bit");
+  // What a missing field means to bitsandbytes.
+  const type = fields.get("bnb_4bit_quant_type") ?? "fp4";
+  if (type !== "nf4") refuse(`bnb_4bit_quant_type ${JSON.stringify(type)}`);
+  const storage = fields.get("bnb_4bit_quant_storage") ?? "uint8";
+  if (storage !== "uint8") refuse(`bnb_4bit_quant_storage ${JSON.stringify(storage)} (other than "uint8")`);
+  const block = fields.get("bnb_4bit_blocksize") ?? 64;
+  if (block !== 64) refuse(`bnb_4bit_blocksize ${JSON.stringify(block)} (other than 64)`);
+  return "nf4";
+}
+
 /** Checks and reads a config.json. Throws FormatError with the field that is wrong or not supported. */
 export function parseConfig(path: string, json: unknown): LlamaConfig {
   const fields = new Fields(path, json);
@@ -159,7 +190,6 @@ export function parseConfig(path: string, json: unknown): LlamaConfig {
   fields.refuseUnless("attention_dropout", [0], "set it to 0");
   fields.refuseUnless("partial_rotary_factor", [1], "RoPE on the whole head is");
   fields.refuseUnless("sliding_window", [], "full causal attention is");
-  fields.refuseUnless("quantization_config", [], "quantised checkpoints are not; take the original weights");
   fields.refuseUnless("num_local_experts", [], "mixtures of experts are not");
   fields.refuseUnless("embedding_multiplier", [1], "scaled embeddings are not");
   fields.refuseUnless("residual_multiplier", [1], "scaled residuals are not");
@@ -216,6 +246,7 @@ export function parseConfig(path: string, json: unknown): LlamaConfig {
     eosTokenIds: parseTokenIds(fields, "eos_token_id"),
     initializerRange: fields.positive("initializer_range", 0.02),
     dtype: parseDtype(fields),
+    quantization: parseQuantization(path, fields.get("quantization_config")),
   };
 }
 

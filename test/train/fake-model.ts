@@ -30,6 +30,7 @@ const config: LlamaConfig = {
   eosTokenIds: [2],
   initializerRange: 0.02,
   dtype: "bf16",
+  quantization: null,
 };
 
 class FakeParameters implements TrainedParameters {
