@@ -5,12 +5,13 @@ import { FormatError, NeftuneError } from "../errors.ts";
 import { finish, type Steps } from "../steps.ts";
 import { ioError, writeTextAtomically } from "./io.ts";
 import { readJsonObject } from "./json-file.ts";
-import { sourceBytes } from "./safetensors/writer.ts";
+import { sourceBytes, sourceGroups } from "./safetensors/writer.ts";
 import {
   readSafetensorsHeader,
   type SafetensorsHeader,
   type TensorEntry,
   type TensorSource,
+  type TensorSources,
   writeSafetensorsInSteps,
 } from "./safetensors.ts";
 
@@ -162,11 +163,12 @@ function noWeights(dir: string, names: readonly string[]): NeftuneError {
  * Writes a checkpoint into `dir` (made where it is missing): model.safetensors where all fits in
  * `maxShardBytes` of data, else shards filled in the given order and, last, the index. Each file appears whole or
  * not at all, and an index only after all its shards; weights of another checkpoint in `dir` are replaced.
- * A tensor larger than `maxShardBytes` gets a shard of its own. Returns the names of the files.
+ * Tensors in a list stay together; what is larger than `maxShardBytes` gets a shard of its own. Returns the names of the
+ * files.
  */
 export function writeShards(
   dir: string,
-  tensors: Iterable<TensorSource>,
+  tensors: TensorSources,
   maxShardBytes: number,
   metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
 ): string[] {
@@ -176,7 +178,7 @@ export function writeShards(
 /** `writeShards`, a tensor at a time. */
 export function* writeShardsInSteps(
   dir: string,
-  tensors: Iterable<TensorSource>,
+  tensors: TensorSources,
   maxShardBytes: number,
   metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
 ): Steps<string[]> {
@@ -217,25 +219,28 @@ function remove(path: string): void {
   }
 }
 
-function split(dir: string, tensors: Iterable<TensorSource>, maxShardBytes: number) {
-  const shards: TensorSource[][] = [[]];
+function split(dir: string, tensors: TensorSources, maxShardBytes: number) {
+  const shards: (readonly TensorSource[])[][] = [[]];
   const names = new Set<string>();
   let shardBytes = 0;
   let totalBytes = 0;
-  for (const tensor of tensors) {
-    if (names.has(tensor.name)) {
-      throw new NeftuneError(
-        "invalid_tensor",
-        `${dir}: two tensors have the name ${JSON.stringify(tensor.name)}`,
-      );
+  for (const group of sourceGroups(tensors)) {
+    let bytes = 0;
+    for (const tensor of group) {
+      if (names.has(tensor.name)) {
+        throw new NeftuneError(
+          "invalid_tensor",
+          `${dir}: two tensors have the name ${JSON.stringify(tensor.name)}`,
+        );
+      }
+      names.add(tensor.name);
+      bytes += sourceBytes(dir, tensor);
     }
-    names.add(tensor.name);
-    const bytes = sourceBytes(dir, tensor);
     if (shardBytes > 0 && shardBytes + bytes > maxShardBytes) {
       shards.push([]);
       shardBytes = 0;
     }
-    shards.at(-1)!.push(tensor);
+    shards.at(-1)!.push(group);
     shardBytes += bytes;
     totalBytes += bytes;
   }
@@ -243,8 +248,12 @@ function split(dir: string, tensors: Iterable<TensorSource>, maxShardBytes: numb
 }
 
 /** The index as Transformers writes it: names sorted, two spaces, a newline at the end. */
-function indexText(shards: readonly TensorSource[][], files: readonly string[], totalBytes: number): string {
-  const lines = shards.flatMap((shard, i) => shard.map(({ name }) => ({ name, file: files[i]! })));
+function indexText(
+  shards: readonly (readonly TensorSource[])[][],
+  files: readonly string[],
+  totalBytes: number,
+): string {
+  const lines = shards.flatMap((shard, i) => shard.flat().map(({ name }) => ({ name, file: files[i]! })));
   lines.sort((a, b) => (a.name < b.name ? -1 : 1));
   const map = lines
     .map(({ name, file }) => `    ${JSON.stringify(name)}: ${JSON.stringify(file)}`)

@@ -103,7 +103,9 @@ export function loadAdapter(
 }
 
 /** The trained values under PEFT's names, float32, for writeSafetensors. */
-export function adapterTensors(parameters: Pick<Parameters, "tensors" | "read">): TensorSource[] {
+export function adapterTensors(
+  parameters: Pick<Parameters, "tensors" | "read">,
+): (Omit<TensorSource, "data"> & { data: () => Uint8Array })[] {
   return parameters.tensors.map(({ name, shape }) => ({
     name: prefix + name,
     dtype: "F32",

@@ -3,7 +3,13 @@
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import { FormatError, NeftuneError } from "../../errors.ts";
 import { ioError, MAX_TRANSFER_BYTES } from "../io.ts";
-import { headerLength, LENGTH_BYTES, parseSafetensorsHeader, type SafetensorsHeader } from "./header.ts";
+import {
+  headerLength,
+  LENGTH_BYTES,
+  parseSafetensorsHeader,
+  type SafetensorsHeader,
+  type TensorEntry,
+} from "./header.ts";
 
 /**
  * Reads and checks the header of the file at `path`; the data is not read.
@@ -24,24 +30,49 @@ export function readSafetensorsHeader(path: string): SafetensorsHeader {
 
 /** The bytes of one tensor, little-endian as in the file, in a buffer of their own. */
 export function readTensorData(header: SafetensorsHeader, name: string): Uint8Array {
-  const entry = header.tensors.get(name);
-  if (!entry) {
-    throw new NeftuneError(
-      "tensor_not_found",
-      `${header.path}: no tensor ${JSON.stringify(name)} among its ${header.tensors.size}; neftune inspect lists them`,
-    );
-  }
+  const entry = expectTensor(header, name);
   return withFile(header.path, (fd) => {
     const bytes = new Uint8Array(entry.end - entry.begin);
     const read = readAt(fd, bytes, entry.begin);
-    if (read !== bytes.length) {
-      throw new FormatError(
-        header.path,
-        `tensor ${JSON.stringify(name)}: ${bytes.length} bytes at ${entry.begin} expected, ${read} read: the file has become shorter since it was opened`,
-      );
-    }
+    if (read !== bytes.length) throw shortened(header.path, name, bytes.length, entry.begin, read);
     return bytes;
   });
+}
+
+/**
+ * The bytes of one tensor in pieces of at most `pieceBytes`, one after the other in the same buffer: a piece is gone when
+ * the next is asked for.
+ */
+export function* readTensorPieces(
+  header: SafetensorsHeader,
+  name: string,
+  pieceBytes: number,
+): Generator<Uint8Array<ArrayBuffer>, void, void> {
+  const { path } = header;
+  const { begin, end } = expectTensor(header, name);
+  const buffer = new Uint8Array(Math.min(pieceBytes, end - begin));
+  for (let at = begin; at < end; at += pieceBytes) {
+    const piece = buffer.subarray(0, Math.min(pieceBytes, end - at));
+    const read = withFile(path, (fd) => readAt(fd, piece, at));
+    if (read !== piece.length) throw shortened(path, name, piece.length, at, read);
+    yield piece;
+  }
+}
+
+function expectTensor(header: SafetensorsHeader, name: string): TensorEntry {
+  const entry = header.tensors.get(name);
+  if (entry !== undefined) return entry;
+  throw new NeftuneError(
+    "tensor_not_found",
+    `${header.path}: no tensor ${JSON.stringify(name)} among its ${header.tensors.size}; neftune inspect lists them`,
+  );
+}
+
+function shortened(path: string, name: string, expected: number, at: number, read: number): FormatError {
+  return new FormatError(
+    path,
+    `tensor ${JSON.stringify(name)}: ${expected} bytes at ${at} expected, ${read} read: the file has become shorter since it was opened`,
+  );
 }
 
 /** Fills `bytes` from the file's `position` on; returns how many there were. */

@@ -2,7 +2,7 @@
 // key; with more, ours are sorted, where its order changes from run to run.
 import { NeftuneError } from "../../errors.ts";
 import { finish, type Steps } from "../../steps.ts";
-import { writeAll, writeFileInSteps } from "../io.ts";
+import { writeAll, writeAllAt, writeFileInSteps } from "../io.ts";
 import { dtypeRank, isSafetensorsDType, type SafetensorsDType, showShape, tensorBytes } from "./dtype.ts";
 import { LENGTH_BYTES, MAX_HEADER_BYTES } from "./header.ts";
 
@@ -11,8 +11,16 @@ export interface TensorSource {
   name: string;
   dtype: SafetensorsDType;
   shape: readonly number[];
-  /** The elements, little-endian, row-major. */
-  data: Uint8Array | (() => Uint8Array);
+  /** The elements, little-endian, row-major; in pieces, one is held at a time. */
+  data: Uint8Array | (() => Uint8Array | Iterable<Uint8Array>);
+}
+
+/** What to write: tensors, and lists of tensors that are made together: their data is asked for one after the other. */
+export type TensorSources = Iterable<TensorSource | readonly TensorSource[]>;
+
+/** The lists in `sources`, lone tensors as lists of one. */
+export function sourceGroups(sources: TensorSources): (readonly TensorSource[])[] {
+  return [...sources].map((source) => ("name" in source ? [source] : source));
 }
 
 /**
@@ -22,38 +30,56 @@ export interface TensorSource {
  */
 export function writeSafetensors(
   path: string,
-  tensors: Iterable<TensorSource>,
+  tensors: TensorSources,
   metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
 ): void {
   finish(writeSafetensorsInSteps(path, tensors, metadata));
 }
 
-/** `writeSafetensors`, a tensor at a time. */
+/** `writeSafetensors`, a tensor (of one in pieces, a piece) at a time. */
 export function* writeSafetensorsInSteps(
   path: string,
-  tensors: Iterable<TensorSource>,
+  tensors: TensorSources,
   metadata?: ReadonlyMap<string, string> | Readonly<Record<string, string>>,
 ): Steps<void> {
-  const ordered = [...tensors].sort(
-    (a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareBytes(a.name, b.name),
-  );
+  const groups = sourceGroups(tensors);
+  const ordered = groups
+    .flat()
+    .sort((a, b) => dtypeRank(b.dtype) - dtypeRank(a.dtype) || compareBytes(a.name, b.name));
   const header = encodeHeader(path, ordered, metadata);
+  const places = new Map<TensorSource, number>();
+  let end = header.length;
+  for (const tensor of ordered) {
+    places.set(tensor, end);
+    end += sourceBytes(path, tensor);
+  }
+  const firstPlace = (group: readonly TensorSource[]) =>
+    group.reduce((least, tensor) => Math.min(least, places.get(tensor)!), Number.POSITIVE_INFINITY);
+  // Where each stands alone, the file is written from its start to its end.
+  groups.sort((a, b) => firstPlace(a) - firstPlace(b));
   yield* writeFileInSteps(path, function* (fd) {
     writeAll(fd, header);
-    for (const tensor of ordered) {
-      const data = typeof tensor.data === "function" ? tensor.data() : tensor.data;
-      const expected = sourceBytes(path, tensor);
-      if (data.length !== expected) {
-        throw invalid(
-          path,
-          tensor.name,
-          `${tensor.dtype} ${showShape(tensor.shape)} takes ${expected} bytes, got ${data.length}`,
-        );
-      }
-      writeAll(fd, data);
-      yield;
-    }
+    for (const tensor of groups.flat()) yield* writeTensor(fd, path, tensor, places.get(tensor)!);
   });
+}
+
+function* writeTensor(fd: number, path: string, tensor: TensorSource, place: number): Steps<void> {
+  const data = typeof tensor.data === "function" ? tensor.data() : tensor.data;
+  const expected = sourceBytes(path, tensor);
+  let got = 0;
+  for (const piece of data instanceof Uint8Array ? [data] : data) {
+    // More than expected would be written over the next tensor.
+    if (got + piece.length <= expected) writeAllAt(fd, piece, place + got);
+    got += piece.length;
+    yield;
+  }
+  if (got !== expected) {
+    throw invalid(
+      path,
+      tensor.name,
+      `${tensor.dtype} ${showShape(tensor.shape)} takes ${expected} bytes, got ${got}`,
+    );
+  }
 }
 
 /** The bytes a tensor will take; throws "invalid_tensor" where dtype and shape do not make a tensor. */
