@@ -13,17 +13,30 @@
 
 namespace nt {
 
+namespace {
+
+// The weight as a matrix in memory: an NF4 weight's scratch holds it until the next product of any of them.
+const void *expanded(nt_context *context, const nt_weight *weight) {
+  if (weight->scratch == nullptr) return weight->data;
+  nf4_dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);
+  return weight->scratch;
+}
+
+}  // namespace
+
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
+  if (weight->scratch != nullptr && T <= kFewRows)
+    return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                          transposed(weight->data, weight->dtype, weight->in), weight->forward, c, c_dtype, ldc, bias,
+                          transposed(expanded(context, weight), weight->dtype, weight->in), weight->forward, c, c_dtype, ldc, bias,
                           accumulate});
 }
 
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T) {
   return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                          as_stored(weight->data, weight->dtype, weight->in), weight->backward, c, c_dtype, ldc,
+                          as_stored(expanded(context, weight), weight->dtype, weight->in), weight->backward, c, c_dtype, ldc,
                           nullptr, accumulate});
 }
 
@@ -110,7 +123,7 @@ NT_API int32_t nt_weight_create(nt_context *context, int32_t dtype, int64_t out,
   NT_CHECK(data != nullptr || out * in == 0, "weight: [%lld, %lld] without data", (long long)out, (long long)in);
   auto *weight = static_cast<nt_weight *>(calloc(1, sizeof(nt_weight)));
   if (weight == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
-  *weight = {dtype, uses, out, in, data, nullptr, nullptr};
+  *weight = {dtype, uses, out, in, data, nullptr, nullptr, {}, nullptr};
   if (forward > 0) weight->forward = nt::allocate(forward);
   if (backward > 0) weight->backward = nt::allocate(backward);
   if ((forward > 0 && weight->forward == nullptr) || (backward > 0 && weight->backward == nullptr))

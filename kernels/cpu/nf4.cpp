@@ -1,17 +1,276 @@
-// NF4 weights.
-#include "context.h"
+// NF4 tensors: quantising and dequantising, threads sharing the blocks. Both run at the speed of memory: a block of 64
+// is read once, and its sixteen values are computed once and looked up by permutes.
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "nf4_block.h"
+#include "parallel.h"
+#include "weight.h"
+
+namespace nt {
+
+namespace {
+
+constexpr int64_t kLeastBlocks = 512;  // for a thread
+alignas(64) const float kBounds[16] = {NT_NF4_BOUNDS, INFINITY};
+
+// ------------------------------------------------------------------ quantise
+
+// codes[kLanes] = how many bounds lie below s, by halving: `at` is the bound to compare with next.
+inline VecI codes_of(Vec s) {
+#ifdef __AVX512F__
+  const __m512 bounds = (__m512)load(kBounds), x = (__m512)s;
+  auto step = [&](__m512i at, int size) {
+    const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_permutexvar_ps(at, bounds), _CMP_GT_OQ);
+    return _mm512_mask_add_epi32(_mm512_sub_epi32(at, _mm512_set1_epi32(size)), above, at, _mm512_set1_epi32(size));
+  };
+  __m512i at = step(step(step(_mm512_set1_epi32(7), 4), 2), 1);
+  const __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_permutexvar_ps(at, bounds), _CMP_GT_OQ);
+  return (VecI)_mm512_mask_add_epi32(at, above, at, _mm512_set1_epi32(1));
+#else
+  const Vec low = load(kBounds), high = load(kBounds + 8);
+  const VecI upper = s > splat(kBounds[7]);
+  auto bound = [&](VecI at) {
+    const Vec below = (Vec)_mm256_permutevar8x32_ps((__m256)low, (__m256i)at);
+    return (Vec)_mm256_blendv_ps((__m256)below, _mm256_permutevar8x32_ps((__m256)high, (__m256i)at), (__m256)upper);
+  };
+  VecI at = (upper & 8) + 3;
+  at += ((s > bound(at)) & 4) - 2;
+  at += ((s > bound(at)) & 2) - 1;
+  return at + ((s > bound(at)) & 1);
+#endif
+}
+
+// Two codes a byte from 64 codes, the first of each two high.
+inline void pack(uint8_t *packed, const VecI (&codes)[kBlock / kLanes]) {
+#ifdef __AVX512F__
+  for (int i = 0; i < 4; i += 2) {
+    const __m256i bytes = _mm256_set_m128i(_mm512_cvtepi32_epi8((__m512i)codes[i + 1]),
+                                           _mm512_cvtepi32_epi8((__m512i)codes[i]));
+    const __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi16(0x0110));
+    _mm_storeu_si128((__m128i *)(packed + 8 * i), _mm256_cvtepi16_epi8(pairs));
+  }
+#else
+  for (int i = 0; i < 8; i += 4) {
+    __m256i bytes = _mm256_packus_epi16(_mm256_packs_epi32((__m256i)codes[i], (__m256i)codes[i + 1]),
+                                        _mm256_packs_epi32((__m256i)codes[i + 2], (__m256i)codes[i + 3]));
+    bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    const __m256i pairs = _mm256_maddubs_epi16(bytes, _mm256_set1_epi16(0x0110));
+    _mm_storeu_si128((__m128i *)(packed + 4 * i),
+                     _mm_packus_epi16(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1)));
+  }
+#endif
+}
+
+// Writes 32 bytes of codes; returns the block's absmax. NaN counts for nothing in it.
+template <typename T>
+inline float quantize_block(uint8_t *codes, const T *source) {
+  constexpr int kVectors = kBlock / kLanes;
+  Vec x[kVectors], top = {};
+  for (int i = 0; i < kVectors; i++) {
+    x[i] = load(source + i * kLanes);
+    top = max((Vec)((VecU)x[i] & 0x7FFFFFFFu), top);
+  }
+  const float absmax = max_of(top);
+  const Vec inverse = splat(nt_nf4_inverse(absmax));
+  VecI c[kVectors];
+  for (int i = 0; i < kVectors; i++) c[i] = codes_of(x[i] * inverse);
+  pack(codes, c);
+  return absmax;
+}
+
+template <typename T>
+void quantize(int threads, uint8_t *codes, float *absmax, const T *source, int64_t n) {
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  parallel_for(threads, blocks, kLeastBlocks, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; b++) {
+      const T *from = source + b * kBlock;
+      uint8_t *to = codes + b * kBlock / 2;
+      const int64_t left = n - b * kBlock;
+      if (left >= kBlock) {
+        absmax[b] = quantize_block(to, from);
+        continue;
+      }
+      T rest[kBlock] = {};
+      uint8_t packed[kBlock / 2];
+      memcpy(rest, from, size_t(left) * sizeof(T));
+      absmax[b] = quantize_block(packed, rest);
+      memcpy(to, packed, size_t(left + 1) / 2);
+      if (left % 2 == 1) to[left / 2] = uint8_t((packed[left / 2] & 0xF0) | NT_NF4_ZERO);
+    }
+  });
+}
+
+// ------------------------------------------------------------------ dequantise
+
+// The sixteen values as 16-bit numbers, and 32 look-ups among them.
+#ifdef __AVX512F__
+struct Values16 {
+  __m512i at;
+};
+inline Values16 narrow(const Values &values, int32_t dtype) {
+  const __m512 v = (__m512)values.at[0];
+  return {_mm512_castsi256_si512(dtype == NT_F16 ? _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)
+                                                 : _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)v, 16)))};
+}
+inline void look_up_32(uint16_t *to, const Values16 &values, const uint8_t *codes) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
+  // The instruction reads five bits of each index.
+  const __m512i first = _mm512_srli_epi32(bytes, 4), second = _mm512_slli_epi32(bytes, 16);
+  const __m512i index = _mm512_and_si512(_mm512_or_si512(first, second), _mm512_set1_epi16(15));
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(index, values.at));
+}
+#else
+struct Values16 {
+  __m256i low, high;  // their bytes, twice
+};
+inline Values16 narrow(const Values &values, int32_t dtype) {
+  const __m256 a = (__m256)values.at[0], b = (__m256)values.at[1];
+  __m128i first, second;
+  if (dtype == NT_F16) {
+    first = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT), second = _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT);
+  } else {
+    const __m256i both = _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(_mm256_srli_epi32((__m256i)a, 16), _mm256_srli_epi32((__m256i)b, 16)), 0xD8);
+    first = _mm256_castsi256_si128(both), second = _mm256_extracti128_si256(both, 1);
+  }
+  const __m128i byte = _mm_set1_epi16(255);
+  return {_mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_and_si128(first, byte), _mm_and_si128(second, byte))),
+          _mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_srli_epi16(first, 8), _mm_srli_epi16(second, 8)))};
+}
+inline void look_up_32(uint16_t *to, const Values16 &values, const uint8_t *codes) {
+  const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)codes));
+  const __m256i index = _mm256_and_si256(_mm256_or_si256(_mm256_srli_epi16(bytes, 4), _mm256_slli_epi16(bytes, 8)),
+                                         _mm256_set1_epi8(15));
+  const __m256i low = _mm256_shuffle_epi8(values.low, index), high = _mm256_shuffle_epi8(values.high, index);
+  const __m256i even = _mm256_unpacklo_epi8(low, high), odd = _mm256_unpackhi_epi8(low, high);
+  _mm256_storeu_si256((__m256i *)to, _mm256_permute2x128_si256(even, odd, 0x20));
+  _mm256_storeu_si256((__m256i *)(to + 16), _mm256_permute2x128_si256(even, odd, 0x31));
+}
+#endif
+
+inline void write_block(float *to, const Values &values, int32_t, const uint8_t *codes) {
+  for (int64_t i = 0; i < kBlock; i += kLanes) store(to + i, look_up(values, codes + i / 2));
+}
+inline void write_block(uint16_t *to, const Values &values, int32_t dtype, const uint8_t *codes) {
+  const Values16 narrowed = narrow(values, dtype);
+  look_up_32(to, narrowed, codes);
+  look_up_32(to + 32, narrowed, codes + 16);
+}
+
+template <typename T>
+void dequantize(int threads, T *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
+  const int64_t blocks = (n + kBlock - 1) / kBlock;
+  const int32_t stored = int32_t(nf4.dtype);
+  const Absmax absmax(nf4, n);
+  parallel_for(threads, blocks, kLeastBlocks, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; b++) {
+      const Values values = values_of(absmax.at(b), stored, dtype);
+      const uint8_t *codes = nf4.codes + b * kBlock / 2;
+      const int64_t left = n - b * kBlock;
+      if (left >= kBlock) {
+        write_block(destination + b * kBlock, values, dtype, codes);
+        continue;
+      }
+      uint8_t rest[kBlock / 2] = {};
+      T whole[kBlock];
+      memcpy(rest, codes, size_t(left + 1) / 2);
+      write_block(whole, values, dtype, rest);
+      memcpy(destination + b * kBlock, whole, size_t(left) * sizeof(T));
+    }
+  });
+}
+
+bool known(int64_t dtype) { return dtype == NT_F32 || dtype == NT_BF16 || dtype == NT_F16; }
+
+// What is wrong with a tensor of n values, as a status.
+int32_t check(const char *op, const nt_nf4 *nf4, int64_t n) {
+  NT_CHECK(nf4 != nullptr, "%s: no NF4 tensor", op);
+  NT_CHECK(known(nf4->dtype), "%s: unknown dtype %lld of the NF4 tensor", op, (long long)nf4->dtype);
+  NT_CHECK(n == 0 || (nf4->codes != nullptr && nf4->absmax != nullptr), "%s: codes or absmax is null", op);
+  return NT_OK;
+}
+
+}  // namespace
+
+void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
+  if (dtype == NT_F32) return dequantize(context->threads, static_cast<float *>(destination), dtype, nf4, n);
+  dequantize(context->threads, static_cast<uint16_t *>(destination), dtype, nf4, n);
+}
+
+}  // namespace nt
 
 using nt::fail;
 
-NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t, int64_t, int64_t, const nt_nf4 *, void *, nt_weight **) {
-  return fail(NT_UNSUPPORTED, "NF4 weights are not supported yet");
+NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *nf4,
+                                    void *scratch, nt_weight **result) {
+  NT_CHECK_DTYPE("weight_create_nf4", dtype);
+  NT_CHECK(out >= 0 && in >= 0, "weight_create_nf4: sizes must not be negative, got [%lld, %lld]", (long long)out,
+           (long long)in);
+  const int32_t status = nt::check("weight_create_nf4", nf4, out * in);
+  if (status != NT_OK) return status;
+  NT_CHECK(scratch != nullptr, "weight_create_nf4: no scratch");
+  auto *weight = static_cast<nt_weight *>(calloc(1, sizeof(nt_weight)));
+  if (weight == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
+  *weight = {dtype, 0, out, in, nullptr, nullptr, nullptr, *nf4, scratch};
+  *result = weight;
+  return NT_OK;
 }
-NT_API int32_t nt_nf4_quantize(nt_context *, uint8_t *, float *, const void *, int32_t, int64_t) {
-  return fail(NT_UNSUPPORTED, "NF4 weights are not supported yet");
+
+NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
+                               int32_t source_dtype, int64_t n) {
+  NT_CHECK(nt::known(source_dtype), "nf4_quantize: unknown source dtype %d", int(source_dtype));
+  NT_CHECK(n >= 0, "nf4_quantize: n must be ≥ 0, got %lld", (long long)n);
+  if (n == 0) return NT_OK;
+  NT_CHECK(codes != nullptr && absmax != nullptr && source != nullptr,
+           "nf4_quantize: codes, absmax or the source is null");
+  if (source_dtype == NT_F32) {
+    nt::quantize(context->threads, codes, absmax, static_cast<const float *>(source), n);
+  } else if (source_dtype == NT_BF16) {
+    nt::quantize(context->threads, codes, absmax, static_cast<const nt::bf16 *>(source), n);
+  } else {
+    nt::quantize(context->threads, codes, absmax, static_cast<const nt::f16 *>(source), n);
+  }
+  return NT_OK;
 }
-NT_API int32_t nt_nf4_quantize_absmax(nt_context *, uint8_t *, float *, const float *, int64_t) {
-  return fail(NT_UNSUPPORTED, "NF4 weights are not supported yet");
+
+NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
+                                      int64_t blocks) {
+  using namespace nt;
+  NT_CHECK(blocks >= 0, "nf4_quantize_absmax: blocks must be ≥ 0, got %lld", (long long)blocks);
+  if (blocks == 0) return NT_OK;
+  NT_CHECK(codes != nullptr && absmax2 != nullptr && absmax != nullptr,
+           "nf4_quantize_absmax: codes, absmax2 or absmax is null");
+  double sum = 0;
+  for (int64_t b = 0; b < blocks; b++) sum += absmax[b];
+  const float offset = float(sum / double(blocks));
+  const int64_t groups = (blocks + kNested - 1) / kNested;
+  absmax2[groups] = offset;
+  parallel_for(context->threads, groups, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; g++) {
+      const int64_t first = g * kNested, last = first + kNested < blocks ? first + kNested : blocks;
+      float top = 0;
+      for (int64_t b = first; b < last; b++) {
+        const float distance = fabsf(absmax[b] - offset);
+        top = distance > top ? distance : top;
+      }
+      absmax2[g] = top;
+      const float inverse = nt_nf4_inverse(top);
+      for (int64_t b = first; b < last; b++)
+        codes[b] = uint8_t(nt_nf4_nested_code(kDynamicMap, (absmax[b] - offset) * inverse));
+    }
+  });
+  return NT_OK;
 }
-NT_API int32_t nt_nf4_dequantize(nt_context *, void *, int32_t, const nt_nf4 *, int64_t) {
-  return fail(NT_UNSUPPORTED, "NF4 weights are not supported yet");
+
+NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype, const nt_nf4 *nf4,
+                                 int64_t n) {
+  NT_CHECK(nt::known(destination_dtype), "nf4_dequantize: unknown destination dtype %d", int(destination_dtype));
+  NT_CHECK(n >= 0, "nf4_dequantize: n must be ≥ 0, got %lld", (long long)n);
+  const int32_t status = nt::check("nf4_dequantize", nf4, n);
+  if (status != NT_OK || n == 0) return status;
+  NT_CHECK(destination != nullptr, "nf4_dequantize: the destination is null");
+  nt::nf4_dequantize(context, destination, destination_dtype, *nf4, n);
+  return NT_OK;
 }

@@ -12,6 +12,10 @@ namespace nt {
 struct bf16 {
   nt_bf16 bits;
 };
+// float16 appears only in files and in what NF4 weights were; a signalling NaN comes out quiet.
+struct f16 {
+  uint16_t bits;
+};
 
 #ifdef __AVX512F__
 constexpr int kLanes = 16;
@@ -48,6 +52,14 @@ inline Vec load(const bf16 *p) {
   return (Vec)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 #else
   return (Vec)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+#endif
+}
+
+inline Vec load(const f16 *p) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+#else
+  return (Vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 #endif
 }
 

@@ -1,13 +1,16 @@
-// A linear layer's weight: the caller's [out, in] matrix, and copies in oneDNN's layout for the products it is used in.
+// A linear layer's weight: the caller's [out, in] matrix, and copies in oneDNN's layout for the products it is used in;
+// or the matrix in NF4, which each product expands.
 #pragma once
 #include "matmul.h"
 
 struct nt_weight {
   int32_t dtype, uses;
   int64_t out, in;
-  const void *data;  // borrowed; may be a file mapping, aligned to its elements at best
+  const void *data;  // borrowed; may be a file mapping, aligned to its elements at best; null: the weight is in NF4
   void *forward;     // [in, out] for x·Wᵀ, owned; null: `data` is used
   void *backward;    // [out, in] for dy·W, owned; null: `data` is used
+  nt_nf4 nf4;        // what it points to is borrowed
+  void *scratch;     // for out · in values that an NF4 weight is expanded to, borrowed
 };
 
 namespace nt {
@@ -17,5 +20,12 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T);
+
+// Of weights in NF4 (nf4.cpp, nf4_product.cpp): destination[n] = the values,
+void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n);
+// and times_weight_transposed straight from the codes, for few rows.
+constexpr int64_t kFewRows = 4;
+int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
+                     int64_t lda, const float *bias, bool accumulate, int64_t T);
 
 }  // namespace nt
