@@ -6,7 +6,14 @@ import type { Sample } from "../data/sample.ts";
 import { openSource, rowsOf } from "../data/source.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
-import { Llama, type LlamaConfig, type LoraOptions, linearModules, randomSource } from "../model/index.ts";
+import {
+  Llama,
+  type LlamaConfig,
+  type LoraOptions,
+  linearModules,
+  type Quantization,
+  randomSource,
+} from "../model/index.ts";
 import type { Device, DeviceInfo } from "../native/index.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -34,6 +41,7 @@ interface Measured {
 
 interface BenchSettings {
   tune: "lora" | "full";
+  quantization: Quantization | null;
   dtype: "f32" | "bf16";
   recompute: "none" | "mlp" | "layer" | "auto";
   lora: LoraOptions | null;
@@ -50,7 +58,7 @@ async function measure(
   settings: BenchSettings,
   context: Context,
 ): Promise<Measured> {
-  const { tune, lora, dtype, recompute, seed } = settings;
+  const { tune, lora, quantization, dtype, recompute, seed } = settings;
   const most = (value: (batch: Batch) => number) =>
     batches.reduce((most, batch) => Math.max(most, value(batch)), 0);
   resetPeakBytes();
@@ -60,6 +68,7 @@ async function measure(
     dtype,
     tune,
     ...(lora === null ? {} : { lora }),
+    quantization,
     recompute,
     maxTokens: most((batch) => batch.ids.length),
     maxTargets: most((batch) => batch.targets.length),
@@ -167,7 +176,7 @@ export const bench = defineCommand({
   name: "bench",
   summary: "training speed on random weights beside this machine's own matmul rate",
   description:
-    "Tokens per second leave padding out. Model FLOPs of a LoRA step: 4 N tokens for the frozen linears (lm_head for target tokens alone), 6 r (in + out) tokens for the adapters, attention over each sample's own causal half; no credit for recomputation. The matmul rates are measured in the same run. Loss and gradient norm of every step are shown: a speed whose loss does not move is no speed.",
+    "Tokens per second leave padding out. Model FLOPs of a LoRA or QLoRA step: 4 N tokens for the frozen linears (lm_head for target tokens alone), 6 r (in + out) tokens for the adapters, attention over each sample's own causal half; no credit for recomputation. The matmul rates are measured in the same run. Loss and gradient norm of every step are shown: a speed whose loss does not move is no speed.",
   options: {
     shape: {
       type: "string",
@@ -175,7 +184,12 @@ export const bench = defineCommand({
       value: "NAME|FILE",
       help: `${shapeNames.join(", ")}, or a config.json`,
     },
-    mode: { type: "enum", values: ["lora", "full", "qlora"], default: "lora", help: "what is trained" },
+    mode: {
+      type: "enum",
+      values: ["lora", "full", "qlora"],
+      default: "lora",
+      help: "what is trained; qlora: LoRA on NF4 weights",
+    },
     dtype: { type: "enum", values: ["bf16", "f32"], default: "bf16", help: "activations and frozen weights" },
     "batch-size": { type: "int", default: 4, min: 1, help: "samples in a step" },
     "max-length": {
@@ -206,6 +220,7 @@ export const bench = defineCommand({
   examples: [
     ["neftune bench --shape s135m", "LoRA on a 135M shape, 4 dense rows of 512 tokens a step"],
     ["neftune bench --shape t1b --batch-size 2 --json", "1.1B, as JSON"],
+    ["neftune bench --shape t1b --mode qlora", "the same on 4-bit weights"],
     [
       "neftune bench --data alpaca_data.json --tokenizer llama2-7b --batch-size 8",
       "rows as long as real ones",
@@ -213,9 +228,6 @@ export const bench = defineCommand({
   ],
   interruptible: true,
   async run(values, context) {
-    if (values.mode === "qlora") {
-      throw new UsageError("--mode qlora: this version of neftune has no 4-bit weights; use lora or full");
-    }
     const config = readShape(values.shape);
     const length = values["max-length"];
     const count = values.warmup + values.steps;
@@ -226,7 +238,7 @@ export const bench = defineCommand({
         : await fileSamples(values.data, values.tokenizer, length, config.vocabSize);
     const batches = makeBatches(samples, count, size, values.seed);
     const lora =
-      values.mode === "lora"
+      values.mode !== "full"
         ? { r: values["lora-r"], alpha: 16, dropout: 0, targetModules: [...linearModules], useRslora: false }
         : null;
     const device = openDevice(values, context);
@@ -236,7 +248,8 @@ export const bench = defineCommand({
         config,
         batches,
         {
-          tune: values.mode,
+          tune: values.mode === "full" ? "full" : "lora",
+          quantization: values.mode === "qlora" ? { double: true } : null,
           dtype: values.dtype,
           recompute: values.recompute,
           lora,

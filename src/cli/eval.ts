@@ -23,6 +23,7 @@ import {
   wantedSplits,
   withPresetTemplate,
 } from "./model-data.ts";
+import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
 export const evalCommand = defineCommand({
   name: "eval",
@@ -45,6 +46,7 @@ export const evalCommand = defineCommand({
       help: "samples laid end to end without padding; the loss is the same",
     },
     dtype: dtypeOption,
+    ...quantizationOptions,
     ...encodingOptions,
   },
   examples: [
@@ -57,6 +59,7 @@ export const evalCommand = defineCommand({
   interruptible: true,
   async run(values, context) {
     expectModel(values.model, "eval");
+    checkQuantization(values);
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
     const data = await requireData(names, context, wantedSplits(values));
@@ -72,7 +75,8 @@ export const evalCommand = defineCommand({
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
       const samples = samplesOf(dataset);
       const limits = evaluationLimits(samples, values["batch-size"], values.packing);
-      const model = loadForInference(device, dir, values.adapter, values.dtype, limits);
+      const { adapter, dtype } = values;
+      const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);
       try {
         const result = await evaluate(model, samples, {
           batchSize: values["batch-size"],

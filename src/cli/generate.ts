@@ -29,6 +29,7 @@ import {
   templateHelp,
   wantedSplits,
 } from "./model-data.ts";
+import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
@@ -175,6 +176,7 @@ export const generateCommand = defineCommand({
     "max-new-tokens": { type: "int", default: 256, min: 1, help: "most tokens of a completion" },
     "batch-size": { type: "int", default: 16, min: 1, help: "prompts completed together" },
     dtype: dtypeOption,
+    ...quantizationOptions,
     temperature: {
       type: "float",
       group: "Sampling",
@@ -224,6 +226,7 @@ export const generateCommand = defineCommand({
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
     expectModel(values.model, "generate");
+    checkQuantization(values);
     const dataset =
       datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
     const { path: dir, label, preset } = await requireModel(values.model, "generate", context);
@@ -251,11 +254,13 @@ export const generateCommand = defineCommand({
     const device = openDevice(values, context);
     try {
       const start = performance.now();
-      const model = loadForInference(device, dir, values.adapter, values.dtype, {
+      const { adapter, dtype } = values;
+      const limits = {
         maxTokens: Math.max(longest, values["batch-size"], PREFILL_TOKENS),
         maxTargets: 1,
         maxPosition: longest + values["max-new-tokens"],
-      });
+      };
+      const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);
       try {
         const sampling = {
           maxNewTokens: values["max-new-tokens"],

@@ -10,7 +10,7 @@ import type { TemplateDate } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import type { ModelNeed } from "../formats/hub/index.ts";
 import { openAdapter } from "../formats/peft.ts";
-import { adapterLoraOptions, checkpointSource, Llama, loadAdapter } from "../model/index.ts";
+import { adapterLoraOptions, type Llama, loadAdapter } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatCount } from "./format.ts";
@@ -18,6 +18,7 @@ import { type LocatedData, type LocatedModel, locateData, locateModel } from "./
 import { suggestion } from "./nearest.ts";
 import type { OptionTable } from "./options.ts";
 import type { ModelPreset } from "./presets.ts";
+import { loadModel, type QuantizationValues } from "./quantization.ts";
 
 export const modelOption = {
   type: "string",
@@ -291,29 +292,30 @@ interface InferenceLimits {
   maxPosition: number;
 }
 
+/** What `eval` and `generate` load. */
+export interface InferenceModel {
+  dir: string;
+  adapter: string | undefined;
+  dtype: "f32" | "bf16";
+  /** None: the weights are used as the model has them. */
+  quantization?: QuantizationValues;
+}
+
 /** A model, with its adapter where there is one, to evaluate or generate with. The caller closes it. */
 export function loadForInference(
   device: Device,
-  dir: string,
-  adapterDir: string | undefined,
-  dtype: "f32" | "bf16",
+  { dir, adapter: adapterDir, dtype, quantization }: InferenceModel,
   limits: InferenceLimits,
+  context: Pick<Context, "note">,
 ): Llama {
-  const source = checkpointSource(dir);
-  if (adapterDir === undefined) {
-    return Llama.load(device, source, { dtype, tune: "none", recompute: "layer", ...limits, seed: 0 });
-  }
+  const common = { dtype, recompute: "layer", ...limits, seed: 0 } as const;
+  if (adapterDir === undefined)
+    return loadModel(device, dir, quantization, context, () => ({ ...common, tune: "none" }));
   if (!existsSync(adapterDir)) throw new NeftuneError("not_found", `--adapter ${adapterDir}: no such folder`);
   const adapter = openAdapter(adapterDir);
-  const lora = { ...adapterLoraOptions(adapterDir, adapter.config, source.config), dropout: 0 };
-  const model = Llama.load(device, source, {
-    dtype,
-    tune: "lora",
-    lora,
-    recompute: "layer",
-    inference: true,
-    ...limits,
-    seed: 0,
+  const model = loadModel(device, dir, quantization, context, (config) => {
+    const lora = { ...adapterLoraOptions(adapterDir, adapter.config, config), dropout: 0 };
+    return { ...common, tune: "lora", lora, inference: true };
   });
   try {
     loadAdapter(model.parameters!, adapter);

@@ -30,6 +30,7 @@ interface Row {
   bytes: number;
   cache: CacheState;
   lora: MemoryNeed;
+  qlora: MemoryNeed;
   full: MemoryNeed;
 }
 
@@ -47,6 +48,7 @@ function describe(
     bytes: parameters * (config.dtype === "f32" ? 4 : 2),
     cache: modelCacheState(`${preset.hub}@${preset.revision}`, env),
     lora: trainingMemory(device, config, "lora"),
+    qlora: trainingMemory(device, config, "qlora"),
     full: trainingMemory(device, config, "full"),
   };
   return [row];
@@ -56,7 +58,7 @@ export const models = defineCommand({
   name: "models",
   summary: "the model presets: what --model knows by name",
   description:
-    "Lists each preset with its size, what has to be accepted, whether the Hugging Face cache has it, and the memory that training needs on this machine: LoRA with train's defaults, and all weights (--tune full), for samples of full length. No weights are read. A preset of your own is a .toml file: neftune --model my.toml.",
+    "Lists each preset with its size, what has to be accepted, whether the Hugging Face cache has it, and the memory that training needs on this machine: LoRA with train's defaults, the same on 4-bit weights (QLoRA: --quantization nf4), and all weights (--tune full), for samples of full length. No weights are read. A preset of your own is a .toml file: neftune --model my.toml.",
   options: {},
   examples: [
     ["neftune models", "all of them"],
@@ -75,7 +77,7 @@ export const models = defineCommand({
     if (values.json) {
       context.print(
         toJson(
-          rows.map(({ preset, parameters, bytes, cache, lora, full }) => ({
+          rows.map(({ preset, parameters, bytes, cache, lora, qlora, full }) => ({
             name: preset.name,
             title: preset.title,
             hub: preset.hub,
@@ -86,8 +88,8 @@ export const models = defineCommand({
             parameters,
             download_bytes: bytes,
             cached: cache,
-            training_memory_bytes: { lora: lora.bytes, full: full.bytes },
-            fits: { lora: lora.fits, full: full.fits },
+            training_memory_bytes: { lora: lora.bytes, qlora: qlora.bytes, full: full.bytes },
+            fits: { lora: lora.fits, qlora: qlora.fits, full: full.fits },
             architecture: preset.architecture,
           })),
         ),
@@ -95,18 +97,29 @@ export const models = defineCommand({
       return;
     }
     const need = ({ bytes, fits }: MemoryNeed) => `${formatBytes(bytes)}${fits ? "  " : " !"}`;
-    const table = rows.map(({ preset, bytes, cache, lora, full }) => [
+    const table = rows.map(({ preset, bytes, cache, lora, qlora, full }) => [
       preset.name,
       formatBytes(bytes),
       cacheWords[cache],
       preset.gated ? "gated" : "open",
       need(lora),
+      need(qlora),
       need(full),
       shortLicence(preset.licence),
       preset.hub,
     ]);
-    const head = ["name", "download", "cached", "access", "LoRA  ", "all weights  ", "licence", "on the Hub"];
-    context.print(formatTable([head, ...table], [1, 4, 5]));
+    const head = [
+      "name",
+      "download",
+      "cached",
+      "access",
+      "LoRA  ",
+      "QLoRA  ",
+      "all weights  ",
+      "licence",
+      "on the Hub",
+    ];
+    context.print(formatTable([head, ...table], [1, 4, 5, 6]));
     context.note(
       `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16; ! is more than the ${formatBytes(free)} free here. The cache: ${hubCacheDir(context.env)}`,
     );

@@ -4,6 +4,7 @@ import { linearModules } from "../model/lora.ts";
 import { schedulerTypes, trainDefaults } from "../train/index.ts";
 import { encodingOptions, modelOption } from "./model-data.ts";
 import { recipes } from "./presets.ts";
+import { quantizationOptions } from "./quantization.ts";
 
 const defaults = trainDefaults;
 
@@ -63,19 +64,7 @@ export const trainOptions = {
     default: defaults.tune,
     help: "train LoRA matrices, or all weights",
   },
-  quantization: {
-    type: "enum",
-    group: "Tuning",
-    values: ["none", "nf4"],
-    default: defaults.quantization,
-    help: "of the frozen weights; nf4 is refused in this version",
-  },
-  "double-quantization": {
-    type: "bool",
-    group: "Tuning",
-    default: defaults.doubleQuantization,
-    help: "of nf4's scales; without effect in this version",
-  },
+  ...quantizationOptions,
   "lora-r": { type: "int", group: "Tuning", default: defaults.loraR, min: 1, help: "rank" },
   "lora-alpha": {
     type: "float",

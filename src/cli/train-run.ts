@@ -4,14 +4,7 @@ import { type Dataset, splitHoldout } from "../data/dataset.ts";
 import { isTemplateDate, today } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { openAdapter } from "../formats/peft.ts";
-import {
-  adapterLoraOptions,
-  checkpointSource,
-  Llama,
-  type LoraOptions,
-  loadAdapter,
-  readConfig,
-} from "../model/index.ts";
+import { adapterLoraOptions, type Llama, type LoraOptions, loadAdapter, readConfig } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import {
   evaluationLimits,
@@ -31,6 +24,7 @@ import { samplesOf } from "../train/samples.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
+import { loadModel, type QuantizationValues } from "./quantization.ts";
 
 /** Of the run's record: --resume goes on with the date that a chat template was first told. */
 const TEMPLATE_DATE = "template_date";
@@ -46,6 +40,8 @@ export interface TrainRequest {
   tune: "lora" | "full";
   dtype: "bf16" | "f32";
   recompute: "none" | "mlp" | "layer" | "auto";
+  /** None: the frozen weights are used as the model has them. */
+  quantization?: QuantizationValues;
   lora: LoraOptions;
   /** A PEFT adapter to start from; its rank, alpha, targets and rsLoRA win over `lora`. */
   adapter: string | undefined;
@@ -95,11 +91,12 @@ export async function runTraining(
     }
     const { train, held } = split(all, evalFile, request.evalSplit, options.seed);
     if (held !== null) noteDataset(context, "evaluation", held, maxLength);
-    const model = loadModel(device, request, options, train, held);
+    const model = loadForTraining(device, request, options, train, held, context);
     try {
-      const { plan } = model;
+      const { plan, quantized } = model;
+      const dtype = quantized.size > 0 ? `nf4 and ${request.dtype}` : request.dtype;
       context.note(
-        `model: ${request.model.name}, ${request.tune}, ${request.dtype}; ${formatBytes(plan.total)} planned (recompute ${plan.recompute})`,
+        `model: ${request.model.name}, ${request.tune}, ${dtype}; ${formatBytes(plan.total)} planned (recompute ${plan.recompute})`,
       );
       const trainer = new NoisyTrainer({
         model,
@@ -139,12 +136,13 @@ function split(
   return splitHoldout(all, amount, seed);
 }
 
-function loadModel(
+function loadForTraining(
   device: Device,
   request: TrainRequest,
   options: TrainerOptions,
   train: Dataset,
   held: Dataset | null,
+  context: Context,
 ): Llama {
   const { batchSize, packing, epochs, maxSteps } = options;
   const samples = samplesOf(train);
@@ -152,22 +150,23 @@ function loadModel(
   let limits = trainingLimits(samples, order, totalSteps(order, epochs, maxSteps), packing);
   if (held !== null) limits = mergeLimits(limits, evaluationLimits(samplesOf(held), batchSize, packing));
 
-  const source = checkpointSource(request.model.dir);
   const adapter = request.adapter === undefined ? null : openAdapter(request.adapter);
-  const lora =
-    adapter === null
-      ? request.lora
-      : { ...adapterLoraOptions(adapter.dir, adapter.config, source.config), dropout: request.lora.dropout };
-  const { dtype, tune, recompute } = request;
-  const model = Llama.load(device, source, {
-    dtype,
-    tune,
-    ...(tune === "lora" ? { lora } : {}),
-    recompute,
-    maxTokens: limits.maxTokens,
-    maxTargets: limits.maxTargets,
-    maxPosition: limits.maxPosition,
-    seed: options.seed,
+  const { dtype, tune, recompute, quantization } = request;
+  const model = loadModel(device, request.model.dir, quantization, context, (config) => {
+    const lora =
+      adapter === null
+        ? request.lora
+        : { ...adapterLoraOptions(adapter.dir, adapter.config, config), dropout: request.lora.dropout };
+    return {
+      dtype,
+      tune,
+      ...(tune === "lora" ? { lora } : {}),
+      recompute,
+      maxTokens: limits.maxTokens,
+      maxTargets: limits.maxTargets,
+      maxPosition: limits.maxPosition,
+      seed: options.seed,
+    };
   });
   try {
     if (adapter !== null) loadAdapter(model.parameters!, adapter);

@@ -8,6 +8,7 @@ import {
   planFor,
   type Recompute,
   randomSource,
+  type Tune,
 } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import { trainDefaults } from "../train/index.ts";
@@ -24,11 +25,15 @@ export const DEFAULT_TOKENS = trainDefaults.batchSize * trainDefaults.maxLength;
 
 const ways: readonly Recompute[] = ["none", "mlp", "layer"];
 
+/** LoRA as train does by default, LoRA on NF4 weights, or all weights. */
+export type Tuning = "lora" | "qlora" | "full";
+
 /**
- * What `train` would plan with its defaults, or with all weights: the least recomputation that fits free memory, as
+ * What `train` would plan with its other options left as they are: the least recomputation that fits free memory, as
  * with --recompute auto; where nothing fits, what needs least.
  */
-export function trainingMemory(device: Device, config: LlamaConfig, tune: "lora" | "full"): MemoryNeed {
+export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuning): MemoryNeed {
+  const tune: Tune = tuning === "full" ? "full" : "lora";
   const lora: LoraOptions = {
     r: trainDefaults.loraR,
     alpha: trainDefaults.loraAlpha,
@@ -42,7 +47,7 @@ export function trainingMemory(device: Device, config: LlamaConfig, tune: "lora"
     dtype,
     tune,
     lora: tune === "lora" ? lora : null,
-    quantization: null,
+    quantization: tuning === "qlora" ? { double: trainDefaults.doubleQuantization } : null,
     training: true,
     recompute: "auto" as const,
     maxTokens: DEFAULT_TOKENS,

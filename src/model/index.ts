@@ -7,8 +7,10 @@ export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.
 export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
 export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePath } from "./lora.ts";
+export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
-export type { Quantization } from "./quantize.ts";
+export { type Quantization, quantizableWeights } from "./quantize.ts";
+export { QuantizedCache } from "./quantized-cache.ts";
 export { checkpointSource, type ModelSource, randomSource, tensorSpecs } from "./source.ts";
 export type { Tune } from "./weights.ts";

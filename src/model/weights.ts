@@ -98,9 +98,9 @@ export function allocateWeights(
 ): WeightStorage {
   const { config } = source;
   const specs = tensorSpecs(config);
+  for (const { name, shape } of specs) source.dtypeOf(name, shape); // throws where one is missing
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {
-    for (const { name, shape } of specs) source.dtypeOf(name, shape);
     const quantized = { tensors: new Map<string, Nf4>(), scratch: null };
     return { frozen, quantized, parameters: new Parameters(device, allocator, specs, dtype, training) };
   }

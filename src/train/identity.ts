@@ -99,7 +99,7 @@ export interface IdentityInput {
 
 export function makeIdentity(input: IdentityInput): Identity {
   const { options, schedule, model } = input;
-  const { dtype, tune, lora } = model.options;
+  const { dtype, tune, lora, quantization } = model.options;
   const constant = options.lrSchedulerType.startsWith("constant");
   return {
     "--alpha": options.alpha,
@@ -111,6 +111,8 @@ export function makeIdentity(input: IdentityInput): Identity {
     "steps in all (--epochs, --max-steps)": constant ? null : schedule.totalSteps,
     "--tune": tune,
     "--dtype": dtype,
+    "--quantization": quantization ? "nf4" : null,
+    "--double-quantization": quantization?.double ?? null,
     "--lora-r": lora?.r ?? null,
     "--lora-alpha": lora?.alpha ?? null,
     "--lora-dropout": lora?.dropout ?? null,

@@ -11,7 +11,7 @@ export type TrainedParameters = Pick<
 export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
-  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora">;
+  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization">;
   readonly device: { readonly info: object; peakMemory(): number };
   readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;

@@ -173,14 +173,13 @@ export async function measure(
   try {
     const model = loadForInference(
       device,
-      base,
-      adapter === undefined ? undefined : join(dir, adapter),
-      DTYPE,
+      { dir: base, adapter: adapter === undefined ? undefined : join(dir, adapter), dtype: DTYPE },
       {
         maxTokens: limits.maxTokens,
         maxTargets: limits.maxTargets,
         maxPosition: limits.maxPosition + LONGEST_ANSWER,
       },
+      place.context,
     );
     try {
       const options = { batchSize: EVAL_BATCH, packing: true, signal: context.signal };

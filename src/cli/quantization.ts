@@ -1,0 +1,90 @@
+// --quantization on the command line: its options, and a model loaded as they say.
+
+import { UsageError } from "../errors.ts";
+import {
+  checkpointSource,
+  Llama,
+  type LlamaConfig,
+  type ModelOptions,
+  QuantizedCache,
+} from "../model/index.ts";
+import type { Device } from "../native/index.ts";
+import { trainDefaults } from "../train/index.ts";
+import type { Context } from "./command.ts";
+import type { OptionTable } from "./options.ts";
+
+const group = "Quantization";
+
+export const quantizationOptions = {
+  quantization: {
+    type: "enum",
+    group,
+    values: ["none", "nf4"],
+    default: trainDefaults.quantization,
+    help: "of the frozen weights; nf4 (QLoRA): the linears of the layers in 4 bits, quantised while they are loaded. A checkpoint that is quantised already needs no flag",
+  },
+  "double-quantization": {
+    type: "bool",
+    group,
+    default: trainDefaults.doubleQuantization,
+    help: "of nf4's scales too: 4.13 bits a weight instead of 4.5",
+  },
+  "quantized-cache": {
+    type: "path",
+    group,
+    value: "DIR",
+    help: "keep nf4's weights there and take them from there the next time",
+  },
+} as const satisfies OptionTable;
+
+export interface QuantizationValues {
+  quantization: "none" | "nf4";
+  "double-quantization": boolean;
+  "quantized-cache": string | undefined;
+}
+
+/** Options that exclude each other, before anything is opened. */
+export function checkQuantization(values: QuantizationValues): void {
+  if (values["quantized-cache"] !== undefined && values.quantization !== "nf4")
+    throw new UsageError("--quantized-cache keeps what --quantization nf4 makes; give that too");
+}
+
+/**
+ * Loads the model in `dir`, quantised by `values` (none given: as it is). Fills the cache where it lacks the model. The
+ * caller closes the model.
+ */
+export function loadModel(
+  device: Device,
+  dir: string,
+  values: QuantizationValues | undefined,
+  context: Pick<Context, "note">,
+  optionsOf: (config: LlamaConfig) => Omit<ModelOptions, "quantization">,
+): Llama {
+  let source = checkpointSource(dir);
+  const options = optionsOf(source.config);
+  if (values === undefined || values.quantization === "none") return Llama.load(device, source, options);
+  if (source.isQuantized) {
+    context.note(`${dir} is quantised already and used as it is`);
+    return Llama.load(device, source, options);
+  }
+  const quantization = { double: values["double-quantization"] };
+  const folder = values["quantized-cache"];
+  if (folder === undefined) return Llama.load(device, source, { ...options, quantization });
+  const cache = new QuantizedCache(folder, dir, source, quantization, device);
+  const cached = cache.open();
+  if (cached !== null) {
+    context.note(`quantised weights: ${cache.path}`);
+    source = checkpointSource(dir, cached);
+  }
+  const model = Llama.load(device, source, { ...options, quantization });
+  try {
+    if (cached === null) {
+      cache.save(device, model.quantized);
+      context.note(`quantised weights: kept as ${cache.path}`);
+    }
+    return model;
+  } catch (error) {
+    model.close();
+    throw error;
+  }
+}
