@@ -121,6 +121,7 @@ void memory() {
   int32_t is_device = 0;
   CALL(nt_file_map, "/proc/self/exe", &mapped, &mapped_bytes, &is_device);
   CALL(nt_upload, y, NT_F32, mapped, NT_BF16, n);
+  CALL(nt_file_forget, mapped, mapped_bytes);
   CALL(nt_file_unmap, mapped, mapped_bytes);
 }
 
@@ -371,6 +372,31 @@ void generation() {
   }
 }
 
+void nf4() {
+  for (int32_t dtype : kDtypes) {
+    constexpr int64_t out = 66, in = 129, n = out * in, blocks = (n + 63) / 64, groups = (blocks + 255) / 256;
+    auto *codes = static_cast<uint8_t *>(bytes((n + 1) / 2)), *absmax_codes = static_cast<uint8_t *>(bytes(blocks));
+    float *absmax = zeros(blocks), *absmax2 = zeros(groups + 1);
+    CALL(nt_nf4_quantize, codes, absmax, numbers(dtype, n), dtype, n);
+    CALL(nt_nf4_quantize_absmax, absmax_codes, absmax2, absmax, blocks);
+    const nt_nf4 once = {codes, absmax, nullptr, dtype}, twice = {codes, absmax_codes, absmax2, dtype};
+    for (const nt_nf4 *tensor : {&once, &twice}) {
+      void *scratch = numbers(dtype, n);
+      CALL(nt_nf4_dequantize, scratch, dtype, tensor, n);
+      nt_weight *weight = nullptr;
+      CALL(nt_weight_create_nf4, dtype, out, in, tensor, scratch, &weight);
+      if (weight == nullptr) continue;
+      for (int64_t T : {1, 37}) {
+        void *x = numbers(dtype, T * in), *y = numbers(dtype, T * out);
+        CALL(nt_linear_forward, dtype, y, dtype, out, x, in, weight, nullptr, nullptr, 0, nullptr, 0, 0, T);
+        CALL(nt_linear_backward_input, dtype, x, in, y, out, weight, nullptr, 0, nullptr, 0, 0, T);
+      }
+      CALL(nt_weight_destroy, weight);
+    }
+    free_arrays();
+  }
+}
+
 struct Group {
   const char *name;
   void (*run)();
@@ -382,6 +408,7 @@ constexpr Group kGroups[] = {
     {"lora", lora},           {"cross_entropy", cross_entropy},
     {"attention", attention}, {"decode", decode},
     {"optimizer", optimizer}, {"generation", generation},
+    {"nf4", nf4},
 };
 
 }  // namespace
