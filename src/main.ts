@@ -52,6 +52,11 @@ const commands: readonly { name: string; summary: string; load: () => Promise<Co
     load: async () => (await import("./cli/inspect.ts")).inspect,
   },
   {
+    name: "quantize",
+    summary: "a copy of a model with its linears in 4 bits (NF4)",
+    load: async () => (await import("./cli/quantize.ts")).quantize,
+  },
+  {
     name: "init",
     summary: "a new model with random weights",
     load: async () => (await import("./cli/init.ts")).init,

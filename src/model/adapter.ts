@@ -61,28 +61,26 @@ function targetPattern(path: string, expression: string): RegExp {
   }
 }
 
-function widen(dtype: string, bytes: Uint8Array): Float32Array | null {
+const readable: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);
+
+function widen(dtype: string, bytes: Uint8Array): Float32Array {
   const aligned = bytes.slice().buffer;
   if (dtype === "F32") return new Float32Array(aligned);
   if (dtype === "F16") return Float32Array.from(new Float16Array(aligned));
-  if (dtype === "BF16") {
-    return new Float32Array(Uint32Array.from(new Uint16Array(aligned), (half) => (half << 16) >>> 0).buffer);
-  }
-  return null;
+  return new Float32Array(Uint32Array.from(new Uint16Array(aligned), (half) => (half << 16) >>> 0).buffer);
 }
 
-/** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */
-export function loadAdapter(
-  parameters: Pick<Parameters, "tensors" | "write" | "afterWrite">,
-  adapter: Adapter,
+/** Throws FormatError unless the adapter holds exactly the tensors of `specs`, which have names without PEFT's prefix. */
+export function expectAdapterTensors(
+  { weights: { path, tensors } }: Adapter,
+  specs: readonly { name: string; shape: readonly number[] }[],
 ): void {
-  const { path, tensors } = adapter.weights;
-  const expected = new Set(parameters.tensors.map(({ name }) => prefix + name));
+  const expected = new Set(specs.map(({ name }) => prefix + name));
   for (const name of tensors.keys()) {
     if (!expected.has(name))
       throw new FormatError(path, `holds ${name}, which this model with these target_modules does not have`);
   }
-  for (const { name, shape } of parameters.tensors) {
+  for (const { name, shape } of specs) {
     const entry = tensors.get(prefix + name);
     if (entry === undefined) throw new FormatError(path, `lacks ${prefix}${name}`);
     if (entry.shape.length !== shape.length || entry.shape.some((n, i) => n !== shape[i])) {
@@ -91,14 +89,28 @@ export function loadAdapter(
         `${prefix}${name} has shape [${entry.shape}], but this model needs [${shape}]`,
       );
     }
-    const values = widen(entry.dtype, readTensorData(adapter.weights, prefix + name));
-    if (values === null)
+    if (!readable.has(entry.dtype)) {
       throw new FormatError(
         path,
         `${prefix}${name} is ${entry.dtype}; F32, F16 and BF16 adapters can be read`,
       );
-    parameters.write(name, values);
+    }
   }
+}
+
+/** The values of one of the tensors that expectAdapterTensors has found in order. */
+export function adapterValues({ weights }: Adapter, name: string): Float32Array {
+  const { dtype } = weights.tensors.get(prefix + name)!;
+  return widen(dtype, readTensorData(weights, prefix + name));
+}
+
+/** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */
+export function loadAdapter(
+  parameters: Pick<Parameters, "tensors" | "write" | "afterWrite">,
+  adapter: Adapter,
+): void {
+  expectAdapterTensors(adapter, parameters.tensors);
+  for (const { name } of parameters.tensors) parameters.write(name, adapterValues(adapter, name));
   parameters.afterWrite();
 }
 

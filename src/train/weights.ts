@@ -1,10 +1,10 @@
 // Trained values to and from files: PEFT adapters, whole models, AdamW's moments. One tensor is held at a time.
 
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { openCheckpoint, writeShards } from "../formats/checkpoint.ts";
-import { copyFileAtomically, ioError, writeTextAtomically } from "../formats/io.ts";
+import { writeTextAtomically } from "../formats/io.ts";
+import { COMPANIONS, CONFIG_FILE, copyPresent, MAX_SHARD_BYTES } from "../formats/model-folder.ts";
 import {
   ADAPTER_CONFIG_FILE,
   ADAPTER_WEIGHTS_FILE,
@@ -31,23 +31,6 @@ import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters }
 type FloatDType = "f32" | "bf16" | "f16";
 
 const OPTIMIZER_FILE = "optimizer.safetensors";
-/** As huggingface_hub splits models. */
-const MAX_SHARD_BYTES = 5e9;
-
-/** What a Hugging Face model folder may hold beside its weights, and a fine-tuned copy needs as well. */
-const COMPANIONS = [
-  "config.json",
-  "generation_config.json",
-  "tokenizer.json",
-  "tokenizer_config.json",
-  "tokenizer.model",
-  "special_tokens_map.json",
-  "added_tokens.json",
-  "vocab.json",
-  "merges.txt",
-  "chat_template.jinja",
-  "chat_template.json",
-];
 
 /** Float32 values as the little-endian bytes of another float type, rounded to nearest even. */
 export function encodeFloats(values: Float32Array<ArrayBuffer>, dtype: FloatDType): Uint8Array {
@@ -137,16 +120,9 @@ export function writeModel(
 ): void {
   if (origin === null) {
     const config = configToJson({ ...model.config, dtype });
-    writeTextAtomically(join(dir, "config.json"), `${JSON.stringify(config, null, 2)}\n`);
+    writeTextAtomically(join(dir, CONFIG_FILE), `${JSON.stringify(config, null, 2)}\n`);
   }
-  for (const name of origin === null ? [] : COMPANIONS) {
-    const from = join(origin!.dir, name);
-    try {
-      if (existsSync(from)) copyFileAtomically(from, join(dir, name));
-    } catch (error) {
-      throw ioError(join(dir, name), "write", error);
-    }
-  }
+  if (origin !== null) copyPresent(origin.dir, dir, [CONFIG_FILE, ...COMPANIONS]);
   writeShards(
     dir,
     sources(parameters, ({ name }) => name, "values", dtype),

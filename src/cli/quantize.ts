@@ -1,0 +1,128 @@
+// neftune quantize: a model with its linears in NF4, for Transformers with bitsandbytes and for neftune.
+
+import { FormatError, UsageError } from "../errors.ts";
+import { openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
+import {
+  COMPANIONS,
+  CONFIG_FILE,
+  copyConfig,
+  copyPresent,
+  MAX_SHARD_BYTES,
+} from "../formats/model-folder.ts";
+import { checkpointSource, quantizableWeights } from "../model/index.ts";
+import { Nf4Room } from "../model/nf4-room.ts";
+import { quantizedTensors } from "../model/quantized-checkpoint.ts";
+import type { Device } from "../native/index.ts";
+import type { Steps } from "../steps.ts";
+import { trainDefaults } from "../train/index.ts";
+import { defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatBytes, formatSeconds, toJson } from "./format.ts";
+import { expectModel, modelOption, requireModel } from "./model-data.ts";
+import { expectNewFolder, makeFolder } from "./new-folder.ts";
+
+const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
+
+/** As Transformers writes it. */
+const quantizationConfig = (computeDtype: string, double: boolean) => ({
+  _load_in_4bit: true,
+  _load_in_8bit: false,
+  bnb_4bit_compute_dtype: computeDtype,
+  bnb_4bit_quant_storage: "uint8",
+  bnb_4bit_quant_type: "nf4",
+  bnb_4bit_use_double_quant: double,
+  llm_int8_enable_fp32_cpu_offload: false,
+  llm_int8_has_fp16_weight: false,
+  llm_int8_skip_modules: null,
+  llm_int8_threshold: 6,
+  load_in_4bit: true,
+  load_in_8bit: false,
+  quant_method: "bitsandbytes",
+});
+
+interface Written {
+  files: string[];
+  /** Of all tensors, there and here. */
+  originalBytes: number;
+  bytes: number;
+}
+
+/** Quantises the model in `from` into the folder `dir`, a tensor at a time. */
+function* quantizeInSteps(device: Device, from: string, dir: string, double: boolean): Steps<Written> {
+  const source = checkpointSource(from);
+  if (source.isQuantized || source.config.quantization !== null) {
+    throw new FormatError(from, "is quantised already; give the original, unquantised model");
+  }
+  const checkpoint = openCheckpoint(from);
+  const [first] = quantizableWeights(source);
+  const computeDtype = dtypeNames[source.dtypeOf(first!.name, first!.shape)];
+  const companions = copyPresent(from, dir, COMPANIONS);
+  copyConfig(from, dir, (config) => ({
+    ...config,
+    quantization_config: quantizationConfig(computeDtype, double),
+  }));
+  source.retain();
+  const room = new Nf4Room(device, source, double);
+  try {
+    const tensors = quantizedTensors(device, source, checkpoint, room);
+    const shards = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
+    const bytesOf = (path: string) =>
+      openCheckpoint(path).files.reduce((sum, file) => sum + file.fileBytes - file.dataStart, 0);
+    const files = [CONFIG_FILE, ...companions, ...shards];
+    return { files, originalBytes: bytesOf(from), bytes: bytesOf(dir) };
+  } finally {
+    room.free();
+    source.release(device);
+  }
+}
+
+export const quantize = defineCommand({
+  name: "quantize",
+  summary: "a copy of a model with its linears in 4 bits (NF4)",
+  description:
+    "Writes a model folder that Transformers loads with bitsandbytes, and neftune as --model with no flag: the linears of the layers in NF4, embeddings, norms and lm_head as they are, in shards of 5 GB, with config and tokenizer. One tensor is in memory at a time. The folder appears when it is whole. The values are those that --quantization nf4 trains on.",
+  options: {
+    model: modelOption,
+    output: {
+      type: "path",
+      value: "DIR",
+      help: "the new folder; refused if it is there and not empty; required",
+    },
+    "double-quantization": {
+      type: "bool",
+      default: trainDefaults.doubleQuantization,
+      help: "of the scales too: 4.13 bits a weight instead of 4.5",
+    },
+  },
+  examples: [
+    ["neftune quantize --model llama2-7b --output llama2-7b-nf4", "13.5 GB become 3.9"],
+    [
+      "neftune --model ./llama2-7b-nf4 --dataset alpaca --alpha 5",
+      "QLoRA with NEFTune on it; nothing is quantised again",
+    ],
+  ],
+  interruptible: true,
+  async run(values, context) {
+    expectModel(values.model, "quantize");
+    const { output } = values;
+    if (output === undefined) throw new UsageError("quantize needs --output: the folder to write");
+    expectNewFolder(output);
+    const { path: from } = await requireModel(values.model, "quantize", context);
+    const device = openDevice(values, context);
+    try {
+      const start = performance.now();
+      const { files, originalBytes, bytes } = await makeFolder(output, "quantize", context.signal, (dir) =>
+        quantizeInSteps(device, from, dir, values["double-quantization"]),
+      );
+      const seconds = (performance.now() - start) / 1000;
+      if (values.json) {
+        context.print(toJson({ output, files, original_bytes: originalBytes, bytes, seconds }));
+      } else {
+        const sizes = `${formatBytes(originalBytes)} became ${formatBytes(bytes)}`;
+        context.print(`${output}: ${sizes}, ${formatSeconds(seconds)}`);
+      }
+    } finally {
+      device.close();
+    }
+  },
+});
