@@ -1,16 +1,20 @@
 // The reference numbers of PyTorch, Transformers and PEFT that test/golden holds, with their types.
 
+import { expect } from "bun:test";
 import { join } from "node:path";
 import { makeBatch } from "../../src/data/batch.ts";
 import { openAdapter } from "../../src/formats/peft.ts";
+import { readTensorData } from "../../src/formats/safetensors.ts";
 import {
   adapterLoraOptions,
+  adapterTensors,
   checkpointSource,
   Llama,
   loadAdapter,
   type ModelOptions,
 } from "../../src/model/index.ts";
 import type { Device } from "../../src/native/index.ts";
+import { neftune } from "../../src/train/noise.ts";
 
 export const folder = import.meta.dir;
 export const modelNames = ["tiny-mha-f32", "tiny-gqa-bf16-sharded"] as const;
@@ -75,8 +79,13 @@ export interface GoldenCase {
   full_train_neftune: GoldenFullRun;
 }
 
-export async function readCase(name: string): Promise<GoldenCase> {
-  return (await Bun.file(join(folder, "cases", `${name}.json`)).json()) as GoldenCase;
+/** The case of a model in NF4. */
+export interface GoldenQuantizedCase extends Pick<GoldenCase, "forward" | "generate" | "samples"> {
+  qlora_train: GoldenRun[];
+}
+
+export async function readCase<T = GoldenCase>(name: string): Promise<T> {
+  return (await Bun.file(join(folder, "cases", `${name}.json`)).json()) as T;
 }
 
 export const toSample = ({ ids, labels }: GoldenSample) => ({
@@ -116,3 +125,95 @@ export function loadForRun(
 }
 
 export const relative = (got: number, want: number) => Math.abs(got - want) / Math.abs(want);
+
+export const mean = (losses: Float32Array) => losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
+
+/** Over all samples of a case, noise off. */
+export function evalLoss(model: Llama, golden: Pick<GoldenCase, "samples">): number {
+  const losses = golden.samples.flatMap((sample) => [...model.evaluate(packed([sample]))]);
+  return mean(Float32Array.from(losses));
+}
+
+// What is checked against a golden takes `slack`: how many times wider its limits are than float32's rounding asks for.
+
+/** Runs the recorded steps; checks each step's loss and norm. */
+export function runSteps(
+  model: Llama,
+  golden: Pick<GoldenCase, "samples">,
+  run: GoldenRun,
+  layout: typeof packed,
+  slack = 1,
+): void {
+  const parameters = model.parameters!;
+  const noise = run.neftune;
+  if (noise !== undefined) {
+    model.embedTokens.registerForwardHook(neftune({ ...noise, length: "true" })!);
+  }
+  for (const [i, step] of run.record.entries()) {
+    parameters.zeroGradients();
+    const losses: number[] = [];
+    for (let micro = 0; micro < run.accumulation; micro++) {
+      const range = [micro * run.micro_batch, (micro + 1) * run.micro_batch] as const;
+      const draws = BigInt64Array.from((step.draws ?? step.samples).slice(...range), BigInt);
+      const batch = layout(step.samples.slice(...range).map((index) => golden.samples[index]!));
+      losses.push(...model.trainBatch(batch, 1 / step.targets, { draws }));
+    }
+    expect(losses.length).toBe(step.targets);
+    const loss = losses.reduce((sum, value) => sum + value, 0) / step.targets;
+    expect(relative(loss, step.loss), `loss of step ${i}: ${loss}, not ${step.loss}`).toBeLessThan(
+      1e-5 * slack,
+    );
+    const norm = parameters.gradientNorm(run.max_grad_norm);
+    expect(
+      relative(norm, step.grad_norm),
+      `gradient norm of step ${i}: ${norm}, not ${step.grad_norm}`,
+    ).toBeLessThan(2e-5 * slack);
+    parameters.adamwStep({
+      learningRate: step.lr,
+      beta1: run.betas[0],
+      beta2: run.betas[1],
+      epsilon: run.eps,
+      weightDecay: run.weight_decay,
+      step: i + 1,
+    });
+  }
+}
+
+/** The trained values against those of a golden adapter. */
+export function expectAdapter(model: Llama, dir: string, slack = 1): void {
+  const golden = openAdapter(dir).weights;
+  for (const { name, data } of adapterTensors(model.parameters!)) {
+    const got = new Float32Array((typeof data === "function" ? data() : data).buffer);
+    const want = new Float32Array(readTensorData(golden, name).slice().buffer);
+    let [difference, size, worst] = [0, 0, 0];
+    for (let i = 0; i < want.length; i++) {
+      difference += (got[i]! - want[i]!) ** 2;
+      size += want[i]! ** 2;
+      worst = Math.max(worst, Math.abs(got[i]! - want[i]!));
+    }
+    expect(Math.sqrt(difference / size), `${name}: relative distance`).toBeLessThan(1e-4 * slack);
+    expect(worst, `${name}: largest difference`).toBeLessThan(1e-4 * slack);
+  }
+}
+
+/** Logits and losses of every sequence of a case. */
+export function expectForward(model: Llama, golden: Pick<GoldenCase, "forward">, slack = 1): void {
+  const V = model.config.vocabSize;
+  for (const sequence of golden.forward) {
+    const batch = packed([sequence]);
+    const logits = model.logits(batch, Int32Array.from(sequence.ids.keys()));
+    for (const [t] of sequence.ids.entries()) {
+      const row = logits.subarray(t * V, (t + 1) * V);
+      const max = row.reduce((most, x) => Math.max(most, x), -Infinity);
+      const logsumexp = max + Math.log(row.reduce((sum, x) => sum + Math.exp(x - max), 0));
+      expect(Math.abs(max - sequence.max[t]!)).toBeLessThan(1e-4 * slack);
+      expect(Math.abs(logsumexp - sequence.logsumexp[t]!)).toBeLessThan(1e-4 * slack);
+    }
+    for (const { position, values } of sequence.logits) {
+      for (const [i, value] of values.entries())
+        expect(Math.abs(logits[position * V + i]! - value)).toBeLessThan(1e-4 * slack);
+    }
+    const losses = model.evaluate(batch);
+    if (sequence.targets > 0) expect(relative(mean(losses), sequence.loss)).toBeLessThan(5e-6 * slack);
+  }
+}
