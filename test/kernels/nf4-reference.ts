@@ -90,6 +90,19 @@ export function uploadStored(device: Device, dtype: StoredDType, values: Float32
   return tensor;
 }
 
+/** Memory for an NF4 tensor, every byte 0xff. */
+export function allocateOn(
+  device: Device,
+  shape: readonly number[],
+  dtype: StoredDType,
+  double: boolean,
+): Nf4 {
+  const allocator = {
+    allocate: (_: string, type: DType, size: readonly number[]) => poisoned(device, type, size),
+  };
+  return allocateNf4(allocator, "weights", shape, dtype, double);
+}
+
 /** An NF4 tensor in host memory. */
 export interface HostNf4 {
   dtype: StoredDType;
@@ -101,10 +114,7 @@ export interface HostNf4 {
 }
 
 export function toDevice(device: Device, { dtype, shape, codes, absmax, absmax2 }: HostNf4): Nf4 {
-  const allocator = {
-    allocate: (_: string, type: DType, size: readonly number[]) => poisoned(device, type, size),
-  };
-  const nf4 = allocateNf4(allocator, "weights", shape, dtype, absmax2 !== undefined);
+  const nf4 = allocateOn(device, shape, dtype, absmax2 !== undefined);
   const padded = (bytes: Uint8Array, tensor: Tensor) => {
     const whole = new Uint8Array(tensor.bytes);
     whole.set(bytes);

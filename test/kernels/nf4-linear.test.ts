@@ -1,0 +1,180 @@
+import { expect, test } from "bun:test";
+import { type Device, Tensor } from "../../src/native/index.ts";
+import {
+  linearBackwardInput,
+  linearCrossEntropy,
+  linearForward,
+  Weight,
+} from "../../src/native/ops/linear.ts";
+import {
+  type Nf4,
+  nf4Dequantize,
+  nf4Quantize,
+  nf4Sizes,
+  type StoredDType,
+} from "../../src/native/ops/nf4.ts";
+import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { allocateOn, rounded, storedDtypes, uploadStored } from "./nf4-reference.ts";
+import { dense, product, transpose } from "./products.ts";
+
+// [T, in, out]
+const shapes: [number, number, number][] = [
+  [1, 1, 1],
+  [3, 17, 5], // odd rows: every second one begins in the middle of a byte
+  [33, 65, 31],
+  [20, 176, 40], // rows cross blocks at multiples of 16
+  [9, 48, 24],
+  [7, 30, 21],
+  [40, 128, 96],
+  [5, 264, 72],
+  [1, 1030, 37],
+];
+
+/** A quantised [out, in] matrix of random values with outliers. */
+function quantized(device: Device, stored: StoredDType, out: number, inputs: number, double: boolean): Nf4 {
+  const random = new Random(out * 7 + inputs);
+  const n = out * inputs;
+  const values = random.floats(n).map((x, i) => (i % 97 === 5 ? 4 * x : x * (1 + (i >> 6) / 9)));
+  const nf4 = allocateOn(device, [out, inputs], stored, double);
+  const source = uploadStored(
+    device,
+    stored,
+    values.map((x) => rounded(stored, x)),
+  );
+  nf4Quantize(device, nf4, source, poisoned(device, "f32", [nf4Sizes(n).blocks]));
+  return nf4;
+}
+
+/** The tensor's values, dequantised on the device. */
+function valuesOn(device: Device, nf4: Nf4, dtype: "f32" | "bf16"): Tensor {
+  const tensor = poisoned(device, dtype, nf4.shape);
+  nf4Dequantize(device, tensor, nf4);
+  return tensor;
+}
+
+forEachBackend((device) => {
+  for (const dtype of ["f32", "bf16"] as const)
+    for (const [T, inputs, out] of shapes)
+      test(`${dtype} forward and backward, T ${T}, ${inputs} → ${out}`, () => {
+        const random = new Random(T + inputs);
+        const make = (n: number) => roundTo(dtype, random.floats(n));
+        const [x, dy, u, b, a] = [T * inputs, T * out, T * 8, out * 8, 8 * inputs].map(make);
+        const bias = upload(device, "f32", [out], random.floats(out));
+        const scratch = poisoned(device, dtype, [out * inputs + 5]);
+        const xs = upload(device, dtype, [T, inputs], x!);
+        const dys = upload(device, dtype, [T, out], dy!);
+        const lora = {
+          u: upload(device, dtype, [T, 8], u!),
+          blocks: [{ b: upload(device, dtype, [out, 8], b!), row: 0, column: 0 }],
+        };
+        const low = { left: lora.u, right: upload(device, dtype, [8, inputs], a!) };
+        for (const stored of storedDtypes)
+          for (const double of [false, true]) {
+            const nf4 = quantized(device, stored, out, inputs, double);
+            const w = valuesOn(device, nf4, dtype);
+            const weight = Weight.nf4(device, nf4, scratch);
+            const plain = Weight.dense(device, w);
+            for (const [withBias, withLora] of [
+              [null, null],
+              [bias, lora],
+            ] as const) {
+              const [y, wanted] = [poisoned(device, dtype, [T, out]), poisoned(device, dtype, [T, out])];
+              linearForward(device, y, xs, weight, withBias, withLora);
+              linearForward(device, wanted, xs, plain, withBias, withLora);
+              const got = device.readFloats(y);
+              expectClose(got, device.readFloats(wanted), tolerance[dtype], `y, ${stored}, double ${double}`);
+              linearForward(device, y, xs, weight, withBias, withLora);
+              expect(device.readFloats(y), "the same again").toEqual(got);
+            }
+            const exact = product(dense(x!, T, inputs), transpose(dense(device.readFloats(w), out, inputs)));
+            const y = poisoned(device, "f32", [T, out]);
+            linearForward(device, y, xs, weight, null);
+            expectClose(device.readFloats(y), exact, tolerance.f32, `float32 y, ${stored}, double ${double}`);
+
+            const [dx, wantedDx] = [
+              poisoned(device, dtype, [T, inputs]),
+              poisoned(device, dtype, [T, inputs]),
+            ];
+            for (const accumulate of [false, true]) {
+              linearBackwardInput(device, dx, dys, weight, low, accumulate);
+              linearBackwardInput(device, wantedDx, dys, plain, low, accumulate);
+              expectClose(device.readFloats(dx), device.readFloats(wantedDx), tolerance[dtype], "dx");
+            }
+            for (const value of device.readFloats(new Tensor(scratch.ptr, dtype, [scratch.size])).slice(-5))
+              expect(value, "scratch is written past the weight's size").toBeNaN();
+            weight.destroy();
+            plain.destroy();
+            for (const tensor of [w, y, dx, wantedDx, nf4.codes, nf4.absmax]) device.free(tensor.ptr);
+          }
+      });
+
+  for (const dtype of ["f32", "bf16"] as const)
+    test(`${dtype}: few rows from the codes and many from scratch agree, also in views`, () => {
+      const [inputs, out, most, gap] = [320, 72, 12, 3];
+      const nf4 = quantized(device, "bf16", out, inputs, true);
+      const weight = Weight.nf4(device, nf4, poisoned(device, dtype, [out * inputs]));
+      const x = roundTo(dtype, new Random(1).floats(most * inputs));
+      const wanted = product(
+        dense(x, most, inputs),
+        transpose(dense(device.readFloats(valuesOn(device, nf4, dtype)), out, inputs)),
+      );
+      const apart = poisoned(device, dtype, [most, inputs + gap]);
+      const padded = new Float32Array(apart.size).fill(NaN);
+      for (let t = 0; t < most; t++) padded.set(x.subarray(t * inputs, (t + 1) * inputs), t * (inputs + gap));
+      device.writeFloats(apart, padded);
+      for (let T = 1; T <= most; T++) {
+        const y = poisoned(device, "f32", [T, out + gap]);
+        linearForward(device, y.columns(0, out), apart.columns(0, inputs).rows(0, T), weight, null);
+        const all = device.readFloats(y);
+        for (let t = 0; t < T; t++) {
+          const row = all.subarray(t * (out + gap), (t + 1) * (out + gap));
+          expectClose(row.subarray(0, out), wanted.subarray(t * out, (t + 1) * out), tolerance.f32, `T ${T}`);
+          for (const value of row.subarray(out)) expect(value, "written past a row's end").toBeNaN();
+        }
+      }
+      weight.destroy();
+    });
+
+  test("several weights share one scratch, and the loss reads one too", () => {
+    const [T, hidden, vocab] = [10, 96, 130];
+    const random = new Random(9);
+    const scratch = poisoned(device, "f32", [vocab * hidden]);
+    const x = upload(device, "f32", [T, hidden], random.floats(T * hidden));
+    const first = quantized(device, "f32", 64, hidden, true);
+    const head = quantized(device, "f16", vocab, hidden, false);
+    const results = [true, false].map((coded) => {
+      const make = (nf4: Nf4) =>
+        coded ? Weight.nf4(device, nf4, scratch) : Weight.dense(device, valuesOn(device, nf4, "f32"));
+      const [one, two] = [make(first), make(head)];
+      const [y, losses, dx] = [
+        poisoned(device, "f32", [T, 64]),
+        poisoned(device, "f32", [T]),
+        poisoned(device, "f32", [T, hidden]),
+      ];
+      linearForward(device, y, x, one, null);
+      const rows = Int32Array.from({ length: T }, (_, t) => t);
+      const targets = rows.map((t) => (t * 31) % vocab);
+      const workspace = poisoned(device, "f32", [1 << 16]);
+      linearCrossEntropy(device, losses, x, two, rows, targets, workspace, { dx, dweight: null, scale: 0.1 });
+      linearForward(device, y, x, one, null);
+      one.destroy();
+      two.destroy();
+      return [y, losses, dx].map((tensor) => device.readFloats(tensor));
+    });
+    for (const i of [0, 1, 2]) expectClose(results[0]![i]!, results[1]![i]!, tolerance.f32, `result ${i}`);
+  });
+
+  test("no tokens, no rows: nothing is written, and refresh has nothing to do", () => {
+    const scratch = poisoned(device, "f32", [64]);
+    const weight = Weight.nf4(device, quantized(device, "f32", 4, 4, false), scratch);
+    weight.refresh();
+    const y = poisoned(device, "f32", [2, 4]);
+    linearForward(device, y.rows(0, 0), y.rows(0, 0), weight, null);
+    linearBackwardInput(device, y.rows(0, 0), y.rows(0, 0), weight);
+    for (const value of [...device.readFloats(y), ...device.readFloats(scratch)]) expect(value).toBeNaN();
+    expect(() => Weight.nf4(device, quantized(device, "f32", 10, 10, false), scratch)).toThrow(
+      "does not fit into scratch",
+    );
+    weight.destroy();
+  });
+});
