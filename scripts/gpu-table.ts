@@ -45,7 +45,7 @@ function print(rows: string[][]): void {
 const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1);
 console.log(reports[0] === undefined ? "no benchmark ran" : `\n${reports[0].report.device}\n`);
 print([
-  ["shape", "work", "tokens/s", "TFLOP/s", "of 2048³", "of own shapes", "peak GiB", "planned"],
+  ["shape", "work", "tokens/s", "TFLOP/s", "of ceiling", "of own shapes", "peak GiB", "planned"],
   ...reports.map(({ report: r }) => {
     const shapes = r.matmul_gflops_per_second.slice(1).map(({ gflops }) => gflops);
     const mean = shapes.reduce((sum, rate) => sum + rate, 0) / Math.max(1, shapes.length);

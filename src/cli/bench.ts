@@ -332,7 +332,10 @@ function describe(report: ReturnType<typeof summarize>): string {
       `matmul ${shape}`,
       `${formatCount(gflops)} GFLOP/s`,
     ]),
-    ["share of 2048³", percent(report.share_of_matmul_rate)],
+    [
+      `share of ${report.matmul_gflops_per_second[0]!.shape.split("x")[0]}³`,
+      percent(report.share_of_matmul_rate),
+    ],
     [
       "planned",
       `${formatBytes(planned.total)}: weights ${formatBytes(planned.weights)}, trained ${formatBytes(planned.trained)}, ` +
