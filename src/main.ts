@@ -52,6 +52,11 @@ const commands: readonly { name: string; summary: string; load: () => Promise<Co
     load: async () => (await import("./cli/inspect.ts")).inspect,
   },
   {
+    name: "merge",
+    summary: "an adapter added to its base model, as a full checkpoint",
+    load: async () => (await import("./cli/merge.ts")).merge,
+  },
+  {
     name: "quantize",
     summary: "a copy of a model with its linears in 4 bits (NF4)",
     load: async () => (await import("./cli/quantize.ts")).quantize,

@@ -8,6 +8,7 @@ import {
   copyConfig,
   copyPresent,
   MAX_SHARD_BYTES,
+  numberText,
 } from "../formats/model-folder.ts";
 import { checkpointSource, quantizableWeights } from "../model/index.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
@@ -34,7 +35,7 @@ const quantizationConfig = (computeDtype: string, double: boolean) => ({
   llm_int8_enable_fp32_cpu_offload: false,
   llm_int8_has_fp16_weight: false,
   llm_int8_skip_modules: null,
-  llm_int8_threshold: 6,
+  llm_int8_threshold: numberText("6.0"),
   load_in_4bit: true,
   load_in_8bit: false,
   quant_method: "bitsandbytes",

@@ -41,6 +41,10 @@ type Json = Record<string, unknown>;
 
 // TypeScript's library does not have these yet (ECMA proposal "JSON.parse source text access").
 const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
+
+/** A number for copyConfig that keeps its text: Transformers takes no 6 where it expects 6.0. */
+export const numberText = (text: string): unknown => rawJSON(text);
+
 type Reviver = (key: string, value: unknown, context?: { source?: string }) => unknown;
 
 /** Writes a copy of a folder's config.json with other fields; numbers keep their text (0.0, 1e-05). */

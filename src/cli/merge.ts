@@ -1,0 +1,182 @@
+// neftune merge: an adapter added to its base model, as a full checkpoint.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { NeftuneError, UsageError } from "../errors.ts";
+import { openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
+import { readJsonObject } from "../formats/json-file.ts";
+import {
+  COMPANIONS,
+  CONFIG_FILE,
+  copyConfig,
+  copyPresent,
+  MAX_SHARD_BYTES,
+} from "../formats/model-folder.ts";
+import { openAdapter } from "../formats/peft.ts";
+import { adapterLoraOptions, checkpointSource } from "../model/index.ts";
+import { type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
+import { Nf4Room } from "../model/nf4-room.ts";
+import type { Device } from "../native/index.ts";
+import type { Steps } from "../steps.ts";
+import { trainDefaults } from "../train/index.ts";
+import { type Context, defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { formatBytes, formatSeconds, toJson } from "./format.ts";
+import { expectModel, modelOption, requireModel } from "./model-data.ts";
+import { expectNewFolder, makeFolder } from "./new-folder.ts";
+
+const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
+
+interface MergeRequest {
+  /** Folders. */
+  model: string;
+  adapter: string;
+  base: MergeOptions["base"] | undefined;
+  dtype: MergeOptions["dtype"];
+}
+
+interface Merged {
+  base: MergeOptions["base"];
+  files: string[];
+  /** Of all tensors. */
+  bytes: number;
+}
+
+/** Merges into the folder `dir`, a tensor at a time. */
+function* mergeInSteps(
+  device: Device,
+  request: MergeRequest,
+  dir: string,
+  context: Pick<Context, "note">,
+): Steps<Merged> {
+  const source = checkpointSource(request.model);
+  const adapter = openAdapter(request.adapter);
+  const lora = adapterLoraOptions(request.adapter, adapter.config, source.config);
+  const trained = trainedQuantization(request.adapter);
+  const base = baseOf(request, source.isQuantized);
+  if (!source.isQuantized) noteBase(base, trained, context);
+  const files = [CONFIG_FILE, ...copyPresent(request.model, dir, COMPANIONS)];
+  copyConfig(request.model, dir, ({ quantization_config: _, ...config }) => {
+    if (request.dtype === null) return config;
+    const key = Object.hasOwn(config, "dtype") ? "dtype" : "torch_dtype";
+    return { ...config, [key]: dtypeNames[request.dtype] };
+  });
+  source.retain();
+  const room = new Nf4Room(device, source, trained?.double ?? trainDefaults.doubleQuantization);
+  try {
+    const merger = new Merger(device, source, adapter, room, { lora, base, dtype: request.dtype });
+    try {
+      const tensors = merger.tensors(openCheckpoint(request.model));
+      files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
+    } finally {
+      merger.free();
+    }
+  } finally {
+    room.free();
+    source.release(device);
+  }
+  const bytes = openCheckpoint(dir).files.reduce((sum, file) => sum + file.fileBytes - file.dataStart, 0);
+  return { base, files, bytes };
+}
+
+interface TrainedOn {
+  isQuantized: boolean;
+  double: boolean;
+}
+
+/** How a run of neftune quantised the weights that its adapter was trained on; null: the adapter is another's. */
+function trainedQuantization(adapter: string): TrainedOn | null {
+  const path = join(adapter, CONFIG_FILE);
+  if (!existsSync(path)) return null;
+  const record = readJsonObject(path);
+  if (!record.has("neftune_version")) return null;
+  const isQuantized = record.get("quantization") === "nf4";
+  return { isQuantized, double: record.get("double-quantization") !== false };
+}
+
+function baseOf({ model, base }: MergeRequest, isQuantized: boolean): MergeOptions["base"] {
+  if (!isQuantized) return base ?? "original";
+  if (base !== "original") return "dequantized";
+  throw new UsageError(
+    `--base original: ${model} holds its linears in NF4 only, not the original weights; give the model that it was quantised from as --model, or leave --base out to add the adapter to the dequantised weights`,
+  );
+}
+
+/** Says where the adapter is added to other weights than it was trained on. */
+function noteBase(
+  base: MergeOptions["base"],
+  trained: TrainedOn | null,
+  context: Pick<Context, "note">,
+): void {
+  if (trained === null) return;
+  if (base === "original" && trained.isQuantized)
+    context.note("the adapter was trained on NF4 weights: --base dequantized adds it to those");
+  if (base === "dequantized" && !trained.isQuantized)
+    context.note("the adapter was trained on the original weights: --base original adds it to those");
+}
+
+export const merge = defineCommand({
+  name: "merge",
+  summary: "an adapter added to its base model, as a full checkpoint",
+  description:
+    "Writes a model folder as Transformers has it: W + s·B·A in float32, rounded once, in shards of 5 GB, with config and tokenizer. One tensor is in memory at a time. The folder appears when it is whole.\n--base original adds the adapter to the model's own weights; dequantized to what NF4 keeps of them, which is what QLoRA trains against, so that the merged model computes what base and adapter do. A model that is stored in NF4 has only the latter.",
+  options: {
+    model: modelOption,
+    adapter: {
+      type: "path",
+      value: "DIR",
+      help: "the PEFT LoRA adapter to add, such as a run's folder; required",
+    },
+    output: {
+      type: "path",
+      value: "DIR",
+      help: "the new folder; refused if it is there and not empty; required",
+    },
+    base: {
+      type: "enum",
+      values: ["original", "dequantized"],
+      help: "the weights to add to (default original, of a model stored in NF4 dequantized); an unquantised model is quantised as the adapter's run did it",
+    },
+    dtype: {
+      type: "enum",
+      values: ["bf16", "f16", "f32"],
+      help: "of all tensors written (default: each as the model has it)",
+    },
+  },
+  examples: [
+    [
+      "neftune merge --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --output merged",
+      "for Transformers, vLLM and others",
+    ],
+    [
+      "neftune merge --model llama2-7b --adapter runs/qlora --base dequantized --output merged",
+      "exactly what a QLoRA run has trained",
+    ],
+  ],
+  interruptible: true,
+  async run(values, context) {
+    expectModel(values.model, "merge");
+    const { adapter, output, base, dtype = null } = values;
+    if (adapter === undefined) throw new UsageError("merge needs --adapter: the folder of a PEFT adapter");
+    if (output === undefined) throw new UsageError("merge needs --output: the folder to write");
+    if (!existsSync(adapter)) throw new NeftuneError("not_found", `--adapter ${adapter}: no such folder`);
+    expectNewFolder(output);
+    const { path: model } = await requireModel(values.model, "merge", context);
+    const device = openDevice(values, context);
+    try {
+      const start = performance.now();
+      const request = { model, adapter, base, dtype };
+      const merged = await makeFolder(output, "merge", context.signal, (dir) =>
+        mergeInSteps(device, request, dir, context),
+      );
+      const seconds = (performance.now() - start) / 1000;
+      if (values.json) context.print(toJson({ output, ...merged, seconds }));
+      else {
+        const size = formatBytes(merged.bytes);
+        context.print(`${output}: ${size}, onto the ${merged.base} weights, ${formatSeconds(seconds)}`);
+      }
+    } finally {
+      device.close();
+    }
+  },
+});

@@ -1,0 +1,173 @@
+// A checkpoint with a LoRA adapter added to its weights: W + s·B·A in float32, rounded once; a tensor at a time.
+
+import type { Checkpoint, CheckpointTensor } from "../formats/checkpoint.ts";
+import { nf4WeightOf } from "../formats/nf4.ts";
+import type { openAdapter } from "../formats/peft.ts";
+import { readTensorPieces, type SafetensorsDType, type TensorSource } from "../formats/safetensors.ts";
+import {
+  type Device,
+  dtypeBytes,
+  dtypeCode,
+  linearBackwardInput,
+  type Tensor,
+  Weight,
+} from "../native/index.ts";
+import { loraParameterSpecs } from "./activations.ts";
+import { adapterValues, expectAdapterTensors } from "./adapter.ts";
+import { type LoraOptions, loraScale, modulePath } from "./lora.ts";
+import type { Nf4Room } from "./nf4-room.ts";
+import { quantizableWeights } from "./quantize.ts";
+import { type ModelSource, tensorSpecs } from "./source.ts";
+
+type FloatDType = "f32" | "bf16" | "f16";
+type Adapter = ReturnType<typeof openAdapter>;
+
+/** Values that are computed, rounded and written at a time. */
+const PIECE_VALUES = 2 ** 22;
+
+const storedNames = { f32: "F32", bf16: "BF16", f16: "F16" } as const satisfies Record<
+  FloatDType,
+  SafetensorsDType
+>;
+
+export interface MergeOptions {
+  lora: LoraOptions;
+  /** What the adapter is added to: the weights as stored, or what NF4 keeps of them (of weights stored in NF4, always). */
+  base: "original" | "dequantized";
+  /** Of all tensors; null: each its own, of one in NF4 that which was quantised. */
+  dtype: FloatDType | null;
+}
+
+/** Adds the adapter to the weights of a source, for writeShards. */
+export class Merger {
+  readonly #device: Device;
+  readonly #source: ModelSource;
+  readonly #adapter: Adapter;
+  readonly #options: MergeOptions;
+  readonly #room: Nf4Room;
+  /** Where pieces are computed and rounded. */
+  readonly #piece: Tensor; // f32 [values]
+  readonly #rounded: Tensor; // bf16 [values]
+
+  /** Throws FormatError where the adapter does not fit the model. The room is borrowed. */
+  constructor(device: Device, source: ModelSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
+    expectAdapterTensors(adapter, loraParameterSpecs(source.config, options.lora, modulePath));
+    this.#device = device;
+    this.#source = source;
+    this.#adapter = adapter;
+    this.#options = options;
+    this.#room = room;
+    const widest = Math.max(...quantizableWeights(source).map(({ shape }) => shape[1]!));
+    this.#piece = device.allocate("f32", [Math.max(PIECE_VALUES, widest)]);
+    this.#rounded = device.allocate("bf16", [this.#piece.size]);
+  }
+
+  free(): void {
+    this.#device.free(this.#piece.ptr);
+    this.#device.free(this.#rounded.ptr);
+  }
+
+  /** The tensors of the merged checkpoint, in the order of `checkpoint`, which is the source's. */
+  tensors(checkpoint: Checkpoint): TensorSource[] {
+    const linears = new Map(quantizableWeights(this.#source).map(({ name, shape }) => [name, shape]));
+    const known = new Map(tensorSpecs(this.#source.config).map(({ name, shape }) => [name, shape]));
+    return [...checkpoint.tensors].flatMap(([name, tensor]) => {
+      const weight = nf4WeightOf(name);
+      if (weight !== null && linears.has(weight)) return [];
+      const linear = linears.get(name);
+      const shape = known.get(name);
+      if (linear !== undefined && this.#changes(name, linear)) return [this.#linear(name, linear)];
+      return [this.#copy(name, tensor, shape === undefined ? null : this.#source.dtypeOf(name, shape))];
+    });
+  }
+
+  #isQuantized(name: string, shape: readonly number[]): boolean {
+    return this.#options.base === "dequantized" || this.#source.storedNf4(name, shape) !== null;
+  }
+
+  #isAdapted(name: string): boolean {
+    return this.#options.lora.targetModules.some((module) => name.endsWith(`.${module}.weight`));
+  }
+
+  #changes(name: string, shape: readonly number[]): boolean {
+    return this.#isAdapted(name) || this.#isQuantized(name, shape);
+  }
+
+  /** A tensor as it is stored, converted where another dtype is asked for; `stored` null: not one of the model's. */
+  #copy(name: string, { file, entry }: CheckpointTensor, stored: FloatDType | null): TensorSource {
+    const dtype = this.#options.dtype ?? stored;
+    const { shape } = entry;
+    if (stored === null || dtype === null || dtype === stored)
+      return { name, dtype: entry.dtype, shape, data: () => readTensorPieces(file, name, 4 * PIECE_VALUES) };
+    const convert = function* (this: Merger) {
+      for (const bytes of readTensorPieces(file, name, dtypeBytes[stored] * PIECE_VALUES)) {
+        const values = this.#piece.rows(0, bytes.length / dtypeBytes[stored]);
+        this.#device.call("nt_upload", values.ptr, dtypeCode.f32, bytes, dtypeCode[stored], values.size);
+        yield this.#encode(values, dtype);
+      }
+    };
+    return { name, dtype: storedNames[dtype], shape, data: () => convert.call(this) };
+  }
+
+  /** A linear, dequantised where it is to be, with the adapter's part where it has one. */
+  #linear(name: string, shape: readonly number[]): TensorSource {
+    const dtype = this.#options.dtype ?? this.#source.dtypeOf(name, shape);
+    const [out, inputs] = [shape[0]!, shape[1]!];
+    const rows = Math.max(1, Math.floor(PIECE_VALUES / inputs));
+    const merge = function* (this: Merger) {
+      const base = this.#room.values(name, shape, this.#isQuantized(name, shape));
+      const update = this.#isAdapted(name) ? this.#update(name.replace(/\.weight$/, ""), inputs) : null;
+      try {
+        for (let row = 0; row < out; row += rows) {
+          const part = base.rows(row, Math.min(rows, out - row));
+          const values = this.#piece.rows(0, part.size);
+          const codes = [dtypeCode.f32, dtypeCode[part.dtype as FloatDType]] as const;
+          this.#device.call("nt_cast", values.ptr, codes[0], part.ptr, codes[1], part.size);
+          update?.add(values.reshape(part.shape), row);
+          yield this.#encode(values, dtype);
+        }
+      } finally {
+        update?.free();
+        this.#source.forget(this.#device, name);
+      }
+    };
+    return { name, dtype: storedNames[dtype], shape, data: () => merge.call(this) };
+  }
+
+  /** s·B·A of one linear. */
+  #update(path: string, inputs: number): { add(values: Tensor, row: number): void; free(): void } {
+    const device = this.#device;
+    const { lora } = this.#options;
+    const scale = loraScale(lora);
+    const upload = (values: Float32Array, columns: number): Tensor => {
+      const tensor = device.allocate("f32", [values.length / columns, columns]);
+      device.write(tensor, values);
+      return tensor;
+    };
+    const a = upload(adapterValues(this.#adapter, `${path}.lora_A.weight`), inputs); // [r, in]
+    const b = upload(
+      adapterValues(this.#adapter, `${path}.lora_B.weight`).map((value) => value * scale),
+      lora.r,
+    ); // [out, r]
+    const weight = Weight.dense(device, a);
+    return {
+      add: (values, row) =>
+        linearBackwardInput(device, values, b.rows(row, values.rowCount), weight, null, true),
+      free() {
+        weight.destroy();
+        device.free(a.ptr);
+        device.free(b.ptr);
+      },
+    };
+  }
+
+  /** Float32 values as the bytes of another dtype, rounded to nearest even. */
+  #encode(values: Tensor, dtype: FloatDType): Uint8Array {
+    const device = this.#device;
+    if (dtype === "f32") return device.readBytes(values);
+    if (dtype === "f16") return new Uint8Array(new Float16Array(device.readFloats(values)).buffer);
+    const rounded = this.#rounded.rows(0, values.size);
+    device.call("nt_cast", rounded.ptr, dtypeCode.bf16, values.ptr, dtypeCode.f32, values.size);
+    return device.readBytes(rounded);
+  }
+}
