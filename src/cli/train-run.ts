@@ -65,6 +65,11 @@ export async function runTraining(
   const templateDate = isTemplateDate(recorded) ? recorded : today();
   const { dir } = request.model;
   const config = readConfig(dir);
+  if (request.tune === "full" && config.quantization !== null) {
+    throw new UsageError(
+      `--tune full trains the weights themselves, but ${dir} has them in 4 bits; take the original weights, or --tune lora`,
+    );
+  }
   const load = (data: readonly DataRequest[]) =>
     loadDatasets(data, dir, request.encoding, config.vocabSize, {
       seed: options.seed,

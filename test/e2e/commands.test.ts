@@ -47,7 +47,9 @@ describe("wrong usage ends with 2 and one line", () => {
     [["--model", "model", "--batch-size", "0"], "--batch-size expects a whole number at least 1, got 0"],
     [["--model", "model", "--packing", "of"], "--packing expects on or off, got of"],
     [["--model", "model", "--neft-length", "padded", "--dataset", "train.json"], "add --packing off"],
-    [["--model", "model", "--quantization", "nf4"], "no 4-bit weights"],
+    [["--model", "model", "--quantization", "nf4", "--tune", "full"], "--tune full freezes none"],
+    [["--model", "model", "--quantization", "fp4"], "--quantization expects one of none, nf4"],
+    [["--model", "model", "--quantized-cache", "c"], "--quantized-cache keeps what --quantization nf4 makes"],
     [["--model", "model", "--resume"], "--resume needs --output"],
     [["--model", "model", "--adapter", "x", "--lora-r", "4"], "leave --lora-r out"],
     [["--model", "model", "--device", "gpu"], "--device expects cpu, cuda, cuda:N or auto"],
@@ -56,7 +58,6 @@ describe("wrong usage ends with 2 and one line", () => {
     [["inspect", "a", "b"], 'unexpected argument "b"'],
     [["generate", "--model", "model"], "either --prompt or --dataset"],
     [["bench", "--shape", "m26"], "did you mean m25?"],
-    [["bench", "--mode", "qlora"], "--mode qlora"],
     [["init", "--shape", "m25"], "init needs --output"],
   ];
   for (const [args, message] of cases) {

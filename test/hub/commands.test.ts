@@ -242,7 +242,7 @@ describe("what is refused", () => {
     ["--model no/such --dataset evol-instruct", 1, "there is no model no/such on the Hub"],
     ["--model smollm2-135m --dataset no/such", 1, "there is no data set no/such on the Hub"],
     ["--model smollm2-135m --dataset some/chats --split test", 2, "has no split test; it has train"],
-    ["--model smollm2-135m --recipe qlora", 2, "--quantization nf4: this version"],
+    ["--model smollm2-135m --recipe qlora --tune full", 2, "--quantization nf4 is for frozen weights"],
     ["--model smollm2-135m --recipe neftun", 2, "did you mean neftune?"],
     ["--model my.toml", 1, "my.toml: no such file"],
   ])("%s", async (args, status, message) => {
@@ -280,8 +280,9 @@ describe("the lists", () => {
     expect(llama2).toMatchObject({ name: "llama2-7b", gated: true, parameters: 6_738_415_616 });
     const small = rows.find(({ name }) => name === "smollm2-135m")!;
     expect(small).toMatchObject({ cached: "whole", gated: false });
-    const need = small.training_memory_bytes as { lora: number; full: number };
+    const need = small.training_memory_bytes as { lora: number; qlora: number; full: number };
     expect(need.lora).toBeGreaterThan(300e6);
+    expect(need.qlora).toBeLessThan(need.lora - 100e6);
     expect(need.full).toBeGreaterThan(need.lora);
   });
 

@@ -16,6 +16,7 @@ import { describeBackends } from "../backends.ts";
 import {
   folder,
   type GoldenCase,
+  type GoldenQuantizedCase,
   type GoldenRun,
   loadForRun,
   modelNames,
@@ -50,7 +51,7 @@ const optionsOf = (run: GoldenRun): Partial<TrainerOptions> => ({
 interface Setup {
   device: Device;
   name: string;
-  golden: GoldenCase;
+  golden: Pick<GoldenCase, "samples">;
   run: GoldenRun;
   tune?: "lora" | "full";
   /** Instead of the golden run's model: LoRA as the model starts it. */
@@ -183,6 +184,17 @@ describeBackends((device) => {
       });
     });
   }
+
+  describe("tiny-mha-nf4", async () => {
+    const golden = await readCase<GoldenQuantizedCase>("tiny-mha-nf4");
+    for (const run of golden.qlora_train) {
+      test(`QLoRA ${run.name}: metrics and the adapter on disk`, async () => {
+        const output = await train({ device, name: "tiny-mha-nf4", golden, run });
+        expectRecord(output, run);
+        expect(adapterDistance(output, join(folder, run.adapter_final))).toBeLessThan(1e-4);
+      });
+    }
+  });
 
   describe("resuming", () => {
     for (const dtype of ["f32", "bf16"] as const) {
