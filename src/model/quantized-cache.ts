@@ -5,8 +5,18 @@
 // The other weights still come from the model's folder. Two processes may fill the cache at a time: the file is made
 // under another name and moved into its place.
 
-import { closeSync, existsSync, fstatSync, mkdirSync, openSync, readSync } from "node:fs";
-import { join } from "node:path";
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import { ioError } from "../formats/io.ts";
 import { nf4Entries } from "../formats/nf4.ts";
@@ -25,6 +35,7 @@ import type { ModelSource } from "./source.ts";
 const VERSION = 1;
 /** Of each weight so much is looked at, in its middle. */
 const EXCERPT_BYTES = 4096;
+const LEFTOVER_MS = 3_600_000;
 
 export class QuantizedCache {
   readonly path: string;
@@ -68,14 +79,25 @@ export class QuantizedCache {
 
   /** Keeps the weights of a model that was loaded without the cache. Throws NeftuneError where they cannot be written. */
   save(device: Device, weights: ReadonlyMap<string, Nf4>): void {
-    const folder = join(this.path, "..");
+    const folder = dirname(this.path);
     try {
       mkdirSync(folder, { recursive: true });
+      removeLeftovers(folder);
     } catch (error) {
       throw ioError(folder, "use as --quantized-cache", error);
     }
     const tensors = [...weights].flatMap(([name, nf4]) => storedNf4Tensors(device, name, nf4));
     writeSafetensors(this.path, tensors, { format: "pt" });
+  }
+}
+
+/** Gigabytes that a killed process left behind (writeFileAtomically): what nobody has written to for an hour. */
+function removeLeftovers(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name);
+    if (!/^\.[0-9a-f]{32}\.safetensors\.\d+\.partial$/.test(name)) continue;
+    if (Date.now() - (statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0) > LEFTOVER_MS)
+      rmSync(path, { force: true });
   }
 }
 

@@ -3,6 +3,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import {
   cpSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -12,7 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { modelPreset, presetConfig, readShape } from "../../src/cli/presets.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
@@ -103,6 +104,29 @@ describeBackends((device) => {
     }
     expect(readdirSync(join(scratch, "cache", device.info.backend))).toHaveLength(2);
   });
+});
+
+test("what a killed process left in the cache goes, what another process writes now stays", () => {
+  const device = Device.open({ threads: 1 });
+  const dir = modelDir("tiny-mha-nf4");
+  const cache = join(scratch, "leftovers");
+  mkdirSync(cache);
+  const partial = (digit: string) => `.${digit.repeat(32)}.safetensors.1.partial`;
+  for (const [name, hours] of [
+    [partial("0"), 2],
+    [partial("1"), 0.5],
+    ["mine.partial", 2],
+  ] as const) {
+    writeFileSync(join(cache, name), "");
+    utimesSync(join(cache, name), 1, Date.now() / 1000 - hours * 3600);
+  }
+  const source = checkpointSource(dir);
+  const model = Llama.load(device, source, common);
+  const place = new QuantizedCache(cache, dir, source, { double: true }, device);
+  place.save(device, model.quantized);
+  model.close();
+  expect(readdirSync(cache).sort()).toEqual([partial("1"), basename(place.path), "mine.partial"].sort());
+  device.close();
 });
 
 test("the cache tells models, settings and versions of a file apart", () => {
