@@ -64,8 +64,7 @@ NT_SHARED_FN float nt_nf4_inverse(float absmax) { return absmax > 0.0f ? 1.0f / 
 // How many of the 15 bounds lie below s, by halving; 0 for NaN.
 NT_SHARED_FN int nt_nf4_code(const float *bounds, float s) {
   int code = 0;
-  for (int step = 8; step > 0; step /= 2)
-    if (s > bounds[code + step - 1]) code += step;
+  for (int step = 8; step > 0; step /= 2) code += step & -(int)(s > bounds[code + step - 1]);
   return code;
 }
 
@@ -73,9 +72,9 @@ NT_SHARED_FN int nt_nf4_code(const float *bounds, float s) {
 // in float64.
 NT_SHARED_FN int nt_nf4_nested_code(const float *map, float s) {
   int code = 0;
-  for (int step = 128; step > 0; step /= 2)
-    if (s >= map[code + step]) code += step;
-  return code < 255 && 2.0 * s > (double)map[code] + map[code + 1] ? code + 1 : code;
+  for (int step = 128; step > 0; step /= 2) code += step & -(int)(s >= map[code + step]);  // no jump to predict
+  const int next = code < 255 ? code + 1 : code;
+  return 2.0 * s > (double)map[code] + map[next] ? next : code;
 }
 
 // A block's absmax from its own code.

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../nf4_checks.h"
 #include "nf4_block.h"
 #include "parallel.h"
 #include "weight.h"
@@ -182,16 +183,6 @@ void dequantize(int threads, T *destination, int32_t dtype, const nt_nf4 &nf4, i
   });
 }
 
-bool known(int64_t dtype) { return dtype == NT_F32 || dtype == NT_BF16 || dtype == NT_F16; }
-
-// What is wrong with a tensor of n values, as a status.
-int32_t check(const char *op, const nt_nf4 *nf4, int64_t n) {
-  NT_CHECK(nf4 != nullptr, "%s: no NF4 tensor", op);
-  NT_CHECK(known(nf4->dtype), "%s: unknown dtype %lld of the NF4 tensor", op, (long long)nf4->dtype);
-  NT_CHECK(n == 0 || (nf4->codes != nullptr && nf4->absmax != nullptr), "%s: codes or absmax is null", op);
-  return NT_OK;
-}
-
 }  // namespace
 
 void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
@@ -201,18 +192,12 @@ void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const
 
 }  // namespace nt
 
-using nt::fail;
-
 NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *nf4,
                                     void *scratch, nt_weight **result) {
-  NT_CHECK_DTYPE("weight_create_nf4", dtype);
-  NT_CHECK(out >= 0 && in >= 0, "weight_create_nf4: sizes must not be negative, got [%lld, %lld]", (long long)out,
-           (long long)in);
-  const int32_t status = nt::check("weight_create_nf4", nf4, out * in);
+  const int32_t status = nt::check_nf4_weight(dtype, out, in, nf4, scratch);
   if (status != NT_OK) return status;
-  NT_CHECK(scratch != nullptr, "weight_create_nf4: no scratch");
   auto *weight = static_cast<nt_weight *>(calloc(1, sizeof(nt_weight)));
-  if (weight == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
+  if (weight == nullptr) return nt::fail(NT_OUT_OF_MEMORY, "out of memory");
   *weight = {dtype, 0, out, in, nullptr, nullptr, nullptr, *nf4, scratch};
   *result = weight;
   return NT_OK;
@@ -220,11 +205,8 @@ NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, in
 
 NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
                                int32_t source_dtype, int64_t n) {
-  NT_CHECK(nt::known(source_dtype), "nf4_quantize: unknown source dtype %d", int(source_dtype));
-  NT_CHECK(n >= 0, "nf4_quantize: n must be ≥ 0, got %lld", (long long)n);
-  if (n == 0) return NT_OK;
-  NT_CHECK(codes != nullptr && absmax != nullptr && source != nullptr,
-           "nf4_quantize: codes, absmax or the source is null");
+  const int32_t status = nt::check_nf4_quantize(codes, absmax, source, source_dtype, n);
+  if (status != NT_OK) return status;
   if (source_dtype == NT_F32) {
     nt::quantize(context->threads, codes, absmax, static_cast<const float *>(source), n);
   } else if (source_dtype == NT_BF16) {
@@ -238,10 +220,8 @@ NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absma
 NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
                                       int64_t blocks) {
   using namespace nt;
-  NT_CHECK(blocks >= 0, "nf4_quantize_absmax: blocks must be ≥ 0, got %lld", (long long)blocks);
-  if (blocks == 0) return NT_OK;
-  NT_CHECK(codes != nullptr && absmax2 != nullptr && absmax != nullptr,
-           "nf4_quantize_absmax: codes, absmax2 or absmax is null");
+  const int32_t status = check_nf4_quantize_absmax(codes, absmax2, absmax, blocks);
+  if (status != NT_OK || blocks == 0) return status;
   double sum = 0;
   for (int64_t b = 0; b < blocks; b++) sum += absmax[b];
   const float offset = float(sum / double(blocks));
@@ -266,11 +246,7 @@ NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float
 
 NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype, const nt_nf4 *nf4,
                                  int64_t n) {
-  NT_CHECK(nt::known(destination_dtype), "nf4_dequantize: unknown destination dtype %d", int(destination_dtype));
-  NT_CHECK(n >= 0, "nf4_dequantize: n must be ≥ 0, got %lld", (long long)n);
-  const int32_t status = nt::check("nf4_dequantize", nf4, n);
-  if (status != NT_OK || n == 0) return status;
-  NT_CHECK(destination != nullptr, "nf4_dequantize: the destination is null");
-  nt::nf4_dequantize(context, destination, destination_dtype, *nf4, n);
-  return NT_OK;
+  const int32_t status = nt::check_nf4_dequantize(destination, destination_dtype, nf4, n);
+  if (status == NT_OK) nt::nf4_dequantize(context, destination, destination_dtype, *nf4, n);
+  return status;
 }

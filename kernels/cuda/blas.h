@@ -45,26 +45,50 @@ int64_t blas_find(char *json, int64_t size);
 
 }  // namespace nt
 
-// A linear layer's weight [out, in]: cuBLASLt takes it as checkpoints store it.
+// A linear layer's weight [out, in]: cuBLASLt takes it as checkpoints store it, and an NF4 weight after it has been
+// expanded, which each product does anew.
 struct nt_weight {
   int32_t dtype;
   int64_t out, in;
-  const void *data;  // borrowed
+  const void *data;  // borrowed; null: the weight is in NF4
+  nt_nf4 nf4;        // what it points to is borrowed
+  void *scratch;     // for out · in values that an NF4 weight is expanded to, borrowed
 };
 
 namespace nt {
+
+// Of NF4 weights (nf4.cu, nf4_product.cu): scratch = the values,
+int32_t nf4_expand(nt_context *context, const nt_weight *weight);
+// whether a product c = a·Wᵀ can be made straight from the codes, as few rows are, and that product.
+bool nf4_takes_rows(const nt_weight *weight, const void *a, int64_t lda, int64_t T);
+int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
+                     int64_t lda, const float *bias, bool accumulate, int64_t T);
+
+// The weight as a matrix in memory: an NF4 weight's scratch holds it until the next product of any of them.
+inline int32_t expanded(nt_context *context, const nt_weight *weight, const void **data) {
+  *data = weight->scratch == nullptr ? weight->data : weight->scratch;
+  return weight->scratch == nullptr ? int32_t(NT_OK) : nf4_expand(context, weight);
+}
 
 // c[T,out] = a[T,in]·Wᵀ + bias and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
 inline int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype,
                                        int64_t ldc, const void *a, int64_t lda, const float *bias, bool accumulate,
                                        int64_t T) {
+  if (weight->scratch != nullptr && nf4_takes_rows(weight, a, lda, T))
+    return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+  const void *data;
+  const int32_t status = expanded(context, weight, &data);
+  if (status != NT_OK) return status;
   return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                          transposed(weight->data, weight->dtype, weight->in), c, c_dtype, ldc, bias, accumulate});
+                          transposed(data, weight->dtype, weight->in), c, c_dtype, ldc, bias, accumulate});
 }
 inline int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                             const void *a, int64_t lda, bool accumulate, int64_t T) {
+  const void *data;
+  const int32_t status = expanded(context, weight, &data);
+  if (status != NT_OK) return status;
   return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                          as_stored(weight->data, weight->dtype, weight->in), c, c_dtype, ldc, nullptr, accumulate});
+                          as_stored(data, weight->dtype, weight->in), c, c_dtype, ldc, nullptr, accumulate});
 }
 
 }  // namespace nt

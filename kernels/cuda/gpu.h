@@ -99,6 +99,18 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 
+// The float16 nearest to x, ties to even, and the value of a float16.
+__device__ __forceinline__ uint16_t to_f16(float x) {
+  uint16_t bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+  return bits;
+}
+__device__ __forceinline__ float from_f16(uint16_t bits) {
+  float x;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+  return x;
+}
+
 // x, of which the compiler knows no more: what is computed from it in a loop is computed there each time, instead of
 // before the loop and then kept in a register that the loop is short of.
 __device__ __forceinline__ int computed_here(int x) {

@@ -182,7 +182,7 @@ NT_API int32_t nt_weight_create(nt_context *, int32_t dtype, int64_t out, int64_
   NT_CHECK(data != nullptr || out * in == 0, "weight: [%lld, %lld] without data", (long long)out, (long long)in);
   auto *weight = static_cast<nt_weight *>(malloc(sizeof(nt_weight)));
   if (weight == nullptr) return nt::fail(NT_OUT_OF_MEMORY, "out of memory");
-  *weight = {dtype, out, in, data};
+  *weight = {dtype, out, in, data, {}, nullptr};
   *result = weight;
   return NT_OK;
 }

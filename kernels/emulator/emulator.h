@@ -4,6 +4,7 @@
 //
 // Not emulated: contraction to FMA, occupancy, time. A thread that spins on another's store hangs.
 #pragma once
+#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
@@ -150,6 +151,9 @@ inline float exp2_fast(float x) {
   float y = exp2f(x);
   return y < 1.17549435e-38f ? 0.0f : y;
 }
+
+inline uint16_t to_f16(float x) { return _cvtss_sh(x, 0); }
+inline float from_f16(uint16_t bits) { return _cvtsh_ss(bits); }
 
 inline int computed_here(int x) { return x; }
 
