@@ -29,6 +29,10 @@ struct Table {
   int64_t offset, bytes;
 };
 
+// A table is found again in the newest half of the ring only. What a call has been given must outlast the call's other
+// tables, which may move the ring on, over the oldest segments.
+constexpr int kFreshSegments = kSegments / 2;
+
 // One share of a chunk for a copying thread.
 struct Job {
   char *destination;
@@ -231,7 +235,9 @@ const void *device_table(nt_context *context, const void *host, int64_t bytes) {
   const uint64_t hash = hash_of(contents, bytes);
   for (int i = 0; i < staging.table_count; i++) {
     const Table &table = staging.tables[i];
-    if (table.hash == hash && table.bytes == bytes && memcmp(staging.ring_host + table.offset, host, size_t(bytes)) == 0)
+    const int64_t age = (staging.segment - table.offset / kSegmentBytes + kSegments) % kSegments;
+    if (table.hash == hash && table.bytes == bytes && age < kFreshSegments &&
+        memcmp(staging.ring_host + table.offset, host, size_t(bytes)) == 0)
       return staging.ring_device + table.offset;
   }
   int64_t offset;
