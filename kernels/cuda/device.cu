@@ -21,9 +21,14 @@ namespace nt {
 
 int32_t check_cuda(cudaError_t status, const char *what) {
   if (status == cudaSuccess) return NT_OK;
+  cudaGetLastError();  // else the next launch would report this error as its own
   if (status == cudaErrorMemoryAllocation) return fail(NT_OUT_OF_MEMORY, "%s: the GPU is out of memory", what);
-  return fail(NT_DEVICE, "%s: CUDA error %d (%s): %s", what, int(status), cudaGetErrorName(status),
-              cudaGetErrorString(status));
+  // A kernel's own failure comes out of whatever is called after it.
+  const bool late = status >= cudaErrorIllegalAddress && status <= cudaErrorLaunchFailure &&
+                    status != cudaErrorLaunchOutOfResources;
+  return fail(NT_DEVICE, "%s: CUDA error %d (%s): %s%s", what, int(status), cudaGetErrorName(status),
+              cudaGetErrorString(status),
+              late ? "; an earlier call may be the cause: CUDA_LAUNCH_BLOCKING=1 shows which" : "");
 }
 
 namespace {
@@ -86,6 +91,9 @@ int32_t open_device(nt_context *context, int device) {
   context->multiprocessors = properties.multiProcessorCount;
   context->l2_bytes = properties.l2CacheSize;
   context->shared_limit = int(properties.sharedMemPerBlockOptin);
+  copy_name(context->name, sizeof context->name, properties.name);
+  context->major = properties.major;
+  context->minor = properties.minor;
   NT_CUDA(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking), "creating a stream");
   context->workspace_bytes = kWorkspaceBytes;
   NT_CUDA(cudaMalloc(&context->workspace, size_t(kWorkspaceBytes)), "the workspace of 32 MiB");
@@ -165,17 +173,14 @@ NT_API int32_t nt_destroy(nt_context *context) {
 }
 
 NT_API int32_t nt_describe(nt_context *context, char *json, int64_t size) {
-  cudaDeviceProp properties;
-  NT_CUDA(cudaGetDeviceProperties(&properties, context->device), "reading the GPU's properties");
+  // Asked after every step of a training run, so that it leaves the driver alone but for what changes.
   size_t free_bytes, total_bytes;
   NT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's free memory");
-  char name[256];
-  nt::copy_name(name, sizeof name, properties.name);
   int64_t used = 0;
   nt::append(json, size, &used,
              "{\"backend\":\"" NT_BACKEND "\",\"name\":\"%s\",\"isa\":\"sm_%d%d\",\"threads\":%d,\"total_memory\":%lld,"
              "\"free_memory\":%lld}",
-             name, properties.major, properties.minor, properties.multiProcessorCount, (long long)total_bytes,
+             context->name, context->major, context->minor, context->multiprocessors, (long long)total_bytes,
              (long long)free_bytes);
   NT_CHECK(used < size, "describe: the buffer of %lld bytes is too small", (long long)size);
   return NT_OK;
