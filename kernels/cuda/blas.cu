@@ -182,12 +182,14 @@ lt::Status prefer(const Blas &blas, const PlanKey &key, int64_t workspace_bytes)
   const uint64_t workspace = uint64_t(workspace_bytes);
   const uint32_t reduction = lt::kReductionNone;
   const uint32_t a = uint32_t(key.align_a), b = uint32_t(key.align_b), c = uint32_t(key.align_c);
+  // A bias has no alignment of its own to tell: the epilogue reads it as it writes D.
+  const uint32_t d = key.bias != 0 && key.bias < key.align_c ? uint32_t(key.bias) : c;
   set(lt::kMaxWorkspaceBytes, &workspace, sizeof workspace);
   set(lt::kReductionSchemeMask, &reduction, sizeof reduction);
   set(lt::kMinAlignmentA, &a, sizeof a);
   set(lt::kMinAlignmentB, &b, sizeof b);
   set(lt::kMinAlignmentC, &c, sizeof c);
-  set(lt::kMinAlignmentD, &c, sizeof c);
+  set(lt::kMinAlignmentD, &d, sizeof d);
   return status;
 }
 
