@@ -1,6 +1,7 @@
 // neftune inspect: the tensors of a file or folder, headers only.
 
-import { describeTensors } from "../formats/describe.ts";
+import { describeTensors, type TensorListing } from "../formats/describe.ts";
+import { nf4WeightOf } from "../formats/nf4.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
 
@@ -14,7 +15,7 @@ export const inspect = defineCommand({
     help: "FILE is a .safetensors file; DIR a model's folder (one file or shards with an index) or a PEFT adapter's.",
   },
   description:
-    "Reads and checks headers only: name, dtype, shape and bytes of every tensor, and the metadata. A malformed file is refused with the reason.",
+    "Reads and checks headers only: name, dtype, shape and bytes of every tensor, and the metadata. A weight in NF4 is one line, with the shape and dtype that were quantised; --json lists its parts, and the weight under nf4. A malformed file is refused with the reason.",
   options: {},
   examples: [
     ["neftune inspect model.safetensors", "lists the tensors of a file"],
@@ -26,7 +27,8 @@ export const inspect = defineCommand({
       context.print(toJson(listing));
       return;
     }
-    const { tensors, metadata } = listing;
+    const { metadata } = listing;
+    const tensors = rowsOf(listing);
     const rows = tensors.map(({ name, dtype, shape, bytes }) => [
       name,
       dtype,
@@ -43,3 +45,23 @@ export const inspect = defineCommand({
     context.print(`${tensors.length} tensors, ${formatCount(elements)} values, ${formatBytes(bytes)}`);
   },
 });
+
+interface Row {
+  name: string;
+  dtype: string;
+  shape: number[];
+  bytes: number;
+}
+
+/** The tensors, but for a weight in NF4 one row in place of its parts. */
+function rowsOf({ tensors, nf4 = [] }: TensorListing): Row[] {
+  const weights = new Map(nf4.map((weight) => [weight.name, weight]));
+  return tensors.flatMap((tensor): Row[] => {
+    const weight = weights.get(tensor.name);
+    if (weight !== undefined) {
+      const kind = `NF4${weight.double_quantization ? " double" : ""} of ${weight.dtype.toUpperCase()}`;
+      return [{ ...weight, dtype: kind }];
+    }
+    return weights.has(nf4WeightOf(tensor.name) ?? "") ? [] : [tensor];
+  });
+}

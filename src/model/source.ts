@@ -55,6 +55,12 @@ class CheckpointSource implements ModelSource {
       if (stored !== null) this.#quantized.set(name, stored);
     }
     this.isQuantized = this.#quantized.size > 0;
+    if (this.config.quantization !== null && !this.isQuantized) {
+      throw new FormatError(
+        dir,
+        "config.json says that the linears are in NF4, but the weights are plain; take its quantization_config out (--quantization nf4 quantises them)",
+      );
+    }
     this.#refuseLeftovers();
   }
 

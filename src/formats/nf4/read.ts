@@ -3,14 +3,7 @@
 import { FormatError } from "../../errors.ts";
 import type { Checkpoint, CheckpointTensor } from "../checkpoint.ts";
 import { readTensorData, type SafetensorsDType } from "../safetensors.ts";
-import {
-  NF4_BLOCK,
-  NF4_NESTED_BLOCK,
-  type Nf4DType,
-  nf4Suffix,
-  nf4WeightOf,
-  parseQuantState,
-} from "./keys.ts";
+import { NF4_BLOCK, NF4_NESTED_BLOCK, type Nf4DType, nf4Suffix, parseQuantState } from "./keys.ts";
 import { nf4Codebook, nf4DynamicMap } from "./tables.ts";
 
 /** A weight in NF4 and where its parts lie; they may be in different shards. */
@@ -79,18 +72,6 @@ export function nf4Entries({ tensors }: Tensors, name: string): Nf4Stored | null
   }
   const bytes = all.reduce((sum, { entry }) => sum + entry.end - entry.begin, 0);
   return { name, shape, dtype, codes, absmax, nested, bytes };
-}
-
-/** Every NF4 weight of a checkpoint, in the order of its files. Throws FormatError as nf4Entries does. */
-export function nf4Weights({ tensors }: Tensors): Nf4Stored[] {
-  const names = new Set<string>();
-  for (const [name, { file }] of tensors) {
-    const weight = nf4WeightOf(name) ?? name;
-    if (!tensors.has(weight))
-      throw new FormatError(file.path, `holds ${name}, but the checkpoint has no ${weight}`);
-    names.add(weight);
-  }
-  return [...names].flatMap((name) => nf4Entries({ tensors }, name) ?? []);
 }
 
 /** Whether the weight is NF4's; false where it is not quantised. Throws FormatError for other ways to quantise. */
