@@ -78,6 +78,26 @@ describe("a run on 4-bit weights", () => {
   }, 60_000);
 });
 
+describe("a checkpoint that neftune quantize wrote", () => {
+  const onIt = training.map((arg) => (arg === "model" ? "model-nf4" : arg));
+
+  test("needs no flag, and trains to the same bits as one quantised on loading", async () => {
+    await place.must("quantize", "--model", "model", "--output", "model-nf4");
+    const { stderr } = await place.must(...onIt, "--output", "stored");
+    expect(stderr).toContain("nf4 and f32");
+    expect(adapter("stored")).toEqual(adapter("run"));
+    const given = await place.must(...onIt, ...nf4, "--output", "stored", "--resume");
+    expect(given.stderr).toContain("is quantised already");
+    expect(given.stderr).toContain("resumed after step 12");
+  }, 60_000);
+
+  test("is not for --tune full", async () => {
+    const { status, stderr } = await place.run(...onIt, "--tune", "full", "--output", "full");
+    expect(stderr).toContain("model-nf4 has them in 4 bits; take the original weights");
+    expect([status, existsSync(place.path("full"))]).toEqual([2, false]);
+  }, 60_000);
+});
+
 describe("--quantized-cache", () => {
   const cached = [...training, ...nf4, "--quantized-cache", "cache"];
 
