@@ -49,11 +49,13 @@ export function widthsOf(config: LlamaConfig): Widths {
 export interface LayerActivations {
   x: Tensor; // [T, H] the layer's input: the residual stream
   rstd1: Tensor; // f32 [T]
+  normed1: Tensor; // [T, H] what q, k and v read; one buffer for all norms unless norms are kept
   qkv: Tensor; // [T, queries + 2·keys], rotated
   attention: Tensor; // [T, queries]
   lse: Tensor; // f32 [heads, T]
   mid: Tensor; // [T, H] the residual stream after attention
   rstd2: Tensor; // f32 [T]
+  normed2: Tensor; // [T, H] what gate and up read; the same
   gateUp: Tensor; // [T, 2·I]; its own gradient after the backward pass of SwiGLU
   u: Record<GroupName, Tensor[]>; // [T, R] for each LoRA stack
 }
@@ -65,7 +67,7 @@ export interface Activations {
   layers: LayerActivations[];
   final: Tensor; // [T, H] the residual stream after the last layer
   finalRstd: Tensor; // f32 [T]
-  normed: Tensor; // [T, H] output of whichever norm ran last
+  normed: Tensor; // [T, H] output of whichever norm ran last; with kept norms, of the final one
   branch: Tensor; // [T, H] what attention or MLP adds to the residual stream
   h: Tensor; // [T, I] SwiGLU's output, and its gradient
   losses: Tensor; // f32 [targets]
@@ -90,7 +92,10 @@ export interface ActivationSizes {
   workspaceBytes: number;
 }
 
-/** Lays all buffers out. `training` keeps what the backward pass needs. */
+/**
+ * Lays all buffers out. `training` keeps what the backward pass needs; `keepNorms` (not with recompute "layer") the
+ * norms' outputs too, which are otherwise made again.
+ */
 export function allocateActivations(
   allocator: Allocator,
   config: LlamaConfig,
@@ -99,6 +104,7 @@ export function allocateActivations(
   sizes: ActivationSizes,
   training: boolean,
   recompute: Recompute,
+  keepNorms: boolean,
 ): Activations {
   const T = sizes.maxTokens;
   const { hidden, intermediate, queries, keys } = widthsOf(config);
@@ -118,12 +124,16 @@ export function allocateActivations(
   });
   const count = training ? config.numHiddenLayers : 1;
   const sharedAttention = training && recompute !== "layer" ? null : attentionPart();
+  const normed = buffer(hidden);
+  const ownNorms = training && keepNorms;
   const sharedGateUp = training && recompute === "none" ? null : buffer(2 * intermediate);
   const layers = Array.from({ length: count }, () => {
     const part = sharedAttention ?? attentionPart();
     return {
       ...part,
       x: buffer(hidden),
+      normed1: ownNorms ? buffer(hidden) : normed,
+      normed2: ownNorms ? buffer(hidden) : normed,
       gateUp: sharedGateUp ?? buffer(2 * intermediate),
       // The down projection is never run again, so its u is kept whatever is recomputed.
       u: { ...part.u, down: lowRank("down") },
@@ -146,7 +156,7 @@ export function allocateActivations(
     layers,
     final: buffer(hidden),
     finalRstd: vector("f32", T),
-    normed: buffer(hidden),
+    normed,
     branch: buffer(hidden),
     h: buffer(intermediate),
     losses: vector("f32", sizes.maxTargets),

@@ -113,6 +113,7 @@ export class Llama {
       sizes,
       training,
       this.plan.recompute,
+      this.plan.keepNorms,
     );
     const tables = ropeTables(config, options.maxPosition);
     const half = config.headDim / 2;
@@ -258,7 +259,6 @@ export class Llama {
     const { device, config } = this;
     const buffers = this.#buffers;
     const T = batch.ids.length;
-    const normed = buffers.normed.rows(0, T); // [T, H]
     const branch = buffers.branch.rows(0, T); // [T, H]
     const x = layers[0]!.x.rows(0, T); // [T, H]
     const ids = buffers.ids.rows(0, T);
@@ -266,14 +266,9 @@ export class Llama {
     device.write(buffers.positions.rows(0, T), batch.positions);
 
     embeddingForward(device, x, this.#weights.embedding, ids, batch, noise);
-    rmsnormForward(
-      device,
-      normed,
-      layers[0]!.rstd1,
-      x,
-      this.#weights.layers[0]!.norm1.weight,
-      config.rmsNormEps,
-    );
+    const first = layers[0]!;
+    const { norm1 } = this.#weights.layers[0]!;
+    rmsnormForward(device, first.normed1.rows(0, T), first.rstd1, x, norm1.weight, config.rmsNormEps);
     for (const [i, a] of layers.entries()) {
       this.#layerForward(i, a, T, dropout, attend);
       swigluForward(device, buffers.h.rows(0, T), a.gateUp.rows(0, T));
@@ -290,15 +285,16 @@ export class Llama {
       const sum = (next?.x ?? buffers.final).rows(0, T);
       const weight = (this.#weights.layers[i + 1]?.norm1 ?? this.#weights.norm).weight;
       const rstd = next?.rstd1 ?? buffers.finalRstd;
+      const normed = (next?.normed1 ?? buffers.normed).rows(0, T);
       rmsnormForward(device, normed, rstd, a.mid.rows(0, T), weight, config.rmsNormEps, {
         delta: branch,
         sum,
       });
     }
-    return normed;
+    return buffers.normed.rows(0, T);
   }
 
-  /** From the norm of a layer's input (in `normed`) to gate and up. Also how a layer is recomputed. */
+  /** From the norm of a layer's input (in normed1) to gate and up. Also how a layer is recomputed. */
   #layerForward(
     i: number,
     a: LayerActivations,
@@ -308,15 +304,15 @@ export class Llama {
   ): void {
     const { device } = this;
     const { groups, norm2 } = this.#weights.layers[i]!;
-    const normed = this.#buffers.normed.rows(0, T); // [T, H]
+    const [normed1, normed2] = [a.normed1.rows(0, T), a.normed2.rows(0, T)]; // [T, H]
     const branch = this.#buffers.branch.rows(0, T); // [T, H]
     const qkv = a.qkv.rows(0, T); // [T, queries + 2·keys]
-    groupForward(device, groups.qkv, qkv, normed, rowsOf(a.u.qkv, T), this.#scratch, dropout);
+    groupForward(device, groups.qkv, qkv, normed1, rowsOf(a.u.qkv, T), this.#scratch, dropout);
     this.#rotate(qkv, false);
     attend(i, a, T);
     groupForward(device, groups.o, branch, a.attention.rows(0, T), rowsOf(a.u.o, T), this.#scratch, dropout);
     const sum = a.mid.rows(0, T); // [T, H]
-    rmsnormForward(device, normed, a.rstd2, a.x.rows(0, T), norm2.weight, this.config.rmsNormEps, {
+    rmsnormForward(device, normed2, a.rstd2, a.x.rows(0, T), norm2.weight, this.config.rmsNormEps, {
       delta: branch,
       sum,
     });
@@ -324,7 +320,7 @@ export class Llama {
       device,
       groups.gateUp,
       a.gateUp.rows(0, T),
-      normed,
+      normed2,
       rowsOf(a.u.gateUp, T),
       this.#scratch,
       dropout,
@@ -401,21 +397,19 @@ export class Llama {
     const { groups, norm1, norm2 } = this.#weights.layers[i]!;
     const [x, mid, attention] = [a.x.rows(0, T), a.mid.rows(0, T), a.attention.rows(0, T)];
     const [qkv, gateUp, h] = [a.qkv.rows(0, T), a.gateUp.rows(0, T), buffers.h.rows(0, T)];
-    const [normed, dx, dnormed] = [
-      buffers.normed.rows(0, T),
-      backward.dx.rows(0, T),
-      backward.dnormed.rows(0, T),
-    ];
+    const [normed1, normed2] = [a.normed1.rows(0, T), a.normed2.rows(0, T)];
+    const [dx, dnormed] = [backward.dx.rows(0, T), backward.dnormed.rows(0, T)];
+    const { keepNorms, recompute } = this.plan;
     const [dattention, dqkv] = [backward.dattention.rows(0, T), backward.dqkv.rows(0, T)];
 
-    if (this.plan.recompute === "layer") {
-      rmsnormForward(device, normed, a.rstd1, x, norm1.weight, config.rmsNormEps);
+    if (recompute === "layer") {
+      rmsnormForward(device, normed1, a.rstd1, x, norm1.weight, config.rmsNormEps);
       this.#layerForward(i, a, T, dropout, attend);
     } else {
-      const needed = hasTrained(groups.gateUp) || this.plan.recompute === "mlp";
-      if (needed) rmsnormForward(device, normed, a.rstd2, mid, norm2.weight, config.rmsNormEps);
-      if (this.plan.recompute === "mlp")
-        groupForward(device, groups.gateUp, gateUp, normed, rowsOf(a.u.gateUp, T), scratch, dropout);
+      const needed = !keepNorms && (hasTrained(groups.gateUp) || recompute === "mlp");
+      if (needed) rmsnormForward(device, normed2, a.rstd2, mid, norm2.weight, config.rmsNormEps);
+      if (recompute === "mlp")
+        groupForward(device, groups.gateUp, gateUp, normed2, rowsOf(a.u.gateUp, T), scratch, dropout);
     }
 
     // MLP: x + down(silu(gate) · up)
@@ -423,7 +417,7 @@ export class Llama {
     swigluBackward(device, gateUp, h, h); // gateUp holds its gradient, h SwiGLU's output again
     groupBackwardWeight(device, groups.down, dx, h, g, scratch, dropout);
     g = groupBackwardInput(device, groups.gateUp, dnormed, gateUp, rowsOf(a.u.gateUp, T), scratch, dropout);
-    groupBackwardWeight(device, groups.gateUp, gateUp, normed, g, scratch, dropout);
+    groupBackwardWeight(device, groups.gateUp, gateUp, normed2, g, scratch, dropout);
     rmsnormBackward(device, dx, norm2.dweight, dnormed, mid, norm2.weight, a.rstd2, dx);
 
     // Attention: x + o(attention(rope(q), rope(k), v))
@@ -444,7 +438,8 @@ export class Llama {
     );
     this.#rotate(dqkv, true);
     const last = i === 0 && this.#weights.dembedding === null; // nothing below is trained
-    if (hasTrained(groups.qkv)) rmsnormForward(device, normed, a.rstd1, x, norm1.weight, config.rmsNormEps);
+    if (hasTrained(groups.qkv) && !keepNorms)
+      rmsnormForward(device, normed1, a.rstd1, x, norm1.weight, config.rmsNormEps);
     g = groupBackwardInput(
       device,
       groups.qkv,
@@ -454,7 +449,7 @@ export class Llama {
       scratch,
       dropout,
     );
-    groupBackwardWeight(device, groups.qkv, dqkv, normed, g, scratch, dropout);
+    groupBackwardWeight(device, groups.qkv, dqkv, normed1, g, scratch, dropout);
     if (!last) rmsnormBackward(device, dx, norm1.dweight, dnormed, x, norm1.weight, a.rstd1, dx);
   }
 }

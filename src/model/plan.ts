@@ -26,6 +26,8 @@ export interface ModelPlan {
   /** All of them. */
   total: number;
   recompute: Recompute;
+  /** Whether the norms' outputs are kept too: on a GPU with memory to spare. */
+  keepNorms: boolean;
 }
 
 /** With `training`, gradients, optimizer state and what the backward pass needs are counted. */
@@ -73,12 +75,22 @@ export function planFor(
   source: ModelSource,
   request: PlanRequest,
   recompute: Recompute,
+  keepNorms = false,
 ): ModelPlan {
   const { config } = source;
   const counter = new MemoryPlan();
   const { frozen, quantized } = allocateWeights(device, counter, source, request);
   const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
-  allocateActivations(counter, config, request.dtype, request.lora, sizes, request.training, recompute);
+  allocateActivations(
+    counter,
+    config,
+    request.dtype,
+    request.lora,
+    sizes,
+    request.training,
+    recompute,
+    keepNorms,
+  );
   const inNf4 = new Set(quantized.tensors.keys());
   const extra = extraWeightBytes(device, config, request, inNf4);
   const runtime = runtimeBytes[device.info.backend];
@@ -95,6 +107,7 @@ export function planFor(
     runtime,
     total: counter.total + extra + mapped + runtime,
     recompute,
+    keepNorms,
   };
 }
 
@@ -114,6 +127,9 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
   const free = device.freeMemory();
   const kinds: Recompute[] = request.recompute === "auto" ? ["none", "mlp", "layer"] : [request.recompute];
   const plans = kinds.map((kind) => planFor(device, source, request, kind));
+  // A GPU reads a norm's output sooner than it makes it again; a CPU's memory is better left alone.
+  if (!device.isHost && request.training && kinds[0] === "none")
+    plans.unshift(planFor(device, source, request, "none", true));
   const fitting = plans.find((plan) => plan.total <= free);
   if (fitting !== undefined) return fitting;
   const least = plans.at(-1)!;
