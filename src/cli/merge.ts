@@ -27,7 +27,7 @@ import { expectNewFolder, makeFolder } from "./new-folder.ts";
 
 const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
 
-interface MergeRequest {
+export interface MergeRequest {
   /** Folders. */
   model: string;
   adapter: string;
@@ -43,7 +43,7 @@ interface Merged {
 }
 
 /** Merges into the folder `dir`, a tensor at a time. */
-function* mergeInSteps(
+export function* mergeInSteps(
   device: Device,
   request: MergeRequest,
   dir: string,

@@ -49,7 +49,7 @@ interface Written {
 }
 
 /** Quantises the model in `from` into the folder `dir`, a tensor at a time. */
-function* quantizeInSteps(device: Device, from: string, dir: string, double: boolean): Steps<Written> {
+export function* quantizeInSteps(device: Device, from: string, dir: string, double: boolean): Steps<Written> {
   const source = checkpointSource(from);
   if (source.isQuantized || source.config.quantization !== null) {
     throw new FormatError(from, "is quantised already; give the original, unquantised model");
