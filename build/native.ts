@@ -1,12 +1,12 @@
 // Builds the native libraries into dist/native, each compressed beside itself (.zst) for embedding.
 //
 //   libgomp.so.1, libstdc++.so.6, libgcc_s.so.1   what oneDNN needs at run time, for glibc 2.28 and later
-//   libdnnl.so.3                                  oneDNN, as its wheel has it
+//   libdnnl.so.3                                  oneDNN, as its wheel has it but for the names of those three
 //   libneftune-<isa>.so                           kernels/cpu, once for each instruction set
 //
 // Everything is cached by the hash of what went into it.
 
-import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import {
   cached,
@@ -31,7 +31,29 @@ const variants: Record<string, string[]> = {
   avx512_bf16: ["-march=x86_64_v4+avx512bf16"],
 };
 
-/** libgomp, libstdc++ and libgcc_s under the names oneDNN asks for. */
+/**
+ * What oneDNN is to ask for instead of the system's libraries, as long as the names in its file. glibc takes a library
+ * that is loaded for any that is needed by its name: under the system's names ours, which have what oneDNN needs and no
+ * more, would keep the system's from whatever is loaded later (cuBLASLt, which needs the whole of libgcc_s).
+ */
+const ownNames = {
+  "libgomp.so.1": "nt_gomp.so.1",
+  "libstdc++.so.6": "nt_stdc++.so.6",
+  "libgcc_s.so.1": "nt_gcc_s.so.1",
+} as const;
+
+/** oneDNN's file with our names in its string table. */
+function renamed(library: string): Buffer {
+  const bytes = readFileSync(library);
+  for (const [name, own] of Object.entries(ownNames)) {
+    const at = bytes.indexOf(`\0${name}\0`);
+    if (at < 0 || own.length !== name.length) throw new Error(`${library} does not ask for ${name}`);
+    bytes.write(own, at + 1, "latin1");
+  }
+  return bytes;
+}
+
+/** libgomp, libstdc++ and libgcc_s for oneDNN. */
 async function buildRuntime(tools: Toolchain, env: Record<string, string>): Promise<string[]> {
   const common = [...target, "-O2", "-fPIC", ...warnings];
   const pool = join(objects, "pool.o");
@@ -42,14 +64,14 @@ async function buildRuntime(tools: Toolchain, env: Record<string, string>): Prom
   await cached(compat, [tools.zig, "cc", ...common, "-c", compatSource], [compatSource], env);
 
   const map = (name: string) => join(runtime, `${name}.map`);
-  const shared = (soname: string, script: string) => [
+  const shared = (replaced: keyof typeof ownNames, script: string) => [
     ...[
       tools.zig,
       "cc",
       ...target,
       "-shared",
       "-s",
-      `-Wl,-soname,${soname}`,
+      `-Wl,-soname,${ownNames[replaced]}`,
       `-Wl,--version-script,${map(script)}`,
     ],
   ];
@@ -123,7 +145,7 @@ function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Rec
         "-Wl,-Bsymbolic", // where tests load several variants, each calls its own functions
         `-Wl,-soname,libneftune-${name}.so`,
       ];
-      return cached(library, [...link, ...parts, ...needed, "-lm"], parts, env);
+      return cached(library, [...link, ...parts, ...needed, "-lm"], [...parts, ...needed], env);
     },
   };
 }
@@ -136,7 +158,7 @@ export async function buildNative(): Promise<string[]> {
   const env = tools.env;
   const libraries = await buildRuntime(tools, env);
   const dnnl = join(output, "libdnnl.so.3");
-  copyFileSync(tools.dnnlLibrary, dnnl);
+  writeFileSync(dnnl, renamed(tools.dnnlLibrary));
   libraries.push(dnnl);
 
   const built = Object.entries(variants).map(([name, flags]) => kernelVariant(name, flags, tools, env));
