@@ -19,6 +19,7 @@ export {
   linearModules,
   loadAdapter,
   type ModelOptions,
+  type Quantization,
   randomSource,
   readConfig,
 } from "./model/index.ts";

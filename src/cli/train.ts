@@ -195,10 +195,21 @@ function closingWords(result: TrainResult, values: TrainValues, isAlpaca: boolea
   const isFull = values.tune === "full";
   lines.push(isFull ? `model: ${output}` : `adapter: ${join(output, "adapter_model.safetensors")}`);
   const what = isFull ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
+  const asQuantized = values.quantization === "nf4" ? quantizationFlags(values) : "";
   const template = values["prompt-template"] ?? (isAlpaca ? "alpaca" : undefined);
   const asTemplate = template === undefined ? "" : ` --prompt-template ${template}`;
-  lines.push(`try it:  neftune generate ${what}${asTemplate} --prompt "…"`);
+  lines.push(`try it:  neftune generate ${what}${asQuantized}${asTemplate} --prompt "…"`);
   return lines.join("\n");
+}
+
+/** What a command needs to load the weights that the run was trained on. */
+function quantizationFlags(values: TrainValues): string {
+  const cache = values["quantized-cache"];
+  return [
+    " --quantization nf4",
+    ...(values["double-quantization"] ? [] : ["--double-quantization off"]),
+    ...(cache === undefined ? [] : [`--quantized-cache ${cache}`]),
+  ].join(" ");
 }
 
 /** True where the first row is an instruction. */

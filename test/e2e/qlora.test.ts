@@ -23,8 +23,9 @@ const lossOf = async (...args: string[]) => {
 
 describe("a run on 4-bit weights", () => {
   test("learns, and says in its files and on stderr what it trained on", async () => {
-    const { stderr } = await place.must(...training, ...nf4, "--output", "run", "--save-steps", "5");
+    const { stdout, stderr } = await place.must(...training, ...nf4, "--output", "run", "--save-steps", "5");
     expect(stderr).toContain("nf4 and f32");
+    expect(stdout).toContain("--adapter run --quantization nf4 --prompt-template alpaca");
     const lines = metricsOf(place, "run").filter(({ eval_loss }) => eval_loss === undefined);
     expect(lines.at(-1)!.loss).toBeLessThan(lines[0]!.loss - 0.05);
     const config = JSON.parse(place.read("run/config.json")) as Record<string, unknown>;
