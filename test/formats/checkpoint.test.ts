@@ -178,6 +178,14 @@ describe("writeShards", () => {
     expect(readTensorData(file, "d")).toEqual(new Uint8Array(20).fill(100));
   });
 
+  test("tensors in a list stay in one shard", () => {
+    const dir = join(root, "out", "lists");
+    const list = [tensor("b", 4), tensor("c", 4), tensor("d", 4)];
+    writeShards(dir, [tensor("a", 4), list, tensor("e", 4)], 10);
+    const { tensors, files } = openCheckpoint(dir);
+    expect([...tensors.values()].map(({ file }) => files.indexOf(file))).toEqual([0, 1, 1, 1, 2]);
+  });
+
   test("replaces a checkpoint of another form, and leaves other files alone", () => {
     const dir = folder("out/again", { "config.json": "{}" });
     const all = [tensor("a", 4), tensor("b", 4), tensor("c", 4)];

@@ -15,6 +15,7 @@ import {
   parseSafetensorsHeader,
   readSafetensorsHeader,
   readTensorData,
+  readTensorPieces,
   SAFETENSORS_DTYPES,
   type SafetensorsDType,
   type TensorSource,
@@ -283,6 +284,50 @@ describe("writeSafetensors", () => {
     );
     expect(readdirSync(folder)).toEqual(["a.safetensors"]);
     expect(readFileSync(path, "utf8")).toBe("the old contents");
+  });
+
+  test("in pieces: the same bytes; too few or too many are refused", () => {
+    const folder = join(dir, "pieces");
+    mkdirSync(folder);
+    const bytes = Uint8Array.from({ length: 1000 }, (_, i) => i & 255);
+    const a = (data: TensorSource["data"]): TensorSource => ({ name: "a", dtype: "F32", shape: [250], data });
+    const b: TensorSource = { name: "b", dtype: "U8", shape: [1000], data: bytes };
+    const path = join(folder, "a.safetensors");
+    writeSafetensors(path, [a(bytes), b]);
+    const whole = readFileSync(path);
+    writeSafetensors(path, [a(() => [bytes.subarray(0, 3), bytes.subarray(3, 999), bytes.subarray(999)]), b]);
+    expect(readFileSync(path)).toEqual(whole);
+    for (const size of [999, 1001]) {
+      const pieces = () => [new Uint8Array(500), new Uint8Array(size - 500)];
+      const { message } = failure(() => writeSafetensors(path, [a(pieces), b]));
+      expect(message).toContain(`F32 [250] takes 1000 bytes, got ${size}`);
+    }
+    expect(readFileSync(path)).toEqual(whole);
+    expect(readdirSync(folder)).toEqual(["a.safetensors"]);
+    const header = readSafetensorsHeader(path);
+    const read = Array.from(readTensorPieces(header, "b", 300), (piece) => piece.slice());
+    expect(read.map(({ length }) => length)).toEqual([300, 300, 300, 100]);
+    expect(Buffer.concat(read)).toEqual(Buffer.from(bytes));
+  });
+
+  test("tensors in a list are asked for one after the other, and lie where they would alone", () => {
+    const calls: string[] = [];
+    const tensor = (name: string, dtype: "F32" | "U8"): TensorSource => ({
+      ...{ name, dtype, shape: [2] },
+      data: () => {
+        calls.push(name);
+        return new Uint8Array(dtype === "F32" ? 8 : 2).fill(name.charCodeAt(0));
+      },
+    });
+    const names = ["d", "c", "b", "a"];
+    const all = names.map((name, i) => tensor(name, i % 2 === 0 ? "U8" : "F32"));
+    const [path, other] = [join(dir, "lists.safetensors"), join(dir, "lone.safetensors")];
+    writeSafetensors(path, [all.slice(0, 2), all[2]!, all[3]!]);
+    expect(calls).toEqual(["a", "d", "c", "b"]);
+    calls.length = 0;
+    writeSafetensors(other, all);
+    expect(calls).toEqual(["a", "c", "b", "d"]);
+    expect(readFileSync(path)).toEqual(readFileSync(other));
   });
 
   test("a folder that does not exist", () => {

@@ -1,0 +1,229 @@
+// neftune quantize from outside: what it writes and says, what it refuses, and what is left of one that was stopped.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
+import { executable, makeModel, Place } from "./support.ts";
+
+const place = new Place();
+beforeAll(() => makeModel(place), 60_000);
+afterAll(() => place.close());
+
+const lossOf = async (model: string, ...args: string[]) => {
+  const { stdout } = await place.must(
+    ...["eval", "--model", model, "--dataset", "held-out.json", "--dtype", "f32", "--json", ...args],
+  );
+  return (JSON.parse(stdout) as { loss: number }).loss;
+};
+/** What is there beside the files that makeModel made, hidden names included. */
+const names = () => readdirSync(place.cwd).sort();
+const editConfig = (model: string, change: Record<string, unknown>) => {
+  const path = place.path(model, "config.json");
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, "utf8")), ...change }));
+};
+
+describe("quantize", () => {
+  test("writes a model that eval takes with no flag, with the numbers of --quantization nf4", async () => {
+    const before = names();
+    const { stdout } = await place.must("quantize", "--model", "model", "--output", "nested/nf4");
+    expect(stdout).toMatch(/^nested\/nf4: [\d.]+ KiB became [\d.]+ KiB, [\d.]+ s\n$/);
+    expect(names()).toEqual([...before, "nested"].sort());
+    expect(readdirSync(place.path("nested"))).toEqual(["nf4"]);
+    expect(readdirSync(place.path("nested", "nf4")).sort()).toEqual(readdirSync(place.path("model")).sort());
+    for (const name of ["tokenizer.json", "tokenizer_config.json"])
+      expect(place.read("nested/nf4", name)).toBe(place.read("model", name));
+    expect(await lossOf("nested/nf4")).toBe(await lossOf("model", "--quantization", "nf4"));
+  }, 60_000);
+
+  test("--json, --double-quantization off", async () => {
+    const args = ["--output", "single", "--double-quantization", "off", "--json", "--threads", "1"];
+    const { stdout } = await place.must("quantize", "--model", "model", ...args);
+    const result = JSON.parse(stdout);
+    expect(result).toMatchObject({ output: "single", files: expect.arrayContaining(["config.json"]) });
+    expect(result.bytes).toBeLessThan(result.original_bytes);
+    const off = ["--quantization", "nf4", "--double-quantization", "off"];
+    expect(await lossOf("single")).toBe(await lossOf("model", ...off));
+  }, 60_000);
+
+  test("inspect shows a weight as one line; --json its parts too", async () => {
+    const { stdout } = await place.must("inspect", "nested/nf4");
+    expect(stdout).toMatch(/model\.layers\.1\.mlp\.up_proj\.weight +NF4 double of F32 +\[72, 32\]/);
+    expect(stdout).toContain("20 tensors, ");
+    expect(stdout).not.toContain("absmax");
+    const json = JSON.parse((await place.must("inspect", "single", "--json")).stdout);
+    expect(json.nf4).toHaveLength(14);
+    expect(json.nf4[0]).toMatchObject({ dtype: "f32", double_quantization: false });
+    expect(json.tensors.length).toBe(6 + 14 * 4);
+  });
+
+  test("training on it, and its adapter", async () => {
+    const run = ["--dataset", "train.json", "--dtype", "f32", "--max-steps", "4", "--batch-size", "4"];
+    await place.must("--model", "nested/nf4", ...run, "--output", "on-quantised");
+    await place.must("--model", "model", "--quantization", "nf4", ...run, "--output", "on-load");
+    const adapter = (name: string) => readFileSync(place.path(name, "adapter_model.safetensors"));
+    expect(adapter("on-quantised")).toEqual(adapter("on-load"));
+  }, 60_000);
+});
+
+describe("refused, and nothing is written", () => {
+  test.each<[string, string[], string, number]>([
+    ["no model", ["--output", "x"], "quantize needs --model", 2],
+    ["no output", ["--model", "model"], "quantize needs --output", 2],
+    ["a folder that is taken", ["--model", "model", "--output", "tokenizer"], "is there and not empty", 2],
+    [
+      "a file in its place",
+      ["--model", "model", "--output", "train.json"],
+      "train.json: cannot use as --output",
+      1,
+    ],
+    ["a quantised model", ["--model", "nested/nf4", "--output", "x"], "nf4: is quantised already", 1],
+    ["no folder", ["--model", "./absent", "--output", "x"], "--model ./absent", 1],
+  ])("%s", async (_, args, message, status) => {
+    const before = names();
+    const finished = await place.run("quantize", ...args);
+    expect(finished.stderr).toContain(message);
+    expect(finished.stderr).toMatch(/error: .*\n$/);
+    expect(finished.status).toBe(status);
+    expect(finished.stdout).toBe("");
+    expect(names()).toEqual(before);
+  });
+
+  test.each<[string, Record<string, unknown>, string]>([
+    ["another model_type", { model_type: "mistral" }, 'model_type must be "llama", got "mistral"'],
+    ["GPTQ", { quantization_config: { quant_method: "gptq" } }, 'quant_method "gptq" is not supported'],
+    [
+      "config.json that calls plain weights NF4",
+      {
+        quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: "nf4" },
+      },
+      "but the weights are plain",
+    ],
+  ])("%s", async (what, change, message) => {
+    cpSync(place.path("model"), place.path(what), { recursive: true });
+    editConfig(what, change);
+    const { status, stderr } = await place.run("quantize", "--model", `./${what}`, "--output", "x");
+    expect(stderr).toContain(message);
+    expect(status).toBe(1);
+    expect(existsSync(place.path("x"))).toBe(false);
+  });
+
+  test("weights that are not finite", async () => {
+    cpSync(place.path("model"), place.path("infinite"), { recursive: true });
+    const path = place.path("infinite", "model.safetensors");
+    const bytes = readFileSync(path);
+    const start = 8 + Number(bytes.readBigUInt64LE(0));
+    const header = JSON.parse(bytes.subarray(8, start).toString());
+    const { data_offsets } = header["model.layers.0.mlp.up_proj.weight"];
+    bytes.writeFloatLE(Number.POSITIVE_INFINITY, start + data_offsets[0] + 400);
+    writeFileSync(path, bytes);
+    for (const double of ["on", "off"]) {
+      const args = ["--output", "x", "--double-quantization", double];
+      const { status, stderr } = await place.run("quantize", "--model", "infinite", ...args);
+      expect(stderr).toContain("model.layers.0.mlp.up_proj.weight holds values that are not finite");
+      expect(status).toBe(1);
+      expect(existsSync(place.path("x"))).toBe(false);
+    }
+  });
+
+  test("a damaged NF4 checkpoint, by every command that reads it", async () => {
+    cpSync(place.path("nested/nf4"), place.path("damaged"), { recursive: true });
+    const path = place.path("damaged", "model.safetensors");
+    const bytes = readFileSync(path);
+    const at = bytes.indexOf('"blocksize": 64');
+    bytes.write('"blocksize": 32', at);
+    writeFileSync(path, bytes);
+    for (const args of [
+      ["eval", "--model", "damaged", "--dataset", "held-out.json"],
+      ["inspect", "damaged"],
+      ["quantize", "--model", "damaged", "--output", "x"],
+    ]) {
+      const { status, stderr } = await place.run(...args);
+      expect(stderr).toContain("blocksize is 32, where 64 is all that neftune reads");
+      expect(status).toBe(1);
+    }
+    truncateSync(path, statSync(path).size - 10);
+    expect((await place.run("inspect", "damaged")).stderr).toContain("model.safetensors");
+  });
+});
+
+describe("stopped", () => {
+  // Large enough that most of the time goes into writing.
+  const big = { hidden_size: 512, intermediate_size: 1376, num_hidden_layers: 12, num_attention_heads: 8 };
+  beforeAll(async () => {
+    const shape = { ...JSON.parse(place.read("shape.json")), ...big, num_key_value_heads: 8 };
+    place.write("big.json", JSON.stringify(shape));
+    await place.must("init", "--shape", "big.json", "--output", "big", "--tokenizer", "tokenizer");
+    await place.must("quantize", "--model", "big", "--output", "straight");
+  }, 60_000);
+  const files = (folder: string) =>
+    readdirSync(place.path(folder)).map((name) => [name, Bun.hash(readFileSync(place.path(folder, name)))]);
+
+  /** Starts it and sends `signal` so many milliseconds after the device is open. */
+  async function stop(signal: NodeJS.Signals, delay: number) {
+    const child = place.start(["quantize", "--model", "big", "--output", "killed"]);
+    const reader = child.stderr.getReader();
+    const first = new TextDecoder().decode((await reader.read()).value);
+    expect(first).toContain("device:");
+    await Bun.sleep(delay);
+    child.kill(signal);
+    let stderr = first;
+    for (let part = await reader.read(); !part.done; part = await reader.read())
+      stderr += new TextDecoder().decode(part.value);
+    await child.exited;
+    return { status: child.exitCode, stderr };
+  }
+
+  test("kill -9 at random moments: whole or not there, and the next one cleans up", async () => {
+    let killed = 0;
+    for (let i = 0; i < 10; i++) {
+      await stop("SIGKILL", Math.random() * 150);
+      if (existsSync(place.path("killed"))) {
+        expect(files("killed")).toEqual(files("straight"));
+        await Bun.$`rm -r ${place.path("killed")}`;
+      } else killed++;
+    }
+    expect(killed).toBeGreaterThan(0);
+    await place.must("quantize", "--model", "big", "--output", "killed");
+    expect(files("killed")).toEqual(files("straight"));
+    expect(names().filter((name) => name.startsWith("."))).toEqual([]);
+    await Bun.$`rm -r ${place.path("killed")}`;
+  }, 60_000);
+
+  test("Ctrl-C: 130, a sentence, nothing left", async () => {
+    const { status, stderr } = await stop("SIGINT", 10);
+    expect(stderr).toContain("quantize was stopped; it left nothing");
+    expect(status).toBe(130);
+    expect(names().filter((name) => name.includes("killed"))).toEqual([]);
+  }, 30_000);
+
+  test("two at a time: the second is told who is at it", async () => {
+    mkdirSync(place.path(".both.partial"));
+    const lock = { pid: process.pid, host: (await Bun.$`uname -n`.text()).trim(), start: null };
+    place.write(".both.partial/.neftune.lock", JSON.stringify(lock));
+    const { status, stderr } = await place.run("quantize", "--model", "model", "--output", "both");
+    expect(stderr).toContain(`in use by process ${process.pid}`);
+    expect(status).toBe(1);
+    expect(readdirSync(place.path(".both.partial"))).toEqual([".neftune.lock"]);
+  });
+
+  test("a disk that takes no more: a sentence, nothing left", async () => {
+    const shape = { ...JSON.parse(place.read("shape.json")), hidden_size: 512, vocab_size: 65536 };
+    place.write("wide.json", JSON.stringify(shape));
+    await place.must("init", "--shape", "wide.json", "--output", "wide");
+    const { cwd, env } = place;
+    // A limit on file sizes stands for the full disk; the native libraries, which are loaded from memory files, fit in.
+    const command = 'ulimit -f 61440; exec "$0" quantize --model wide --output full --device cpu';
+    const run = Bun.spawnSync(["bash", "-c", command, executable], { cwd, env });
+    expect(run.stderr.toString()).toMatch(/error: .*model\.safetensors: cannot write: .*\n$/);
+    expect(run.exitCode).toBe(1);
+    expect(names().filter((name) => name.includes("full"))).toEqual([]);
+  }, 30_000);
+});
