@@ -11,6 +11,7 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
+import { describeStopped } from "./stopped.ts";
 import { executable, makeModel, Place } from "./support.ts";
 
 const place = new Place();
@@ -154,56 +155,9 @@ describe("refused, and nothing is written", () => {
   });
 });
 
-describe("stopped", () => {
-  // Large enough that most of the time goes into writing.
-  const big = { hidden_size: 512, intermediate_size: 1376, num_hidden_layers: 12, num_attention_heads: 8 };
-  beforeAll(async () => {
-    const shape = { ...JSON.parse(place.read("shape.json")), ...big, num_key_value_heads: 8 };
-    place.write("big.json", JSON.stringify(shape));
-    await place.must("init", "--shape", "big.json", "--output", "big", "--tokenizer", "tokenizer");
-    await place.must("quantize", "--model", "big", "--output", "straight");
-  }, 60_000);
-  const files = (folder: string) =>
-    readdirSync(place.path(folder)).map((name) => [name, Bun.hash(readFileSync(place.path(folder, name)))]);
+describeStopped(place, ["quantize", "--model", "big"]);
 
-  /** Starts it and sends `signal` so many milliseconds after the device is open. */
-  async function stop(signal: NodeJS.Signals, delay: number) {
-    const child = place.start(["quantize", "--model", "big", "--output", "killed"]);
-    const reader = child.stderr.getReader();
-    const first = new TextDecoder().decode((await reader.read()).value);
-    expect(first).toContain("device:");
-    await Bun.sleep(delay);
-    child.kill(signal);
-    let stderr = first;
-    for (let part = await reader.read(); !part.done; part = await reader.read())
-      stderr += new TextDecoder().decode(part.value);
-    await child.exited;
-    return { status: child.exitCode, stderr };
-  }
-
-  test("kill -9 at random moments: whole or not there, and the next one cleans up", async () => {
-    let killed = 0;
-    for (let i = 0; i < 10; i++) {
-      await stop("SIGKILL", Math.random() * 150);
-      if (existsSync(place.path("killed"))) {
-        expect(files("killed")).toEqual(files("straight"));
-        await Bun.$`rm -r ${place.path("killed")}`;
-      } else killed++;
-    }
-    expect(killed).toBeGreaterThan(0);
-    await place.must("quantize", "--model", "big", "--output", "killed");
-    expect(files("killed")).toEqual(files("straight"));
-    expect(names().filter((name) => name.startsWith("."))).toEqual([]);
-    await Bun.$`rm -r ${place.path("killed")}`;
-  }, 60_000);
-
-  test("Ctrl-C: 130, a sentence, nothing left", async () => {
-    const { status, stderr } = await stop("SIGINT", 10);
-    expect(stderr).toContain("quantize was stopped; it left nothing");
-    expect(status).toBe(130);
-    expect(names().filter((name) => name.includes("killed"))).toEqual([]);
-  }, 30_000);
-
+describe("what else can happen", () => {
   test("two at a time: the second is told who is at it", async () => {
     mkdirSync(place.path(".both.partial"));
     const lock = { pid: process.pid, host: (await Bun.$`uname -n`.text()).trim(), start: null };
