@@ -8,12 +8,15 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { writeRandomModel } from "../../src/cli/init.ts";
+import { peakBytes, resetPeakBytes, residentBytes } from "../../src/cli/memory.ts";
 import { modelPreset, presetConfig, readShape } from "../../src/cli/presets.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
@@ -24,6 +27,7 @@ import {
   linearModules,
   type ModelOptions,
   type ModelSource,
+  parseConfig,
   planFor,
   QuantizedCache,
   randomSource,
@@ -201,6 +205,29 @@ describe("the plan", () => {
   test("1.1B in NF4 trains in 2 GiB", () => {
     expect(plan(readShape("t1b"), true, 2048).total).toBeLessThan(2 * 2 ** 30 - 150 * 2 ** 20);
   });
+});
+
+test("quantising on load holds one weight at a time in full, of the file's pages too", () => {
+  const device = Device.open({ threads: 2 });
+  const config = parseConfig("config.json", {
+    ...{ model_type: "llama", hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: 4 },
+    ...{ num_attention_heads: 8, vocab_size: 512, tie_word_embeddings: true },
+  });
+  const dir = join(scratch, "large");
+  mkdirSync(dir);
+  writeRandomModel(device, dir, { ...config, dtype: "bf16" }, 1);
+  const bytes = statSync(join(dir, "model.safetensors")).size; // 135 MB
+  Bun.gc(true);
+  expect(resetPeakBytes()).toBe(true);
+  const before = residentBytes();
+  const options = { ...common, dtype: "bf16", quantization: { double: true } } as const;
+  const model = Llama.load(device, checkpointSource(dir), options);
+  const planned = model.plan.weights + model.plan.workspace + model.plan.mapped;
+  expect(planned).toBeLessThan(0.4 * bytes);
+  // Beside them: one matrix of the file, 8 MiB, and what JavaScript takes.
+  expect(peakBytes() - before).toBeLessThan(planned + 32 * 2 ** 20);
+  model.close();
+  device.close();
 });
 
 test("pages of a mapped file are let go of, and come back", () => {
