@@ -43,8 +43,10 @@ __global__ __launch_bounds__(kOuterThreads, 3)
                  valid ? wide + (t0 + row) * ld_wide + n0 + chunk * 8 : wide, valid);
     }
     into += kOuterWideBytes;
-    for (int at = threadIdx.x; at < kOuterT * tiles; at += kOuterThreads) {
-      const int row = at / tiles, chunk = at % tiles;
+    NT_UNROLL
+    for (int i = 0; i < (kOuterT * tiles + kOuterThreads - 1) / kOuterThreads; i++) {
+      const int at = i * kOuterThreads + int(threadIdx.x), row = at / tiles, chunk = at % tiles;
+      if (at >= kOuterT * tiles) break;
       const bool valid = t0 + row < end && r0 + chunk * 8 < R;
       copy_async(into + (row * (tiles + 1) + chunk) * 16,
                  valid ? narrow + (t0 + row) * ld_narrow + r0 + chunk * 8 : narrow, valid);
