@@ -169,6 +169,26 @@ bool open_in_wheels(const char *prefix) {
   return false;
 }
 
+// Environments and toolkits that PATH names by their programs: an environment may be in use without being activated.
+bool open_by_path() {
+  const char *path = getenv("PATH");
+  if (path == nullptr) return false;
+  looking_at("the environments and toolkits of PATH");
+  char root[PATH_MAX], program[PATH_MAX + 16];
+  for (const char *begin = path, *end; *begin != 0; begin = *end != 0 ? end + 1 : end) {
+    end = begin + strcspn(begin, ":");
+    const int length = int(end - begin) - int(strlen("/bin"));
+    if (begin[0] != '/' || length < 1 || length >= PATH_MAX || strncmp(begin + length, "/bin", 4) != 0) continue;
+    snprintf(root, sizeof root, "%.*s", length, begin);
+    if (strcmp(root, "/usr") == 0 || strcmp(root, "/usr/local") == 0) continue;  // have their own turn
+    snprintf(program, sizeof program, "%s/bin/nvcc", root);
+    if (access(program, X_OK) == 0 && open_in_toolkit(root)) return true;
+    snprintf(program, sizeof program, "%s/bin/python3", root);
+    if (access(program, X_OK) == 0 && open_in_wheels(root)) return true;
+  }
+  return false;
+}
+
 // The libraries that ldconfig knows (glibc's cache, format 1.1: a header of 48 bytes, entries of 24, offsets of strings
 // from the header on; before it an older header may stand).
 bool open_from_cache() {
@@ -210,6 +230,7 @@ void look_everywhere() {
   const char *conda = absolute("CONDA_PREFIX");
   for (const char *prefix : {absolute("VIRTUAL_ENV"), conda})
     if (prefix != nullptr && open_in_wheels(prefix)) return;
+  if (open_by_path()) return;
   const char *home = absolute("HOME");
   char user[PATH_MAX];
   if (home != nullptr && snprintf(user, sizeof user, "%s/.local", home) < int(sizeof user) && open_in_wheels(user))
