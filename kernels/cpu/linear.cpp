@@ -15,11 +15,22 @@ namespace nt {
 
 namespace {
 
-// The weight as a matrix in memory: an NF4 weight's scratch holds it until the next product of any of them.
-const void *expanded(nt_context *context, const nt_weight *weight) {
-  if (weight->scratch == nullptr) return weight->data;
-  nf4_dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);
-  return weight->scratch;
+// A product whose right operand is an NF4 weight, expanded into its scratch: in oneDNN's own layout where that is
+// known, else as a dense weight lies.
+int32_t nf4_matmul(nt_context *context, const nt_weight *weight, Product product, bool transposed) {
+  bool panels = false;
+  product.b.data = product.b_blocked = weight->scratch;
+  if (nf4_makes_panels(weight)) {
+    int32_t status = takes_panels(context, product, &panels);
+    if (status != NT_OK) return status;
+  }
+  if (panels) {
+    nf4_panels(context, weight, transposed);
+  } else {
+    product.b_blocked = nullptr;
+    nf4_dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);
+  }
+  return matmul(context, product);
 }
 
 }  // namespace
@@ -28,16 +39,18 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
   if (weight->scratch != nullptr && T <= kFewRows)
     return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
-  return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                          transposed(expanded(context, weight), weight->dtype, weight->in), weight->forward, c, c_dtype, ldc, bias,
-                          accumulate});
+  const Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
+                           transposed(weight->data, weight->dtype, weight->in), weight->forward, c, c_dtype, ldc, bias,
+                           accumulate};
+  return weight->scratch != nullptr ? nf4_matmul(context, weight, product, true) : matmul(context, product);
 }
 
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T) {
-  return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                          as_stored(expanded(context, weight), weight->dtype, weight->in), weight->backward, c, c_dtype, ldc,
-                          nullptr, accumulate});
+  const Product product = {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
+                           as_stored(weight->data, weight->dtype, weight->in), weight->backward, c, c_dtype, ldc,
+                           nullptr, accumulate};
+  return weight->scratch != nullptr ? nf4_matmul(context, weight, product, false) : matmul(context, product);
 }
 
 namespace {

@@ -233,7 +233,7 @@ int32_t find_entry(MatmulState *state, const Key &key, Entry **found) {
   return NT_OK;
 }
 
-int32_t run(MatmulState *state, const Product &p) {
+Key key_of(const Product &p) {
   Key key;
   memset(&key, 0, sizeof key);
   key.m = p.m, key.n = p.n, key.k = p.k;
@@ -243,8 +243,13 @@ int32_t run(MatmulState *state, const Product &p) {
   key.ldc = p.ldc;
   key.a_dtype = p.a.dtype, key.b_dtype = p.b.dtype, key.c_dtype = p.c_dtype;
   key.b_blocked = blocked, key.bias = p.bias != nullptr, key.accumulate = p.accumulate;
+  return key;
+}
+
+int32_t run(MatmulState *state, const Product &p) {
+  const bool blocked = p.b_blocked != nullptr;
   Entry *entry = nullptr;
-  int32_t status = find_entry(state, key, &entry);
+  int32_t status = find_entry(state, key_of(p), &entry);
   if (status != NT_OK) return status;
   entry->last_use = ++state->clock;
   if (entry->slow) {
@@ -360,6 +365,32 @@ int32_t matmul(nt_context *context, const Product &product) {
   bool bf16_operands = product.a.dtype == NT_BF16 || product.b.dtype == NT_BF16;
   if (bf16_operands && !state->native_bf16) return run_converted(context, state, product);
   return run(state, product);
+}
+
+int32_t takes_panels(nt_context *context, const Product &p, bool *takes) {
+  *takes = false;
+  if (p.m <= 0 || p.n <= 0 || p.k <= 0) return NT_OK;
+  MatmulState *state = state_of(context);
+  if (state == nullptr) return fail(NT_DEVICE, "matmul: oneDNN cannot be started");
+  const Layout *layout = nullptr;
+  int32_t status = find_layout(state, p.b.dtype, p.k, p.n, &layout);
+  const int64_t pair = p.b.dtype == NT_BF16 ? 2 : 1;
+  if (status != NT_OK || layout->bytes != p.k * p.n * size_of(p.b.dtype)) return status;
+  int levels = 0;
+  const dnnl_dim_t *sizes = nullptr, *dimensions = nullptr, *strides = nullptr;
+  DNNL_TRY(dnnl_memory_desc_query(layout->description, dnnl_query_inner_nblks_s32, &levels));
+  DNNL_TRY(dnnl_memory_desc_query(layout->description, dnnl_query_inner_blks, &sizes));
+  DNNL_TRY(dnnl_memory_desc_query(layout->description, dnnl_query_inner_idxs, &dimensions));
+  DNNL_TRY(dnnl_memory_desc_query(layout->description, dnnl_query_strides, &strides));
+  // Blocks of 16 k (or 16 pairs) × 64 columns, along k first.
+  const bool panels = levels == 1 + pair && sizes[0] == 16 && dimensions[0] == 0 && sizes[1] == kPanel &&
+                      dimensions[1] == 1 && (pair == 1 || (sizes[2] == 2 && dimensions[2] == 0)) &&
+                      strides[0] == 16 * kPanel * pair && strides[1] == p.k * kPanel;
+  if (!panels) return NT_OK;
+  Entry *entry = nullptr;
+  status = find_entry(state, key_of(p), &entry);
+  if (status == NT_OK) *takes = !entry->slow;
+  return status;
 }
 
 int32_t prepared_bytes(nt_context *context, int32_t dtype, int64_t k, int64_t n, int64_t *bytes) {

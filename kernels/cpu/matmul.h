@@ -31,6 +31,12 @@ struct Product {
 };
 int32_t matmul(nt_context *context, const Product &product);
 
+// Whether the product reads b_blocked (which may still be undefined) and oneDNN's layout of it is kPanel columns after
+// each other, without padding: in a panel, for each k in f32 and each pair of k in bf16, the columns' values side by
+// side. A caller can then write b_blocked itself.
+constexpr int64_t kPanel = 64;
+int32_t takes_panels(nt_context *context, const Product &product, bool *takes);
+
 // Bytes of a [k,n] right operand in oneDNN's own layout; 0 where it has none that pays.
 int32_t prepared_bytes(nt_context *context, int32_t dtype, int64_t k, int64_t n, int64_t *bytes);
 // Writes b[k,n] in that layout.

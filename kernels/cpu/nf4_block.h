@@ -75,6 +75,55 @@ inline Vec look_up(const Values &values, const uint8_t *codes) {
 #endif
 }
 
+// The sixteen values as 16-bit numbers, and 32 look-ups among them.
+#ifdef __AVX512F__
+struct Values16 {
+  __m512i at;
+};
+inline Values16 narrow(const Values &values, int32_t dtype) {
+  const __m512 v = (__m512)values.at[0];
+  return {_mm512_castsi256_si512(dtype == NT_F16 ? _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)
+                                                 : _mm512_cvtepi32_epi16(_mm512_srli_epi32((__m512i)v, 16)))};
+}
+inline __m512i look_up_32(const Values16 &values, const uint8_t *codes) {
+  const __m512i bytes = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)codes));
+  // The instruction reads five bits of each index.
+  const __m512i first = _mm512_srli_epi32(bytes, 4), second = _mm512_slli_epi32(bytes, 16);
+  const __m512i index = _mm512_and_si512(_mm512_or_si512(first, second), _mm512_set1_epi16(15));
+  return _mm512_permutexvar_epi16(index, values.at);
+}
+inline void look_up_32(uint16_t *to, const Values16 &values, const uint8_t *codes) {
+  _mm512_storeu_si512(to, look_up_32(values, codes));
+}
+#else
+struct Values16 {
+  __m256i low, high;  // their bytes, twice
+};
+inline Values16 narrow(const Values &values, int32_t dtype) {
+  const __m256 a = (__m256)values.at[0], b = (__m256)values.at[1];
+  __m128i first, second;
+  if (dtype == NT_F16) {
+    first = _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT), second = _mm256_cvtps_ph(b, _MM_FROUND_TO_NEAREST_INT);
+  } else {
+    const __m256i both = _mm256_permute4x64_epi64(
+        _mm256_packus_epi32(_mm256_srli_epi32((__m256i)a, 16), _mm256_srli_epi32((__m256i)b, 16)), 0xD8);
+    first = _mm256_castsi256_si128(both), second = _mm256_extracti128_si256(both, 1);
+  }
+  const __m128i byte = _mm_set1_epi16(255);
+  return {_mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_and_si128(first, byte), _mm_and_si128(second, byte))),
+          _mm256_broadcastsi128_si256(_mm_packus_epi16(_mm_srli_epi16(first, 8), _mm_srli_epi16(second, 8)))};
+}
+inline void look_up_32(uint16_t *to, const Values16 &values, const uint8_t *codes) {
+  const __m256i bytes = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)codes));
+  const __m256i index = _mm256_and_si256(_mm256_or_si256(_mm256_srli_epi16(bytes, 4), _mm256_slli_epi16(bytes, 8)),
+                                         _mm256_set1_epi8(15));
+  const __m256i low = _mm256_shuffle_epi8(values.low, index), high = _mm256_shuffle_epi8(values.high, index);
+  const __m256i even = _mm256_unpacklo_epi8(low, high), odd = _mm256_unpackhi_epi8(low, high);
+  _mm256_storeu_si256((__m256i *)to, _mm256_permute2x128_si256(even, odd, 0x20));
+  _mm256_storeu_si256((__m256i *)(to + 16), _mm256_permute2x128_si256(even, odd, 0x31));
+}
+#endif
+
 inline int code_at(const uint8_t *codes, int64_t i) { return i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15; }
 
 }  // namespace nt

@@ -21,8 +21,11 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T);
 
-// Of weights in NF4 (nf4.cpp, nf4_product.cpp): destination[n] = the values,
+// Of weights in NF4 (nf4.cpp, nf4_panels.cpp, nf4_product.cpp): destination[n] = the values,
 void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n);
+// scratch = W, or its transpose, as panels (matmul.h), where this can be done,
+bool nf4_makes_panels(const nt_weight *weight);
+void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);
 // and times_weight_transposed straight from the codes, for few rows.
 constexpr int64_t kFewRows = 4;
 int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,

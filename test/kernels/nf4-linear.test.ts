@@ -108,6 +108,47 @@ forEachBackend((device) => {
           }
       });
 
+  // Sizes at which a backend may have a layout of its own for the values, and others.
+  for (const dtype of ["f32", "bf16"] as const)
+    for (const [out, inputs] of [
+      [128, 64],
+      [64, 192],
+      [96, 128],
+      [320, 256],
+      [48, 320],
+    ] as const)
+      test(`${dtype} [${out}, ${inputs}]: products are those of a dense weight of the same values, to the bit`, () => {
+        const T = 20;
+        const random = new Random(out);
+        const make = (columns: number) =>
+          upload(device, dtype, [T, columns], roundTo(dtype, random.floats(T * columns)));
+        const [x, dy, u] = [make(inputs), make(out), make(4)];
+        const b = upload(device, dtype, [out, 4], roundTo(dtype, random.floats(out * 4)));
+        const bias = upload(device, "f32", [out], random.floats(out));
+        const scratch = poisoned(device, dtype, [out * inputs]);
+        for (const stored of storedDtypes) {
+          const nf4 = quantized(device, stored, out, inputs, true);
+          const weight = Weight.nf4(device, nf4, scratch);
+          const values = valuesOn(device, nf4, dtype);
+          const plain = Weight.dense(device, values, { forward: true, backward: true });
+          const results = [weight, plain].map((one) => {
+            const [y, wide, dx] = [
+              poisoned(device, dtype, [T, out]),
+              poisoned(device, "f32", [T, out + 3]),
+              poisoned(device, dtype, [T, inputs]),
+            ];
+            linearForward(device, y, x, one, bias, { u, blocks: [{ b, row: 0, column: 0 }] });
+            linearForward(device, wide.columns(0, out), x, one, null);
+            linearBackwardInput(device, dx, dy, one);
+            linearBackwardInput(device, dx, dy, one, null, true);
+            return [y, wide, dx].map((tensor) => device.readBytes(tensor));
+          });
+          expect(results[0], stored).toEqual(results[1]!);
+          weight.destroy();
+          plain.destroy();
+        }
+      });
+
   for (const dtype of ["f32", "bf16"] as const)
     test(`${dtype}: few rows from the codes and many from scratch agree, also in views`, () => {
       const [inputs, out, most, gap] = [320, 72, 12, 3];
