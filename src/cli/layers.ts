@@ -9,7 +9,7 @@ import { type OptionSpec, readValue } from "./options.ts";
 import { type Recipe, recipes } from "./presets.ts";
 import { trainOptions } from "./train-options.ts";
 
-/** By option: "flag", "config file", "recipe qlora", "preset sharegpt", "adapter" or "default". */
+/** By option: "flag", "config file", "recipe qlora", "preset sharegpt", "adapter", "checkpoint" or "default". */
 export type Sources = Record<string, string>;
 
 /** The options that presets and recipes go by. */

@@ -114,6 +114,7 @@ export async function runTraining(
         record: {
           ...request.record,
           ...loraRecord(model.options.lora),
+          ...quantizationRecord(quantized),
           [TEMPLATE_DATE]: templateDate,
           data,
           ...(evaluation === null ? {} : { eval_data: evaluation.record }),
@@ -193,6 +194,13 @@ function loraRecord(lora: LoraOptions | undefined): Record<string, unknown> {
     "target-modules": targetModules,
     "use-rslora": useRslora,
   };
+}
+
+/** The quantisation in use, which the checkpoint may have brought. */
+function quantizationRecord(quantized: Llama["quantized"]): Record<string, unknown> {
+  const [first] = quantized.values();
+  if (first === undefined) return {};
+  return { quantization: "nf4", "double-quantization": first.absmax2 !== null };
 }
 
 /** How many values are trained and how long that takes, in a line. */

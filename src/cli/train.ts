@@ -4,6 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { promptTemplate } from "../data/templates.ts";
 import { UsageError } from "../errors.ts";
+import { readConfig } from "../model/index.ts";
 import { RunFolder, type TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
@@ -58,6 +59,9 @@ export const train = defineCommand({
     const datasets = await requireData(values.dataset, context, wantedSplits(values));
     const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
     const model = await requireModel(values.model, "train", context);
+    if (readConfig(model.path).quantization !== null) {
+      for (const name of ["quantization", "double-quantization"]) sources[name] = "checkpoint";
+    }
     const output = values.output ?? newOutput(model.label, datasets[0]!.label);
     const request = {
       model: { dir: model.path, name: model.name },

@@ -87,6 +87,9 @@ describe("a checkpoint that neftune quantize wrote", () => {
     const { stderr } = await place.must(...onIt, "--output", "stored");
     expect(stderr).toContain("nf4 and f32");
     expect(adapter("stored")).toEqual(adapter("run"));
+    const config = JSON.parse(place.read("stored/config.json")) as Record<string, unknown>;
+    expect(config).toMatchObject({ quantization: "nf4", "double-quantization": true });
+    expect(config.option_sources).toMatchObject({ quantization: "checkpoint" });
     const given = await place.must(...onIt, ...nf4, "--output", "stored", "--resume");
     expect(given.stderr).toContain("is quantised already");
     expect(given.stderr).toContain("resumed after step 12");
