@@ -7,7 +7,10 @@ const place = new Place();
 beforeAll(() => makeModel(place), 60_000);
 afterAll(() => place.close());
 
-const commands = ["train", "eval", "generate", "preview", "inspect", "init", "bench", "doctor", "demo"];
+const commands = [
+  ...["train", "eval", "generate", "preview", "inspect", "merge", "quantize", "init", "bench"],
+  ...["doctor", "demo"],
+];
 
 describe("help", () => {
   test("without arguments and with --help, the commands", async () => {
