@@ -135,7 +135,7 @@ export const merge = defineCommand({
     base: {
       type: "enum",
       values: ["original", "dequantized"],
-      help: "the weights to add to (default original, of a model stored in NF4 dequantized); an unquantised model is quantised as the adapter's run did it",
+      help: "the weights to add to (default original, of a model stored in NF4 dequantized); an unquantised model is quantised as the adapter's run did it, with double quantisation where that is not known",
     },
     dtype: {
       type: "enum",
@@ -150,7 +150,7 @@ export const merge = defineCommand({
     ],
     [
       "neftune merge --model llama2-7b --adapter runs/qlora --base dequantized --output merged",
-      "exactly what a QLoRA run has trained",
+      "the weights that a QLoRA run has trained on, with its adapter",
     ],
   ],
   interruptible: true,
