@@ -65,9 +65,12 @@ void few_rows(int threads, const nt_weight *weight, C *c, int64_t ldc, const flo
 template <typename C>
 void few_rows(int threads, const nt_weight *weight, C *c, int64_t ldc, const float *a, const float *bias,
               bool accumulate, int64_t T) {
-  static_assert(kFewRows == 4, "one instance for each number of rows");
-  decltype(&few_rows<1, C>) const instances[] = {few_rows<1, C>, few_rows<2, C>, few_rows<3, C>, few_rows<4, C>};
-  instances[T - 1](threads, weight, c, ldc, a, bias, accumulate);
+  constexpr int64_t kMost = 4;  // whose sums stay in registers
+  decltype(&few_rows<1, C>) const instances[kMost] = {few_rows<1, C>, few_rows<2, C>, few_rows<3, C>, few_rows<4, C>};
+  for (int64_t t = 0; t < T; t += kMost) {
+    const int64_t rows = T - t < kMost ? T - t : kMost;
+    instances[rows - 1](threads, weight, c + t * ldc, ldc, a + t * weight->in, bias, accumulate);
+  }
 }
 
 }  // namespace

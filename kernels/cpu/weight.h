@@ -27,7 +27,7 @@ void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const
 bool nf4_makes_panels(const nt_weight *weight);
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);
 // and times_weight_transposed straight from the codes, for few rows.
-constexpr int64_t kFewRows = 4;
+constexpr int64_t kFewRows = 8;  // beyond, expanding the weight once costs less than reading it again
 int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
                      int64_t lda, const float *bias, bool accumulate, int64_t T);
 
