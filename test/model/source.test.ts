@@ -76,17 +76,15 @@ test("a source is unmapped by its last model, not its first", () => {
 test("memory that does not suffice becomes advice with numbers", () => {
   const device = Device.open({ threads: 1 });
   const config = parseConfig("config.json", {
-    ...{ model_type: "llama", hidden_size: 8192, intermediate_size: 28672, num_hidden_layers: 80 },
+    ...{ model_type: "llama", hidden_size: 8192, intermediate_size: 28672, num_hidden_layers: 800 },
     ...{ num_attention_heads: 64, num_key_value_heads: 8, vocab_size: 128256 },
   });
-  const load = () =>
-    Llama.load(device, randomSource({ ...config, dtype: "bf16" }), {
-      ...options,
-      dtype: "bf16",
-      tune: "full",
-    });
-  expect(load).toThrow(
+  const load = (changes: Partial<ModelOptions>) => () =>
+    Llama.load(device, randomSource({ ...config, dtype: "bf16" }), { ...options, dtype: "bf16", ...changes });
+  expect(load({ tune: "full" })).toThrow(
     /needs \d+\.\d GiB, of which \d+\.\d GiB for weights and trained state; \d+\.\d GiB free: try --tune lora/,
   );
+  expect(load({})).toThrow("free: try --quantization nf4");
+  expect(load({ quantization: { double: true } })).toThrow("free: take a smaller model");
   device.close();
 });
