@@ -31,13 +31,16 @@ function openLibc() {
   }).symbols;
 }
 
+/** Makes another function of a native one. */
+type Wrap = <T extends (...args: Argument[]) => number>(call: T) => T;
+
 /**
  * Wraps native functions so that signals wait until they return. A signal in the middle of oneDNN's AVX-512 code was
  * seen to corrupt memory (test/native/signals.test.ts); presumably it keeps data below the stack pointer, where the
  * kernel puts a handler's frame. Threads that native code starts inherit the mask. Faults (SIGSEGV and its like) are
  * never held back.
  */
-function holdBackSignals(): <T extends (...args: Argument[]) => number>(call: T) => T {
+function holdBackSignals(): Wrap {
   const { sigprocmask } = dlopen("libc.so.6", {
     sigprocmask: { args: [FFIType.i32, FFIType.ptr, FFIType.ptr], returns: FFIType.i32 },
   }).symbols;
@@ -91,7 +94,7 @@ function loadFromMemory(
   return handle as Pointer;
 }
 
-function link(handle: Pointer, loader: ReturnType<typeof openLoader>): NativeLibrary {
+function link(handle: Pointer, loader: ReturnType<typeof openLoader>, hold: Wrap): NativeLibrary {
   const symbol = (name: string): Pointer => {
     const address = loader.dlsym(handle, ptr(zeroTerminated(name)));
     if (address === null)
@@ -104,7 +107,6 @@ function link(handle: Pointer, loader: ReturnType<typeof openLoader>): NativeLib
       { args: [...args], returns: "i32" as const, ptr: symbol(name) },
     ]),
   );
-  const hold = holdBackSignals();
   const linked = linkSymbols(table).symbols as unknown as NativeLibrary["functions"];
   const functions = Object.fromEntries(
     Object.entries(linked).map(([name, call]) => [name, hold(call)]),
@@ -139,7 +141,11 @@ export function loadCpuLibrary(env: Record<string, string | undefined> = process
       libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(dnnlCeiling[isa])), 0);
     for (const [name, file] of runtimeLibraries) loadFromMemory(name, file, libc, loader);
   }
-  const library = link(loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa], libc, loader), loader);
+  const library = link(
+    loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa], libc, loader),
+    loader,
+    holdBackSignals(),
+  );
   loaded.set(isa, library);
   // The unpacked libraries are garbage now, 60 MB of it.
   Bun.gc(true);
@@ -175,7 +181,7 @@ export function loadCudaLibrary(env: Record<string, string | undefined> = proces
       );
     handle = loadFromMemory("libneftune-cuda.so", cudaLibrary, libc, loader);
   }
-  const library = link(handle, loader);
+  const library = link(handle, loader, (call) => call);
   loaded.set(`cuda ${path}`, library);
   Bun.gc(true);
   return library;
