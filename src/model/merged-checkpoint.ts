@@ -1,5 +1,6 @@
 // A checkpoint with a LoRA adapter added to its weights: W + s·B·A in float32, rounded once; a tensor at a time.
 
+import { NeftuneError } from "../errors.ts";
 import type { Checkpoint, CheckpointTensor } from "../formats/checkpoint.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import type { openAdapter } from "../formats/peft.ts";
@@ -103,7 +104,7 @@ export class Merger {
       for (const bytes of readTensorPieces(file, name, dtypeBytes[stored] * PIECE_VALUES)) {
         const values = this.#piece.rows(0, bytes.length / dtypeBytes[stored]);
         this.#device.call("nt_upload", values.ptr, dtypeCode.f32, bytes, dtypeCode[stored], values.size);
-        yield this.#encode(values, dtype);
+        yield this.#encode(name, values, dtype);
       }
     };
     return { name, dtype: storedNames[dtype], shape, data: () => convert.call(this) };
@@ -124,7 +125,7 @@ export class Merger {
           const codes = [dtypeCode.f32, dtypeCode[part.dtype as FloatDType]] as const;
           this.#device.call("nt_cast", values.ptr, codes[0], part.ptr, codes[1], part.size);
           update?.add(values.reshape(part.shape), row);
-          yield this.#encode(values, dtype);
+          yield this.#encode(name, values, dtype);
         }
       } finally {
         update?.free();
@@ -162,10 +163,15 @@ export class Merger {
   }
 
   /** Float32 values as the bytes of another dtype, rounded to nearest even. */
-  #encode(values: Tensor, dtype: FloatDType): Uint8Array {
+  #encode(name: string, values: Tensor, dtype: FloatDType): Uint8Array {
     const device = this.#device;
     if (dtype === "f32") return device.readBytes(values);
-    if (dtype === "f16") return new Uint8Array(new Float16Array(device.readFloats(values)).buffer);
+    if (dtype === "f16") {
+      const halves = new Float16Array(device.readFloats(values));
+      if (!halves.every(Number.isFinite))
+        throw new NeftuneError("data", `${name} holds values past float16's 65504; give --dtype bf16 or f32`);
+      return new Uint8Array(halves.buffer);
+    }
     const rounded = this.#rounded.rows(0, values.size);
     device.call("nt_cast", rounded.ptr, dtypeCode.bf16, values.ptr, dtypeCode.f32, values.size);
     return device.readBytes(rounded);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { mkdirSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readFileSync, writeSync } from "node:fs";
 import { join } from "node:path";
+import { FormatError } from "../../src/errors.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { describeTensors } from "../../src/formats/describe.ts";
 import {
@@ -268,6 +269,28 @@ describe("refused", () => {
       const opened = checkpoint(parts);
       expect(failure(() => nf4Entries(opened, "w")).message).toContain("the file is damaged");
     }
+  });
+
+  test("bytes changed at random: refused, or read as a weight of the same sizes", () => {
+    const opened = checkpoint(double);
+    const { file, entry: place } = opened.tensors.get("w.quant_state.bitsandbytes__nf4")!;
+    const bytes = readFileSync(file.path);
+    const fd = openSync(file.path, "r+");
+    let refused = 0;
+    for (let i = 0; i < 2000; i++) {
+      const at = place.begin + Math.floor(Math.random() * (place.end - place.begin));
+      writeSync(fd, Uint8Array.of(Math.floor(Math.random() * 256)), 0, 1, at);
+      try {
+        const stored = nf4Entries(opened, "w")!;
+        expect(Math.ceil((stored.shape[0] * stored.shape[1]) / 2)).toBe(16500);
+      } catch (error) {
+        expect(error).toBeInstanceOf(FormatError);
+        refused++;
+      }
+      writeSync(fd, bytes, at, 1, at);
+    }
+    closeSync(fd);
+    expect(refused).toBeGreaterThan(1000);
   });
 
   test.each<[string, Record<string, Part>, string]>([

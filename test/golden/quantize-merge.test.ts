@@ -1,7 +1,7 @@
 // Checkpoints that neftune quantises and merges, against what bitsandbytes, PEFT and PyTorch give.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type MergeRequest, mergeInSteps } from "../../src/cli/merge.ts";
@@ -191,6 +191,22 @@ describeBackends((device) => {
         expect(relative(lossOf(device, dir, golden), run.eval_loss_after)).toBeLessThan(limit);
       }
     });
+  });
+
+  test("values past float16 are refused", async () => {
+    const golden = await readCase("tiny-mha-f32");
+    const run = golden.lora_train[0]!;
+    const [model, path] = [newFolder(), join(folder, "models", "tiny-mha-f32", "model.safetensors")];
+    cpSync(modelDir("tiny-mha-f32"), model, { recursive: true });
+    const bytes = readFileSync(path);
+    const { begin } = openCheckpoint(modelDir("tiny-mha-f32")).tensors.get("model.norm.weight")!.entry;
+    bytes.writeFloatLE(65520, begin + 8);
+    rmSync(join(model, "model.safetensors"));
+    writeFileSync(join(model, "model.safetensors"), bytes);
+    expect(() => merged(device, "tiny-mha-f32", run, { model, dtype: "f16" })).toThrow(
+      "model.norm.weight holds values past float16's 65504; give --dtype bf16 or f32",
+    );
+    merged(device, "tiny-mha-f32", run, { model, dtype: "bf16" });
   });
 
   test("a merge rounds W + s·B·A once, to the nearest", async () => {
