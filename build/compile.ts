@@ -1,6 +1,6 @@
 // What all parts of the build share: where things lie, and doing nothing twice.
 
-import { existsSync, readdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { runBoth } from "./toolchain.ts";
@@ -45,6 +45,7 @@ export async function cached(
   const hash = hashOf(command, inputs);
   const stamp = join(objects, `${basename(out)}.hash`);
   if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  rmSync(stamp, { force: true }); // a compiler that is killed leaves half of OUT
   const { out: said, err } = await runBoth([...command, "-o", out], env);
   writeFileSync(join(objects, `${basename(out)}.log`), err + said);
   writeFileSync(stamp, hash);
@@ -59,13 +60,14 @@ export async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
   await Promise.all(Array.from({ length: availableParallelism() }, worker));
 }
 
-/** Compresses a library beside itself (.zst), for embedding. */
+/** Compresses a library beside itself (.zst), for embedding; an empty file there stands for one that was left out. */
 export function compress(library: string): void {
   const bytes = readFileSync(library);
   const hash = hashOf([], [library]);
   const stamp = join(objects, `${basename(library)}.zst.hash`);
   const packed = `${library}.zst`;
-  if (existsSync(packed) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
+  const isPacked = existsSync(packed) && statSync(packed).size > 0;
+  if (isPacked && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
   writeFileSync(`${packed}.new`, Bun.zstdCompressSync(bytes, { level: 15 }));
   renameSync(`${packed}.new`, packed);
   writeFileSync(stamp, hash);
