@@ -58,7 +58,7 @@ export const commonOptions = {
     group,
     default: "auto",
     value: "cpu|cuda[:N]|auto",
-    help: "where to compute; this version computes on the CPU, which auto takes",
+    help: "where to compute; auto: the first NVIDIA GPU that can be used, else the CPU",
   },
   threads: {
     type: "int",
