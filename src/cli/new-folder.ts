@@ -44,10 +44,11 @@ export async function makeFolder<T>(
       signal,
     );
     if (result === null) throw new InterruptedError(`${name} was stopped; it left nothing`);
-    lock.release();
     expectNewFolder(path);
+    // The lock goes along: without it another process would empty the folder before it has its name.
     renameSync(partial, whole);
     lock = null;
+    rmSync(join(whole, LOCK_FILE));
     flushFolder(dirname(whole));
     return result.value;
   } catch (error) {
