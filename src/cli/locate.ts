@@ -205,8 +205,8 @@ async function fromHub(
   patterns: readonly string[] | undefined,
   context: Looking,
 ): Promise<{ path: string; files: string[] }> {
-  const choose = (names: readonly string[], where: string) => chooseDataFiles(names, splits, where);
-  const { folder, files } = await obtainData(name, { splits, patterns, choose }, hubOptions(context));
+  const wish = { splits, patterns, choose: chooseDataFiles };
+  const { folder, files } = await obtainData(name, wish, hubOptions(context));
   const paths = files.map((file) => join(folder, file));
   return { path: paths[0]!, files: paths };
 }

@@ -51,7 +51,7 @@ function openShards(dir: string): Checkpoint {
   const indexPath = join(dir, INDEX_FILE);
   const weightMap = readWeightMap(indexPath);
   const headers = new Map<string, SafetensorsHeader>();
-  for (const shard of [...new Set(weightMap.values())].sort()) {
+  for (const shard of shardsIn(weightMap)) {
     const path = join(dir, shard);
     if (!existsSync(path)) {
       throw new FormatError(
@@ -72,6 +72,13 @@ function openShards(dir: string): Checkpoint {
   const files = [...headers.values()];
   return { dir, files, tensors: collect(files) };
 }
+
+/** The file names of the shards that the index in `dir` names, sorted. Throws FormatError for a malformed index. */
+export function shardsOf(dir: string): string[] {
+  return shardsIn(readWeightMap(join(dir, INDEX_FILE)));
+}
+
+const shardsIn = (weightMap: ReadonlyMap<string, string>) => [...new Set(weightMap.values())].sort();
 
 /** The index's weight_map: tensor name → file name in the same folder. */
 function readWeightMap(indexPath: string): Map<string, string> {
@@ -132,10 +139,17 @@ function listFolder(dir: string): string[] {
   }
 }
 
+/** True for weights as PyTorch pickles them, going by the name: reading such a file can run code. */
+export const isPickle = (name: string) => /\.(?:bin|pt|pth|ckpt)$/.test(name) && name !== "training_args.bin";
+
+/** Bytes of all tensors of a checkpoint. */
+export const checkpointBytes = ({ files }: Checkpoint) =>
+  files.reduce((sum, { fileBytes, dataStart }) => sum + fileBytes - dataStart, 0);
+
 /** The error for a folder without safetensors weights; says what is there in their place. */
 function noWeights(dir: string, names: readonly string[]): NeftuneError {
   const wanted = `expected ${SINGLE_FILE} or ${INDEX_FILE} with its shards`;
-  const pickles = names.filter((name) => /\.(bin|pt|pth|ckpt)$/.test(name) && name !== "training_args.bin");
+  const pickles = names.filter(isPickle);
   if (pickles.length > 0) {
     return new NeftuneError(
       "no_safetensors",

@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { chooseDataFiles } from "../../src/data/splits.ts";
 import { cachedFolder, obtainData, obtainModel } from "../../src/formats/hub/index.ts";
 import { etagOf, type Fault, gitHash, lfsFile, noise, type Seen, sha256, smallFile } from "./fake-hub.ts";
 import {
@@ -113,6 +114,25 @@ describe("the cache", () => {
     expect(tree(cache).get(`${FOLDER}/snapshots/${COMMIT}/${nested.name}`)).toBe(
       `-> ../../../blobs/${etagOf(nested)}`,
     );
+  });
+
+  test("that holds another split of a data set than the one wanted asks the Hub", async () => {
+    const files = ["train", "test"].map((split) =>
+      smallFile(`data/${split}.jsonl`, `{"text": "${split}"}\n`),
+    );
+    const { hub, options, env } = await place(files, { kind: "dataset" });
+    const obtain = (splits: readonly string[] | null) =>
+      obtainData(ID, { splits, choose: chooseDataFiles }, options);
+    expect((await obtain(["test"])).files).toEqual(["data/test.jsonl"]);
+    expect((await obtain(["validation", "test"])).files).toEqual(["data/test.jsonl"]);
+    env.HF_HUB_OFFLINE = "1";
+    expect((await obtain(null)).files).toEqual(["data/test.jsonl"]);
+    delete env.HF_HUB_OFFLINE;
+    expect((await obtain(null)).files).toEqual(["data/train.jsonl"]);
+    const asked = hub.seen.length;
+    expect((await obtain(null)).files).toEqual(["data/train.jsonl"]);
+    expect((await obtain(["test"])).files).toEqual(["data/test.jsonl"]);
+    expect(hub.seen.length).toBe(asked);
   });
 
   test("sizes and hashes come from the files' headers where the list has none", async () => {
@@ -220,7 +240,7 @@ describe("refusals say what to do", () => {
         smallFile("model.safetensors.index.json", index),
         lfsFile(name, noise(10, 1)),
       ]);
-      expect(await rejection(model())).toContain("expected plain names");
+      expect(await rejection(model())).toContain("expected the plain name of a .safetensors file");
       expect(existsSync(join(cache, "..", "evil.json"))).toBe(false);
     }
   });

@@ -47,7 +47,9 @@ describe("of a model", () => {
     expect(() => modelWeightFile("a/b", ["config.json", "model.pth"])).toThrow(
       /model\.pth alone.*programs that run/,
     );
-    expect(() => modelWeightFile("a/b", ["model-q4.gguf"])).toThrow("it has model-q4.gguf");
+    expect(() => modelWeightFile("a/b", ["model-q4.gguf", "training_args.bin"])).toThrow(
+      "it has model-q4.gguf",
+    );
     expect(() => modelWeightFile("a/b", [])).toThrow("neither model.safetensors nor");
   });
 });

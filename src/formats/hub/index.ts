@@ -5,6 +5,7 @@
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError } from "../../errors.ts";
+import { shardsOf } from "../checkpoint.ts";
 import {
   type Environment,
   findRepo,
@@ -16,7 +17,7 @@ import {
 import { type ClientOptions, HubClient } from "./client.ts";
 import { sizeOf } from "./layout.ts";
 import { type DownloadReporter, downloadFiles, type Listing, listRepo, rememberRevision } from "./repo.ts";
-import { type ModelNeed, missingModelFiles, modelTextFiles, modelWeightFile, shardsOf } from "./select.ts";
+import { type ModelNeed, missingModelFiles, modelTextFiles, modelWeightFile } from "./select.ts";
 import { cardFiles, filesMatching, lacksShards, matchingFiles } from "./select-data.ts";
 import { hubSettings } from "./settings.ts";
 
@@ -76,7 +77,7 @@ export interface DataWish {
   /** Paths or patterns of the files that are wanted, whatever the split. */
   patterns?: readonly string[] | undefined;
   /** Chooses among all files by their names, where neither patterns nor the card do. Throws where it cannot. */
-  choose: (names: readonly string[], where: string) => string[];
+  choose: (names: readonly string[], splits: DataWish["splits"], where: string) => string[];
 }
 
 /**
@@ -87,12 +88,16 @@ export async function obtainData(name: string, wish: DataWish, options: HubOptio
   const where = `--dataset ${name}`;
   const folder = cachedFolder("dataset", name, options.env);
   if (folder !== null) {
+    const { offline } = hubSettings(options.env);
+    // A cache that holds one split alone does not say whether there are better ones.
+    const [first] = wish.splits ?? ["train"];
+    const sure = offline || first === undefined ? wish : { ...wish, splits: [first] };
     try {
-      const files = choice(filesIn(folder), wish, null, where);
+      const files = choice(filesIn(folder), sure, null, where);
       if (!lacksShards(files)) return { folder, files };
     } catch (error) {
       // The Hub may have what the cache lacks.
-      if (!(error instanceof NeftuneError) || hubSettings(options.env).offline) throw error;
+      if (!(error instanceof NeftuneError) || offline) throw error;
     }
   }
   const [client, listing] = await list("dataset", name, options, folder === null ? null : ["some shards"]);
@@ -104,7 +109,7 @@ export async function obtainData(name: string, wish: DataWish, options: HubOptio
 
 function choice(names: readonly string[], wish: DataWish, card: unknown, where: string): string[] {
   if (wish.patterns !== undefined) return matchingFiles(names, wish.patterns, where);
-  return cardFiles(names, wish.splits, card, where) ?? wish.choose(names, where);
+  return cardFiles(names, wish.splits, card, where) ?? wish.choose(names, wish.splits, where);
 }
 
 /** How much of what a run needs the cache has. */

@@ -1,9 +1,9 @@
 // Which files of a repository a run needs.
 
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError, NeftuneError } from "../../errors.ts";
-import { INDEX_FILE, SINGLE_FILE } from "../checkpoint.ts";
+import { NeftuneError } from "../../errors.ts";
+import { INDEX_FILE, isPickle, SINGLE_FILE, shardsOf } from "../checkpoint.ts";
 
 /** `text`: config and tokenizer, for what reads no weights. */
 export type ModelNeed = "text" | "weights";
@@ -13,7 +13,6 @@ const requiredText = ["config.json", "tokenizer.json"];
 const LAST_TEXT = "tokenizer.json";
 const smallFiles =
   /^(?:config\.json|generation_config\.json|(?:added_|special_)?tokens(?:_map)?\.json|tokenizer[\w.-]*\.(?:json|model)|chat_template\.(?:jinja|json)|additional_chat_templates\/[\w.-]+\.jinja)$/;
-const pickles = /\.(?:bin|pt|pth|ckpt)$/;
 
 /** The small files of a model; the one whose presence says that the others are there comes apart. */
 export function modelTextFiles(names: readonly string[]): { first: string[]; last: string[] } {
@@ -27,7 +26,7 @@ export function modelTextFiles(names: readonly string[]): { first: string[]; las
 /** model.safetensors, or the index, whose shards `shardsOf` reads once it is there. Throws NeftuneError for a model without. */
 export function modelWeightFile(id: string, names: readonly string[]): string {
   for (const name of [SINGLE_FILE, INDEX_FILE]) if (names.includes(name)) return name;
-  const pickled = names.filter((name) => pickles.test(name));
+  const pickled = names.filter(isPickle);
   if (pickled.length > 0) {
     throw new NeftuneError(
       "no_safetensors",
@@ -40,27 +39,6 @@ export function modelWeightFile(id: string, names: readonly string[]): string {
     "no_safetensors",
     `${id} has neither ${SINGLE_FILE} nor ${INDEX_FILE}${found}. Is it a model for Transformers?`,
   );
-}
-
-/** The shards that DIR/model.safetensors.index.json names. */
-export function shardsOf(dir: string): string[] {
-  const path = join(dir, INDEX_FILE);
-  let map: unknown;
-  try {
-    map = (JSON.parse(readFileSync(path, "utf8")) as { weight_map?: unknown }).weight_map;
-  } catch (cause) {
-    throw new FormatError(path, "is not valid JSON", { cause });
-  }
-  const shards = typeof map === "object" && map !== null ? [...new Set(Object.values(map))].sort() : [];
-  for (const shard of shards) {
-    if (typeof shard === "string" && /^[^/\\\0]+\.safetensors$/.test(shard)) continue;
-    throw new FormatError(
-      path,
-      `names the shard ${JSON.stringify(shard)}; expected plain names that end in .safetensors`,
-    );
-  }
-  if (shards.length === 0) throw new FormatError(path, "names no shards");
-  return shards as string[];
 }
 
 const isFile = (path: string) => statSync(path, { throwIfNoEntry: false })?.isFile() === true;
