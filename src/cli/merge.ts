@@ -3,13 +3,14 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError, UsageError } from "../errors.ts";
-import { openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
+import { checkpointBytes, openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
 import { readJsonObject } from "../formats/json-file.ts";
 import {
   COMPANIONS,
   CONFIG_FILE,
   copyConfig,
   copyPresent,
+  dtypeNames,
   MAX_SHARD_BYTES,
 } from "../formats/model-folder.ts";
 import { openAdapter } from "../formats/peft.ts";
@@ -24,8 +25,6 @@ import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
 import { expectModel, modelOption, requireModel } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
-
-const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
 
 export interface MergeRequest {
   /** Folders. */
@@ -75,7 +74,7 @@ export function* mergeInSteps(
     room.free();
     source.release(device);
   }
-  const bytes = openCheckpoint(dir).files.reduce((sum, file) => sum + file.fileBytes - file.dataStart, 0);
+  const bytes = checkpointBytes(openCheckpoint(dir));
   return { base, files, bytes };
 }
 

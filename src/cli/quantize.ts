@@ -1,12 +1,13 @@
 // neftune quantize: a model with its linears in NF4, for Transformers with bitsandbytes and for neftune.
 
 import { FormatError, UsageError } from "../errors.ts";
-import { openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
+import { checkpointBytes, openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
 import {
   COMPANIONS,
   CONFIG_FILE,
   copyConfig,
   copyPresent,
+  dtypeNames,
   MAX_SHARD_BYTES,
   numberText,
 } from "../formats/model-folder.ts";
@@ -21,8 +22,6 @@ import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
 import { expectModel, modelOption, requireModel } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
-
-const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
 
 /** As Transformers writes it. */
 const quantizationConfig = (computeDtype: string, double: boolean) => ({
@@ -67,10 +66,9 @@ export function* quantizeInSteps(device: Device, from: string, dir: string, doub
   try {
     const tensors = quantizedTensors(device, source, checkpoint, room);
     const shards = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
-    const bytesOf = (path: string) =>
-      openCheckpoint(path).files.reduce((sum, file) => sum + file.fileBytes - file.dataStart, 0);
     const files = [CONFIG_FILE, ...companions, ...shards];
-    return { files, originalBytes: bytesOf(from), bytes: bytesOf(dir) };
+    const [originalBytes, bytes] = [checkpointBytes(checkpoint), checkpointBytes(openCheckpoint(dir))];
+    return { files, originalBytes, bytes };
   } finally {
     room.free();
     source.release(device);

@@ -7,6 +7,9 @@ import { copyFileAtomically, ioError, writeTextAtomically } from "./io.ts";
 
 export const CONFIG_FILE = "config.json";
 
+/** What config.json and bitsandbytes call the types of weights: PyTorch's names. */
+export const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
+
 /** As huggingface_hub splits models. */
 export const MAX_SHARD_BYTES = 5e9;
 

@@ -4,6 +4,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
+import { dtypeNames } from "../formats/model-folder.ts";
 
 export type RopeScaling =
   | { type: "linear"; factor: number }
@@ -129,8 +130,7 @@ function parseRopeScaling(path: string, value: unknown): RopeScaling | null {
 
 function parseDtype(fields: Fields): LlamaConfig["dtype"] {
   const name = fields.get("dtype") ?? fields.get("torch_dtype");
-  const known = { float32: "f32", bfloat16: "bf16", float16: "f16" } as const;
-  return typeof name === "string" && Object.hasOwn(known, name) ? known[name as keyof typeof known] : null;
+  return (["f32", "bf16", "f16"] as const).find((dtype) => dtypeNames[dtype] === name) ?? null;
 }
 
 function parseTokenIds(fields: Fields, name: string): number[] {
@@ -281,7 +281,6 @@ export function configToJson(config: LlamaConfig): Json {
             high_freq_factor: scaling.highFreqFactor,
             original_max_position_embeddings: scaling.originalMaxPositionEmbeddings,
           };
-  const dtypes = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
   return {
     architectures: ["LlamaForCausalLM"],
     attention_bias: config.attentionBias,
@@ -303,7 +302,7 @@ export function configToJson(config: LlamaConfig): Json {
     rope_scaling: ropeScaling,
     rope_theta: config.ropeTheta,
     tie_word_embeddings: config.tieWordEmbeddings,
-    torch_dtype: dtypes[config.dtype ?? "f32"],
+    torch_dtype: dtypeNames[config.dtype ?? "f32"],
     use_cache: true,
     vocab_size: config.vocabSize,
   };

@@ -1,6 +1,7 @@
 // The names of an NF4 weight's parts in a checkpoint, and its quant_state.
 
 import { FormatError } from "../../errors.ts";
+import { dtypeNames } from "../model-folder.ts";
 import { JsonError, type JsonValue, parseJson } from "../safetensors/json.ts";
 
 /** Values that share one absmax, and absmax values that share one second absmax: the format's only sizes here. */
@@ -34,12 +35,9 @@ export interface QuantState {
   nestedOffset: number | null;
 }
 
-const dtypes = new Map<unknown, Nf4DType>([
-  ["float32", "f32"],
-  ["bfloat16", "bf16"],
-  ["float16", "f16"],
-]);
-const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
+const dtypes = new Map<unknown, Nf4DType>(
+  Object.entries(dtypeNames).map(([dtype, name]) => [name, dtype as Nf4DType]),
+);
 
 /** The longest a float32 gets in decimal digits of a double, sign and exponent included. */
 const OFFSET_LETTERS = 24;
