@@ -8,13 +8,10 @@ import {
   MemoryPlan,
   type Nf4,
   nf4Dequantize,
-  nf4Sizes,
   Tensor,
 } from "../native/index.ts";
-import { fillQuantized, quantizableWeights } from "./quantize.ts";
+import { fillQuantized, quantizableWeights, staging } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
-
-const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
 
 export class Nf4Room {
   readonly #device: Device;
@@ -32,10 +29,9 @@ export class Nf4Room {
     let [parts, words] = [1, 1];
     for (const { name, shape } of quantizableWeights(source)) {
       const plan = new MemoryPlan();
-      const { dtype } = this.#allocate(plan, name, shape);
+      const { bytes } = staging(this.#allocate(plan, name, shape));
       parts = Math.max(parts, plan.total);
-      const n = sizeOf(shape);
-      words = Math.max(words, Math.ceil((n * dtypeBytes[dtype]) / 4) + nf4Sizes(n).blocks);
+      words = Math.max(words, bytes / dtypeBytes.f32);
     }
     this.#parts = device.malloc(parts);
     this.#values = device.allocate("f32", [words]);

@@ -36,7 +36,7 @@ export const quantizableWeights = (source: Pick<ModelSource, "config">) =>
   tensorSpecs(source.config).filter(({ name }) => layerLinear.test(name));
 
 /** Where a weight is staged before it is quantised: its values, and its absmax values behind them. Bytes. */
-function staging({ shape, dtype }: Nf4): { absmax: number; blocks: number; bytes: number } {
+export function staging({ shape, dtype }: Nf4): { absmax: number; blocks: number; bytes: number } {
   const n = shape.reduce((product, size) => product * size, 1);
   const { blocks } = nf4Sizes(n);
   const absmax = Math.ceil((n * dtypeBytes[dtype]) / 4) * 4;
