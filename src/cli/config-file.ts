@@ -15,8 +15,8 @@ const RUN_KEY = "neftune_version";
 /** Of a run's config.json what was found, and not an option, for all that it has an option's name. */
 const runFindings = new Set(["device"]);
 
-/** What an adapter brings; a run's config.json records it beside the adapter. */
-const adapterOwn = ["lora-r", "lora-alpha", "target-modules", "use-rslora"];
+/** Options that an adapter brings its own values of; a run's config.json records them beside the adapter. */
+export const adapterOwn = ["lora-r", "lora-alpha", "target-modules", "use-rslora"];
 
 /**
  * Reads a config file for a command's options. Null is as good as not given. A run's own config.json is read, too: what

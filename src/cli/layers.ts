@@ -4,6 +4,7 @@
 import { existsSync } from "node:fs";
 import { parseWeighted } from "../data/mix.ts";
 import type { Context } from "./command.ts";
+import { adapterOwn } from "./config-file.ts";
 import { presetOfData, presetOfModel } from "./locate.ts";
 import { type OptionSpec, readValue } from "./options.ts";
 import { type Recipe, recipes } from "./presets.ts";
@@ -19,9 +20,6 @@ interface Layered {
   recipe: string | undefined;
   adapter: string | undefined;
 }
-
-/** What an adapter brings with it. */
-const adapterOwn = ["lora-r", "lora-alpha", "target-modules", "use-rslora"];
 
 /**
  * `values` of train's options, with what recipe and presets say for those that were not given, and where each value
