@@ -91,6 +91,8 @@ async function fill(download: Download, exclusive: boolean): Promise<void> {
     renameSync(partial, blob);
     flushFolder(dirname(blob));
   } catch (error) {
+    // Under this process's name no other would go on with it.
+    if (!exclusive) rmSync(partial, { force: true });
     throw ioError(partial, "write", error);
   } finally {
     growing?.close();
