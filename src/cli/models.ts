@@ -58,7 +58,7 @@ export const models = defineCommand({
   name: "models",
   summary: "the model presets: what --model knows by name",
   description:
-    "Lists each preset with its size, what has to be accepted, whether the Hugging Face cache has it, and the memory that training needs on this machine: LoRA with train's defaults, the same on 4-bit weights (QLoRA: --quantization nf4), and all weights (--tune full), for samples of full length. No weights are read. A preset of your own is a .toml file: neftune --model my.toml.",
+    "Lists each preset with its size, what has to be accepted, whether the Hugging Face cache has it, and the memory that training needs at least on this machine (activations recomputed): LoRA with train's defaults, the same on 4-bit weights (QLoRA: --quantization nf4), and all weights (--tune full), for samples of full length. No weights are read. A preset of your own is a .toml file: neftune --model my.toml.",
   options: {},
   examples: [
     ["neftune models", "all of them"],
@@ -121,7 +121,7 @@ export const models = defineCommand({
     ];
     context.print(formatTable([head, ...table], [1, 4, 5, 6]));
     context.note(
-      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16; ! is more than the ${formatBytes(free)} free here. The cache: ${hubCacheDir(context.env)}`,
+      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; ! is more than the ${formatBytes(free)} free here. The cache: ${hubCacheDir(context.env)}`,
     );
     if (rows.some(({ preset }) => preset.gated)) {
       context.note(

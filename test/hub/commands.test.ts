@@ -278,6 +278,10 @@ describe("the lists", () => {
     expect(rows).toHaveLength(13);
     const [llama2] = rows;
     expect(llama2).toMatchObject({ name: "llama2-7b", gated: true, parameters: 6_738_415_616 });
+    for (const { name, training_memory_bytes } of rows) {
+      const { lora, qlora, full } = training_memory_bytes as Record<string, number>;
+      expect({ name, ordered: qlora! < lora! && lora! < full! }).toEqual({ name, ordered: true });
+    }
     const small = rows.find(({ name }) => name === "smollm2-135m")!;
     expect(small).toMatchObject({ cached: "whole", gated: false });
     const need = small.training_memory_bytes as { lora: number; qlora: number; full: number };
