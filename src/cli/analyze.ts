@@ -5,7 +5,7 @@ import { type Measures, measureOutputs, type Output } from "../analysis/outputs.
 import { type OutputRow, outputRow, References } from "../analysis/references.ts";
 import { RowProblem, renamed } from "../data/formats.ts";
 import { openSource, RowError, rowsOf } from "../data/source.ts";
-import { NeftuneError } from "../errors.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { countOf, formatCount, formatTable, toJson } from "./format.ts";
 import {
@@ -58,6 +58,10 @@ export const analyze = defineCommand({
     ],
   ],
   async run(values, context) {
+    const [stray] = Object.keys(readingOptions).filter((name) => context.given.has(name));
+    if (values.train === undefined && stray !== undefined) {
+      throw new UsageError(`--${stray} says how the data of --train is read; give that too`);
+    }
     const files: { path: string; rows: OutputRow[] }[] = [];
     for (const path of context.positionals) files.push({ path, rows: await readOutputs(path) });
     const references =

@@ -23,7 +23,7 @@ async function run(...args: string[]): Promise<string> {
     version: "test",
     env: {},
     positionals,
-    given: new Map(),
+    given: new Map([...given.keys()].map((name) => [name, "flag"])),
     signal: new AbortController().signal,
     isTerminal: false,
     print: (text) => printed.push(text),
@@ -102,6 +102,12 @@ test("--columns renames the training data's", async () => {
   const outputs = file("one.json", [{ instruction: "Name a colour.", output: "Red" }]);
   const result = await json(outputs, "--train", data, "--columns", "instruction=question,output=answer");
   expect(result.files[0]).toMatchObject({ compared: 1, rouge_l: 1 });
+});
+
+test("options about the training data are refused without it", async () => {
+  const outputs = file("plain.json", [{ instruction: "Name a colour.", output: "Red" }]);
+  await expect(run(outputs, "--samples", "1")).rejects.toThrow(/--samples .* --train/);
+  expect((await json(outputs, "--samples", "1", "--train", train)).files[0]).toMatchObject({ compared: 1 });
 });
 
 test("what cannot be measured is refused by file and row", async () => {
