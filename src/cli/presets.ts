@@ -26,7 +26,7 @@ import smollm2Small from "../../models/smollm2-135m.toml";
 import smollm2Middle from "../../models/smollm2-360m.toml";
 import tinyllama from "../../models/tinyllama-1.1b.toml";
 import { FormatError, UsageError } from "../errors.ts";
-import { type LlamaConfig, parseConfig } from "../model/config.ts";
+import { type LlamaConfig, parseConfig, readConfigFile } from "../model/config.ts";
 import { suggestion } from "./nearest.ts";
 
 const text = v.pipe(v.string(), v.nonEmpty());
@@ -153,11 +153,5 @@ export function readShape(name: string): LlamaConfig {
     const hint = suggestion(name, shapeNames, `the shapes are ${shapeNames.join(", ")}`);
     throw new UsageError(`--shape ${name}: neither a shape nor a config.json file${hint}`);
   }
-  let json: unknown;
-  try {
-    json = JSON.parse(readFileSync(name, "utf8"));
-  } catch (cause) {
-    throw new FormatError(name, "is not valid JSON", { cause });
-  }
-  return parseConfig(name, json);
+  return readConfigFile(name);
 }

@@ -4,7 +4,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
-import { dtypeNames } from "../formats/model-folder.ts";
+import { CONFIG_FILE, dtypeNames } from "../formats/model-folder.ts";
 
 export type RopeScaling =
   | { type: "linear"; factor: number }
@@ -252,7 +252,11 @@ export function parseConfig(path: string, json: unknown): LlamaConfig {
 
 /** Reads DIR/config.json. */
 export function readConfig(dir: string): LlamaConfig {
-  const path = join(dir, "config.json");
+  return readConfigFile(join(dir, CONFIG_FILE));
+}
+
+/** Reads a config.json by its path. Throws FormatError. */
+export function readConfigFile(path: string): LlamaConfig {
   let json: unknown;
   try {
     json = JSON.parse(readFileSync(path, "utf8"));
