@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { chooseDataFiles } from "../../src/data/splits.ts";
-import { cachedFolder, obtainData, obtainModel } from "../../src/formats/hub/index.ts";
+import { cachedFolder, modelCacheState, obtainData, obtainModel } from "../../src/formats/hub/index.ts";
 import { etagOf, type Fault, gitHash, lfsFile, noise, type Seen, sha256, smallFile } from "./fake-hub.ts";
 import {
   COMMIT,
@@ -95,7 +95,12 @@ describe("the cache", () => {
     expect(existsSync(join(folder, "tokenizer.json"))).toBe(true);
     expect(existsSync(join(folder, SHARD.name))).toBe(false);
     expect(hub.downloads().some(isShard)).toBe(false);
+    expect(modelCacheState(ID, options.env)).toBe("partial");
     expectWhole(await model());
+    expect(modelCacheState(ID, options.env)).toBe("whole");
+    rmSync(join(folder, "model.safetensors.index.json"));
+    writeFileSync(join(folder, "model.safetensors.index.json"), "{");
+    expect(modelCacheState(ID, options.env)).toBe("partial");
   });
 
   test("a blob that another file already brought is linked, not downloaded", async () => {

@@ -118,7 +118,12 @@ export type CacheState = "whole" | "partial" | "absent";
 /** Of a model `org/name[@revision]`. */
 export function modelCacheState(name: string, env: Environment): CacheState {
   const folder = cachedFolder("model", name, env);
-  if (folder !== null && missingModelFiles(folder, "weights").length === 0) return "whole";
+  try {
+    if (folder !== null && missingModelFiles(folder, "weights").length === 0) return "whole";
+  } catch (error) {
+    // A damaged index: who uses the model is told.
+    if (!(error instanceof NeftuneError)) throw error;
+  }
   return hasFolder("model", name, env) ? "partial" : "absent";
 }
 
