@@ -8,6 +8,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
@@ -314,10 +315,11 @@ test("Ctrl-C ends a download with status 130, and the same command goes on", asy
   const args = ["eval", "--model", "some/noise", "--dataset", "evol-instruct"];
   const child = start(args);
   const blobs = join(env.HF_HOME!, "hub", "models--some--noise", "blobs");
-  const isGrowing = () =>
-    existsSync(blobs) && readdirSync(blobs).filter((name) => name.endsWith(".incomplete")).length >= 2;
-  while (!isGrowing()) await Bun.sleep(20);
-  await Bun.sleep(200);
+  const grown = () => {
+    const parts = existsSync(blobs) ? readdirSync(blobs).filter((name) => name.endsWith(".incomplete")) : [];
+    return parts.length >= 2 && parts.some((name) => statSync(join(blobs, name)).size > 0);
+  };
+  while (!grown()) await Bun.sleep(20);
   child.kill("SIGINT");
   const { status, stderr } = await finish(child);
   expect(stderr).toContain("the same command goes on from there");
