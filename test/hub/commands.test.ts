@@ -317,7 +317,7 @@ test("Ctrl-C ends a download with status 130, and the same command goes on", asy
   const blobs = join(env.HF_HOME!, "hub", "models--some--noise", "blobs");
   const grown = () => {
     const parts = existsSync(blobs) ? readdirSync(blobs).filter((name) => name.endsWith(".incomplete")) : [];
-    return parts.length >= 2 && parts.some((name) => statSync(join(blobs, name)).size > 0);
+    return parts.length >= 2 && parts.some((name) => statSync(join(blobs, name)).size > 50_000);
   };
   while (!grown()) await Bun.sleep(20);
   child.kill("SIGINT");

@@ -63,6 +63,10 @@ interface RequestOptions {
 }
 
 const MOST_REDIRECTS = 10;
+/** What ends a download when the user asks for it: all that has come stays. */
+export const stopped = (asked: Asked) =>
+  new InterruptedError(`the download of ${nameOf(asked)} was stopped; the same command goes on from there`);
+
 /** From here on a wait is worth a line. */
 const NOTED_DELAY = 3000;
 
@@ -130,9 +134,7 @@ export class HubClient {
 
   #expectRunning(asked: Asked): void {
     if (!this.signal.aborted) return;
-    throw new InterruptedError(
-      `the download of ${nameOf(asked)} was stopped; the same command goes on from there`,
-    );
+    throw stopped(asked);
   }
 
   #unreachable(asked: Asked, error: Transient): NeftuneError {

@@ -15,9 +15,9 @@ import {
 } from "node:fs";
 import { dirname } from "node:path";
 import { promisify } from "node:util";
-import { InterruptedError, NeftuneError } from "../../errors.ts";
+import { NeftuneError } from "../../errors.ts";
 import { flushFolder, ioError, writeAllAt } from "../io.ts";
-import { type HubClient, Transient } from "./client.ts";
+import { type HubClient, stopped, Transient } from "./client.ts";
 import { type RemoteFile, type RepoFolder, sizeOf } from "./layout.ts";
 import { FileLock } from "./lock.ts";
 import { type Asked, nameOf } from "./refusal.ts";
@@ -49,9 +49,7 @@ export async function downloadFile(download: Download): Promise<void> {
     const lock = await FileLock.acquire(folder.lock(file), client.signal, () =>
       note(`${nameOf(asked)}: another process downloads it; waiting`),
     );
-    if (lock === null) {
-      throw new InterruptedError(`the download of ${nameOf(asked)} was stopped while it waited for another`);
-    }
+    if (lock === null) throw stopped(asked);
     try {
       if (!folder.hasBlob(file)) await fill(download, lock.exclusive);
     } finally {
