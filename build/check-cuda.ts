@@ -39,7 +39,7 @@ async function countedAccesses(): Promise<Map<string, KernelCounts>> {
   const folder = mkdtempSync(join(tmpdir(), "neftune-check-"));
   const file = join(folder, "counts.json");
   try {
-    const child = Bun.spawn([process.execPath, "test", "test/kernels"], {
+    const child = Bun.spawn([process.execPath, "test", "--timeout", "120000", "test/kernels"], {
       cwd: root,
       env: {
         ...process.env,
