@@ -1,22 +1,25 @@
 // neftune init: a Hugging Face checkpoint with random weights, written tensor by tensor.
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError, InterruptedError, UsageError } from "../errors.ts";
+import { FormatError, UsageError } from "../errors.ts";
 import { writeShardsInSteps } from "../formats/checkpoint.ts";
-import { copyFileAtomically, ioError, writeTextAtomically } from "../formats/io.ts";
+import { writeTextAtomically } from "../formats/io.ts";
+import { CONFIG_FILE, copyPresent } from "../formats/model-folder.ts";
 import type { TensorSource } from "../formats/safetensors.ts";
 import { configToJson, type LlamaConfig } from "../model/config.ts";
 import { randomSource, tensorSpecs } from "../model/source.ts";
 import type { Device } from "../native/index.ts";
-import { finish, finishUnlessAborted, type Steps } from "../steps.ts";
+import { finish, type Steps } from "../steps.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatCount, toJson } from "./format.ts";
-import { ClosedPipe } from "./output.ts";
+import { expectNewFolder, makeFolder } from "./new-folder.ts";
 import { readShape, shapeNames } from "./presets.ts";
 
 const MAX_SHARD_BYTES = 4 * 1024 ** 3;
+/** Values that pass from the device to the file at a time. */
+const PIECE_VALUES = 2 ** 22;
 const storedAs = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
 
 /** What a tokenizer folder may hold; the first is required. */
@@ -43,7 +46,7 @@ interface WrittenModel {
   parameters: number;
 }
 
-/** `writeRandomModel`, a tensor at a time; config.json comes last, so that no folder passes for a model that is none. */
+/** `writeRandomModel`, a piece of a tensor at a time. */
 function* writeRandomModelInSteps(
   device: Device,
   dir: string,
@@ -58,41 +61,27 @@ function* writeRandomModelInSteps(
   const room = device.allocate(dtype === "f16" ? "f32" : dtype, [elements]);
   try {
     const tensors = specs.map(({ name, shape }): TensorSource => {
-      const data = () => {
-        const tensor = room.rows(0, sizeOf(shape)).reshape(shape);
-        source.fill(device, name, tensor);
-        if (dtype !== "f16") return device.readBytes(tensor);
-        return new Uint8Array(Float16Array.from(device.readFloats(tensor)).buffer);
+      const data = function* () {
+        const values = room.rows(0, sizeOf(shape));
+        source.fill(device, name, values.reshape(shape));
+        for (let at = 0; at < values.size; at += PIECE_VALUES) {
+          const piece = values.rows(at, Math.min(PIECE_VALUES, values.size - at));
+          if (dtype !== "f16") yield device.readBytes(piece);
+          else yield new Uint8Array(new Float16Array(device.readFloats(piece)).buffer);
+        }
       };
       return { name, dtype: storedAs[dtype], shape, data };
     });
     const files = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
-    writeTextAtomically(join(dir, "config.json"), `${toJson(configToJson(config))}\n`);
+    writeTextAtomically(join(dir, CONFIG_FILE), `${toJson(configToJson(config))}\n`);
     const parameters = specs.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
-    return { files: ["config.json", ...files], parameters };
+    return { files: [CONFIG_FILE, ...files], parameters };
   } finally {
     device.free(room.ptr);
   }
 }
 
 const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
-
-/** Makes the folder, or takes an empty one. Returns what takes away all that was put into it since. */
-function claimFolder(dir: string): () => void {
-  let made: string | undefined;
-  try {
-    if (existsSync(dir) && readdirSync(dir).length > 0) {
-      throw new UsageError(`--output ${dir}: is there and not empty; choose another folder`);
-    }
-    made = mkdirSync(dir, { recursive: true });
-  } catch (error) {
-    throw ioError(dir, "use as --output", error);
-  }
-  return () => {
-    if (made !== undefined) rmSync(made, { recursive: true, force: true });
-    else for (const name of readdirSync(dir)) rmSync(join(dir, name), { force: true });
-  };
-}
 
 interface TokenizerIds {
   bos: number | null;
@@ -177,35 +166,24 @@ export const init = defineCommand({
   async run(values, context) {
     if (values.shape === undefined)
       throw new UsageError(`init needs --shape: ${shapeNames.join(", ")}, or a config.json`);
-    if (values.output === undefined) throw new UsageError("init needs --output: the folder to write");
-    const dir = values.output;
-    let config: LlamaConfig = { ...readShape(values.shape), dtype: values.dtype };
-    if (values.tokenizer !== undefined) config = withTokenizer(config, values.tokenizer);
+    const { output, tokenizer } = values;
+    if (output === undefined) throw new UsageError("init needs --output: the folder to write");
+    const shape: LlamaConfig = { ...readShape(values.shape), dtype: values.dtype };
+    const config = tokenizer === undefined ? shape : withTokenizer(shape, tokenizer);
+    expectNewFolder(output);
     const device = openDevice(values, context);
     try {
-      const takeBack = claimFolder(dir);
-      try {
-        const steps = writeRandomModelInSteps(device, dir, config, values.seed);
-        const written = await finishUnlessAborted(steps, context.signal);
-        if (written === null) throw new InterruptedError("init was stopped; it left nothing");
-        const { files, parameters } = written;
-        for (const name of tokenizerFiles) {
-          const from = values.tokenizer === undefined ? "" : join(values.tokenizer, name);
-          if (from !== "" && existsSync(from)) {
-            copyFileAtomically(from, join(dir, name));
-            files.push(name);
-          }
-        }
-        const bytes = parameters * (values.dtype === "f32" ? 4 : 2);
-        if (values.json) context.print(toJson({ output: dir, files, parameters, bytes }));
-        else
-          context.print(
-            `${dir}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`,
-          );
-      } catch (error) {
-        if (!(error instanceof ClosedPipe)) takeBack();
-        throw error;
-      }
+      const { files, parameters } = await makeFolder(output, "init", context.signal, function* (dir) {
+        const written = yield* writeRandomModelInSteps(device, dir, config, values.seed);
+        const copied = tokenizer === undefined ? [] : copyPresent(tokenizer, dir, tokenizerFiles);
+        return { ...written, files: [...written.files, ...copied] };
+      });
+      const bytes = parameters * (values.dtype === "f32" ? 4 : 2);
+      if (values.json) context.print(toJson({ output, files, parameters, bytes }));
+      else
+        context.print(
+          `${output}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`,
+        );
     } finally {
       device.close();
     }

@@ -54,7 +54,7 @@ export async function makeFolder<T>(
   } catch (error) {
     // Without the lock the folder is another process's.
     if (lock !== null) removeMade(partial, made);
-    throw ioError(path, "write", error);
+    throw ioError(path, "use as --output", error);
   }
 }
 
