@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { FormatError, UsageError } from "../errors.ts";
 import { writeShardsInSteps } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
-import { CONFIG_FILE, copyPresent } from "../formats/model-folder.ts";
+import { CONFIG_FILE, copyPresent, MAX_SHARD_BYTES } from "../formats/model-folder.ts";
 import type { TensorSource } from "../formats/safetensors.ts";
 import { configToJson, type LlamaConfig } from "../model/config.ts";
 import { randomSource, tensorSpecs } from "../model/source.ts";
@@ -17,7 +17,6 @@ import { formatBytes, formatCount, toJson } from "./format.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
 import { readShape, shapeNames } from "./presets.ts";
 
-const MAX_SHARD_BYTES = 4 * 1024 ** 3;
 /** Values that pass from the device to the file at a time. */
 const PIECE_VALUES = 2 ** 22;
 const storedAs = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
@@ -130,7 +129,7 @@ export const init = defineCommand({
   name: "init",
   summary: "a new model with random weights",
   description:
-    "Writes a Hugging Face model folder: config.json and model.safetensors (in shards of 4 GiB). Matrices are drawn from a normal distribution with the config's initializer_range (0.02) as standard deviation, norms are 1, biases 0. The same seed gives the same bytes.",
+    "Writes a Hugging Face model folder: config.json and model.safetensors (in shards of 5 GB). Matrices are drawn from a normal distribution with the config's initializer_range (0.02) as standard deviation, norms are 1, biases 0. The same seed gives the same bytes.",
   options: {
     shape: {
       type: "string",
