@@ -1,6 +1,6 @@
 // neftune eval: loss and perplexity on a data set, noise off.
 
-import { UsageError } from "../errors.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { trainDefaults } from "../train/index.ts";
@@ -86,6 +86,13 @@ export const evalCommand = defineCommand({
             context.draw(`${formatCount(done)} of ${formatCount(samples.length)} samples`),
         });
         const { loss, perplexity, seconds } = result;
+        if (!Number.isFinite(loss)) {
+          const culprit = adapter === undefined ? "the model's weights" : "the weights of model and adapter";
+          throw new NeftuneError(
+            "not_finite",
+            `the loss is ${loss}; expected a number: check ${culprit} for NaN and infinity, or try --dtype f32`,
+          );
+        }
         if (values.json) {
           const summary = {
             loss,

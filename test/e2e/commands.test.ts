@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { copyFileSync, cpSync, mkdirSync, readFileSync, truncateSync } from "node:fs";
+import { copyFileSync, cpSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
 import { makeModel, Place } from "./support.ts";
 
@@ -112,6 +112,15 @@ describe("failures end with 1 and say what to do", () => {
     ]) {
       expect(await failure(...args)).toContain("model.safetensors");
     }
+  });
+
+  test("a model whose weights are not numbers", async () => {
+    cpSync(place.path("model"), place.path("nan"), { recursive: true });
+    const weights = readFileSync(place.path("nan/model.safetensors"));
+    writeFileSync(place.path("nan/model.safetensors"), weights.fill(0xff, -64));
+    expect(await failure("eval", "--model", "nan", "--dataset", "train.json")).toContain(
+      "the loss is NaN; expected a number: check the model's weights",
+    );
   });
 
   test("a model without weights, or with a config that is none", async () => {
