@@ -15,6 +15,7 @@ import {
   probeCuda,
 } from "../native/index.ts";
 import { defineCommand } from "./command.ts";
+import { parseDevice } from "./device-name.ts";
 import { formatBytes, formatTable, toJson } from "./format.ts";
 
 interface Library {
@@ -61,11 +62,11 @@ function glibcVersion(): string | null {
   return report?.header?.glibcVersionRuntime ?? null;
 }
 
-function openedDevice(threads: number, problems: string[]): DeviceInfo | null {
+function openedDevice(what: string, options: DeviceOptions, problems: string[]): DeviceInfo | null {
   try {
-    return describedDevice({ kind: "cpu", threads });
+    return describedDevice(options);
   } catch (error) {
-    problems.push(`CPU backend: ${messageOf(error)}`);
+    problems.push(`${what}: ${messageOf(error)}`);
     return null;
   }
 }
@@ -81,7 +82,7 @@ function describedDevice(options: DeviceOptions): DeviceInfo {
   }
 }
 
-/** No GPU is no failure of this machine: what is missing is told, not thrown. */
+/** No GPU is no failure of this machine (unless --device asks for one): what is missing is told, not thrown. */
 function probedCuda(): Findings["cuda"] {
   if (!hasCudaLibrary()) {
     return { usable: false, problem: "this build has no CUDA backend", device: null, probe: null };
@@ -100,7 +101,7 @@ export const doctor = defineCommand({
   name: "doctor",
   summary: "devices, instruction sets, libraries, memory and folders",
   description:
-    "Loads the native libraries and opens the device, as training would. Exit status 1 where that fails.",
+    "Loads the native libraries and opens the device, as training would. Exit status 1 where that fails; that there is no GPU is a failure with --device cuda alone.",
   options: {},
   examples: [
     ["neftune doctor", "what this machine offers"],
@@ -109,7 +110,7 @@ export const doctor = defineCommand({
   async run(values, context) {
     const problems: string[] = [];
     const cpuinfo = readFileSync("/proc/cpuinfo", "utf8");
-    const device = openedDevice(values.threads, problems);
+    const device = openedDevice("CPU backend", { kind: "cpu", threads: values.threads }, problems);
     const cache = hubCacheDir(context.env);
     const findings: Findings = {
       version: context.version,
@@ -128,6 +129,8 @@ export const doctor = defineCommand({
       cuda: probedCuda(),
       hub_cache: { path: cache, exists: statSync(cache, { throwIfNoEntry: false })?.isDirectory() === true },
     };
+    const { kind, index } = parseDevice(values.device);
+    if (kind === "cuda") openedDevice(`--device ${values.device}`, { kind, index }, problems);
     context.print(values.json ? toJson(findings) : describe(findings, context.env.HOME ?? homedir()));
     if (problems.length > 0) throw new NeftuneError("doctor", problems.join("; "));
   },
