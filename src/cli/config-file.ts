@@ -2,7 +2,8 @@
 
 import { readFileSync } from "node:fs";
 import { extname } from "node:path";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
+import { ioError } from "../formats/io.ts";
 import { nearest } from "./nearest.ts";
 import { type Given, type OptionTable, readValue } from "./options.ts";
 
@@ -47,8 +48,7 @@ function readText(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new NeftuneError("io", `--config ${path}: cannot read it: ${reason}`, { cause: error });
+    throw ioError(`--config ${path}`, "read", error);
   }
 }
 

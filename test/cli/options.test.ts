@@ -214,7 +214,9 @@ describe("config files", () => {
   });
 
   test("a file that is not there", async () => {
-    expect(readConfigFile(join(folder, "none.toml"), table)).rejects.toThrow("cannot read it");
+    expect(readConfigFile(join(folder, "none.toml"), table)).rejects.toThrow(
+      "none.toml: cannot read: no such file or folder",
+    );
     rmSync(folder, { recursive: true });
   });
 });
