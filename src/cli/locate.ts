@@ -46,7 +46,7 @@ const lastPart = (name: string) =>
     .replace(/\/+$/, "")
     .split("/")
     .at(-1)!
-    .replace(/\.[a-z]+$/i, "") || "model";
+    .replace(/\.[a-z]+(?:\.(?:gz|gzip|zst|zstd))?$/i, "") || "model";
 
 const hubOptions = (context: Looking): HubOptions => ({
   env: context.env,
