@@ -83,7 +83,16 @@ function loadFromMemory(
   const descriptor = libc.memfd_create(ptr(zeroTerminated(name)), MFD_CLOEXEC);
   if (descriptor < 0)
     throw new NeftuneError("native", `${name}: the kernel gives no memfd (Linux 3.17 or later is needed)`);
-  for (let written = 0; written < bytes.length; ) written += writeSync(descriptor, bytes, written);
+  try {
+    for (let written = 0; written < bytes.length; ) written += writeSync(descriptor, bytes, written);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new NeftuneError(
+      "native",
+      `${name}: its ${bytes.length} bytes cannot be unpacked into memory: ${reason} (a limit on file sizes, ulimit -f, holds there too)`,
+      { cause },
+    );
+  }
   const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW | RTLD_GLOBAL);
   if (handle === null) {
     throw new NeftuneError(
