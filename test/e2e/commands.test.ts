@@ -117,7 +117,7 @@ describe("failures end with 1 and say what to do", () => {
   test("a model whose weights are not numbers", async () => {
     cpSync(place.path("model"), place.path("nan"), { recursive: true });
     const weights = readFileSync(place.path("nan/model.safetensors"));
-    writeFileSync(place.path("nan/model.safetensors"), weights.fill(0xff, -64));
+    writeFileSync(place.path("nan/model.safetensors"), weights.fill(0xff, weights.length - 64));
     expect(await failure("eval", "--model", "nan", "--dataset", "train.json")).toContain(
       "the loss is NaN; expected a number: check the model's weights",
     );
