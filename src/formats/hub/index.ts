@@ -87,24 +87,35 @@ export interface DataWish {
 export async function obtainData(name: string, wish: DataWish, options: HubOptions): Promise<ObtainedData> {
   const where = `--dataset ${name}`;
   const folder = cachedFolder("dataset", name, options.env);
-  if (folder !== null) {
-    const { offline } = hubSettings(options.env);
-    // A cache that holds one split alone does not say whether there are better ones.
-    const [first] = wish.splits ?? ["train"];
-    const sure = offline || first === undefined ? wish : { ...wish, splits: [first] };
+  const cached = (): ObtainedData | null => {
+    const files = folder === null ? [] : choice(filesIn(folder), wish, null, where);
+    return folder === null || lacksShards(files) ? null : { folder, files };
+  };
+  const { offline } = hubSettings(options.env);
+  // Only paths and patterns say whether a cache has all that is meant: it may hold one file or one split of many.
+  if (folder !== null && (offline || wish.patterns !== undefined)) {
     try {
-      const files = choice(filesIn(folder), sure, null, where);
-      if (!lacksShards(files)) return { folder, files };
+      const found = cached();
+      if (found !== null) return found;
     } catch (error) {
       // The Hub may have what the cache lacks.
       if (!(error instanceof NeftuneError) || offline) throw error;
     }
   }
-  const [client, listing] = await list("dataset", name, options, folder === null ? null : ["some shards"]);
-  const files = choice(listing.names, wish, listing.card, where);
-  const path = await downloadFiles(client, listing, files, options.reporter);
-  rememberRevision(client, listing);
-  return { folder: path, files };
+  try {
+    const [client, listing] = await list("dataset", name, options, folder === null ? null : ["some shards"]);
+    const files = choice(listing.names, wish, listing.card, where);
+    const path = await downloadFiles(client, listing, files, options.reporter);
+    rememberRevision(client, listing);
+    return { folder: path, files };
+  } catch (error) {
+    const found = error instanceof NeftuneError && error.code === "hub" ? cached() : null;
+    if (found === null) throw error;
+    options.reporter.note(
+      `${(error as NeftuneError).message}. Taken from the cache: ${found.files.join(", ")}`,
+    );
+    return found;
+  }
 }
 
 function choice(names: readonly string[], wish: DataWish, card: unknown, where: string): string[] {
