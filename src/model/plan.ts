@@ -4,7 +4,9 @@ import { NeftuneError } from "../errors.ts";
 import {
   crossEntropyWorkspace,
   type Device,
+  dtypeBytes,
   MemoryPlan,
+  type Nf4,
   type WeightUses,
   weightExtraBytes,
 } from "../native/index.ts";
@@ -44,6 +46,19 @@ export interface PlanRequest extends WeightOptions {
  * free, before memory is planned.
  */
 const runtimeBytes = { cpu: 40 * 2 ** 20, cuda: 256 * 2 ** 20, emulated: 0 } as const;
+
+/**
+ * CPU, measured (m25, t1b): oneDNN's buffers for products with expanded weights, about the widest output in float32 and
+ * the largest weight.
+ */
+function nf4RuntimeBytes(weights: ReadonlyMap<string, Nf4>, { dtype, maxTokens }: PlanRequest): number {
+  let [widest, largest] = [0, 0];
+  for (const { shape } of weights.values()) {
+    widest = Math.max(widest, shape[0]!);
+    largest = Math.max(largest, shape[0]! * shape[1]!);
+  }
+  return maxTokens * widest * dtypeBytes.f32 + largest * dtypeBytes[dtype];
+}
 
 /** Rows that the loss is computed for at once share one chunk of logits; more rows than this bring nothing. */
 const crossEntropyRows = 1024;
@@ -93,7 +108,8 @@ export function planFor(
   );
   const inNf4 = new Set(quantized.tensors.keys());
   const extra = extraWeightBytes(device, config, request, inNf4);
-  const runtime = runtimeBytes[device.info.backend];
+  const runtime =
+    runtimeBytes[device.info.backend] + (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
   let mapped = 0;
   if (request.tune !== "full") mapped = mappedBytes(source, new Set([...frozen.keys(), ...inNf4]));
   const weights = counter.bytes.weights + extra;
