@@ -131,8 +131,8 @@ print(
     .map(([kernel, c]) => [
       kernel,
       String(c.launches),
-      ...[c.ldmatrix, c.shared].flatMap(({ worst, mean }) =>
-        [worst, mean].map((value) => (value === 0 ? "–" : value.toFixed(2))),
+      ...[c.ldmatrix, c.shared].flatMap(({ worst_conflicts, mean_conflicts }) =>
+        [worst_conflicts, mean_conflicts].map((value) => (value === 0 ? "–" : value.toFixed(2))),
       ),
       ...(c.ideal_sectors === 0
         ? ["–", "–"]

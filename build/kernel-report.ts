@@ -17,12 +17,15 @@ export interface CompiledKernel {
 
 /** A kernel's name as C++ spells it, without return type, namespaces and parameters. */
 export function shortName(demangled: string): string {
-  const name = demangled.replace(/^void /, "").replace(/\(anonymous namespace\)::|nt::|__nv_/g, "");
+  const name = demangled
+    .replace(/^void /, "")
+    .replace(/\(anonymous namespace\)::|nt::/g, "")
+    .replaceAll("__nv_bfloat16", "bf16");
   let depth = 0;
   for (let i = 0; i < name.length; i++) {
     if (name[i] === "<") depth++;
     if (name[i] === ">") depth--;
-    if (name[i] === "(" && depth === 0) return name.slice(0, i).replaceAll("bfloat16", "bf16");
+    if (name[i] === "(" && depth === 0) return name.slice(0, i);
   }
   return name;
 }
@@ -54,9 +57,10 @@ export async function parseReport(log: string): Promise<CompiledKernel[]> {
   });
 }
 
+/** Times the least number of shared-memory phases; 0: none was counted. */
 interface Conflicts {
-  worst: number;
-  mean: number;
+  worst_conflicts: number;
+  mean_conflicts: number;
 }
 
 /** What the emulator counted of a kernel over all its launches. */
