@@ -25,10 +25,10 @@ export function headersIn(folder: string): string[] {
     .map((name) => join(folder, name));
 }
 
-/** A hash of a command and of what its input files hold. */
+/** A hash of a command and of what its input files hold; a copy of the checkout in another folder has the same. */
 export function hashOf(command: string[], files: string[]): string {
   const hasher = new Bun.CryptoHasher("sha256");
-  hasher.update(JSON.stringify(command));
+  hasher.update(JSON.stringify(command).replaceAll(root, "."));
   for (const name of readdirSync(import.meta.dir).filter((file) => file.endsWith(".txt")))
     hasher.update(readFileSync(join(import.meta.dir, name))); // the compilers' versions
   for (const file of files) hasher.update(readFileSync(file));
