@@ -22,6 +22,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import * as v from "valibot";
 import { writeAll } from "../formats/io.ts";
+import { type EncodingNotes, remarks } from "./encoding-notes.ts";
 import type { TokenStore } from "./token-store.ts";
 
 const MAGIC = "NFTKNS02";
@@ -38,6 +39,11 @@ const IndexSchema = v.object({
   segments: v.array(v.object({ at: Count, samples: Count, tokens: Count, hash: v.string() })),
   skipped: Count,
   problems: v.array(v.string()),
+  notes: v.object({
+    remarks: v.partial(v.object(v.entriesFromList(remarks, v.object({ rows: Count, first: v.string() })))),
+    unused: v.array(v.string()),
+    templates: v.array(v.string()),
+  }),
 });
 type Segment = v.InferOutput<typeof IndexSchema>["segments"][number];
 
@@ -46,6 +52,8 @@ export interface CachedData {
   skipped: number;
   /** `:line: row n: what is wrong`, to go behind the file's path: the same bytes may lie under another tomorrow. */
   problems: string[];
+  /** Rows are named the same way. */
+  notes: EncodingNotes;
 }
 
 /** Where tokenised data is kept when nobody names a folder. */
@@ -94,7 +102,7 @@ function readFile(bytes: Uint8Array, fingerprint: string): CachedData | null {
       truncated: new Uint8Array(bytes.buffer, labels + 4 * tokens, samples),
     });
   }
-  return { stores, skipped: header.skipped, problems: header.problems };
+  return { stores, skipped: header.skipped, problems: header.problems, notes: header.notes as EncodingNotes };
 }
 
 function segmentBytes({ samples, tokens }: Pick<Segment, "samples" | "tokens">): number {
@@ -139,9 +147,9 @@ export class CacheWriter {
     });
   }
 
-  commit(skipped: number, problems: readonly string[]): void {
+  commit(skipped: number, problems: readonly string[], notes: EncodingNotes): void {
     this.#try(() => {
-      const header = { fingerprint: this.#fingerprint, segments: this.#segments, skipped, problems };
+      const header = { fingerprint: this.#fingerprint, segments: this.#segments, skipped, problems, notes };
       const index = Buffer.from(JSON.stringify(header));
       const tail = Buffer.alloc(TAIL_BYTES);
       tail.writeBigUInt64LE(BigInt(index.length), 0);

@@ -1,6 +1,7 @@
 // A data set, tokenised: samples by number, joined, mixed, split. load-dataset.ts makes it.
 
 import { NeftuneError, UsageError } from "../errors.ts";
+import type { EncodingNotes } from "./encoding-notes.ts";
 import { weightedIndices } from "./mix.ts";
 import { holdoutOrder } from "./philox.ts";
 import { countTargets, type Sample } from "./sample.ts";
@@ -21,6 +22,11 @@ export interface DatasetStats {
   targetTokens: number;
 }
 
+/** A file's notes: places of rows go behind its path. */
+export interface FileNotes extends EncodingNotes {
+  path: string;
+}
+
 export class Dataset {
   readonly length: number;
   /** SHA-256, in hex, of all that the tokens depend on. */
@@ -28,6 +34,8 @@ export class Dataset {
   readonly stats: DatasetStats;
   /** The first of the skipped rows: `path:line: row n: what is wrong`. */
   readonly problems: readonly string[];
+  /** What encoding has to say of the rows, by file. */
+  readonly notes: readonly FileNotes[];
   /** Tokenised rows; several samples may be the same one. */
   private readonly stores: readonly TokenStore[];
   private readonly store: Uint32Array; // [length], a sample's place in `stores`
@@ -36,7 +44,7 @@ export class Dataset {
   constructor(
     stores: readonly TokenStore[],
     fingerprint: string,
-    { skipped = 0, problems = [], places = allPlaces(stores) }: DatasetParts = {},
+    { skipped = 0, problems = [], notes = [], places = allPlaces(stores) }: DatasetParts = {},
   ) {
     this.stores = stores;
     this.store = places.store;
@@ -44,6 +52,7 @@ export class Dataset {
     this.length = this.row.length;
     this.fingerprint = fingerprint;
     this.problems = problems;
+    this.notes = notes;
     const stats = {
       rows: this.length + skipped,
       truncated: 0,
@@ -104,6 +113,7 @@ export class Dataset {
     return new Dataset(stores, sha256(datasets.map((dataset) => dataset.fingerprint)), {
       skipped: datasets.reduce((sum, dataset) => sum + dataset.stats.skipped, 0),
       problems: datasets.flatMap((dataset) => dataset.problems).slice(0, REPORTED_PROBLEMS),
+      notes: datasets.flatMap((dataset) => dataset.notes),
       places,
     });
   }
@@ -122,6 +132,7 @@ export class Dataset {
         return new Dataset(dataset.stores, sha256([dataset.fingerprint, `weight ${weight} ${seed} ${i}`]), {
           skipped: dataset.stats.skipped,
           problems: dataset.problems,
+          notes: dataset.notes,
           places: { store, row },
         });
       }),
@@ -172,6 +183,7 @@ interface Places {
 interface DatasetParts {
   skipped?: number;
   problems?: readonly string[];
+  notes?: readonly FileNotes[];
   /** Which rows are samples; default: all, in order. */
   places?: Places;
 }

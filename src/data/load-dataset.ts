@@ -6,6 +6,7 @@ import { InterruptedError, NeftuneError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, readCache } from "./cache.ts";
 import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
 import type { EncoderOptions } from "./encode.ts";
+import { addNotes, noNotes } from "./encoding-notes.ts";
 import type { ColumnNames } from "./formats.ts";
 import { sha256 } from "./sha256.ts";
 import {
@@ -122,6 +123,7 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
     return new Dataset(data.stores, fingerprint, {
       skipped: data.skipped,
       problems: data.problems.map((problem) => `${source.path}${problem}`),
+      notes: [{ path: source.path, ...data.notes }],
     });
   } finally {
     writer?.close();
@@ -147,8 +149,9 @@ async function tokenizeSource(
   const mostMemory = options.mostMemory ?? MOST_MEMORY;
   let stores: TokenStore[] | null = [];
   const problems: { place: string; reason: string }[] = [];
+  const notes = noNotes<string>();
   let [rows, skipped, bytes] = [0, 0, 0];
-  const take = (block: RowBlock, { store, bad }: TokenizedRows): void => {
+  const take = (block: RowBlock, { store, bad, notes: ofBlock }: TokenizedRows): void => {
     expectGoingOn(options.signal);
     rows += block.rows.length;
     options.onProgress?.(rows);
@@ -162,6 +165,7 @@ async function tokenizeSource(
       const remedy = "(--skip-bad-rows leaves such rows out)";
       throw new RowError(`${source.path}${firstBad.place}`, `${firstBad.reason} ${remedy}`);
     }
+    addNotes(notes, ofBlock, (row) => placeOf(block, row - block.first));
     writer?.append(store);
     bytes += 8 * store.ids.length;
     stores?.push(store);
@@ -179,9 +183,9 @@ async function tokenizeSource(
     throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
   }
   const told = problems.map(({ place, reason }) => `${place}: ${reason}`);
-  writer?.commit(skipped, told);
+  writer?.commit(skipped, told, notes);
   if (stores === null && writer?.failure != null) throw cannotKeep(source.path, writer.failure);
-  return stores === null ? null : { stores, skipped, problems: told };
+  return stores === null ? null : { stores, skipped, problems: told, notes };
 }
 
 function expectGoingOn(signal: AbortSignal | undefined): void {

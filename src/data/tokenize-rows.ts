@@ -4,6 +4,7 @@
 import { availableParallelism } from "node:os";
 import { NeftuneError } from "../errors.ts";
 import { Encoder, type EncoderOptions } from "./encode.ts";
+import { type EncodingNotes, noNotes } from "./encoding-notes.ts";
 import { RowProblem } from "./formats.ts";
 import type { RowBlock } from "./source.ts";
 import { type TokenStore, TokenStoreBuilder } from "./token-store.ts";
@@ -19,6 +20,8 @@ export interface BadRow {
 export interface TokenizedRows {
   store: TokenStore;
   bad: BadRow[];
+  /** Rows are named by their number, as bad ones are. */
+  notes: EncodingNotes<number>;
 }
 
 /** What a worker is sent: first the tokenizer and options, then blocks of rows. */
@@ -45,6 +48,7 @@ export function workersFor(bytes: number): number {
 export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: number): TokenizedRows {
   const builder = new TokenStoreBuilder();
   const bad: BadRow[] = [];
+  const notes = noNotes<number>();
   rows.forEach((row, i) => {
     try {
       builder.add(encoder.encode(row));
@@ -53,7 +57,7 @@ export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: 
       bad.push({ row: first + i, reason: error.message });
     }
   });
-  return { store: builder.finish(), bad };
+  return { store: builder.finish(), bad, notes };
 }
 
 /** A block's samples, as they come back. */
@@ -125,7 +129,7 @@ class Pool {
           this.#asked.clear();
           return;
         }
-        this.#asked.get(data.first)?.resolve({ store: data.store, bad: data.bad });
+        this.#asked.get(data.first)?.resolve({ store: data.store, bad: data.bad, notes: data.notes });
         this.#asked.delete(data.first);
       };
       thread.postMessage({ kind: "open", tokenizerDir, options } satisfies WorkerRequest);

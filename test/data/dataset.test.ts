@@ -3,6 +3,7 @@ import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs"
 import { join } from "node:path";
 import { CacheWriter, defaultCacheDir, readCache } from "../../src/data/cache.ts";
 import { Dataset, splitHoldout } from "../../src/data/dataset.ts";
+import { noNotes } from "../../src/data/encoding-notes.ts";
 import { type LoadOptions, loadDataset } from "../../src/data/load-dataset.ts";
 import { workersFor } from "../../src/data/tokenize-rows.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
@@ -124,7 +125,7 @@ test("the cache is read: samples come from its file, not from the tokenizer", as
   stores.at(-1)!.truncated[39] = 1;
   const writer = new CacheWriter(cacheDir, first.fingerprint);
   for (const store of stores) writer.append(store);
-  writer.commit(0, []);
+  writer.commit(0, [], noNotes());
   expect((await loadDataset(load)).get(39).truncated).toBe(!first.get(39).truncated);
 });
 

@@ -174,12 +174,18 @@ test("the cache's file is mapped where it is large, and cut or stale files are n
   const writer = new CacheWriter(dir, fingerprint);
   for (const one of stores) writer.append(one);
   expect(readCache(dir, fingerprint)).toBeNull();
-  writer.commit(2, [":1: row 1: wrong"]);
+  const notes = {
+    remarks: { "empty-answer": { rows: 2, first: ":3: row 3" } },
+    unused: ["id"],
+    templates: ["alpaca"],
+  };
+  writer.commit(2, [":1: row 1: wrong"], notes);
   for (const mapFrom of [0, 1 << 30]) {
     expect(readCache(dir, fingerprint, mapFrom)).toEqual({
       stores,
       skipped: 2,
       problems: [":1: row 1: wrong"],
+      notes,
     });
   }
   expect(readCache(dir, "other")).toBeNull();
