@@ -4,12 +4,14 @@
 import type { Section } from "./added-tokens.ts";
 import { type Message, RowProblem } from "./formats.ts";
 import { IGNORE } from "./sample.ts";
+import { type AnswerSpan, firstAnswerToken, targetLabels } from "./targets.ts";
 import type { ChatTemplate } from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export interface EncodedConversation {
   ids: Int32Array;
   labels: Int32Array; // IGNORE outside assistant turns
+  firstAnswer: number; // the first token of an answer, not of its end; Infinity where there is none
   text: string; // as the template renders it
 }
 
@@ -23,21 +25,20 @@ export function encodeConversation(
   const disguise = new Disguise(messages, template.source, tokenizer, parseSpecial);
   const turns = disguise.messages;
   const rendered = template.render(turns, false);
-  const spans: [number, number][] = [];
+  const answers: AnswerSpan[] = [];
   turns.forEach((message, k) => {
     if (message.role === "assistant") {
-      spans.push(turnSpan(turns, k, rendered, template, tokenizer, disguise.mark));
+      answers.push(turnSpan(turns, k, rendered, template, tokenizer, disguise.mark));
     }
   });
 
-  const { text, sections, ids, before } = encodeRendered(rendered, disguise, tokenizer, spans.flat());
-  const labels = new Int32Array(ids.length).fill(IGNORE);
-  for (let turn = 0; turn < spans.length; turn++) {
-    const begin = before[2 * turn]!;
-    const end = before[2 * turn + 1]!;
-    labels.set(ids.subarray(begin, end), begin);
-  }
-  return withBos({ ids, labels, text }, sections, tokenizer);
+  const { text, sections } = revealed(rendered, disguise, tokenizer);
+  const encoding = tokenizer.encodeSections(sections);
+  const at = (place: number): number => disguise.reveal(rendered.slice(0, place)).length;
+  const spans = answers.map(({ begin, end, stop }) => ({ begin: at(begin), end: at(end), stop: at(stop) }));
+  const labels = targetLabels(encoding, spans);
+  const firstAnswer = firstAnswerToken(encoding, spans);
+  return withBos({ ids: encoding.ids, labels, text, firstAnswer }, sections, tokenizer);
 }
 
 /** The conversation's prompt: without a last assistant message, and with the header of the answer that comes. */
@@ -51,8 +52,10 @@ export function encodeConversationPrompt(
   if (asked.length === 0) throw new RowProblem("the conversation has nothing before the assistant's turn");
   const disguise = new Disguise(asked, template.source, tokenizer, parseSpecial);
   const rendered = template.render(disguise.messages, true);
-  const { text, sections, ids } = encodeRendered(rendered, disguise, tokenizer, []);
-  return withBos({ ids, labels: new Int32Array(ids.length).fill(IGNORE), text }, sections, tokenizer);
+  const { text, sections } = revealed(rendered, disguise, tokenizer);
+  const { ids } = tokenizer.encodeSections(sections);
+  const labels = new Int32Array(ids.length).fill(IGNORE);
+  return withBos({ ids, labels, text, firstAnswer: Number.POSITIVE_INFINITY }, sections, tokenizer);
 }
 
 /** Puts BOS before what a template renders without one, where the tokenizer begins texts with it. */
@@ -69,7 +72,7 @@ function withBos(
   labels[0] = IGNORE;
   ids.set(encoded.ids, 1);
   labels.set(encoded.labels, 1);
-  return { ids, labels, text: encoded.text };
+  return { ids, labels, text: encoded.text, firstAnswer: encoded.firstAnswer + 1 };
 }
 
 /**
@@ -104,13 +107,12 @@ class Disguise {
   }
 }
 
-/** Tokenises a rendering. `edges` are offsets in it, ascending; `before` says how many tokens begin before each. */
-function encodeRendered(
+/** A rendering's text without marks, and its sections: what still looks special in the rendering is. */
+function revealed(
   rendered: string,
   disguise: Disguise,
   tokenizer: Tokenizer,
-  edges: readonly number[],
-): { text: string; sections: Section[]; ids: Int32Array; before: number[] } {
+): { text: string; sections: Section[] } {
   const sections: Section[] = [];
   let begin = 0;
   for (const section of tokenizer.sections(rendered, true)) {
@@ -118,11 +120,10 @@ function encodeRendered(
     sections.push({ text, begin, id: section.id });
     begin += text.length;
   }
-  const revealed = edges.map((edge) => disguise.reveal(rendered.slice(0, edge)).length);
-  return { text: disguise.reveal(rendered), sections, ...tokenizer.encodeSections(sections, revealed) };
+  return { text: disguise.reveal(rendered), sections };
 }
 
-/** Offsets in `rendered` where the answer of message `k` begins and its end-of-turn token ends. */
+/** Where in `rendered` the answer of message `k` and its end-of-turn token stand. */
 function turnSpan(
   messages: readonly Message[],
   k: number,
@@ -130,7 +131,7 @@ function turnSpan(
   template: ChatTemplate,
   tokenizer: Tokenizer,
   mark: string,
-): [number, number] {
+): AnswerSpan {
   const prefixLength = (count: number, generationPrompt: boolean): number | null => {
     try {
       const prefix = template.render(messages.slice(0, count), generationPrompt);
@@ -151,7 +152,7 @@ function turnSpan(
     begin = begin !== null && begin <= content[0] ? begin : content[0];
     end = end !== null && end >= content[1] ? end : content[1];
   }
-  return [begin, endOfTurn(rendered, begin, end, byPrefix === end, tokenizer)];
+  return { begin, ...endOfTurn(rendered, begin, end, byPrefix === end, tokenizer) };
 }
 
 /** Where the content of message `k` is rendered: what changes in the rendering when it is another. */
@@ -176,8 +177,9 @@ function contentSpan(
 }
 
 /**
- * The end of the turn's last special token where only white space follows it (ChatML's line feed belongs to nobody).
- * Where the end is the content's alone, the special token that comes next belongs to the turn.
+ * Where an answer ends, and where its end-of-turn token does. That token is the turn's last special one where only white
+ * space follows it (ChatML's line feed belongs to nobody). Where `end` is the content's alone, the special token that
+ * comes next belongs to the turn.
  */
 function endOfTurn(
   rendered: string,
@@ -185,15 +187,14 @@ function endOfTurn(
   end: number,
   wholeTurn: boolean,
   tokenizer: Tokenizer,
-): number {
+): { end: number; stop: number } {
   const special = tokenizer.sections(rendered, true).filter((section) => section.id !== null);
-  if (wholeTurn) {
-    const last = special.findLast((section) => section.begin >= begin && section.begin < end);
-    if (last === undefined) return end;
-    const close = last.begin + last.text.length;
-    return rendered.slice(close, end).trim() === "" ? close : end;
-  }
-  const next = special.find((section) => section.begin >= end);
-  if (next === undefined || rendered.slice(end, next.begin).trim() !== "") return end;
-  return next.begin + next.text.length;
+  const close = wholeTurn
+    ? special.findLast((section) => section.begin >= begin && section.begin < end)
+    : special.find((section) => section.begin >= end);
+  if (close === undefined) return { end, stop: end };
+  const stop = close.begin + close.text.length;
+  const between = wholeTurn ? rendered.slice(stop, end) : rendered.slice(end, close.begin);
+  if (between.trim() !== "") return { end, stop: end };
+  return { end: Math.min(end, close.begin), stop };
 }

@@ -12,6 +12,7 @@ import {
   type PromptTemplate,
   VICUNA_TEMPLATE,
 } from "./templates.ts";
+import { firstAnswerToken, targetLabels } from "./targets.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export interface EncoderOptions {
@@ -38,6 +39,7 @@ interface Encoded {
   ids: Int32Array;
   labels: Int32Array;
   text: string;
+  firstAnswer: number; // the first token of an answer, not of its end; Infinity where there is none
 }
 
 /** Turns rows, as parsed from JSON, into tokens. Its methods throw RowProblem with what is wrong with a row. */
@@ -75,13 +77,20 @@ export class Encoder {
     this.chat = new ChatTemplate(source, name, bosToken, eosToken, date);
   }
 
-  /** A training sample, cut to the maximum length. */
-  encode(value: unknown): Sample & { text: string } {
+  /** A training sample, cut to the maximum length. `endOnly`: EOS or ends of turns are learned, and no answer. */
+  encode(value: unknown): Sample & { text: string; endOnly: boolean } {
     const row = this.parse(value, false);
-    const { ids, labels, text } = this.encodeWhole(row);
-    const most = this.options.maxLength ?? ids.length;
-    if (ids.length === 0) throw new RowProblem("the row has no tokens");
-    return { ids: ids.slice(0, most), labels: labels.slice(0, most), truncated: ids.length > most, text };
+    const whole = this.encodeWhole(row);
+    if (whole.ids.length === 0) throw new RowProblem("the row has no tokens");
+    const most = this.options.maxLength ?? whole.ids.length;
+    const labels = whole.labels.slice(0, most);
+    return {
+      ids: whole.ids.slice(0, most),
+      labels,
+      truncated: whole.ids.length > most,
+      text: whole.text,
+      endOnly: whole.firstAnswer >= labels.length && labels.some((label) => label !== IGNORE),
+    };
   }
 
   /** The row's prompt, uncut: without output, completion or last assistant turn. Rows of tokens are prompts as they are. */
@@ -110,11 +119,12 @@ export class Encoder {
   private encodeWhole(row: Row): Encoded {
     if (row.format === "tokens") {
       const { inputIds, labels } = row;
-      return { ids: inputIds, labels: labels ?? inputIds, text: this.tokenizer.decode(inputIds) };
+      const text = this.tokenizer.decode(inputIds);
+      return { ids: inputIds, labels: labels ?? inputIds, text, firstAnswer: 0 };
     }
     if (row.format === "text") {
       const ids = this.withEos(this.withBos(row.text));
-      return { ids, labels: ids, text: row.text };
+      return { ids, labels: ids, text: row.text, firstAnswer: 0 };
     }
     const { template } = this.options;
     if (template.kind === "alpaca" || (template.kind === "auto" && row.format === "alpaca")) {
@@ -130,13 +140,20 @@ export class Encoder {
     return encoded;
   }
 
-  /** Stanford's rule: one text in one piece, and as many labels masked as the prompt alone has tokens. */
+  /** One text in one piece between BOS and EOS; the completion and EOS are learned. */
   private encodePair(prompt: string, completion: string): Encoded {
+    const { bosId, eosId, addsBos } = this.tokenizer;
     const text = prompt + completion;
-    const ids = this.withEos(this.withBos(text));
-    const labels = ids.slice();
-    labels.fill(IGNORE, 0, Math.min(this.withBos(prompt).length, labels.length));
-    return { ids, labels, text };
+    const encoding = this.tokenizer.encodeText(text, this.options.parseSpecial);
+    const answers = [{ begin: prompt.length, end: text.length, stop: text.length }];
+    const bos = addsBos && encoding.ids[0] !== bosId ? 1 : 0;
+    const length = bos + encoding.ids.length;
+    const ids = new Int32Array(length + (eosId === null ? 0 : 1));
+    const labels = new Int32Array(ids.length);
+    ids.fill(bosId ?? 0, 0, bos).set(encoding.ids, bos);
+    labels.fill(IGNORE, 0, bos).set(targetLabels(encoding, answers), bos);
+    if (eosId !== null) ids[length] = labels[length] = eosId;
+    return { ids, labels, text, firstAnswer: bos + firstAnswerToken(encoding, answers) };
   }
 
   private promptOf(text: string): Prompt {

@@ -25,7 +25,7 @@ import { type TokenizedRows, tokenizeAll, workersFor } from "./tokenize-rows.ts"
 import { SETTINGS_FILES } from "./tokenizer-settings.ts";
 
 /** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
-const ENCODING_VERSION = 3;
+const ENCODING_VERSION = 4;
 const MOST_MEMORY = 2 ** 30;
 /** What errors call rows that come from no file. */
 const ROWS = "rows";

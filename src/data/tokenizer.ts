@@ -6,7 +6,8 @@ import { join } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { FormatError, NeftuneError } from "../errors.ts";
 import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./added-tokens.ts";
-import { BpeModel, METASPACE } from "./bpe.ts";
+import { BpeModel } from "./bpe.ts";
+import type { Encoding } from "./targets.ts";
 import { readSettings, type TokenizerSettings } from "./tokenizer-settings.ts";
 
 export interface EncodeOptions {
@@ -149,32 +150,29 @@ export class Tokenizer {
     return (parseSpecial ? this.all : this.plain).split(text);
   }
 
+  /** A text's tokens and the characters that each holds; no BOS is added. */
+  encodeText(text: string, parseSpecial: boolean): Encoding {
+    return this.encodeSections(this.sections(text, parseSpecial));
+  }
+
   /**
-   * Ids of sections (their text lies end to end, special tokens already told apart), and for each of the ascending
-   * `edges`, in UTF-16 units from the start, how many tokens begin before it.
+   * The same of sections: their text lies end to end, special tokens already told apart. As in Hugging Face's
+   * tokenizers, a token with some bytes of a character holds that character.
    */
-  encodeSections(
-    sections: readonly Section[],
-    edges: readonly number[],
-  ): { ids: Int32Array; before: number[] } {
+  encodeSections(sections: readonly Section[]): Encoding {
     const ids: number[] = [];
-    const before: number[] = [];
+    const starts: number[] = [];
+    const ends: number[] = [];
     for (const section of sections) {
       const first = ids.length;
       this.encodeSection(section, ids);
-      let starts: number[] | null | undefined;
-      while (before.length < edges.length && edges[before.length]! < section.begin + section.text.length) {
-        const edge = edges[before.length]! - section.begin;
-        if (edge <= 0) {
-          before.push(first);
-          continue;
-        }
-        starts ??= this.starts(section, ids.slice(first));
-        before.push(first + this.countBefore(section, edge, starts));
+      const spans = this.spans(section, ids.slice(first));
+      for (const [start, end] of spans) {
+        starts.push(section.begin + start);
+        ends.push(section.begin + end);
       }
     }
-    while (before.length < edges.length) before.push(ids.length);
-    return { ids: Int32Array.from(ids), before };
+    return { ids: Int32Array.from(ids), starts: Int32Array.from(starts), ends: Int32Array.from(ends) };
   }
 
   /** The text with `change` made to whatever looks like a special token. */
@@ -234,51 +232,53 @@ export class Tokenizer {
     }
   }
 
-  private countBefore(section: Section, edge: number, starts: number[] | null): number {
-    if (starts === null) {
-      // the normaliser changed the length: the tokens of the text up to the edge are the best answer left
-      const ids: number[] = [];
-      this.encodeSection({ ...section, text: section.text.slice(0, edge) }, ids);
-      return ids.length;
-    }
-    const unit = this.byteLevel ? Buffer.byteLength(section.text.slice(0, edge)) : edge;
-    let count = 0;
-    while (count < starts.length && starts[count]! < unit) count++;
-    return count;
+  /** Where each token of a section begins and ends in its text. */
+  private spans(section: Section, ids: readonly number[]): [number, number][] {
+    const { text } = section;
+    if (section.id !== null) return [[0, text.length]];
+    const units = this.byteLevel ? charactersOfBytes(text) : Array.from({ length: text.length }, (_, i) => [i, i + 1] as const);
+    const widths = this.widths(ids);
+    const total = widths.reduce((sum, [, advance]) => sum + advance, 0);
+    // a space that the tokenizer put in front shares the text's first character
+    const prefix = total === units.length + 1 ? 1 : 0;
+    const scale = prefix === 1 || total === 0 ? 1 : units.length / total;
+    let at = 0;
+    return widths.map(([width, advance]) => {
+      const start = Math.max(0, Math.floor(at * scale) - prefix);
+      const end = Math.max(start + 1, Math.ceil((at + width) * scale) - prefix);
+      at += advance;
+      return [units[start]?.[0] ?? text.length, units[Math.min(end, units.length) - 1]?.[1] ?? text.length];
+    });
   }
 
-  /**
-   * Where each token of a section begins: bytes for byte-level tokens, else UTF-16 units. A space that the tokenizer
-   * put in front has no width. Null where the tokens do not add up to the text.
-   */
-  private starts(section: Section, ids: readonly number[]): number[] | null {
-    if (section.id !== null) return [0];
-    const starts: number[] = [];
-    let at = 0;
+  /** The units that each token holds, and how many of them the next token does not: a character's bytes share it. */
+  private widths(ids: readonly number[]): [number, number][] {
     let bytesLeft = 0;
     let width = 0;
-    for (const id of ids) {
-      starts.push(at);
+    return ids.map((id) => {
       const byte = this.byteOf.get(id);
-      if (byte === undefined || this.byteLevel) {
-        at += this.tokens[id]!.length;
-        continue;
-      }
-      // the bytes of one character all begin with it
+      const { length } = this.tokens[id]!;
+      if (byte === undefined || this.byteLevel) return [length, length];
       if (bytesLeft === 0) {
         bytesLeft = byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
         width = byte < 0xf0 ? 1 : 2;
       }
       bytesLeft--;
-      if (bytesLeft === 0) at += width;
-    }
-    const length = this.byteLevel ? Buffer.byteLength(section.text) : section.text.length;
-    const prefix = at - length;
-    if (prefix === 0) return starts;
-    const firstToken = this.tokens[ids[0] ?? -1] ?? "";
-    if (prefix !== 1 || !(firstToken.startsWith(METASPACE) || firstToken.startsWith("Ġ"))) return null;
-    return starts.map((start) => Math.max(0, start - 1));
+      return [width, bytesLeft === 0 ? width : 0];
+    });
   }
+}
+
+/** For each byte of a text in UTF-8, the UTF-16 units of its character. */
+function charactersOfBytes(text: string): (readonly [number, number])[] {
+  const units: (readonly [number, number])[] = [];
+  let at = 0;
+  for (const character of text) {
+    const unit = [at, at + character.length] as const;
+    for (let i = Buffer.byteLength(character); i > 0; i--) units.push(unit);
+    at += character.length;
+  }
+  return units;
 }
 
 /** True where a post-processor's template for one text begins with this token. */
