@@ -4,6 +4,7 @@ import { NeftuneError } from "../errors.ts";
 import { encodeConversation, encodeConversationPrompt } from "./conversation.ts";
 import { type ColumnNames, type Message, parseRow, type Row, RowProblem, renamed } from "./formats.ts";
 import { IGNORE, type Sample } from "./sample.ts";
+import { firstAnswerToken, targetLabels } from "./targets.ts";
 import { type TemplateDate, today } from "./template-date.ts";
 import {
   alpacaPrompt,
@@ -12,7 +13,6 @@ import {
   type PromptTemplate,
   VICUNA_TEMPLATE,
 } from "./templates.ts";
-import { firstAnswerToken, targetLabels } from "./targets.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export interface EncoderOptions {

@@ -236,7 +236,9 @@ export class Tokenizer {
   private spans(section: Section, ids: readonly number[]): [number, number][] {
     const { text } = section;
     if (section.id !== null) return [[0, text.length]];
-    const units = this.byteLevel ? charactersOfBytes(text) : Array.from({ length: text.length }, (_, i) => [i, i + 1] as const);
+    const units = this.byteLevel
+      ? charactersOfBytes(text)
+      : Array.from({ length: text.length }, (_, i) => [i, i + 1] as const);
     const widths = this.widths(ids);
     const total = widths.reduce((sum, [, advance]) => sum + advance, 0);
     // a space that the tokenizer put in front shares the text's first character

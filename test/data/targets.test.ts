@@ -42,7 +42,10 @@ describe("a prompt's end that merges with its answer is learned", () => {
     const learned = (prompt: string, completion: string): string => {
       const { labels } = new Encoder(tokenizer, options).encode({ prompt, completion });
       const targets = labels.subarray(0, -1).filter((label) => label !== -100);
-      return tokenizer.decode([tokenizer.eosId!, ...targets]).replace(tokenizer.eosToken, "").trim();
+      return tokenizer
+        .decode([tokenizer.eosId!, ...targets])
+        .replace(tokenizer.eosToken, "")
+        .trim();
     };
     test(kind, () => {
       expect(learned("the ", "cat")).toBe("cat");
