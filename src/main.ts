@@ -7,6 +7,16 @@ import { parseDevice } from "./cli/device-name.ts";
 import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
+import {
+  escapeText,
+  fitParts,
+  type LinePart,
+  messageText,
+  pageWidth,
+  quoted,
+  shorten,
+  shown,
+} from "./cli/text.ts";
 import { NeftuneError, UsageError } from "./errors.ts";
 
 /** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
@@ -28,7 +38,7 @@ const commands: readonly { name: string; summary: string; load: () => Promise<Co
   },
   {
     name: "preview",
-    summary: "how samples are rendered, tokenised, masked and cut",
+    summary: "how samples are rendered, tokenized, masked and cut",
     load: async () => (await import("./cli/preview.ts")).preview,
   },
   {
@@ -107,13 +117,14 @@ class Terminal {
   note(text: string): void {
     if (this.#quiet) return;
     this.clear();
-    say(`${text}\n`);
+    say(`${messageText(text)}\n`);
   }
 
-  draw(text: string): void {
+  draw(line: string | readonly LinePart[]): void {
     if (!this.live) return;
-    const width = process.stderr.columns || 80;
-    say(`\r\x1b[2K${text.slice(0, width - 1)}`);
+    const width = (process.stderr.columns || 80) - 1;
+    const text = typeof line === "string" ? shorten(line, width) : fitParts(line, width);
+    say(`\r\x1b[2K${escapeText(text)}`);
     this.#drawn = text !== "";
   }
 
@@ -125,7 +136,7 @@ class Terminal {
 
   fail(message: string): void {
     this.clear();
-    say(`error: ${message.trim().replaceAll(/\s*\n\s*/g, " ")}\n`);
+    say(`error: ${messageText(message.trim().replaceAll(/\s*\n\s*/g, " "))}\n`);
   }
 }
 
@@ -135,8 +146,8 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   const version = packageJson.version;
   if (first === undefined || first === "--help" || first === "-h" || first === "help") {
     const topic = first === "help" ? args[1] : undefined;
-    if (topic === undefined) writeFully(1, mainHelp(version, commands));
-    else writeFully(1, commandHelp(await findCommand(topic).load()));
+    if (topic === undefined) writeFully(1, mainHelp(version, commands, helpWidth()));
+    else writeFully(1, commandHelp(await findCommand(topic).load(), helpWidth()));
     return;
   }
   if (first === "--version") {
@@ -152,7 +163,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     command.positionals !== undefined,
   );
   if (help) {
-    writeFully(1, commandHelp(command));
+    writeFully(1, commandHelp(command, helpWidth()));
     return;
   }
   checkPositionals(command, positionals);
@@ -176,28 +187,31 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     isTerminal: terminal.live,
     print: (text) => {
       terminal.clear();
-      writeFully(1, text.endsWith("\n") ? text : `${text}\n`);
+      const harmless = process.stdout.isTTY === true ? escapeText(text) : text;
+      writeFully(1, harmless.endsWith("\n") ? harmless : `${harmless}\n`);
     },
     note: (text) => terminal.note(text),
-    draw: (text) => terminal.draw(text),
+    draw: (line) => terminal.draw(line),
   };
   await command.run(values, context);
   terminal.clear();
 }
+
+const helpWidth = () => pageWidth(process.env.COLUMNS, process.stdout.columns);
 
 function findCommand(name: string) {
   const command = commands.find((known) => known.name === name);
   if (command !== undefined) return command;
   const names = commands.map((known) => known.name);
   throw new UsageError(
-    `unknown command ${name}${suggestion(name, names, "neftune --help lists the commands")}`,
+    `unknown command ${shown(name)}${suggestion(name, names, "neftune --help lists the commands")}`,
   );
 }
 
 function checkPositionals(command: Command, positionals: readonly string[]): void {
   const { usage, min, max } = command.positionals ?? { usage: "", min: 0, max: 0 };
   if (positionals.length > max) {
-    throw new UsageError(`${command.name}: unexpected argument ${JSON.stringify(positionals[max])}`);
+    throw new UsageError(`${command.name}: unexpected argument ${quoted(positionals[max]!)}`);
   }
   if (positionals.length < min) throw new UsageError(`${command.name} needs ${usage}`);
 }
@@ -222,9 +236,10 @@ function interruptSignal(terminal: Terminal): AbortSignal {
 function tell(error: unknown, terminal: Terminal): void {
   const isKnown = error instanceof NeftuneError;
   const message = error instanceof Error ? error.message : String(error);
-  terminal.fail(isKnown ? message : `${message} (unexpected: this is a fault of neftune)`);
-  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error) say(`${error.stack}\n`);
-  else if (!isKnown) say("Set NEFTUNE_DEBUG=1 to see where, and please report it.\n");
+  terminal.fail(isKnown ? message : `${message} (internal error; please report this bug)`);
+  if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error)
+    say(`${escapeText(String(error.stack))}\n`);
+  else if (!isKnown) say("NEFTUNE_DEBUG=1 shows where it happened; add that to the report.\n");
 }
 
 const terminal = new Terminal();

@@ -40,13 +40,13 @@ export const analyze = defineCommand({
     train: {
       type: "string",
       value: "NAME|FILE|ID",
-      help: "the data that the outputs were asked from: its answers to the same instructions are the references",
+      help: "data set whose answers to the same instructions serve as references",
     },
     words: {
       type: "int",
       default: 0,
       min: 0,
-      help: "repetition and diversity of the first N words, of outputs that have so many; 0 takes whole outputs",
+      help: "measure repetition and diversity over the first N words, leaving out shorter outputs; 0 uses whole outputs",
     },
     ...readingOptions,
   },

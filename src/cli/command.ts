@@ -1,12 +1,13 @@
 // What a command is, and what it is given to run.
 
 import type { OptionTable, Values } from "./options.ts";
+import type { LinePart } from "./text.ts";
 
 /** Where a command reads and writes; a test can give its own. */
 export interface Context {
   readonly version: string;
   readonly env: Readonly<Record<string, string | undefined>>;
-  /** Arguments that are no options. */
+  /** Arguments that are not options. */
   readonly positionals: readonly string[];
   /** Options that were given, and where. */
   readonly given: ReadonlyMap<string, "flag" | "config file">;
@@ -18,8 +19,11 @@ export interface Context {
   print(text: string): void;
   /** All else, on standard error; nothing with --quiet. */
   note(text: string): void;
-  /** Standard error without a line end, for a line that is drawn again; nothing with --quiet. */
-  draw(text: string): void;
+  /**
+   * A line on standard error that the next one takes the place of, fitted to the terminal; nothing with --quiet or where
+   * there is no terminal.
+   */
+  draw(line: string | readonly LinePart[]): void;
 }
 
 export interface Command<T extends OptionTable = OptionTable> {
@@ -51,14 +55,14 @@ export const commonOptions = {
     type: "path",
     group,
     value: "FILE",
-    help: "options from a .toml, .yaml or .json file; flags win over it",
+    help: "read options from a .toml, .yaml or .json file; flags win over it",
   },
   device: {
     type: "string",
     group,
     default: "auto",
     value: "cpu|cuda[:N]|auto",
-    help: "where to compute; auto: the first NVIDIA GPU that can be used, else the CPU",
+    help: "device to run on; auto takes the first usable NVIDIA GPU, or else the CPU",
   },
   threads: {
     type: "int",
@@ -67,13 +71,13 @@ export const commonOptions = {
     min: 0,
     max: 256,
     value: "N",
-    help: "CPU threads; 0 is all that this process may use",
+    help: "number of CPU threads; 0 uses all CPUs available to this process",
   },
   json: {
     type: "bool",
     group,
     default: false,
-    help: "the result as JSON on standard output, all else on standard error",
+    help: "print the result as JSON on standard output, everything else on standard error",
   },
-  quiet: { type: "bool", group, default: false, help: "nothing on standard error but errors" },
+  quiet: { type: "bool", group, default: false, help: "print nothing but errors on standard error" },
 } as const satisfies OptionTable;

@@ -46,9 +46,9 @@ export const demo = defineCommand({
       type: "path",
       default: "neftune-demo",
       value: "DIR",
-      help: "folder for everything; an earlier demo's is replaced, any other that is not empty refused",
+      help: "folder for all files of the demo; an earlier demo in it is replaced, and any other contents are refused",
     },
-    seed: { type: "int", default: 42, min: 0, help: "data, weights, order, noise" },
+    seed: { type: "int", default: 42, min: 0, help: "seed for data, weights, sample order and noise" },
   },
   examples: [
     ["neftune demo", "then open neftune-demo/report.html"],

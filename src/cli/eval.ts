@@ -36,14 +36,14 @@ export const evalCommand = defineCommand({
     dataset: {
       type: "repeated",
       value: "NAME|FILE|ID",
-      help: "what to evaluate on; may be given several times; required",
+      help: "data to evaluate on; may be repeated; required",
     },
-    "per-sample": { type: "bool", default: false, help: "also the loss of every sample" },
-    "batch-size": { type: "int", default: 8, min: 1, help: "samples at a time" },
+    "per-sample": { type: "bool", default: false, help: "print the loss of every sample as well" },
+    "batch-size": { type: "int", default: 8, min: 1, help: "samples per batch" },
     packing: {
       type: "bool",
       default: true,
-      help: "samples laid end to end without padding; the loss is the same",
+      help: "lay samples end to end without padding; the loss is the same",
     },
     dtype: dtypeOption,
     ...quantizationOptions,

@@ -1,5 +1,7 @@
 // Numbers and tables as people read them.
 
+import { displayWidth, escapeJson, shown } from "./text.ts";
+
 const binary = ["B", "KiB", "MiB", "GiB", "TiB"];
 
 /** 1536 → "1.5 KiB". */
@@ -33,23 +35,30 @@ export function countOf(value: number, noun: string): string {
   return `${formatCount(value)} ${noun}${value === 1 ? "" : "s"}`;
 }
 
-/** Columns padded to their widest cell; the columns named in `right` are flush right. */
-export function formatTable(rows: readonly (readonly string[])[], right: readonly number[] = []): string {
+/** Columns of a cell; a longer one loses its middle. */
+const MOST_OF_CELL = 200;
+
+/** Columns padded to their widest cell; the columns named in `right` are flush right. Cells may hold what a file holds. */
+export function formatTable(table: readonly (readonly string[])[], right: readonly number[] = []): string {
+  const rows = table.map((row) => row.map((cell) => shown(cell, MOST_OF_CELL)));
   const widths: number[] = [];
   for (const row of rows) {
     row.forEach((cell, i) => {
-      widths[i] = Math.max(widths[i] ?? 0, cell.length);
+      widths[i] = Math.max(widths[i] ?? 0, displayWidth(cell));
     });
   }
   const line = (row: readonly string[]) =>
     row
-      .map((cell, i) => (right.includes(i) ? cell.padStart(widths[i]!) : cell.padEnd(widths[i]!)))
+      .map((cell, i) => {
+        const padding = " ".repeat(widths[i]! - displayWidth(cell));
+        return right.includes(i) ? padding + cell : cell + padding;
+      })
       .join("  ")
       .trimEnd();
   return rows.map(line).join("\n");
 }
 
-/** Pretty JSON for standard output. */
+/** Pretty JSON for standard output; what would steer a terminal is a \u escape in it. */
 export function toJson(value: unknown): string {
-  return JSON.stringify(value, null, 2);
+  return escapeJson(JSON.stringify(value, null, 2));
 }

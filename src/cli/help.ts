@@ -2,23 +2,9 @@
 
 import { type Command, commonOptions } from "./command.ts";
 import type { OptionSpec } from "./options.ts";
+import { displayWidth, wrap } from "./text.ts";
 
-const WIDTH = 100;
-
-/** Breaks `text` into lines of at most `width` letters at spaces. */
-function wrap(text: string, width: number): string[] {
-  const lines: string[] = [];
-  let line = "";
-  for (const word of text.split(" ")) {
-    if (line !== "" && line.length + 1 + word.length > width) {
-      lines.push(line);
-      line = word;
-    } else {
-      line = line === "" ? word : `${line} ${word}`;
-    }
-  }
-  return [...lines, line];
-}
+const JOINT = " \\";
 
 function placeholder(spec: OptionSpec): string {
   if (spec.value !== undefined) return spec.value;
@@ -46,47 +32,74 @@ function defaultText(spec: OptionSpec): string {
   return ` (default ${Array.isArray(spec.default) ? spec.default.join(",") : String(spec.default)})`;
 }
 
-function optionLines(name: string, spec: OptionSpec): string[] {
-  const indent = 4;
-  const column = 34;
-  const head = `${" ".repeat(2)}--${name} ${placeholder(spec)}`;
-  const body = wrap(`${spec.help}${defaultText(spec)}`, WIDTH - column);
-  const lines = head.length < column - 1 ? [head.padEnd(column) + body.shift()!] : [head];
-  if (head.length >= column - 1 && head.length + indent > WIDTH) lines[0] = head;
-  return [...lines, ...body.map((line) => " ".repeat(column) + line)];
+const indent = (lines: readonly string[], by: number) => lines.map((line) => " ".repeat(by) + line);
+
+/** A term at the left and what it means: beside it where there is room for two columns, else below. */
+function entry(term: string, meaning: string, column: number, width: number): string[] {
+  const isBeside = width - column >= 28;
+  const at = isBeside ? column : 6;
+  const body = indent(wrap(meaning, width - at), at);
+  if (isBeside && displayWidth(term) + 4 <= column) {
+    const [first = "", ...rest] = body;
+    return [`  ${term.padEnd(column - 2)}${first.slice(column)}`, ...rest];
+  }
+  const [first = "", ...rest] = wrap(term, width - 2);
+  return [`  ${first}`, ...indent(rest, 6), ...body];
 }
 
-/** The whole help of a command. */
-export function commandHelp(command: Command): string {
+/** A command to type, in lines that a shell takes as one. */
+function typedLines(command: string, width: number): string[] {
+  const [first = "", ...rest] = wrap(command, width - 6, JOINT);
+  return [`  ${first}`, ...indent(rest, 4)];
+}
+
+const optionColumn = (width: number) => (width >= 90 ? 34 : 28);
+
+/** The whole help of a command, in lines of at most `width` columns. */
+export function commandHelp(command: Command, width: number): string {
   const usage = ["neftune", command.name, command.positionals?.usage, "[options]"].filter(Boolean).join(" ");
-  const lines = [`${command.summary[0]!.toUpperCase()}${command.summary.slice(1)}.`, "", `Usage: ${usage}`];
-  if (command.positionals) lines.push("", ...wrap(command.positionals.help, WIDTH));
+  const title = `${command.summary[0]!.toUpperCase()}${command.summary.slice(1)}.`;
+  const lines = [...wrap(title, width), "", ...wrap(`Usage: ${usage}`, width)];
+  if (command.positionals) lines.push("", ...wrap(command.positionals.help, width));
   if (command.description) {
-    for (const paragraph of command.description.split("\n")) lines.push("", ...wrap(paragraph, WIDTH));
+    for (const paragraph of command.description.split("\n")) lines.push("", ...wrap(paragraph, width));
   }
+  const column = optionColumn(width);
   const groups = new Map<string, string[]>();
   for (const [name, spec] of Object.entries({ ...command.options, ...commonOptions })) {
     const heading = spec.group ?? "Options";
-    groups.set(heading, [...(groups.get(heading) ?? []), ...optionLines(name, spec)]);
+    const term = `--${name} ${placeholder(spec)}`;
+    const described = entry(term, `${spec.help}${defaultText(spec)}`, column, width);
+    groups.set(heading, [...(groups.get(heading) ?? []), ...described]);
   }
   for (const [heading, entries] of groups) lines.push("", `${heading}:`, ...entries);
-  lines.push(`  -h, --help                      this text`, "", "Examples:");
-  for (const [typed, meaning] of command.examples) lines.push(`  ${typed}`, `      ${meaning}`);
+  lines.push(...entry("-h, --help", "this text", column, width), "", "Examples:");
+  for (const [typed, meaning] of command.examples) {
+    lines.push(...typedLines(typed, width), ...indent(wrap(meaning, width - 6), 6));
+  }
   return `${lines.join("\n")}\n`;
 }
 
-/** The list of commands. */
-export function mainHelp(version: string, commands: readonly { name: string; summary: string }[]): string {
-  const list = commands.map(({ name, summary }) => `  ${name.padEnd(10)}${summary}`);
-  return `neftune ${version}: fine-tunes Llama models with noisy embeddings (NEFTune)
-
-Usage: neftune [command] [options]
-
-${list.join("\n")}
-
-A first argument that is a flag means train:
-  neftune --model llama2-7b --alpha 5
-
-neftune COMMAND --help tells a command's options. neftune demo shows everything in about a minute.
-`;
+/** The list of commands, in lines of at most `width` columns. */
+export function mainHelp(
+  version: string,
+  commands: readonly { name: string; summary: string }[],
+  width: number,
+): string {
+  const title = `neftune ${version}: fine-tunes Llama models with noisy embeddings (NEFTune)`;
+  const closing =
+    "neftune COMMAND --help lists a command's options. neftune demo shows everything in about a minute.";
+  const lines = [
+    ...wrap(title, width),
+    "",
+    "Usage: neftune [command] [options]",
+    "",
+    ...commands.flatMap(({ name, summary }) => entry(name, summary, 12, width)),
+    "",
+    ...wrap("A first argument that is a flag means train:", width),
+    ...typedLines("neftune --model llama2-7b --alpha 5", width),
+    "",
+    ...wrap(closing, width),
+  ];
+  return `${lines.join("\n")}\n`;
 }

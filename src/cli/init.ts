@@ -134,12 +134,12 @@ export const init = defineCommand({
     shape: {
       type: "string",
       value: "NAME|FILE",
-      help: `${shapeNames.join(", ")}, or a config.json; required`,
+      help: `shape of the model: ${shapeNames.join(", ")}, or a config.json; required`,
     },
     output: {
       type: "path",
       value: "DIR",
-      help: "the new folder; refused if it is there and not empty; required",
+      help: "folder to create; must be empty if it exists; required",
     },
     dtype: {
       type: "enum",
@@ -147,11 +147,11 @@ export const init = defineCommand({
       default: "bf16",
       help: "type of the stored weights",
     },
-    seed: { type: "int", default: 42, min: 0, value: "N", help: "of the random weights" },
+    seed: { type: "int", default: 42, min: 0, value: "N", help: "seed for the random weights" },
     tokenizer: {
       type: "path",
       value: "DIR",
-      help: "a folder whose tokenizer files are copied; its BOS and EOS go into config.json",
+      help: "copy the tokenizer from this folder and put its BOS and EOS into config.json",
     },
   },
   examples: [

@@ -4,6 +4,10 @@ import { describeTensors, type TensorListing } from "../formats/describe.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import { defineCommand } from "./command.ts";
 import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
+import { shown } from "./text.ts";
+
+/** Columns of a metadata value; --json has all of it. */
+const MOST_OF_VALUE = 400;
 
 export const inspect = defineCommand({
   name: "inspect",
@@ -40,7 +44,8 @@ export const inspect = defineCommand({
       0,
     );
     const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
-    for (const [key, value] of Object.entries(metadata)) context.print(`${key}: ${value}`);
+    for (const [key, value] of Object.entries(metadata))
+      context.print(`${shown(key)}: ${shown(value, MOST_OF_VALUE)}`);
     if (rows.length > 0) context.print(formatTable(rows, [3]));
     context.print(`${tensors.length} tensors, ${formatCount(elements)} values, ${formatBytes(bytes)}`);
   },

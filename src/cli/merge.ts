@@ -124,22 +124,22 @@ export const merge = defineCommand({
     adapter: {
       type: "path",
       value: "DIR",
-      help: "the PEFT LoRA adapter to add, such as a run's folder; required",
+      help: "PEFT LoRA adapter to add, such as the folder of a run; required",
     },
     output: {
       type: "path",
       value: "DIR",
-      help: "the new folder; refused if it is there and not empty; required",
+      help: "folder to create; must be empty if it exists; required",
     },
     base: {
       type: "enum",
       values: ["original", "dequantized"],
-      help: "the weights to add to (default original, of a model stored in NF4 dequantized); an unquantised model is quantised as the adapter's run did it, with double quantisation where that is not known",
+      help: "weights to add the adapter to (default original; dequantized for a model stored in NF4). For dequantized, an unquantized model is quantized as the adapter's run did, with double quantization if that is unknown",
     },
     dtype: {
       type: "enum",
       values: ["bf16", "f16", "f32"],
-      help: "of all tensors written (default: each as the model has it)",
+      help: "type of all tensors written (default: the model's own)",
     },
   },
   examples: [

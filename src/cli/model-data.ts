@@ -23,20 +23,20 @@ import { loadModel, type QuantizationValues } from "./quantization.ts";
 export const modelOption = {
   type: "string",
   value: "NAME|DIR|ID",
-  help: "a preset (llama2-7b; neftune models lists them) or a preset file (my.toml), a local folder, or a Hub id org/name[@revision]; downloaded where it is not in the Hugging Face cache; required",
+  help: "the model: a preset (llama2-7b; neftune models lists them), a preset file (my.toml), a local folder, or a Hub id org/name[@revision], downloaded unless the Hugging Face cache has it; required",
 } as const;
 
 export const adapterOption = {
   type: "path",
   value: "DIR",
-  help: "a PEFT LoRA adapter to put on the model",
+  help: "apply this PEFT LoRA adapter to the model",
 } as const;
 
 export const dtypeOption = {
   type: "enum",
   values: ["bf16", "f32"],
   default: "bf16",
-  help: "activations and frozen weights",
+  help: "type of activations and frozen weights",
 } as const;
 
 /** What --prompt-template takes. */
@@ -51,19 +51,19 @@ export const readingOptions = {
     type: "list",
     group: dataGroup,
     value: "FIELD=COLUMN,…",
-    help: "other names in the data: instruction=question,output=answer",
+    help: "names of the data's columns where they differ: instruction=question,output=answer",
   },
   split: {
     type: "string",
     group: dataGroup,
     value: "NAME",
-    help: "which part of a folder or Hub data set: train, validation, test or as its files are called (default train, or all where none is named so)",
+    help: "part of a folder or Hub data set to read: train, validation, test or another name its files have (default train, or everything if nothing is named train)",
   },
   samples: {
     type: "int",
     group: dataGroup,
     min: 1,
-    help: "only the first N rows of each data set",
+    help: "use only the first N rows of each data set",
   },
 } as const satisfies OptionTable;
 
@@ -81,19 +81,19 @@ export const encodingOptions = {
     group: dataGroup,
     default: 512,
     min: 1,
-    help: "longer samples are cut to so many tokens",
+    help: "cut samples to this many tokens",
   },
   "skip-bad-rows": {
     type: "bool",
     group: dataGroup,
     default: false,
-    help: "leave out rows that cannot be read and count them; otherwise the first one ends the command",
+    help: "leave out and count rows that cannot be used, instead of stopping at the first one",
   },
   "parse-special": {
     type: "bool",
     group: dataGroup,
     default: false,
-    help: "text in the data that looks like a special token (</s>) is that token",
+    help: "turn text that looks like a special token (</s>) into that token",
   },
 } as const satisfies OptionTable;
 

@@ -1,6 +1,6 @@
 // The known name that an unknown one was probably meant to be.
 
-/** Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours. */
+/** Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbors. */
 function distance(a: string, b: string): number {
   let beforePrevious: number[] = [];
   let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
@@ -19,6 +19,9 @@ function distance(a: string, b: string): number {
   return previous[b.length]!;
 }
 
+/** Longer ones are not mistyped names. */
+const LONGEST_NAME = 100;
+
 const initials = (name: string) =>
   name
     .split("-")
@@ -30,6 +33,7 @@ const initials = (name: string) =>
  * other as whole words (num-train-epochs: epochs), or `name` is the initials (lr: learning-rate).
  */
 export function nearest(name: string, known: readonly string[]): string | null {
+  if (name.length > LONGEST_NAME) return null;
   const wanted = name.toLowerCase().replaceAll("_", "-");
   let best: string | null = null;
   let bestDistance = Math.max(1, Math.floor(wanted.length / 3)) + 1;

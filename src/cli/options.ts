@@ -5,6 +5,7 @@
 import { parseArgs } from "node:util";
 import { UsageError } from "../errors.ts";
 import { suggestion } from "./nearest.ts";
+import { quoted, shown } from "./text.ts";
 
 interface Described {
   help: string;
@@ -112,7 +113,7 @@ export function parseArguments(
       text = isValue ? next.value : "on";
       if (isValue) i++;
     } else if (text === undefined || (!token.inlineValue && /^--[a-z]/.test(text))) {
-      const after = text === undefined ? "nothing" : `the option ${text}`;
+      const after = text === undefined ? "nothing" : `the option ${shown(text)}`;
       throw new UsageError(`--${token.name} needs a value (${expected(spec)}), got ${after}`);
     }
     const value = readText(`--${token.name}`, spec, text);
@@ -132,10 +133,10 @@ function unknownOption(rawName: string, known: readonly string[], table: OptionT
   const name = rawName.replace(/^-+/, "");
   const negated = /^no-?(.+)$/.exec(name)?.[1]?.replaceAll("_", "-");
   if (negated !== undefined && table[negated]?.type === "bool") {
-    return new UsageError(`unknown option ${rawName}; did you mean --${negated} off?`);
+    return new UsageError(`unknown option ${shown(rawName)}; did you mean --${negated} off?`);
   }
   const hint = suggestion(name, [...known, "help"], "--help lists the options", "--");
-  return new UsageError(`unknown option ${rawName}${hint}`);
+  return new UsageError(`unknown option ${shown(rawName)}${hint}`);
 }
 
 /** A value written as text. `name` is for messages: --alpha, or "alpha" in a file. */
@@ -144,12 +145,12 @@ function readText(name: string, spec: OptionSpec, text: string): unknown {
     case "int":
     case "float": {
       const number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text.trim()) ? Number(text) : Number.NaN;
-      return readNumber(name, spec, number, text);
+      return readNumber(name, spec, number, shown(text));
     }
     case "bool":
       if (text === "on" || text === "true") return true;
       if (text === "off" || text === "false") return false;
-      throw new UsageError(`${name} expects on or off, got ${text === "" ? '""' : text}`);
+      throw new UsageError(`${name} expects on or off, got ${text === "" ? '""' : shown(text)}`);
     case "enum":
       return readChoice(name, spec.values, text);
     case "list": {
@@ -182,7 +183,7 @@ function readChoice(name: string, values: readonly string[], text: string): stri
   if (values.includes(text)) return text;
   const all = values.join(", ");
   throw new UsageError(
-    `${name} expects one of ${all}; got ${JSON.stringify(text)}${suggestion(text, values, "choose one of these")}`,
+    `${name} expects one of ${all}; got ${quoted(text)}${suggestion(text, values, "choose one of these")}`,
   );
 }
 
@@ -190,7 +191,7 @@ function readList(name: string, values: readonly string[] | undefined, items: re
   if (items.some((item) => item === "")) throw new UsageError(`${name} expects names separated by commas`);
   for (const item of items) if (values !== undefined) readChoice(name, values, item);
   const twice = items.find((item, i) => items.indexOf(item) !== i);
-  if (twice !== undefined) throw new UsageError(`${name} names ${twice} twice`);
+  if (twice !== undefined) throw new UsageError(`${name} names ${shown(twice)} twice`);
   return [...items];
 }
 
@@ -202,7 +203,7 @@ function readString(name: string, text: string): string {
 /** A value of a config file, of the types that the file's own syntax has. */
 export function readValue(name: string, spec: OptionSpec, value: unknown): unknown {
   const wrong = () => {
-    const got = Array.isArray(value) ? "a list" : value === null ? "nothing" : JSON.stringify(value);
+    const got = Array.isArray(value) ? "a list" : value === null ? "nothing" : shown(JSON.stringify(value));
     return new UsageError(`${name} expects ${expected(spec)}, got ${got}`);
   };
   switch (spec.type) {
@@ -242,7 +243,9 @@ export function expected(spec: OptionSpec): string {
       if (spec.above !== undefined) parts.push(`above ${spec.above}`);
       if (spec.max !== undefined) parts.push(`at most ${spec.max}`);
       if (spec.below !== undefined) parts.push(`below ${spec.below}`);
-      return [noun, parts.join(" and ")].filter((part) => part !== "").join(" ");
+      if (parts.length === 0) return noun;
+      const preposition = /^at/.test(parts[0]!) ? " of" : "";
+      return `${noun}${preposition} ${parts.join(" and ")}`;
     }
     case "bool":
       return "on or off";

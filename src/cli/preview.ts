@@ -19,6 +19,7 @@ import {
   requireModel,
   wantedSplits,
 } from "./model-data.ts";
+import { escapeJson, escapeText } from "./text.ts";
 
 const OPEN = "⟦";
 const CLOSE = "⟧";
@@ -34,15 +35,15 @@ export function markTargets(tokenizer: Tokenizer, sample: Sample): string {
 
 export const preview = defineCommand({
   name: "preview",
-  summary: "how samples are rendered, tokenised, masked and cut",
-  description: `Shows each sample's text with its trained part in ${OPEN} ${CLOSE}. --json prints an array of text (what was tokenised), input_ids, labels (-100 is no target) and truncated. Loads no weights.`,
+  summary: "how samples are rendered, tokenized, masked and cut",
+  description: `Shows each sample's text with the trained part in ${OPEN} ${CLOSE}. --json prints an array of text (what was tokenized), input_ids, labels (-100 marks tokens that are not targets) and truncated. Loads no weights.`,
   options: {
     model: {
       ...modelOption,
-      help: "whose tokenizer and chat template to take: as train's --model; required",
+      help: "model whose tokenizer and chat template to use, as for train; required",
     },
-    dataset: { type: "string", default: "alpaca", value: "NAME|FILE|ID", help: "what to show" },
-    limit: { type: "int", default: 3, min: 0, help: "samples to show; 0 is all" },
+    dataset: { type: "string", default: "alpaca", value: "NAME|FILE|ID", help: "data to show" },
+    limit: { type: "int", default: 3, min: 0, help: "number of samples to show; 0 shows all" },
     ...encodingOptions,
   },
   examples: [
@@ -98,13 +99,13 @@ export const preview = defineCommand({
       const rows = samples.map(({ text, ids, labels, truncated }) => {
         return { text, input_ids: [...ids], labels: [...labels], truncated };
       });
-      context.print(`[${rows.map((row) => `\n  ${JSON.stringify(row)}`).join(",")}\n]`);
+      context.print(`[${rows.map((row) => `\n  ${escapeJson(JSON.stringify(row))}`).join(",")}\n]`);
       return;
     }
     for (const sample of samples) {
       const cut = sample.truncated ? `, cut to ${values["max-length"]}` : "";
       context.print(
-        `--- row ${sample.row}: ${sample.ids.length} tokens, ${countTargets(sample.labels)} targets${cut}\n${markTargets(tokenizer, sample)}\n`,
+        `--- row ${sample.row}: ${sample.ids.length} tokens, ${countTargets(sample.labels)} targets${cut}\n${escapeText(markTargets(tokenizer, sample))}\n`,
       );
     }
     if (!isAll) context.note(`${countOf(samples.length, "sample")} shown; --limit 0 shows all`);

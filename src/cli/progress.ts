@@ -3,13 +3,15 @@
 import type { EvalMetrics, Reporter, RunPlan, StepMetrics } from "../train/index.ts";
 import type { Context } from "./command.ts";
 import { formatBytes, formatCount, formatSeconds } from "./format.ts";
+import type { LinePart } from "./text.ts";
 import { describePlan } from "./train-run.ts";
 
 /** Off a terminal at most one line in so many seconds, beside the first and the last. */
 const PLAIN_INTERVAL = 5;
 const LIVE_INTERVAL = 0.1;
-/** Share of the newest step in the smoothed speed. */
+/** Share of the newest step in the smoothed loss and speed. */
 const SMOOTHING = 0.1;
+const BAR_COLUMNS = 16;
 
 const bar = (share: number, width: number) => {
   const full = Math.round(share * width);
@@ -21,40 +23,77 @@ export function evaluationText({ loss, perplexity }: EvalMetrics): string {
   return `loss ${loss?.toFixed(4) ?? "not finite"}, perplexity ${perplexity?.toFixed(2) ?? "not finite"}`;
 }
 
-/** Shows a run: step, loss, tokens per second, time left, memory. `label` tells several runs of a command apart. */
+/** An exponential mean whose first values count as much as those that are missing before them. */
+class SmoothedLoss {
+  #sum = 0;
+  #weight = 0;
+
+  add(loss: number | null): void {
+    if (loss === null) return;
+    this.#sum += SMOOTHING * (loss - this.#sum);
+    this.#weight += SMOOTHING * (1 - this.#weight);
+  }
+
+  get mean(): number | null {
+    return this.#weight === 0 ? null : this.#sum / this.#weight;
+  }
+}
+
+/** 0.00018234 → "1.82e-4"; 0.02 → "0.02". */
+export function rateText(rate: number): string {
+  const digits = Number(rate.toPrecision(3));
+  return digits !== 0 && digits < 0.001 ? digits.toExponential() : String(digits);
+}
+
+interface Shown {
+  step: StepMetrics;
+  plan: RunPlan;
+  /** Smoothed. */
+  loss: number | null;
+  tokensPerSecond: number;
+  secondsLeft: number;
+}
+
+/** What the line of a step says, in order; see LinePart for what a narrow terminal leaves out. */
+export function stepParts({ step, plan, loss, tokensPerSecond, secondsLeft }: Shown): LinePart[] {
+  return [
+    { text: `step ${step.step}/${plan.totalSteps}`, rank: 0 },
+    { text: `epoch ${step.epoch.toFixed(2)}`, rank: 5 },
+    { text: `loss ${loss?.toFixed(4) ?? "none"}`, rank: 1 },
+    { text: `lr ${rateText(step.learningRate)}`, rank: 4 },
+    { text: `${formatCount(tokensPerSecond)} tokens/s`, rank: 3 },
+    { text: `${formatSeconds(secondsLeft)} left`, rank: 2 },
+    { text: formatBytes(step.peakMemoryBytes), rank: 6 },
+  ];
+}
+
+/** Shows a run: step, loss, learning rate, tokens per second, time left. `label` tells several runs of a command apart. */
 export function progressReporter(context: Context, label = ""): Reporter {
+  const smoothed = new SmoothedLoss();
   let secondsPerStep = 0;
   let tokensPerSecond = 0;
   let shownAt = Number.NEGATIVE_INFINITY;
   const prefix = label === "" ? "" : `${label}: `;
 
-  const line = (metrics: StepMetrics, plan: RunPlan) => {
-    const left = formatSeconds(secondsPerStep * (plan.totalSteps - metrics.step));
-    const loss = metrics.loss === null ? "loss none" : `loss ${metrics.loss.toFixed(4)}`;
-    return [
-      `${prefix}step ${metrics.step}/${plan.totalSteps}`,
-      loss,
-      `${formatCount(tokensPerSecond)} tokens/s`,
-      `${left} left`,
-      formatBytes(metrics.peakMemoryBytes),
-    ].join("  ");
-  };
-
   return {
     onPlan: (plan) => context.note(prefix + describePlan(plan)),
     onNote: (text) => context.note(prefix + text),
-    onStep(metrics, plan) {
+    onStep(step, plan) {
+      smoothed.add(step.loss);
       // The first step makes what later ones reuse.
-      const weight = secondsPerStep === 0 || metrics.step === plan.startStep + 2 ? 1 : SMOOTHING;
-      secondsPerStep += weight * (metrics.seconds - secondsPerStep);
-      tokensPerSecond += weight * (metrics.tokensPerSecond - tokensPerSecond);
+      const weight = secondsPerStep === 0 || step.step === plan.startStep + 2 ? 1 : SMOOTHING;
+      secondsPerStep += weight * (step.seconds - secondsPerStep);
+      tokensPerSecond += weight * (step.tokensPerSecond - tokensPerSecond);
       const now = performance.now() / 1000;
-      const isEdge = metrics.step === plan.startStep + 1 || metrics.step === plan.totalSteps;
+      const isEdge = step.step === plan.startStep + 1 || step.step === plan.totalSteps;
       if (!isEdge && now - shownAt < (context.isTerminal ? LIVE_INTERVAL : PLAIN_INTERVAL)) return;
       shownAt = now;
-      const text = line(metrics, plan);
-      if (context.isTerminal) context.draw(`${bar(metrics.step / plan.totalSteps, 16)} ${text}`);
-      else context.note(text);
+      const secondsLeft = secondsPerStep * (plan.totalSteps - step.step);
+      const parts = stepParts({ step, plan, loss: smoothed.mean, tokensPerSecond, secondsLeft });
+      if (label !== "") parts.unshift({ text: `${label}:`, rank: 0 });
+      if (context.isTerminal)
+        context.draw([{ text: bar(step.step / plan.totalSteps, BAR_COLUMNS), rank: 7 }, ...parts]);
+      else context.note(parts.map(({ text }) => text).join("  "));
     },
     onSkip: (step, reason, skipped) =>
       context.note(`${prefix}step ${step} made no update: ${reason} (${skipped} so far)`),

@@ -21,19 +21,19 @@ export const quantizationOptions = {
     group,
     values: ["none", "nf4"],
     default: trainDefaults.quantization,
-    help: "of the frozen weights; nf4 (QLoRA): the linears of the layers in 4 bits, quantised while they are loaded. A checkpoint that is quantised already needs no flag",
+    help: "quantize the frozen weights while loading them; nf4 (QLoRA) keeps the linear layers in 4 bits. A checkpoint that is already quantized needs no flag",
   },
   "double-quantization": {
     type: "bool",
     group,
     default: trainDefaults.doubleQuantization,
-    help: "of nf4's scales too: 4.13 bits a weight instead of 4.5",
+    help: "also quantize the scales of NF4: 4.13 bits per weight instead of 4.5",
   },
   "quantized-cache": {
     type: "path",
     group,
     value: "DIR",
-    help: "keep nf4's weights there and take them from there the next time",
+    help: "store the NF4 weights in this folder and load them from there next time",
   },
 } as const satisfies OptionTable;
 

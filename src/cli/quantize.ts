@@ -85,12 +85,12 @@ export const quantize = defineCommand({
     output: {
       type: "path",
       value: "DIR",
-      help: "the new folder; refused if it is there and not empty; required",
+      help: "folder to create; must be empty if it exists; required",
     },
     "double-quantization": {
       type: "bool",
       default: trainDefaults.doubleQuantization,
-      help: "of the scales too: 4.13 bits a weight instead of 4.5",
+      help: "also quantize the scales: 4.13 bits per weight instead of 4.5",
     },
   },
   examples: [

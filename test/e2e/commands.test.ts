@@ -47,7 +47,7 @@ describe("wrong usage ends with 2 and one line", () => {
     [["--aplha", "5"], "unknown option --aplha; did you mean --alpha?"],
     [["train", "--model"], "--model needs a value"],
     [["train"], "train needs --model"],
-    [["--model", "model", "--batch-size", "0"], "--batch-size expects a whole number at least 1, got 0"],
+    [["--model", "model", "--batch-size", "0"], "--batch-size expects a whole number of at least 1, got 0"],
     [["--model", "model", "--packing", "of"], "--packing expects on or off, got of"],
     [["--model", "model", "--neft-length", "padded", "--dataset", "train.json"], "add --packing off"],
     [["--model", "model", "--quantization", "nf4", "--tune", "full"], "--tune full freezes none"],

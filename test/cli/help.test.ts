@@ -1,0 +1,73 @@
+// Help and progress at the widths that terminals have.
+
+import { expect, test } from "bun:test";
+import { analyze } from "../../src/cli/analyze.ts";
+import type { Command } from "../../src/cli/command.ts";
+import { datasets } from "../../src/cli/datasets.ts";
+import { generateCommand } from "../../src/cli/generate.ts";
+import { commandHelp, mainHelp } from "../../src/cli/help.ts";
+import { merge } from "../../src/cli/merge.ts";
+import { rateText, stepParts } from "../../src/cli/progress.ts";
+import { displayWidth, fitParts } from "../../src/cli/text.ts";
+import { train } from "../../src/cli/train.ts";
+
+const commands = [train, generateCommand, analyze, merge, datasets] as unknown as Command[];
+
+test.each([40, 60, 80, 100])("help at %d columns: no line is wider, no word is lost", (width) => {
+  for (const command of commands) {
+    const help = commandHelp(command, width);
+    for (const line of help.split("\n")) expect(displayWidth(line)).toBeLessThanOrEqual(width);
+    const words = help.replaceAll(" \\\n", "\n").split(/\s+/).join(" ");
+    for (const [name, spec] of Object.entries(command.options)) {
+      expect(words).toContain(`--${name} `);
+      // A word that is wider than its column is broken.
+      if (spec.help.split(" ").every((word) => word.length < 30)) expect(words).toContain(spec.help);
+    }
+    for (const [typed] of command.examples) {
+      if (typed.split(" ").every((word) => word.length < 30)) expect(words).toContain(typed);
+    }
+  }
+  const list = mainHelp("0", commands, width);
+  for (const line of list.split("\n")) expect(displayWidth(line)).toBeLessThanOrEqual(width);
+  for (const { name } of commands) expect(list).toContain(`\n  ${name} `);
+});
+
+test("a wrapped example is one command for a shell", () => {
+  const [typed] = train.examples[2]!;
+  const help = commandHelp(train as unknown as Command, 40);
+  const from = help.indexOf("neftune --model ./my-llama");
+  const lines = help.slice(from).split("\n");
+  const end = lines.findIndex((line) => !line.endsWith("\\"));
+  const command = lines.slice(0, end + 1).join("\n");
+  const { stdout } = Bun.spawnSync(["sh", "-c", command.replace("neftune", "echo neftune")]);
+  expect(stdout.toString().trim()).toBe(typed);
+});
+
+const step = {
+  ...{ step: 12_345, epoch: 12.3456, loss: 1.5, gradNorm: 1, learningRate: 1.8234e-4, samples: 8 },
+  ...{ tokens: 4096, targetTokens: 1024, seconds: 1, tokensPerSecond: 4096, peakMemoryBytes: 1.2e9 },
+  skipped: null,
+};
+const plan = {
+  ...{ output: "runs/a", samples: 10, evalSamples: 0, stepsPerEpoch: 100, totalSteps: 100_000 },
+  ...{ warmupSteps: 3, startStep: 0, resumedFrom: null, trainedParameters: 1, plannedMemoryBytes: 1 },
+};
+const parts = stepParts({ step, plan, loss: 1.23456, tokensPerSecond: 12_345.6, secondsLeft: 123_456 });
+
+test.each([
+  [39, "step 12345/100000  loss 1.2346"],
+  [59, "step 12345/100000  loss 1.2346  34 h 17 min left"],
+  [79, "step 12345/100000  loss 1.2346  lr 1.82e-4  12,346 tokens/s  34 h 17 min left"],
+  [
+    119,
+    "step 12345/100000  epoch 12.35  loss 1.2346  lr 1.82e-4  12,346 tokens/s  34 h 17 min left  1.1 GiB",
+  ],
+])("progress in %d columns", (width, line) => {
+  expect(fitParts(parts, width)).toBe(line);
+});
+
+test("learning rates", () => {
+  expect([0, 2e-4, 1.8234e-4, 0.02, 1, 5e-5].map(rateText)).toEqual([
+    ...["0", "2e-4", "1.82e-4", "0.02", "1", "5e-5"],
+  ]);
+});
