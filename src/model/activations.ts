@@ -46,16 +46,19 @@ export function widthsOf(config: LlamaConfig): Widths {
   };
 }
 
+/** A norm's input and output. */
+export interface NormActivations {
+  x: Tensor; // [T, H] the residual stream where the norm reads it
+  rstd: Tensor; // f32 [T]
+  normed: Tensor; // [T, H] one buffer for all norms unless norms are kept
+}
+
 export interface LayerActivations {
-  x: Tensor; // [T, H] the layer's input: the residual stream
-  rstd1: Tensor; // f32 [T]
-  normed1: Tensor; // [T, H] what q, k and v read; one buffer for all norms unless norms are kept
+  norm1: NormActivations; // of the layer's input, for q, k and v
   qkv: Tensor; // [T, queries + 2·keys], rotated
   attention: Tensor; // [T, queries]
   lse: Tensor; // f32 [heads, T]
-  mid: Tensor; // [T, H] the residual stream after attention
-  rstd2: Tensor; // f32 [T]
-  normed2: Tensor; // [T, H] what gate and up read; the same
+  norm2: NormActivations; // of the residual stream after attention, for gate and up
   gateUp: Tensor; // [T, 2·I]; its own gradient after the backward pass of SwiGLU
   u: Record<GroupName, Tensor[]>; // [T, R] for each LoRA stack
 }
@@ -65,9 +68,7 @@ export interface Activations {
   positions: Tensor; // i32 [T]
   /** One a layer, or a single one for all when nothing is trained. */
   layers: LayerActivations[];
-  final: Tensor; // [T, H] the residual stream after the last layer
-  finalRstd: Tensor; // f32 [T]
-  normed: Tensor; // [T, H] output of whichever norm ran last; with kept norms, of the final one
+  norm: NormActivations; // of the residual stream after the last layer, for the head
   branch: Tensor; // [T, H] what attention or MLP adds to the residual stream
   h: Tensor; // [T, I] SwiGLU's output, and its gradient
   losses: Tensor; // f32 [targets]
@@ -128,15 +129,14 @@ export function allocateActivations(
   const ownNorms = training && keepNorms;
   const sharedGateUp = training && recompute === "none" ? null : buffer(2 * intermediate);
   const layers = Array.from({ length: count }, () => {
-    const part = sharedAttention ?? attentionPart();
+    const { rstd1, mid, rstd2, u, ...part } = sharedAttention ?? attentionPart();
     return {
       ...part,
-      x: buffer(hidden),
-      normed1: ownNorms ? buffer(hidden) : normed,
-      normed2: ownNorms ? buffer(hidden) : normed,
+      norm1: { x: buffer(hidden), rstd: rstd1, normed: ownNorms ? buffer(hidden) : normed },
+      norm2: { x: mid, rstd: rstd2, normed: ownNorms ? buffer(hidden) : normed },
       gateUp: sharedGateUp ?? buffer(2 * intermediate),
       // The down projection is never run again, so its u is kept whatever is recomputed.
-      u: { ...part.u, down: lowRank("down") },
+      u: { ...u, down: lowRank("down") },
     };
   });
   const widest = Math.max(hidden, intermediate, queries);
@@ -154,15 +154,58 @@ export function allocateActivations(
     ids: vector("i32", T),
     positions: vector("i32", T),
     layers,
-    final: buffer(hidden),
-    finalRstd: vector("f32", T),
-    normed,
+    norm: { x: buffer(hidden), rstd: vector("f32", T), normed },
     branch: buffer(hidden),
     h: buffer(intermediate),
     losses: vector("f32", sizes.maxTargets),
     workspace: allocator.allocate("workspace", "f32", [Math.ceil(sizes.workspaceBytes / 4)]),
     backward: training ? backward() : null,
     dropped: training && (lora?.dropout ?? 0) > 0 ? buffer(widest) : null,
+  };
+}
+
+/** The buffers as a micro-batch of `T` tokens uses them: views of their first T rows. */
+export function viewsOf(buffers: Activations, T: number): Activations {
+  const rows = (tensor: Tensor) => tensor.rows(0, T);
+  const perHead = (tensor: Tensor, heads: number) => tensor.reshapeTo([heads, T]);
+  const all = (tensors: Tensor[]) => tensors.map(rows);
+  const norm = ({ x, rstd, normed }: NormActivations) => ({
+    x: rows(x),
+    rstd: rows(rstd),
+    normed: rows(normed),
+  });
+  const maxTokens = buffers.ids.size;
+  const layers = buffers.layers.map((layer) => ({
+    norm1: norm(layer.norm1),
+    qkv: rows(layer.qkv),
+    attention: rows(layer.attention),
+    lse: perHead(layer.lse, layer.lse.size / maxTokens),
+    norm2: norm(layer.norm2),
+    gateUp: rows(layer.gateUp),
+    u: {
+      qkv: all(layer.u.qkv),
+      o: all(layer.u.o),
+      gateUp: all(layer.u.gateUp),
+      down: all(layer.u.down),
+    },
+  }));
+  const { backward } = buffers;
+  return {
+    ...buffers,
+    ids: rows(buffers.ids),
+    positions: rows(buffers.positions),
+    layers,
+    norm: norm(buffers.norm),
+    branch: rows(buffers.branch),
+    h: rows(buffers.h),
+    backward: backward && {
+      dx: rows(backward.dx),
+      dnormed: rows(backward.dnormed),
+      dattention: rows(backward.dattention),
+      dqkv: rows(backward.dqkv),
+      delta: perHead(backward.delta, backward.delta.size / maxTokens),
+      g: backward.g,
+    },
   };
 }
 

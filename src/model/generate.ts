@@ -107,8 +107,7 @@ class Generator {
     const starts = Int32Array.from(rows, (row) => row.start);
     const lengths = Int32Array.from(rows, (row) => row.start + row.tokens.length);
     const shape = model.attentionShape;
-    const attend: Attend = (layer, a, T) => {
-      const [qkv, out] = [a.qkv.rows(0, T), a.attention.rows(0, T)];
+    const attend: Attend = (layer, { qkv, attention: out }) => {
       kvAppend(model.device, this.#caches[layer]!, qkv, batch, slots, starts, shape);
       if (prefill) attentionForward(model.device, out, null, qkv, batch, shape);
       else attentionDecode(model.device, out, qkv, this.#caches[layer]!, slots, lengths, shape);

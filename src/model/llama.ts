@@ -31,7 +31,9 @@ import {
   type Activations,
   allocateActivations,
   type LayerActivations,
+  type NormActivations,
   type Recompute,
+  viewsOf,
   widthsOf,
 } from "./activations.ts";
 import type { LlamaConfig } from "./config.ts";
@@ -43,6 +45,7 @@ import {
   groupBackwardWeight,
   groupForward,
   hasTrained,
+  type LinearGroup,
 } from "./linear-group.ts";
 import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { initializeLora } from "./lora-init.ts";
@@ -51,7 +54,7 @@ import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./
 import { expectTrainable, type Quantization } from "./quantize.ts";
 import { ropeTables } from "./rope.ts";
 import type { ModelSource } from "./source.ts";
-import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
+import { allocateWeights, ModelWeights, type Norm, type Tune } from "./weights.ts";
 
 export interface ModelOptions {
   /** Activations and frozen weights. */
@@ -75,7 +78,16 @@ export interface ModelOptions {
 }
 
 /** What attention does in a layer: over packed samples, or over a key/value cache (generate.ts). */
-export type Attend = (layer: number, activations: LayerActivations, T: number) => void;
+export type Attend = (layer: number, activations: LayerActivations) => void;
+
+/** What one micro-batch goes through the layers with. */
+interface Pass {
+  batch: Batch;
+  /** Views of T rows. */
+  buffers: Activations;
+  attend: Attend;
+  dropout: DropoutContext | null;
+}
 
 export class Llama {
   readonly device: Device;
@@ -164,17 +176,16 @@ export class Llama {
    * `draws`: how many samples the run fed to training before each. Returns the loss of each target token.
    */
   trainBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): Float32Array {
-    const { backward } = this.#buffers;
-    if (backward === null) throw new NeftuneError("model", "this model was loaded without anything to train");
+    if (this.#buffers.backward === null)
+      throw new NeftuneError("model", "this model was loaded without anything to train");
     const noise = this.embedTokens.noise(batch, this.config.hiddenSize, context.draws);
     const dropout = this.#dropoutContext(batch, context.draws);
-    const attend = this.#packedAttention(batch);
-    const normed = this.#forward(batch, this.#buffers.layers, noise, dropout, attend);
-    const { dnormed } = backward;
-    const dweight = this.#weights.dhead;
-    const dx = dnormed.rows(0, batch.ids.length);
-    const losses = this.#loss(batch, normed, { dx, dweight, scale: gradientScale });
-    this.#backward(batch, dropout, attend);
+    const buffers = viewsOf(this.#buffers, this.#checkedSize(batch));
+    const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout };
+    const normed = this.#forward(pass, buffers.layers, noise);
+    const { dnormed: dx } = buffers.backward!;
+    const losses = this.#loss(batch, normed, { dx, dweight: this.#weights.dhead, scale: gradientScale });
+    this.#backward(pass);
     return this.device.readFloats(losses); // last, since it waits for all that was enqueued
   }
 
@@ -200,9 +211,10 @@ export class Llama {
 
   /** The final norm's output [T, H], with nothing kept for a backward pass. */
   forwardHidden(batch: Batch, attend: Attend): Tensor {
-    const only = this.#buffers.layers[0]!;
-    const layers = Array.from({ length: this.config.numHiddenLayers }, () => only);
-    return this.#forward(batch, layers, null, null, attend);
+    const first = { ...this.#buffers, layers: this.#buffers.layers.slice(0, 1) };
+    const buffers = viewsOf(first, this.#checkedSize(batch));
+    const layers = Array.from({ length: this.config.numHiddenLayers }, () => buffers.layers[0]!);
+    return this.#forward({ batch, buffers, attend, dropout: null }, layers, null);
   }
 
   /** logits float32 [rows, V] of some rows of the final hidden states, in memory from `arena`. */
@@ -220,13 +232,14 @@ export class Llama {
   }
 
   #packedAttention(samples: Samples): Attend {
-    return (_layer, a, T) => {
-      const lse = this.#buffers.backward === null ? null : a.lse.reshapeTo([this.#attention.heads, T]);
-      attentionForward(this.device, a.attention.rows(0, T), lse, a.qkv.rows(0, T), samples, this.#attention);
+    return (_layer, { attention, lse, qkv }) => {
+      const kept = this.#buffers.backward === null ? null : lse;
+      attentionForward(this.device, attention, kept, qkv, samples, this.#attention);
     };
   }
 
-  #checkSizes(batch: Batch): void {
+  /** Tokens of a micro-batch that the model has room for. */
+  #checkedSize(batch: Batch): number {
     const [T, n] = [batch.ids.length, batch.targets.length];
     const { maxTokens, maxTargets, maxPosition } = this.options;
     const longest = batch.positions.reduce((most, position) => Math.max(most, position + 1), 0);
@@ -245,99 +258,67 @@ export class Llama {
         );
       }
     }
+    return T;
   }
 
   /** Residual stream through all layers; returns the final norm's output. Each layer writes to its own activations. */
-  #forward(
-    batch: Batch,
-    layers: LayerActivations[],
-    noise: EmbeddingNoise | null,
-    dropout: DropoutContext | null,
-    attend: Attend,
-  ): Tensor {
-    this.#checkSizes(batch);
-    const { device, config } = this;
-    const buffers = this.#buffers;
-    const T = batch.ids.length;
-    const branch = buffers.branch.rows(0, T); // [T, H]
-    const x = layers[0]!.x.rows(0, T); // [T, H]
-    const ids = buffers.ids.rows(0, T);
-    device.write(ids, batch.ids);
-    device.write(buffers.positions.rows(0, T), batch.positions);
+  #forward(pass: Pass, layers: LayerActivations[], noise: EmbeddingNoise | null): Tensor {
+    const { device } = this;
+    const { batch, buffers } = pass;
+    const { norm1 } = layers[0]!;
+    device.write(buffers.ids, batch.ids);
+    device.write(buffers.positions, batch.positions);
 
-    embeddingForward(device, x, this.#weights.embedding, ids, batch, noise);
-    const first = layers[0]!;
-    const { norm1 } = this.#weights.layers[0]!;
-    rmsnormForward(device, first.normed1.rows(0, T), first.rstd1, x, norm1.weight, config.rmsNormEps);
+    embeddingForward(device, norm1.x, this.#weights.embedding, buffers.ids, batch, noise);
+    this.#norm(norm1, this.#weights.layers[0]!.norm1);
     for (const [i, a] of layers.entries()) {
-      this.#layerForward(i, a, T, dropout, attend);
-      swigluForward(device, buffers.h.rows(0, T), a.gateUp.rows(0, T));
-      groupForward(
-        device,
-        this.#weights.layers[i]!.groups.down,
-        branch,
-        buffers.h.rows(0, T),
-        rowsOf(a.u.down, T),
-        this.#scratch,
-        dropout,
-      );
-      const next = layers[i + 1];
-      const sum = (next?.x ?? buffers.final).rows(0, T);
-      const weight = (this.#weights.layers[i + 1]?.norm1 ?? this.#weights.norm).weight;
-      const rstd = next?.rstd1 ?? buffers.finalRstd;
-      const normed = (next?.normed1 ?? buffers.normed).rows(0, T);
-      rmsnormForward(device, normed, rstd, a.mid.rows(0, T), weight, config.rmsNormEps, {
-        delta: branch,
-        sum,
-      });
+      this.#layerForward(i, a, pass);
+      swigluForward(device, buffers.h, a.gateUp);
+      this.#linear(this.#weights.layers[i]!.groups.down, buffers.branch, buffers.h, a.u.down, pass);
+      // The norm that comes next adds what the layer makes to the residual stream.
+      const next = layers[i + 1]?.norm1 ?? buffers.norm;
+      this.#addAndNorm(next, this.#weights.layers[i + 1]?.norm1 ?? this.#weights.norm, a.norm2.x, pass);
     }
-    return buffers.normed.rows(0, T);
+    return buffers.norm.normed;
   }
 
-  /** From the norm of a layer's input (in normed1) to gate and up. Also how a layer is recomputed. */
-  #layerForward(
-    i: number,
-    a: LayerActivations,
-    T: number,
-    dropout: DropoutContext | null,
-    attend: Attend,
-  ): void {
-    const { device } = this;
+  /** From the norm of a layer's input to gate and up. Also how a layer is recomputed. */
+  #layerForward(i: number, a: LayerActivations, pass: Pass): void {
     const { groups, norm2 } = this.#weights.layers[i]!;
-    const [normed1, normed2] = [a.normed1.rows(0, T), a.normed2.rows(0, T)]; // [T, H]
-    const branch = this.#buffers.branch.rows(0, T); // [T, H]
-    const qkv = a.qkv.rows(0, T); // [T, queries + 2·keys]
-    groupForward(device, groups.qkv, qkv, normed1, rowsOf(a.u.qkv, T), this.#scratch, dropout);
-    this.#rotate(qkv, false);
-    attend(i, a, T);
-    groupForward(device, groups.o, branch, a.attention.rows(0, T), rowsOf(a.u.o, T), this.#scratch, dropout);
-    const sum = a.mid.rows(0, T); // [T, H]
-    rmsnormForward(device, normed2, a.rstd2, a.x.rows(0, T), norm2.weight, this.config.rmsNormEps, {
-      delta: branch,
-      sum,
-    });
-    groupForward(
-      device,
-      groups.gateUp,
-      a.gateUp.rows(0, T),
-      normed2,
-      rowsOf(a.u.gateUp, T),
-      this.#scratch,
-      dropout,
-    );
+    const { branch } = pass.buffers; // [T, H]
+    this.#linear(groups.qkv, a.qkv, a.norm1.normed, a.u.qkv, pass);
+    this.#rotate(a.qkv, pass, false);
+    pass.attend(i, a);
+    this.#linear(groups.o, branch, a.attention, a.u.o, pass);
+    this.#addAndNorm(a.norm2, norm2, a.norm1.x, pass);
+    this.#linear(groups.gateUp, a.gateUp, a.norm2.normed, a.u.gateUp, pass);
+  }
+
+  #linear(group: LinearGroup, y: Tensor, x: Tensor, u: readonly Tensor[], { dropout }: Pass): void {
+    groupForward(this.device, group, y, x, u, this.#scratch, dropout);
+  }
+
+  /** a.normed = RMSNorm(a.x). */
+  #norm({ x, rstd, normed }: NormActivations, { weight }: Norm): void {
+    rmsnormForward(this.device, normed, rstd, x, weight, this.config.rmsNormEps);
+  }
+
+  /** a.x = x + branch; a.normed = RMSNorm(a.x). */
+  #addAndNorm(a: NormActivations, { weight }: Norm, x: Tensor, { buffers }: Pass): void {
+    const residual = { delta: buffers.branch, sum: a.x };
+    rmsnormForward(this.device, a.normed, a.rstd, x, weight, this.config.rmsNormEps, residual);
+  }
+
+  /** dx = the gradient of a.x: through the norm from dy, and `past` it. */
+  #normBackward(dx: Tensor, dy: Tensor, { x, rstd }: NormActivations, norm: Norm, past: Tensor | null): void {
+    rmsnormBackward(this.device, dx, norm.dweight, dy, x, norm.weight, rstd, past);
   }
 
   /** RoPE on the q and k columns, in place. */
-  #rotate(qkv: Tensor, inverse: boolean): void {
+  #rotate(qkv: Tensor, { buffers }: Pass, inverse: boolean): void {
     const { queries, keys } = widthsOf(this.config);
-    rope(
-      this.device,
-      qkv.columns(0, queries + keys),
-      this.#rope,
-      this.#buffers.positions,
-      this.config.headDim,
-      inverse,
-    );
+    const rotated = qkv.columns(0, queries + keys);
+    rope(this.device, rotated, this.#rope, buffers.positions, this.config.headDim, inverse);
   }
 
   /** The loss of each target token, f32 [targets], and with `gradients` those of the head. */
@@ -362,95 +343,57 @@ export class Llama {
   }
 
   /** From the gradient of the final norm's output (in dnormed) down to the embedding. */
-  #backward(batch: Batch, dropout: DropoutContext | null, attend: Attend): void {
-    const { device } = this;
-    const buffers = this.#buffers;
-    const backward = buffers.backward!;
-    const T = batch.ids.length;
-    const dx = backward.dx.rows(0, T); // [T, H]
-    const dnormed = backward.dnormed.rows(0, T); // [T, H]
-    const { norm } = this.#weights;
-    rmsnormBackward(
-      device,
-      dx,
-      norm.dweight,
-      dnormed,
-      buffers.final.rows(0, T),
-      norm.weight,
-      buffers.finalRstd,
-      null,
-    );
-    for (let i = this.config.numHiddenLayers - 1; i >= 0; i--) this.#layerBackward(i, batch, dropout, attend);
-    if (this.#weights.dembedding !== null) {
-      embeddingBackward(device, this.#weights.dembedding, dx, buffers.ids.rows(0, T));
-    }
+  #backward(pass: Pass): void {
+    const { buffers } = pass;
+    const { dx, dnormed } = buffers.backward!;
+    this.#normBackward(dx, dnormed, buffers.norm, this.#weights.norm, null);
+    for (let i = this.config.numHiddenLayers - 1; i >= 0; i--) this.#layerBackward(i, pass);
+    const { dembedding } = this.#weights;
+    if (dembedding !== null) embeddingBackward(this.device, dembedding, dx, buffers.ids);
   }
 
   /** Turns dx from the gradient of layer i's output into that of its input. */
-  #layerBackward(i: number, batch: Batch, dropout: DropoutContext | null, attend: Attend): void {
-    const { device, config } = this;
-    const buffers = this.#buffers;
-    const backward = buffers.backward!;
-    const scratch = this.#scratch;
-    const T = batch.ids.length;
+  #layerBackward(i: number, pass: Pass): void {
+    const { device } = this;
+    const { batch, buffers, dropout } = pass;
+    const { h } = buffers; // [T, I]
+    const { dx, dnormed, dattention, dqkv, delta } = buffers.backward!;
     const a = buffers.layers[i]!;
-    const { groups, norm1, norm2 } = this.#weights.layers[i]!;
-    const [x, mid, attention] = [a.x.rows(0, T), a.mid.rows(0, T), a.attention.rows(0, T)];
-    const [qkv, gateUp, h] = [a.qkv.rows(0, T), a.gateUp.rows(0, T), buffers.h.rows(0, T)];
-    const [normed1, normed2] = [a.normed1.rows(0, T), a.normed2.rows(0, T)];
-    const [dx, dnormed] = [backward.dx.rows(0, T), backward.dnormed.rows(0, T)];
+    const { qkv, gateUp, norm1, norm2 } = a;
+    const weights = this.#weights.layers[i]!;
+    const { groups } = weights;
     const { keepNorms, recompute } = this.plan;
-    const [dattention, dqkv] = [backward.dattention.rows(0, T), backward.dqkv.rows(0, T)];
+    const backwardInput = (group: LinearGroup, to: Tensor | null, dy: Tensor, u: readonly Tensor[]) =>
+      groupBackwardInput(device, group, to, dy, u, this.#scratch, dropout);
+    const backwardWeight = (group: LinearGroup, dy: Tensor, x: Tensor, g: readonly Tensor[]) =>
+      groupBackwardWeight(device, group, dy, x, g, this.#scratch, dropout);
 
     if (recompute === "layer") {
-      rmsnormForward(device, normed1, a.rstd1, x, norm1.weight, config.rmsNormEps);
-      this.#layerForward(i, a, T, dropout, attend);
+      this.#norm(norm1, weights.norm1);
+      this.#layerForward(i, a, pass);
     } else {
-      const needed = !keepNorms && (hasTrained(groups.gateUp) || recompute === "mlp");
-      if (needed) rmsnormForward(device, normed2, a.rstd2, mid, norm2.weight, config.rmsNormEps);
-      if (recompute === "mlp")
-        groupForward(device, groups.gateUp, gateUp, normed2, rowsOf(a.u.gateUp, T), scratch, dropout);
+      if (!keepNorms && (hasTrained(groups.gateUp) || recompute === "mlp")) this.#norm(norm2, weights.norm2);
+      if (recompute === "mlp") this.#linear(groups.gateUp, gateUp, norm2.normed, a.u.gateUp, pass);
     }
 
     // MLP: x + down(silu(gate) · up)
-    let g = groupBackwardInput(device, groups.down, h, dx, rowsOf(a.u.down, T), scratch, dropout); // h holds dh
+    let g = backwardInput(groups.down, h, dx, a.u.down); // h holds dh
     swigluBackward(device, gateUp, h, h); // gateUp holds its gradient, h SwiGLU's output again
-    groupBackwardWeight(device, groups.down, dx, h, g, scratch, dropout);
-    g = groupBackwardInput(device, groups.gateUp, dnormed, gateUp, rowsOf(a.u.gateUp, T), scratch, dropout);
-    groupBackwardWeight(device, groups.gateUp, gateUp, normed2, g, scratch, dropout);
-    rmsnormBackward(device, dx, norm2.dweight, dnormed, mid, norm2.weight, a.rstd2, dx);
+    backwardWeight(groups.down, dx, h, g);
+    g = backwardInput(groups.gateUp, dnormed, gateUp, a.u.gateUp);
+    backwardWeight(groups.gateUp, gateUp, norm2.normed, g);
+    this.#normBackward(dx, dnormed, norm2, weights.norm2, dx);
 
     // Attention: x + o(attention(rope(q), rope(k), v))
-    g = groupBackwardInput(device, groups.o, dattention, dx, rowsOf(a.u.o, T), scratch, dropout);
-    groupBackwardWeight(device, groups.o, dx, attention, g, scratch, dropout);
-    const heads = this.#attention.heads;
-    const lse = a.lse.reshapeTo([heads, T]);
-    attentionBackward(
-      device,
-      dqkv,
-      backward.delta.reshapeTo([heads, T]),
-      dattention,
-      attention,
-      qkv,
-      lse,
-      batch,
-      this.#attention,
-    );
-    this.#rotate(dqkv, true);
-    const last = i === 0 && this.#weights.dembedding === null; // nothing below is trained
-    if (hasTrained(groups.qkv) && !keepNorms)
-      rmsnormForward(device, normed1, a.rstd1, x, norm1.weight, config.rmsNormEps);
-    g = groupBackwardInput(
-      device,
-      groups.qkv,
-      last ? null : dnormed,
-      dqkv,
-      rowsOf(a.u.qkv, T),
-      scratch,
-      dropout,
-    );
-    groupBackwardWeight(device, groups.qkv, dqkv, normed1, g, scratch, dropout);
-    if (!last) rmsnormBackward(device, dx, norm1.dweight, dnormed, x, norm1.weight, a.rstd1, dx);
+    g = backwardInput(groups.o, dattention, dx, a.u.o);
+    backwardWeight(groups.o, dx, a.attention, g);
+    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, batch, this.#attention);
+    this.#rotate(dqkv, pass, true);
+    const isLast = i === 0 && this.#weights.dembedding === null; // nothing below is trained
+    if (hasTrained(groups.qkv) && !keepNorms) this.#norm(norm1, weights.norm1);
+    g = backwardInput(groups.qkv, isLast ? null : dnormed, dqkv, a.u.qkv);
+    backwardWeight(groups.qkv, dqkv, norm1.normed, g);
+    if (!isLast) this.#normBackward(dx, dnormed, norm1, weights.norm1, dx);
   }
 }
 
@@ -480,5 +423,3 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
   const arena = new Arena(device, weights + trained + activations + workspace + tables);
   return { lora, request, training, plan, arena };
 }
-
-const rowsOf = (tensors: readonly Tensor[], T: number) => tensors.map((tensor) => tensor.rows(0, T));
