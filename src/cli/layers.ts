@@ -61,7 +61,7 @@ function recipeOptions(recipe: Recipe): Map<string, unknown> {
   const table: Readonly<Record<string, OptionSpec>> = trainOptions;
   return new Map(
     Object.entries(recipe.options).map(([name, value]) => {
-      return [name, readValue(`recipe ${recipe.name}: ${name}`, table[name]!, value)];
+      return [name, readValue(name, `recipe ${recipe.name}: ${name}`, table[name]!, value)];
     }),
   );
 }

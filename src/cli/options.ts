@@ -4,6 +4,7 @@
 
 import { parseArgs } from "node:util";
 import { UsageError } from "../errors.ts";
+import { insteadOf, resolveName, valueAliases } from "./aliases.ts";
 import { suggestion } from "./nearest.ts";
 import { quoted, shown } from "./text.ts";
 
@@ -29,8 +30,13 @@ export type OptionSpec =
   | (Described & { type: "int" | "float"; default?: number } & Range)
   | (Described & { type: "bool"; default?: boolean })
   | (Described & { type: "enum"; values: readonly string[]; default?: string })
-  /** Comma-separated; with `values`, only those. */
-  | (Described & { type: "list"; values?: readonly string[]; default?: readonly string[] })
+  /** Comma-separated; with `values`, only those. `all`: words that stand for all of them. */
+  | (Described & {
+      type: "list";
+      values?: readonly string[];
+      all?: readonly string[];
+      default?: readonly string[];
+    })
   /** May be given several times. */
   | (Described & { type: "repeated"; default?: readonly string[] });
 
@@ -81,7 +87,7 @@ export function parseArguments(
     config[name] = { type: spec.type === "bool" ? "boolean" : "string", multiple: true };
   }
   const { tokens } = parseArgs({
-    args: [...args],
+    args: withOwnNames(args, table),
     options: config,
     strict: false,
     allowPositionals: true,
@@ -98,9 +104,10 @@ export function parseArguments(
       help = true;
       continue;
     }
+    const written = args[token.index]!.split("=")[0]!;
     const spec = Object.hasOwn(table, token.name) ? table[token.name] : undefined;
     if (spec === undefined || token.rawName !== `--${token.name}`) {
-      throw unknownOption(token.rawName, Object.keys(table), table);
+      throw unknownOption(token.rawName, token.value ?? valueAfter(tokens, i), table);
     }
     let text = token.value;
     if (spec.type === "bool" && text === undefined) {
@@ -109,28 +116,70 @@ export function parseArguments(
       const isValue =
         next?.kind === "positional" &&
         next.index === token.index + 1 &&
-        (!takesPositionals || /^(on|off|true|false)$/.test(next.value));
+        (!takesPositionals || /^(on|off|true|false)$/i.test(next.value));
       text = isValue ? next.value : "on";
       if (isValue) i++;
     } else if (text === undefined || (!token.inlineValue && /^--[a-z]/.test(text))) {
       const after = text === undefined ? "nothing" : `the option ${shown(text)}`;
-      throw new UsageError(`--${token.name} needs a value (${expected(spec)}), got ${after}`);
+      throw new UsageError(`${written} needs a value (${expected(spec)}), got ${after}`);
     }
-    const value = readText(`--${token.name}`, spec, text);
+    const value = readText(written, spec, ownValue(token.name, text));
+    const earlier = given.get(token.name);
     if (spec.type === "repeated") {
-      const earlier = (given.get(token.name)?.value as string[] | undefined) ?? [];
-      given.set(token.name, { value: [...earlier, ...(value as string[])], origin: `--${token.name}` });
-    } else if (given.has(token.name)) {
-      throw new UsageError(`--${token.name} was given twice; give it once`);
+      const values = (earlier?.value as string[] | undefined) ?? [];
+      given.set(token.name, { value: [...values, ...(value as string[])], origin: written });
     } else {
-      given.set(token.name, { value, origin: `--${token.name}` });
+      if (earlier !== undefined) throw givenTwice(earlier.origin, written);
+      given.set(token.name, { value, origin: written });
     }
   }
   return { given, positionals, help };
 }
 
-function unknownOption(rawName: string, known: readonly string[], table: OptionTable): UsageError {
+/** The arguments with aliases of options replaced by the names that the table has. */
+function withOwnNames(args: readonly string[], table: OptionTable): string[] {
+  const end = args.indexOf("--");
+  return args.map((arg, i) => {
+    const [, name, rest] = /^--([^=]+)(.*)$/s.exec(arg) ?? [];
+    if (name === undefined || (end >= 0 && i > end)) return arg;
+    const own = resolveName(name, table);
+    return Object.hasOwn(table, own) ? `--${own}${rest}` : arg;
+  });
+}
+
+/** A value by the name that the option has for it. */
+export function ownValue(option: string, text: string): string {
+  const own = Object.hasOwn(valueAliases, option) ? valueAliases[option]! : {};
+  return Object.hasOwn(own, text) ? own[text]! : text;
+}
+
+/** Two spellings of one option, or the same one twice. */
+export function givenTwice(first: string, second: string): UsageError {
+  return new UsageError(
+    first === second
+      ? `${first} was given twice; give it once`
+      : `${first} and ${second} are the same option; give one of them`,
+  );
+}
+
+function valueAfter(tokens: readonly { kind: string; value?: unknown }[], i: number): unknown {
+  const next = tokens[i + 1];
+  return next?.kind === "positional" ? next.value : undefined;
+}
+
+/** What to say of an option that only others have; null of one that nobody has. */
+export function foreignOption(name: string, value: unknown, table: OptionTable): string | null {
+  const advice = insteadOf(name, table);
+  if (advice === null) return null;
+  const isOff = typeof value === "boolean" ? !value : /^(false|off|no|none)$/i.test(String(value ?? ""));
+  return isOff ? "leave it out" : advice;
+}
+
+function unknownOption(rawName: string, value: unknown, table: OptionTable): UsageError {
   const name = rawName.replace(/^-+/, "");
+  const known = Object.keys(table);
+  const foreign = foreignOption(name, value, table);
+  if (foreign !== null) return new UsageError(`unknown option ${rawName}; ${foreign}`);
   const negated = /^no-?(.+)$/.exec(name)?.[1]?.replaceAll("_", "-");
   if (negated !== undefined && table[negated]?.type === "bool") {
     return new UsageError(`unknown option ${shown(rawName)}; did you mean --${negated} off?`);
@@ -148,14 +197,14 @@ function readText(name: string, spec: OptionSpec, text: string): unknown {
       return readNumber(name, spec, number, shown(text));
     }
     case "bool":
-      if (text === "on" || text === "true") return true;
-      if (text === "off" || text === "false") return false;
+      if (/^(on|true)$/i.test(text)) return true;
+      if (/^(off|false)$/i.test(text)) return false;
       throw new UsageError(`${name} expects on or off, got ${text === "" ? '""' : shown(text)}`);
     case "enum":
       return readChoice(name, spec.values, text);
     case "list": {
       const items = text.split(",").map((item) => item.trim());
-      return readList(name, spec.values, items);
+      return readList(name, spec, items);
     }
     case "repeated":
       return [readString(name, text)];
@@ -187,7 +236,12 @@ function readChoice(name: string, values: readonly string[], text: string): stri
   );
 }
 
-function readList(name: string, values: readonly string[] | undefined, items: readonly string[]): string[] {
+function readList(
+  name: string,
+  { values, all = [] }: Extract<OptionSpec, { type: "list" }>,
+  items: readonly string[],
+): string[] {
+  if (values !== undefined && items.length === 1 && all.includes(items[0]!)) return [...values];
   if (items.some((item) => item === "")) throw new UsageError(`${name} expects names separated by commas`);
   for (const item of items) if (values !== undefined) readChoice(name, values, item);
   const twice = items.find((item, i) => items.indexOf(item) !== i);
@@ -197,11 +251,16 @@ function readList(name: string, values: readonly string[] | undefined, items: re
 
 function readString(name: string, text: string): string {
   if (text === "") throw new UsageError(`${name} expects a value, got an empty one`);
+  if (text.includes("\0")) throw new UsageError(`${name} holds a NUL character, got ${quoted(text)}`);
   return text;
 }
 
-/** A value of a config file, of the types that the file's own syntax has. */
-export function readValue(name: string, spec: OptionSpec, value: unknown): unknown {
+/**
+ * A value of a config file for `option`, of the types that the file's own syntax has; `name` is for messages. Throws
+ * UsageError.
+ */
+export function readValue(option: string, name: string, spec: OptionSpec, given: unknown): unknown {
+  const value = typeof given === "string" ? ownValue(option, given) : given;
   const wrong = () => {
     const got = Array.isArray(value) ? "a list" : value === null ? "nothing" : shown(JSON.stringify(value));
     return new UsageError(`${name} expects ${expected(spec)}, got ${got}`);
@@ -224,7 +283,8 @@ export function readValue(name: string, spec: OptionSpec, value: unknown): unkno
       if (typeof value === "string") return readText(name, spec, value);
       if (!Array.isArray(value) || !value.every((item) => typeof item === "string" && item !== ""))
         throw wrong();
-      return spec.type === "list" ? readList(name, spec.values, value) : value;
+      for (const item of value) readString(name, item);
+      return spec.type === "list" ? readList(name, spec, value) : value;
     }
     default:
       if (typeof value !== "string") throw wrong();

@@ -26,8 +26,8 @@ export const trainOptions = {
   "eval-split": {
     type: "float",
     group: "Data",
-    above: 0,
-    help: "share (0.05) or number (500) of samples to hold out for evaluation",
+    min: 0,
+    help: "share (0.05) or number (500) of samples to hold out for evaluation; 0 holds out none",
   },
   ...encodingOptions,
   recipe: {
@@ -85,6 +85,7 @@ export const trainOptions = {
     type: "list",
     group: "Tuning",
     values: linearModules,
+    all: ["all-linear", "all"],
     default: linearModules,
     help: "linear layers that get LoRA matrices",
   },

@@ -67,7 +67,7 @@ export const train = defineCommand({
       model: { dir: model.path, name: model.name },
       datasets,
       evalDatasets,
-      evalSplit: values["eval-split"] ?? null,
+      evalSplit: values["eval-split"] || null,
       encoding: values,
       tune: values.tune,
       dtype: values.dtype,
@@ -108,7 +108,7 @@ function checkTogether(values: TrainValues, context: Context): void {
   if (values.resume && values.output === undefined) {
     throw new UsageError("--resume needs --output: the folder of the run to go on with");
   }
-  if (values["eval-split"] !== undefined && values["eval-dataset"] !== undefined) {
+  if (values["eval-split"] && values["eval-dataset"] !== undefined) {
     throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");
   }
   const held = values["eval-split"];

@@ -93,11 +93,11 @@ describe("recipes", () => {
   });
 
   test("every option of every recipe is one of train's, with a value it takes", () => {
-    const table: Readonly<Record<string, Parameters<typeof readValue>[1]>> = trainOptions;
+    const table: Readonly<Record<string, Parameters<typeof readValue>[2]>> = trainOptions;
     for (const { options } of recipes) {
       for (const [name, value] of Object.entries(options)) {
         expect(table[name]).toBeDefined();
-        expect(readValue(name, table[name]!, value)).toEqual(value);
+        expect(readValue(name, name, table[name]!, value)).toEqual(value);
       }
     }
   });
