@@ -12,8 +12,8 @@ import {
   nf4Sizes,
   Tensor,
 } from "../native/index.ts";
-import { linearModules } from "./lora.ts";
-import { type ModelSource, tensorSpecs } from "./source.ts";
+import { linearModules, tensorSpecs } from "./architecture.ts";
+import type { ModelSource } from "./source.ts";
 
 /** Quantise the linears of every layer to NF4 while they are loaded. */
 export interface Quantization {
