@@ -14,6 +14,7 @@ import {
   layerOf,
   tensorSpecs,
 } from "./architecture.ts";
+import { FiniteCheck } from "./finite.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, stackModules } from "./lora.ts";
 import { Parameters } from "./parameters.ts";
@@ -149,23 +150,32 @@ export class ModelWeights {
     const { parameters, quantized } = storage;
     const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
     const full = tune === "full" && parameters !== null ? parameters : null;
+    const finite = new FiniteCheck(device, shapes.size);
     if (full !== null) {
-      for (const name of shapes.keys()) source.fill(device, name, full.master(name));
+      for (const name of shapes.keys()) {
+        source.fill(device, name, full.master(name));
+        finite.add(name, full.master(name));
+      }
       full.afterWrite();
     }
     const tensor = (name: string): Tensor => {
       const shape = shapes.get(name)!;
       if (full !== null) return shape.length > 1 ? full.working(name) : full.master(name);
       const own = storage.frozen.get(name);
-      if (own === undefined) return source.inPlace(device, name, shape, storageType(shape, dtype))!;
+      if (own === undefined) {
+        const inPlace = source.inPlace(device, name, shape, storageType(shape, dtype))!;
+        finite.add(name, inPlace);
+        return inPlace;
+      }
       source.fill(device, name, own);
+      finite.add(name, own);
       source.forget(device, name);
       return own;
     };
     const linear = (name: string): Tensor | Nf4 => {
       const nf4 = quantized.tensors.get(name);
       if (nf4 === undefined) return tensor(name);
-      fillQuantized(device, source, name, nf4, quantized.scratch!);
+      fillQuantized(device, source, name, nf4, quantized.scratch!, finite);
       return nf4;
     };
     const gradient = (name: string) => full?.gradient(name) ?? null;
@@ -249,6 +259,14 @@ export class ModelWeights {
     this.head = weight(head === EMBEDDING ? this.embedding : tensor(head));
     this.dhead = gradient(head);
     if (full !== null) full.onChange = () => this.refresh();
+    try {
+      finite.expectFinite();
+    } catch (error) {
+      this.destroy();
+      throw error;
+    } finally {
+      finite.free();
+    }
   }
 
   /** Brings faster layouts up to date with trained weights. */
