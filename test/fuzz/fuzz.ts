@@ -57,7 +57,7 @@ export async function fuzz(options: FuzzOptions): Promise<Report> {
     counts.run++;
     if (outcome.status === 0) counts.taken++;
     if (found === null) continue;
-    const likeness = `${made.kind.name} ${found.replaceAll(/\d+(\.\d+)?/g, "N").slice(0, 80)}`;
+    const likeness = `${made.kind.name} ${found.replaceAll(made.file, "").replaceAll(/\d+/g, "").slice(0, 80)}`;
     const times = seen.get(likeness) ?? 0;
     if (times >= KEPT_OF_A_KIND) {
       counts.failed++;

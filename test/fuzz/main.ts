@@ -1,109 +1,134 @@
 // npm run fuzz -- MINUTES [FIRST]: damaged inputs, from case FIRST on, to every command that reads files.
 // npm run fuzz -- case NUMBER: one of them again, with what the program says of it.
+// npm run fuzz -- kills NUMBER: that many kills instead, spread over the commands that write; see kills.ts.
 //
-// Each ends with exit status 0, 1 or 2 and a sentence, within 10 s of processor time and 2 GiB. What does not is kept
-// in fuzz-failures/NUMBER, with the command. The same number is the same input.
+// Each input ends with exit status 0, 1 or 2 and a sentence, within 10 s of processor time and 2 GiB. What does not is
+// kept in fuzz-failures/NUMBER, with the command. The same number is the same input.
 
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { caseComplaint, commandLine, layOut, makeCase } from "./case.ts";
 import { fuzz, type Report } from "./fuzz.ts";
+import { killJobs, makeKillSeeds, openHub } from "./kill-jobs.ts";
+import { killJob } from "./kills.ts";
 import { kinds } from "./kinds.ts";
-import { defaultLimits } from "./outcome.ts";
+import { defaultLimits as limits } from "./outcome.ts";
+import { Random } from "./random.ts";
 import { Runner } from "./runner.ts";
 import { makeSeeds } from "./seeds.ts";
 
-const DEFAULT_MINUTES = 5;
+const DEFAULT_MINUTES = "5";
+const DEFAULT_KILLS = "100";
 const NOTE_EVERY_MILLISECONDS = 15_000;
 
 const root = join(import.meta.dir, "..", "..");
 const entry = join(root, "src", "main.ts");
 const built = join(root, "dist", "neftune");
 const failures = join(root, "fuzz-failures");
-
-const say = (text: string) => process.stderr.write(`${text}\n`);
-
-function fail(text: string): never {
-  say(text);
-  process.exit(2);
-}
-
-function wholeNumber(text: string): number {
-  const number = Number(text);
-  if (!Number.isSafeInteger(number) || number < 0) fail(`expected a whole number, got ${text}`);
-  return number;
-}
-
-/** Makes the seeds in a folder of their own; says which kinds lack a file. */
-async function prepare(runner: Runner, seeds: string): Promise<void> {
-  mkdirSync(seeds);
-  await makeSeeds(seeds, async (...args) => {
-    const { status, signal, stderr } = await runner.run(seeds, args);
-    if (status !== 0) throw new Error(`${commandLine(args)}: ${signal ?? status}: ${stderr}`);
-  });
-  for (const { name, files } of kinds) {
-    for (const file of files) {
-      if (!existsSync(join(seeds, file))) throw new Error(`kind ${name}: the seeds have no ${file}`);
-    }
-  }
-}
-
-function describe({ cases, kinds: counts, findings }: Report, seconds: number): string {
-  const lines = [...counts].map(
-    ([name, { run, taken, failed }]) =>
-      `${name.padEnd(18)}${String(run).padStart(7)}${String(taken).padStart(8)}${String(run - taken - failed).padStart(9)}${String(failed).padStart(8)}`,
-  );
-  return [
-    `${"kind".padEnd(18)}${"inputs".padStart(7)}${"taken".padStart(8)}${"refused".padStart(9)}${"failed".padStart(8)}`,
-    ...lines,
-    `${cases} inputs in ${seconds.toFixed(0)} s, ${findings.length} failures kept`,
-  ].join("\n");
-}
-
-const [what = String(DEFAULT_MINUTES), second] = process.argv.slice(2);
 const executable = existsSync(built) ? built : null;
-if (executable === null) say(`${built} is not built: no case runs in the executable`);
 // In memory where there is room for it: most of a case's time would go into writing its files.
 const scratch = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "neftune-fuzz-"));
 const seeds = join(scratch, "seeds");
-const runner = new Runner(entry, scratch, defaultLimits);
-let status = 0;
-try {
-  await prepare(runner, seeds);
-  const options = { kinds, runner, limits: defaultLimits, seeds, scratch, failures, executable, note: say };
-  if (what === "case") {
-    const made = makeCase({ kinds, seeds }, wholeNumber(second ?? fail("which case?")));
-    const dir = join(failures, `case-${made.number}`);
-    layOut(made, seeds, dir);
-    say(`${made.kind.name}: ${made.file}, ${made.changes} changes, in ${dir}\n${commandLine(made.args)}`);
-    const outcome = await runner.runAlone(dir, made.args, executable);
-    const { stderr, ...rest } = outcome;
-    const found = caseComplaint(made, dir, outcome, defaultLimits);
-    say(`${stderr}${JSON.stringify(rest)}\n${found ?? "as it should be"}`);
-    status = found === null ? 0 : 1;
-  } else {
-    const end =
-      performance.now() +
-      60_000 * (Number(what) > 0 ? Number(what) : fail("npm run fuzz -- MINUTES [FIRST]"));
-    const first = second === undefined ? Math.floor(Math.random() * 2 ** 31) : wholeNumber(second);
-    say(`from case ${first} on`);
-    const start = performance.now();
-    let nextNote = start + NOTE_EVERY_MILLISECONDS;
-    const goesOn = ({ cases }: Report) => {
-      const now = performance.now();
-      if (now > nextNote) {
-        nextNote = now + NOTE_EVERY_MILLISECONDS;
-        say(`${cases} inputs`);
-      }
-      return now < end;
-    };
-    const report = await fuzz({ ...options, first, goesOn });
-    say(describe(report, (performance.now() - start) / 1000));
-    status = report.findings.length === 0 ? 0 : 1;
+const runner = new Runner(entry, scratch, limits);
+
+const say = (text: string) => void process.stderr.write(`${text}\n`);
+const drawn = () => Math.floor(Math.random() * 2 ** 31);
+
+function numberOf(text: string): number {
+  const number = Number(text);
+  if (!(number >= 0 && number < 2 ** 32)) throw new Error(`expected a number, got ${text}`);
+  return number;
+}
+
+/** Runs a command that makes seeds. */
+async function must(...args: string[]): Promise<void> {
+  const { status, signal, stderr } = await runner.run(seeds, args);
+  if (status !== 0) throw new Error(`${commandLine(args)}: ${signal ?? status}: ${stderr}`);
+}
+
+/** Each of these returns whether all was as it should be. */
+async function runFor(minutes: number, first: number): Promise<boolean> {
+  await makeSeeds(seeds, must);
+  say(`from case ${first} on`);
+  const start = performance.now();
+  let nextNote = start + NOTE_EVERY_MILLISECONDS;
+  const goesOn = ({ cases }: Report) => {
+    const now = performance.now();
+    if (now > nextNote) {
+      nextNote = now + NOTE_EVERY_MILLISECONDS;
+      say(`${cases} inputs`);
+    }
+    return now < start + 60_000 * minutes;
+  };
+  const report = await fuzz({
+    ...{ kinds, seeds, scratch, failures, runner, limits, executable },
+    ...{ first, goesOn, note: say },
+  });
+  say(table(report));
+  const seconds = (performance.now() - start) / 1000;
+  say(`${report.cases} inputs in ${seconds.toFixed(0)} s, ${report.findings.length} failures kept`);
+  return report.findings.length === 0;
+}
+
+function table({ kinds: counts }: Report): string {
+  const rows = [...counts].map(([name, { run, taken, failed }]) => [
+    name,
+    run,
+    taken,
+    run - taken - failed,
+    failed,
+  ]);
+  return [["kind", "inputs", "taken", "refused", "failed"], ...rows]
+    .map(([name, ...cells]) => `${name}`.padEnd(18) + cells.map((cell) => `${cell}`.padStart(9)).join(""))
+    .join("\n");
+}
+
+async function runCase(number: number): Promise<boolean> {
+  await makeSeeds(seeds, must);
+  const made = makeCase({ kinds, seeds }, number);
+  const dir = join(failures, `case-${number}`);
+  layOut(made, seeds, dir);
+  say(`${made.kind.name}: ${made.file}, ${made.changes} changes, in ${dir}\n${commandLine(made.args)}`);
+  const outcome = await runner.runAlone(dir, made.args, executable);
+  const { stderr, ...rest } = outcome;
+  const found = caseComplaint(made, dir, outcome, limits);
+  say(`${stderr}${JSON.stringify(rest)}\n${found ?? "as it should be"}`);
+  return found === null;
+}
+
+async function runKills(kills: number): Promise<boolean> {
+  await makeKillSeeds(seeds, must);
+  const hub = await openHub(join(seeds, "big"));
+  const program = executable === null ? [process.execPath, entry] : [executable];
+  const killing = { program, seeds, scratch, random: new Random(drawn()) };
+  let isWhole = true;
+  try {
+    const jobs = killJobs(hub);
+    for (const [i, job] of jobs.entries()) {
+      const share = Math.floor((kills * (i + 1)) / jobs.length) - Math.floor((kills * i) / jobs.length);
+      const report = await killJob(job, share, killing);
+      isWhole &&= report.complaints.length === 0;
+      const end = report.complaints.length === 0 ? "the files of a run never killed" : "";
+      const counts = `${report.kills} kills, ${report.ended} ended before theirs`;
+      say(`${job.name}: ${counts}; ${[end, ...report.complaints].join("\n  ")}`);
+    }
+  } finally {
+    hub.close();
   }
+  return isWhole;
+}
+
+let isGood = false;
+try {
+  mkdirSync(seeds);
+  if (executable === null) say(`${built} is not built: all runs from the sources`);
+  const [what = DEFAULT_MINUTES, second] = process.argv.slice(2);
+  if (what === "case") isGood = await runCase(numberOf(second ?? ""));
+  else if (what === "kills") isGood = await runKills(numberOf(second ?? DEFAULT_KILLS));
+  else isGood = await runFor(numberOf(what), second === undefined ? drawn() : numberOf(second));
 } finally {
   runner.close();
   rmSync(scratch, { recursive: true, force: true });
 }
-process.exit(status);
+process.exit(isGood ? 0 : 1);

@@ -14,7 +14,7 @@ export interface Outcome {
 }
 
 export interface Limits {
-  /** Of the processor; waiting for something else may take three times as long. */
+  /** Of the processor. */
   seconds: number;
   bytes: number;
 }

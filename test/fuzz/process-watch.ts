@@ -5,6 +5,8 @@ import type { Limits } from "./outcome.ts";
 
 const TICKS_PER_SECOND = 100;
 const LOOK_EVERY_MILLISECONDS = 50;
+/** A busy machine lets a process wait, so of the clock more time is allowed than of the processor. */
+const WAITING = 6;
 
 /** Seconds of processor time that all threads of a process have taken; null where it is gone. */
 function cpuSeconds(pid: number): number | null {
@@ -55,7 +57,8 @@ export async function watch(pid: number, done: Promise<unknown>, limits: Limits)
     usage.peakBytes = Math.max(usage.peakBytes, peakBytes(pid));
     if (isDone) return usage;
     if (usage.peakBytes > limits.bytes) usage.stopped = "memory";
-    else if (usage.cpuSeconds > limits.seconds || usage.seconds > 3 * limits.seconds) usage.stopped = "time";
+    else if (usage.cpuSeconds > limits.seconds || usage.seconds > WAITING * limits.seconds)
+      usage.stopped = "time";
     if (usage.stopped === null) continue;
     try {
       process.kill(pid, "SIGKILL");

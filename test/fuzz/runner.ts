@@ -10,7 +10,7 @@ import type { Job } from "./worker.ts";
 const COMMANDS_PER_PROCESS = 400;
 const STDERR_BYTES = 2 ** 20;
 
-const baseEnv = {
+export const baseEnv = {
   PATH: "/usr/bin:/bin",
   HF_HUB_OFFLINE: "1",
   // No GPU's driver, so that all machines do the same.

@@ -135,7 +135,7 @@ const tokenizerConfig = {
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}",
 };
 
-function writeTokenizers(dir: string): void {
+export function writeTokenizers(dir: string): void {
   const json = (folder: string, name: string, content: object) => {
     mkdirSync(join(dir, folder), { recursive: true });
     writeFileSync(join(dir, folder, name), JSON.stringify(content));
