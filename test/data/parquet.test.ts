@@ -75,6 +75,17 @@ test("a byte that makes a run of levels 384 million long: ended by time or memor
   await expect(blocks({ seconds: 60, bytes: 2 ** 28 })).rejects.toThrow(/took more than 0\.3 GiB of memory/);
 }, 30_000);
 
+test("a footer without its schema is refused without the library's own words", async () => {
+  const bytes = readFileSync(join(FOLDER, "tokens.parquet"));
+  const footer = bytes.length - 8 - bytes.readUInt32LE(bytes.length - 8);
+  bytes[footer] = 0; // the end of the footer's fields
+  const path = join(folderOf({ "schema.parquet": "" }), "schema.parquet");
+  await Bun.write(path, bytes);
+  await expect(read(path)).rejects.toThrow(
+    /schema\.parquet: is damaged.* its footer: a value is missing or not of the type expected there$/,
+  );
+});
+
 test("150 damaged files are read or refused, and never crash or hang", async () => {
   const pick = randomIntegers(11);
   const originals = files.map((name) => readFileSync(join(FOLDER, name)));
@@ -90,6 +101,7 @@ test("150 damaged files are read or refused, and never crash or hang", async () 
     } catch (error) {
       expect((error as NeftuneError).code).toBe("format");
       expect((error as Error).message).toMatch(/x\.parquet: is (damaged|no whole)/);
+      expect((error as Error).message).not.toMatch(/(undefined|null) is not|evaluating|is not a function/);
       refused++;
     }
   }

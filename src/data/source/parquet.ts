@@ -161,7 +161,11 @@ function plain(value: unknown): unknown {
 
 function damaged(path: string, part: string, error: unknown): unknown {
   if (error instanceof NeftuneError) return error;
-  const reason = (error instanceof Error ? error.message : String(error)).split("\n")[0];
+  // The library does not check every field it reads; what its code trips over tells a user nothing. Errors of a text
+  // decoder, which are TypeErrors too, have a code.
+  const stumbled = error instanceof RangeError || (error instanceof TypeError && !("code" in error));
+  const message = (error instanceof Error ? error.message : String(error)).split("\n")[0];
+  const reason = stumbled ? "a value is missing or not of the type expected there" : message;
   return new FormatError(path, `is damaged, or of a kind of Parquet that is not read: ${part}: ${reason}`, {
     cause: error,
   });
