@@ -1,7 +1,7 @@
 // What outputs are compared with: references in their own rows, or the answers of the data they were asked from.
 
+import { alpacaPrompt } from "../data/alpaca.ts";
 import { parseRow, type Row, RowProblem } from "../data/formats.ts";
-import { alpacaPrompt } from "../data/templates.ts";
 import { wordsOf } from "./words.ts";
 
 /** A row of an output file, checked. */
@@ -95,7 +95,7 @@ function questionAndAnswer(row: Row): { questions: string[]; answer: string } | 
   const last = row.messages.at(-1);
   const asked = row.messages.at(-2);
   if (last?.role !== "assistant" || asked?.role !== "user") return null;
-  return { questions: [asked.content], answer: last.content };
+  return { questions: [asked.content ?? ""], answer: last.content ?? "" };
 }
 
 function normal(text: string): string {

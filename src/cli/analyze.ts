@@ -3,7 +3,8 @@
 import { basename } from "node:path";
 import { type Measures, measureOutputs, type Output } from "../analysis/outputs.ts";
 import { type OutputRow, outputRow, References } from "../analysis/references.ts";
-import { RowProblem, renamed } from "../data/formats.ts";
+import { renamed } from "../data/columns.ts";
+import { RowProblem } from "../data/formats.ts";
 import { openSource, RowError, rowsOf } from "../data/source.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { type Context, defineCommand } from "./command.ts";

@@ -1,8 +1,9 @@
 // What commands that read a model and data have in common: options, and how they become files, samples and a model.
 
 import { existsSync } from "node:fs";
+import type { ColumnNames } from "../data/columns.ts";
 import { Dataset } from "../data/dataset.ts";
-import { type ColumnNames, ROW_FIELDS } from "../data/formats.ts";
+import { ROW_FIELDS } from "../data/formats.ts";
 import { loadDataset } from "../data/load-dataset.ts";
 import { parseWeighted } from "../data/mix.ts";
 import { openSource, rowsOf } from "../data/source.ts";
@@ -184,7 +185,7 @@ export function columnNames({ columns }: Pick<ReadingValues, "columns">): Column
     if (field === "" || column === "" || more.length > 0) {
       throw new UsageError(`--columns ${pair}: expected FIELD=COLUMN, such as instruction=question`);
     }
-    if (!(ROW_FIELDS as readonly string[]).includes(field)) {
+    if (!ROW_FIELDS.includes(field)) {
       const hint = suggestion(field, ROW_FIELDS, `the fields are ${ROW_FIELDS.join(", ")}`);
       throw new UsageError(`--columns ${pair}: no format has a field ${field}${hint}`);
     }

@@ -1,18 +1,19 @@
 // A row to a training sample, or to a prompt for generation.
 
 import { NeftuneError } from "../errors.ts";
-import { encodeConversation, encodeConversationPrompt } from "./conversation.ts";
-import { type ColumnNames, type Message, parseRow, type Row, RowProblem, renamed } from "./formats.ts";
+import { alpacaExchanges } from "./alpaca.ts";
+import { ChatTemplate } from "./chat-template.ts";
+import { type ColumnNames, renamed } from "./columns.ts";
+import { conversationPrompt, conversationScript, endOfTurnId } from "./conversation.ts";
+import type { Conversation } from "./disguise.ts";
+import type { RowNotes } from "./encoding-notes.ts";
+import { type Exchange, exchangeScript } from "./exchange.ts";
+import { type Message, parseRow, type Row, RowProblem, unusedColumns } from "./formats.ts";
+import { namedTemplates } from "./named-templates.ts";
 import { IGNORE, type Sample } from "./sample.ts";
-import { firstAnswerToken, targetLabels } from "./targets.ts";
+import { type Encoded, encodeScript, type LossOn, type Script } from "./script.ts";
 import { type TemplateDate, today } from "./template-date.ts";
-import {
-  alpacaPrompt,
-  ChatTemplate,
-  LLAMA2_TEMPLATE,
-  type PromptTemplate,
-  VICUNA_TEMPLATE,
-} from "./templates.ts";
+import type { PromptTemplate } from "./templates.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 
 export interface EncoderOptions {
@@ -23,6 +24,8 @@ export interface EncoderOptions {
   parseSpecial: boolean;
   /** Ids in rows of tokens lie below it; null takes the tokenizer's. A model may have more rows than its tokenizer. */
   vocabSize: number | null;
+  /** Which tokens of a training sample are targets; absent, those of answers. */
+  lossOn?: LossOn | undefined;
   /** Other names of fields in the data; absent, none. */
   columns?: ColumnNames | undefined;
   /** The day that templates are told; absent, today. */
@@ -35,173 +38,250 @@ export interface Prompt {
   text: string;
 }
 
-interface Encoded {
-  ids: Int32Array;
-  labels: Int32Array;
+export interface EncodedSample extends Sample {
   text: string;
-  firstAnswer: number; // the first token of an answer, not of its end; Infinity where there is none
+  /** EOS or ends of turns are learned, and no answer. */
+  endOnly: boolean;
+  notes: RowNotes;
 }
+
+/** What rows that no template rendered are noted with. */
+export const NO_TEMPLATE = "none";
 
 /** Turns rows, as parsed from JSON, into tokens. Its methods throw RowProblem with what is wrong with a row. */
 export class Encoder {
-  private readonly tokenizer: Tokenizer;
   private readonly options: EncoderOptions;
-  private readonly vocabSize: number;
-  private readonly chat: ChatTemplate;
+  private readonly load: () => Tokenizer;
+  private loaded: Tokenizer | undefined;
+  private chatTemplate: ChatTemplate | undefined;
 
-  /** Throws where the template asks for a chat template and the tokenizer has none. */
-  constructor(tokenizer: Tokenizer, options: EncoderOptions) {
-    const { template, maxLength } = options;
+  /**
+   * A tokenizer given as a function is loaded with the first row that needs one; rows of tokens do not. Throws where the
+   * template asks for a chat template and the tokenizer has none.
+   */
+  constructor(tokenizer: Tokenizer | (() => Tokenizer), options: EncoderOptions) {
+    const { maxLength } = options;
     if (maxLength !== null && (!Number.isInteger(maxLength) || maxLength < 1)) {
       throw new NeftuneError("max-length", `max length: expected an integer of at least 1, got ${maxLength}`);
     }
-    if (template.kind === "chat" && tokenizer.chatTemplate === null) {
-      throw new NeftuneError(
-        "template",
-        "prompt template chat: the tokenizer has no chat template; use vicuna, llama2 or a Jinja file",
-      );
-    }
-    this.tokenizer = tokenizer;
     this.options = options;
-    this.vocabSize = options.vocabSize ?? tokenizer.vocabSize;
-    const { bosToken, eosToken, chatTemplate } = tokenizer;
-    const date = options.date ?? today();
-    const [source, name] =
-      template.kind === "file"
-        ? [template.source, template.path]
-        : template.kind === "llama2"
-          ? [LLAMA2_TEMPLATE, "llama2"]
-          : template.kind === "vicuna" || chatTemplate === null
-            ? [VICUNA_TEMPLATE, "vicuna"]
-            : [chatTemplate, "the tokenizer"];
-    this.chat = new ChatTemplate(source, name, bosToken, eosToken, date);
+    this.load = typeof tokenizer === "function" ? tokenizer : () => tokenizer;
+    if (typeof tokenizer === "function") return;
+    this.loaded = tokenizer;
+    if (options.template.kind === "chat") this.chatTemplate = this.makeChatTemplate();
   }
 
-  /** A training sample, cut to the maximum length. `endOnly`: EOS or ends of turns are learned, and no answer. */
-  encode(value: unknown): Sample & { text: string; endOnly: boolean } {
-    const row = this.parse(value, false);
+  /** A training sample, cut to the maximum length. */
+  encode(value: unknown): EncodedSample {
+    const { columns, vocabSize, maxLength } = this.options;
+    const fields = columns === undefined ? value : renamed(value, columns);
+    const row = parseRow(fields, {
+      vocabSize: vocabSize ?? this.loaded?.vocabSize ?? Number.POSITIVE_INFINITY,
+    });
     const whole = this.encodeWhole(row);
     if (whole.ids.length === 0) throw new RowProblem("the row has no tokens");
-    const most = this.options.maxLength ?? whole.ids.length;
+    const most = maxLength ?? whole.ids.length;
     const labels = whole.labels.slice(0, most);
+    const endOnly = whole.firstAnswer >= labels.length && labels.some((label) => label !== IGNORE);
+    const remarks = [...whole.remarks];
+    if (endOnly && !remarks.includes("empty-answer")) remarks.push("end-alone");
+    const unused = [...unusedColumns(fields), ...this.unreadFields(row)];
     return {
       ids: whole.ids.slice(0, most),
       labels,
       truncated: whole.ids.length > most,
       text: whole.text,
-      endOnly: whole.firstAnswer >= labels.length && labels.some((label) => label !== IGNORE),
+      endOnly,
+      notes: { remarks, unused, template: this.templateOf(row) },
     };
   }
 
   /** The row's prompt, uncut: without output, completion or last assistant turn. Rows of tokens are prompts as they are. */
   encodePrompt(value: unknown): Prompt {
-    const row = this.parse(value, true);
-    if (row.format === "tokens") return { ids: row.inputIds, text: this.tokenizer.decode(row.inputIds) };
-    if (row.format === "text") return this.promptOf(row.text);
-    const { template } = this.options;
-    if (template.kind === "alpaca" || (template.kind === "auto" && row.format === "alpaca")) {
-      const { instruction, input } = asAlpaca(row);
-      return this.promptOf(alpacaPrompt(instruction, input));
-    }
-    if (template.kind === "auto" && row.format === "prompt-completion") return this.promptOf(row.prompt);
-    const { parseSpecial } = this.options;
-    const { ids, text } = encodeConversationPrompt(asMessages(row), this.chat, this.tokenizer, parseSpecial);
-    if (text.trim() === "") throw new RowProblem("the prompt template makes an empty text of this row");
+    const { columns, vocabSize, parseSpecial } = this.options;
+    const row = parseRow(columns === undefined ? value : renamed(value, columns), {
+      vocabSize: vocabSize ?? this.loaded?.vocabSize ?? Number.POSITIVE_INFINITY,
+      forGeneration: true,
+    });
+    if (row.format === "tokens") return { ids: row.inputIds, text: this.textOf(row.inputIds) };
+    const exchanges = this.exchangesOf(row, true);
+    const script =
+      exchanges !== null
+        ? this.exchangeScript(exchanges)
+        : conversationPrompt(asConversation(row, true), this.chat, this.tokenizer, parseSpecial);
+    if (exchanges === null) expectText(script);
+    const { ids, text } = encodeScript(script, this.tokenizer, "answers");
     return { ids, text };
   }
 
-  private parse(value: unknown, forGeneration: boolean): Row {
-    const { columns } = this.options;
-    const row = columns === undefined ? value : renamed(value, columns);
-    return parseRow(row, { vocabSize: this.vocabSize, forGeneration });
+  /** The id that ends a chat template's answers, which a model of this template stops with; null where it has none. */
+  endOfTurnId(): number | null {
+    const { kind } = this.options.template;
+    return kind === "auto" || kind === "alpaca" ? null : endOfTurnId(this.chat, this.tokenizer);
   }
 
   private encodeWhole(row: Row): Encoded {
     if (row.format === "tokens") {
-      const { inputIds, labels } = row;
-      const text = this.tokenizer.decode(inputIds);
-      return { ids: inputIds, labels: labels ?? inputIds, text, firstAnswer: 0 };
+      const { inputIds: ids, labels } = row;
+      return { ids, labels, text: this.textOf(ids), firstAnswer: 0, remarks: [] };
     }
+    const { parseSpecial, lossOn = "answers" } = this.options;
     if (row.format === "text") {
-      const ids = this.withEos(this.withBos(row.text));
-      return { ids, labels: ids, text: row.text, firstAnswer: 0 };
+      const script = this.exchangeScript([{ prompt: row.text, answer: "" }]);
+      return encodeScript({ ...script, answers: [] }, this.tokenizer, "all");
     }
+    const exchanges = this.exchangesOf(row, false);
+    if (exchanges !== null) return encodeScript(this.exchangeScript(exchanges), this.tokenizer, lossOn);
+    const script = conversationScript(asConversation(row, false), this.chat, this.tokenizer, {
+      parseSpecial,
+      lossOn,
+    });
+    expectText(script);
+    return encodeScript(script, this.tokenizer, lossOn);
+  }
+
+  private exchangeScript(exchanges: readonly Exchange[]): Script {
+    const { parseSpecial, lossOn = "answers" } = this.options;
+    return exchangeScript(exchanges, this.tokenizer, { parseSpecial, lossOn });
+  }
+
+  /** A row as prompts and answers where no chat template renders it, else null. */
+  private exchangesOf(row: Exclude<Row, { format: "tokens" }>, isPrompt: boolean): Exchange[] | null {
+    if (row.format === "text") return [{ prompt: row.text, answer: null }];
+    switch (this.templateOf(row)) {
+      case "alpaca": {
+        expectNoPlace(row, "the alpaca template");
+        const { history, instruction, input, output } = asAlpaca(row);
+        return alpacaExchanges(history, instruction, input, isPrompt ? null : (output ?? ""));
+      }
+      case NO_TEMPLATE: {
+        if (row.format !== "prompt-completion") return null;
+        expectNoPlace(row, "a prompt without a template");
+        return [{ prompt: row.prompt, answer: isPrompt ? null : (row.completion ?? "") }];
+      }
+      default:
+        return null;
+    }
+  }
+
+  /** The name of the template that renders a row. */
+  private templateOf(row: Row): string {
     const { template } = this.options;
-    if (template.kind === "alpaca" || (template.kind === "auto" && row.format === "alpaca")) {
-      const { instruction, input, output } = asAlpaca(row);
-      return this.encodePair(alpacaPrompt(instruction, input), output ?? "");
+    if (row.format === "tokens" || row.format === "text") return NO_TEMPLATE;
+    if (template.kind === "file") return template.path;
+    if (template.kind !== "auto") return template.kind;
+    if (row.format === "alpaca") return "alpaca";
+    if (row.format === "prompt-completion") return NO_TEMPLATE;
+    return this.tokenizer.chatTemplate === null ? "vicuna" : "chat";
+  }
+
+  /** Fields of messages that the chat template does not read. */
+  private unreadFields(row: Row): string[] {
+    if (row.format !== "messages" || row.messages.every(({ extra }) => extra === undefined)) return [];
+    const names = new Set(row.messages.flatMap(({ extra }) => Object.keys(extra ?? {})));
+    return [...names].filter((name) => !this.chat.mentions(name)).map((name) => `${name} of messages`);
+  }
+
+  private textOf(ids: Int32Array): string {
+    return this.loaded?.decode(ids) ?? "";
+  }
+
+  private get tokenizer(): Tokenizer {
+    this.loaded ??= this.load();
+    return this.loaded;
+  }
+
+  private get chat(): ChatTemplate {
+    this.chatTemplate ??= this.makeChatTemplate();
+    return this.chatTemplate;
+  }
+
+  private makeChatTemplate(): ChatTemplate {
+    const { template } = this.options;
+    const { bosToken, eosToken, chatTemplate, chatTemplateFile } = this.tokenizer;
+    const settings = { bosToken, eosToken, date: this.options.date ?? today() };
+    const { kind } = template;
+    if (kind === "file") return new ChatTemplate(template.source, template.path, settings);
+    if (kind !== "auto" && kind !== "alpaca" && kind !== "chat") {
+      return new ChatTemplate(namedTemplates[kind], kind, settings);
     }
-    if (template.kind === "auto" && row.format === "prompt-completion") {
-      return this.encodePair(row.prompt, row.completion ?? "");
-    }
-    const encoded = encodeConversation(asMessages(row), this.chat, this.tokenizer, this.options.parseSpecial);
-    if (encoded.text.trim() === "")
-      throw new RowProblem("the prompt template makes an empty text of this row");
-    return encoded;
-  }
-
-  /** One text in one piece between BOS and EOS; the completion and EOS are learned. */
-  private encodePair(prompt: string, completion: string): Encoded {
-    const { bosId, eosId, addsBos } = this.tokenizer;
-    const text = prompt + completion;
-    const encoding = this.tokenizer.encodeText(text, this.options.parseSpecial);
-    const answers = [{ begin: prompt.length, end: text.length, stop: text.length }];
-    const bos = addsBos && encoding.ids[0] !== bosId ? 1 : 0;
-    const length = bos + encoding.ids.length;
-    const ids = new Int32Array(length + (eosId === null ? 0 : 1));
-    const labels = new Int32Array(ids.length);
-    ids.fill(bosId ?? 0, 0, bos).set(encoding.ids, bos);
-    labels.fill(IGNORE, 0, bos).set(targetLabels(encoding, answers), bos);
-    if (eosId !== null) ids[length] = labels[length] = eosId;
-    return { ids, labels, text, firstAnswer: bos + firstAnswerToken(encoding, answers) };
-  }
-
-  private promptOf(text: string): Prompt {
-    return { ids: this.withBos(text), text };
-  }
-
-  private withBos(text: string): Int32Array {
-    const { tokenizer } = this;
-    const ids = tokenizer.encode(text, { addBos: true, parseSpecial: this.options.parseSpecial });
-    const twice = tokenizer.addsBos && ids[0] === tokenizer.bosId && ids[1] === tokenizer.bosId;
-    return twice ? ids.subarray(1) : ids;
-  }
-
-  private withEos(ids: Int32Array): Int32Array {
-    const { eosId } = this.tokenizer;
-    if (eosId === null) return ids;
-    const ended = new Int32Array(ids.length + 1);
-    ended.set(ids);
-    ended[ids.length] = eosId;
-    return ended;
+    if (chatTemplate !== null) return new ChatTemplate(chatTemplate, chatTemplateFile, settings);
+    if (kind !== "chat") return new ChatTemplate(namedTemplates.vicuna, "vicuna", settings);
+    const names = Object.keys(namedTemplates).join(", ");
+    throw new NeftuneError(
+      "template",
+      `prompt template chat: the tokenizer has no chat template; use ${names} or a Jinja file`,
+    );
   }
 }
 
-/** A row as the Alpaca template takes it: one question, one answer. */
-function asAlpaca(row: Row): { instruction: string; input: string; output: string | null } {
+function expectText(script: Script): void {
+  if (script.text.trim() === "") {
+    throw new RowProblem("the prompt template makes an empty text of this row");
+  }
+}
+
+/** Refuses what only a chat template can take. */
+function expectNoPlace(row: Row, where: string): void {
+  const field =
+    "system" in row && row.system !== null
+      ? "a system turn"
+      : "tools" in row && row.tools !== null
+        ? "tools"
+        : null;
+  if (field === null) return;
+  const names = Object.keys(namedTemplates).join(", ");
+  throw new RowProblem(
+    `${where} has no place for ${field}; choose one that has with --prompt-template (chat, ${names} or a Jinja file)`,
+  );
+}
+
+/** A row as the Alpaca template takes it: one question, one answer, and those before. */
+function asAlpaca(
+  row: Row,
+): Pick<Extract<Row, { format: "alpaca" }>, "instruction" | "input" | "output" | "history"> {
   if (row.format === "alpaca") return row;
   if (row.format === "prompt-completion") {
-    return { instruction: row.prompt, input: "", output: row.completion };
+    return { instruction: row.prompt, input: "", output: row.completion, history: [] };
   }
   const messages = row.format === "messages" ? row.messages : [];
   const [user, assistant] = messages;
-  if (user?.role === "user" && messages.length <= 2 && (assistant?.role ?? "assistant") === "assistant") {
-    return { instruction: user.content, input: "", output: assistant?.content ?? null };
+  const isPair =
+    user?.role === "user" && messages.length <= 2 && (assistant?.role ?? "assistant") === "assistant";
+  if (!isPair) {
+    const got = messages.map((message) => message.role).join(", ");
+    throw new RowProblem(`the alpaca template takes one user and one assistant message, got ${got}`);
   }
-  const got = messages.map((message) => message.role).join(", ");
-  throw new RowProblem(`the alpaca template takes one user and one assistant message, got ${got}`);
+  if (assistant?.untrained === true) {
+    throw new RowProblem("the alpaca template takes no answer of weight 0");
+  }
+  const field = Object.keys(assistant?.extra ?? {}).find((name) =>
+    /^(tool_calls|reasoning_content)$/.test(name),
+  );
+  if (field !== undefined) throw new RowProblem(`the alpaca template has no place for ${field}`);
+  return { instruction: user.content ?? "", input: "", output: assistant?.content ?? null, history: [] };
 }
 
-/** A row as a chat template takes it. */
-function asMessages(row: Row): Message[] {
-  if (row.format === "messages") return row.messages;
-  const [question, answer] =
+/** A row as a chat template takes it; as a prompt, without the answer that it asks for. */
+function asConversation(row: Row, isPrompt: boolean): Conversation {
+  if (row.format === "messages") {
+    const { messages, asking, tools } = row;
+    return { messages: isPrompt ? messages.slice(0, asking) : messages, tools };
+  }
+  if (row.format !== "alpaca" && row.format !== "prompt-completion") return { messages: [], tools: null };
+  const { system, tools } = row;
+  const [question, answer, history] =
     row.format === "alpaca"
-      ? [row.input === "" ? row.instruction : `${row.instruction}\n\n${row.input}`, row.output]
-      : row.format === "prompt-completion"
-        ? [row.prompt, row.completion]
-        : ["", null];
-  const messages: Message[] = [{ role: "user", content: question }];
-  if (answer !== null) messages.push({ role: "assistant", content: answer });
-  return messages;
+      ? [row.input === "" ? row.instruction : `${row.instruction}\n\n${row.input}`, row.output, row.history]
+      : [row.prompt, row.completion, []];
+  const messages: Message[] = [
+    ...(system === null ? [] : [{ role: "system", content: system } as const]),
+    ...history.flatMap(([asked, answered]) => [
+      { role: "user", content: asked } as const,
+      { role: "assistant", content: answered } as const,
+    ]),
+    { role: "user", content: question },
+    ...(answer === null || isPrompt ? [] : [{ role: "assistant", content: answer } as const]),
+  ];
+  return { messages, tools };
 }

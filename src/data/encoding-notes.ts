@@ -27,6 +27,14 @@ export interface EncodingNotes<Place = string> {
   templates: string[];
 }
 
+/** What one row has for the notes. */
+export interface RowNotes {
+  remarks: readonly Remark[];
+  /** Columns that nothing read. */
+  unused: readonly string[];
+  template: string;
+}
+
 /** How many unused columns are kept by name. */
 const MOST_COLUMNS = 20;
 
@@ -34,7 +42,17 @@ export function noNotes<Place>(): EncodingNotes<Place> {
   return { remarks: {}, unused: [], templates: [] };
 }
 
-/** Adds one row's or one block's notes to those of the rows before it. `placed` says where a row is. */
+export function noteRow<Place>(notes: EncodingNotes<Place>, place: Place, row: RowNotes): void {
+  for (const remark of row.remarks) {
+    const known = notes.remarks[remark];
+    if (known === undefined) notes.remarks[remark] = { rows: 1, first: place };
+    else known.rows++;
+  }
+  addNames(notes.unused, row.unused, MOST_COLUMNS);
+  addNames(notes.templates, [row.template], Number.POSITIVE_INFINITY);
+}
+
+/** Adds one block's notes to those of the rows before it. `placed` says where a row is. */
 export function addNotes<From, To>(
   to: EncodingNotes<To>,
   from: EncodingNotes<From>,

@@ -4,10 +4,10 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, readCache } from "./cache.ts";
+import type { ColumnNames } from "./columns.ts";
 import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
 import type { EncoderOptions } from "./encode.ts";
 import { addNotes, noNotes } from "./encoding-notes.ts";
-import type { ColumnNames } from "./formats.ts";
 import { sha256 } from "./sha256.ts";
 import {
   fileSha256,
@@ -25,7 +25,7 @@ import { type TokenizedRows, tokenizeAll, workersFor } from "./tokenize-rows.ts"
 import { SETTINGS_FILES } from "./tokenizer-settings.ts";
 
 /** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
-const ENCODING_VERSION = 4;
+const ENCODING_VERSION = 5;
 const MOST_MEMORY = 2 ** 30;
 /** What errors call rows that come from no file. */
 const ROWS = "rows";

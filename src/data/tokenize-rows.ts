@@ -4,7 +4,7 @@
 import { availableParallelism } from "node:os";
 import { NeftuneError } from "../errors.ts";
 import { Encoder, type EncoderOptions } from "./encode.ts";
-import { type EncodingNotes, noNotes } from "./encoding-notes.ts";
+import { type EncodingNotes, noNotes, noteRow } from "./encoding-notes.ts";
 import { RowProblem } from "./formats.ts";
 import type { RowBlock } from "./source.ts";
 import { type TokenStore, TokenStoreBuilder } from "./token-store.ts";
@@ -51,7 +51,9 @@ export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: 
   const notes = noNotes<number>();
   rows.forEach((row, i) => {
     try {
-      builder.add(encoder.encode(row));
+      const sample = encoder.encode(row);
+      builder.add(sample);
+      noteRow(notes, first + i, sample.notes);
     } catch (error) {
       if (!(error instanceof RowProblem)) throw error;
       bad.push({ row: first + i, reason: error.message });
@@ -80,7 +82,7 @@ export async function tokenizeAll(
   const encode = async (block: RowBlock): Promise<TokenizedRows> => {
     const threaded = await pool?.encode(block);
     if (threaded != null) return threaded;
-    encoder ??= new Encoder(Tokenizer.load(tokenizerDir), options);
+    encoder ??= new Encoder(() => Tokenizer.load(tokenizerDir), options);
     return tokenizeRows(encoder, block.rows, block.first);
   };
   const waiting: { block: RowBlock; tokenized: Promise<TokenizedRows> }[] = [];

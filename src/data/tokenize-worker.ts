@@ -13,7 +13,8 @@ let encoder: Encoder | undefined;
 self.onmessage = ({ data }: MessageEvent<WorkerRequest>) => {
   try {
     if (data.kind === "open") {
-      encoder = new Encoder(Tokenizer.load(data.tokenizerDir), data.options);
+      const { tokenizerDir, options } = data;
+      encoder = new Encoder(() => Tokenizer.load(tokenizerDir), options);
     } else if (encoder !== undefined) {
       const tokenized = tokenizeRows(encoder, data.rows, data.first);
       const { starts, ids, labels, truncated } = tokenized.store;

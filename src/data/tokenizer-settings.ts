@@ -15,6 +15,8 @@ export interface TokenizerSettings {
   /** A LlamaTokenizer adds BOS where nothing is said. */
   isLlama: boolean;
   chatTemplate: string | null;
+  /** The file that has it. */
+  chatTemplateFile: string;
 }
 
 /** Files that may say what a tokenizer.json does not; a data cache depends on all of them. */
@@ -41,7 +43,7 @@ export function readSettings(dir: string): TokenizerSettings {
     eosIds: idList(generation.eos_token_id ?? model.eos_token_id),
     addBos: typeof config.add_bos_token === "boolean" ? config.add_bos_token : null,
     isLlama: typeof className === "string" && /^LlamaTokenizer(Fast)?$/.test(className),
-    chatTemplate: readTemplate(dir, config.chat_template),
+    ...readTemplate(dir, config.chat_template),
   };
 }
 
@@ -73,10 +75,18 @@ function idList(value: unknown): number[] {
 }
 
 /** The chat template: its own file before the config's; of a list of named ones, the default. */
-function readTemplate(dir: string, inConfig: unknown): string | null {
-  const file = join(dir, "chat_template.jinja");
-  if (existsSync(file)) return readFileSync(file, "utf8");
-  const value = readObject(join(dir, "chat_template.json")).chat_template ?? inConfig;
+function readTemplate(
+  dir: string,
+  inConfig: unknown,
+): Pick<TokenizerSettings, "chatTemplate" | "chatTemplateFile"> {
+  const alone = join(dir, "chat_template.jinja");
+  if (existsSync(alone)) return { chatTemplate: readFileSync(alone, "utf8"), chatTemplateFile: alone };
+  const inJson = readObject(join(dir, "chat_template.json")).chat_template;
+  const chatTemplateFile = join(dir, inJson == null ? "tokenizer_config.json" : "chat_template.json");
+  return { chatTemplate: defaultTemplate(inJson ?? inConfig), chatTemplateFile };
+}
+
+function defaultTemplate(value: unknown): string | null {
   if (typeof value === "string") return value;
   if (!Array.isArray(value)) return null;
   const named = value as ({ name?: unknown; template?: unknown } | null)[];

@@ -27,6 +27,8 @@ export class Tokenizer {
   /** One more than the highest id. */
   readonly vocabSize: number;
   readonly chatTemplate: string | null;
+  /** The file that has the chat template, for messages. */
+  readonly chatTemplateFile: string;
   /** True where the tokenizer by itself begins a text with BOS. */
   readonly addsBos: boolean;
 
@@ -121,6 +123,7 @@ export class Tokenizer {
     this.bosToken = settings.bosToken ?? (this.bosId === null ? "" : this.tokens[this.bosId]!);
     this.eosToken = settings.eosToken ?? (this.eosId === null ? "" : this.tokens[this.eosId]!);
     this.chatTemplate = settings.chatTemplate;
+    this.chatTemplateFile = settings.chatTemplateFile;
     this.addsBos =
       this.bosId !== null &&
       (settings.addBos ?? (settings.isLlama || startsWith(parts.post_processor, this.bosToken)));

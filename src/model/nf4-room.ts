@@ -10,7 +10,6 @@ import {
   nf4Dequantize,
   Tensor,
 } from "../native/index.ts";
-import { FiniteCheck } from "./finite.ts";
 import { fillQuantized, quantizableWeights, staging } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
 
@@ -56,15 +55,9 @@ export class Nf4Room {
     return allocateNf4(allocator, "weights", shape, this.#source.dtypeOf(name, shape), double);
   }
 
-  /** Fills what tensor() gave, from the source. Throws NeftuneError where values are not finite. */
+  /** Fills what tensor() gave, from the source. */
   fill(name: string, to: Nf4): void {
-    const finite = new FiniteCheck(this.#device, 1);
-    try {
-      fillQuantized(this.#device, this.#source, name, to, this.#values, finite);
-      finite.expectFinite();
-    } finally {
-      finite.free();
-    }
+    fillQuantized(this.#device, this.#source, name, to, this.#values);
   }
 
   /** The values of a linear in its own dtype: as stored or, with `quantized`, as NF4 keeps them. Until the next call. */

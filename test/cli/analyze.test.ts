@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { analyze } from "../../src/cli/analyze.ts";
 import { type Context, commonOptions } from "../../src/cli/command.ts";
 import { parseArguments, resolveValues } from "../../src/cli/options.ts";
-import { alpacaPrompt } from "../../src/data/templates.ts";
+import { alpacaPrompt } from "../../src/data/alpaca.ts";
 import { folderOf } from "../data/tiny-tokenizer.ts";
 
 const folder = folderOf({});

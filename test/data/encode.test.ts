@@ -1,9 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { alpacaPrompt } from "../../src/data/alpaca.ts";
 import { Encoder, type EncoderOptions } from "../../src/data/encode.ts";
 import { previewParts } from "../../src/data/preview.ts";
-import { alpacaPrompt, promptTemplate } from "../../src/data/templates.ts";
+import { promptTemplate } from "../../src/data/templates.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { byteFolder, folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
@@ -201,7 +202,9 @@ describe("--prompt-template", () => {
     expect(() => encoder(llama, { template: { kind: "chat" } })).toThrow(
       /has no chat template; use vicuna, llama2/,
     );
-    expect(() => promptTemplate("vicunna")).toThrow(/expected alpaca, chat, vicuna, llama2 or a Jinja file/);
+    expect(() => promptTemplate("vicunna")).toThrow(
+      /expected alpaca, chat, vicuna, llama2, llama3, chatml, mistral or a Jinja file/,
+    );
     const dir = folderOf({ "bad.jinja": "{% for %}", "good.jinja": "{{ bos_token }}" });
     expect(() => promptTemplate(join(dir, "bad.jinja"))).toThrow(/bad\.jinja: not a Jinja template/);
     expect(promptTemplate(join(dir, "good.jinja"))).toMatchObject({

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { parseRow, renamed } from "../../src/data/formats.ts";
+import { renamed } from "../../src/data/columns.ts";
+import { parseRow } from "../../src/data/formats.ts";
 import { scanJson } from "../../src/data/json-scan.ts";
 import { jsonBlocks } from "../../src/data/source/json.ts";
 import { openSource, placeOf } from "../../src/data/source.ts";
@@ -119,32 +120,34 @@ describe("rows of a file", () => {
 
 describe("formats", () => {
   test("each is recognised and checked", () => {
+    const nothingAround = { system: null, tools: null };
     expect(parseRow({ instruction: "i", input: null, output: "o", text: "whole" }, rules)).toEqual({
       format: "alpaca",
       instruction: "i",
       input: "",
       output: "o",
+      history: [],
+      ...nothingAround,
     });
     expect(parseRow({ prompt: "p", completion: "c" }, rules)).toEqual({
       format: "prompt-completion",
       prompt: "p",
       completion: "c",
+      ...nothingAround,
     });
     const messages = [
       { role: "system", content: "s" },
       { role: "user", content: "u" },
       { role: "assistant", content: "a" },
     ];
-    expect(parseRow({ prompt: "also", messages }, rules)).toEqual({
-      format: "messages",
-      messages: messages as never,
-    });
+    const conversation = { format: "messages", messages: messages as never, asking: 2, tools: null } as const;
+    expect(parseRow({ prompt: "also", messages }, rules)).toEqual(conversation);
     const conversations = [
       { from: "system", value: "s" },
       { from: "human", value: "u" },
       { from: "gpt", value: "a" },
     ];
-    expect(parseRow({ conversations }, rules)).toEqual({ format: "messages", messages: messages as never });
+    expect(parseRow({ conversations }, rules)).toEqual(conversation);
     expect(parseRow({ text: "t" }, rules)).toEqual({ format: "text", text: "t" });
     expect(parseRow({ input_ids: [0, 99], labels: [-100, 5] }, rules)).toEqual({
       format: "tokens",
@@ -177,7 +180,7 @@ describe("formats", () => {
     [{ messages: [7] }, /messages\[0\]: expected an object/],
     [
       { messages: [{ role: "toString", content: "" }] },
-      /messages\[0\]\.role: expected system, user, assistant, got "toString"/,
+      /messages\[0\]\.role: expected system, user, assistant, tool, got "toString"/,
     ],
     [{ messages: [{ content: "" }] }, /role: .* got nothing/],
     [{ messages: [{ role: "user", content: null }] }, /messages\[0\]\.content: expected a string, got null/],
@@ -245,7 +248,7 @@ test("--columns: a conversation with roles under ShareGPT's name is messages", (
     { role: "assistant", content: "a" },
   ];
   const row = renamed({ conversations: turns, id: 1 }, { messages: "conversations" });
-  expect(parseRow(row, rules)).toEqual({ format: "messages", messages: turns } as never);
+  expect(parseRow(row, rules)).toMatchObject({ format: "messages", messages: turns } as never);
 });
 
 test("4,000 mutated files load or are refused with a message, the same in chunks of any size", async () => {

@@ -51,6 +51,7 @@ describe("against the library's own encoder", () => {
         addBos: null,
         isLlama: false,
         chatTemplate: null,
+        chatTemplateFile: "",
       });
       const theirs = new Library(json, {});
       for (const text of randomTexts(1000, 7)) {

@@ -2,8 +2,8 @@
 // phrasing and arguments; the held-out rows are combinations that the training rows do not contain, so a low held-out
 // loss means that something was learned beyond the rows themselves.
 
+import { alpacaPrompt } from "../../data/alpaca.ts";
 import { shuffle } from "../../data/philox.ts";
-import { alpacaPrompt } from "../../data/templates.ts";
 import { kinds, numbers, opposites, people, places, plural, verbs, withArticle } from "./world.ts";
 
 export interface InstructionRow {

@@ -2,9 +2,10 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { alpacaPrompt } from "../../data/alpaca.ts";
 import { Encoder } from "../../data/encode.ts";
 import { loadDataset } from "../../data/load-dataset.ts";
-import { alpacaPrompt, promptTemplate } from "../../data/templates.ts";
+import { promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
 import { generate, linearModules, parseConfig } from "../../model/index.ts";

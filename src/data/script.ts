@@ -1,0 +1,82 @@
+// A text with its answers marked, on the way from a row to tokens and labels.
+
+import type { Section } from "./added-tokens.ts";
+import type { Remark } from "./encoding-notes.ts";
+import { IGNORE } from "./sample.ts";
+import { type AnswerSpan, firstAnswerToken, holdsAny, targetLabels } from "./targets.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** `--loss-on`: which tokens are targets. */
+export const lossTargets = ["answers", "last-answer", "all"] as const;
+export type LossOn = (typeof lossTargets)[number];
+
+export interface Answer extends AnswerSpan {
+  isEmpty: boolean;
+}
+
+export interface Script {
+  text: string;
+  /** The text, cut at special tokens. */
+  sections: readonly Section[];
+  /** What is learned of it, `loss-on` considered, in order. */
+  answers: readonly Answer[];
+  /** With `loss-on` all, what is not learned all the same: turns of weight 0. */
+  excepted: readonly AnswerSpan[];
+  /** EOS follows the text, and ends the last answer. */
+  hasEos: boolean;
+  remarks: readonly Remark[];
+}
+
+export interface Encoded {
+  ids: Int32Array; // [tokens]
+  labels: Int32Array; // [tokens], IGNORE where nothing is learned
+  text: string;
+  /** The first token of an answer, not of its end; Infinity where there is none. */
+  firstAnswer: number;
+  remarks: readonly Remark[];
+}
+
+/** The script's ids and labels, with BOS in front where the tokenizer begins texts with it and the script does not. */
+export function encodeScript(script: Script, tokenizer: Tokenizer, lossOn: LossOn): Encoded {
+  const { text, answers, excepted } = script;
+  const encoding = tokenizer.encodeSections(script.sections);
+  const learnsAll = lossOn === "all";
+  const labels = learnsAll
+    ? encoding.ids.map((id, i) =>
+        excepted.some(({ begin, stop }) => holdsAny(encoding, i, begin, stop)) ? IGNORE : id,
+      )
+    : targetLabels(encoding, answers);
+  const { bosId } = tokenizer;
+  const bos = tokenizer.addsBos && bosId !== null && encoding.ids[0] !== bosId ? bosId : null;
+  const eos = script.hasEos ? tokenizer.eosId : null;
+  const learnsEnd = learnsAll || answers.at(-1)?.stop === text.length;
+  return {
+    ids: between(bos, encoding.ids, eos),
+    labels: between(
+      bos === null || learnsAll ? bos : IGNORE,
+      labels,
+      eos === null || learnsEnd ? eos : IGNORE,
+    ),
+    text,
+    firstAnswer: learnsAll ? 0 : (bos === null ? 0 : 1) + firstAnswerToken(encoding, answers),
+    remarks: remarksOn(script, eos !== null),
+  };
+}
+
+/** The values with one in front and one behind, where there is such a one. */
+function between(first: number | null, values: Int32Array, last: number | null): Int32Array {
+  const offset = first === null ? 0 : 1;
+  const all = new Int32Array(offset + values.length + (last === null ? 0 : 1));
+  if (first !== null) all[0] = first;
+  all.set(values, offset);
+  if (last !== null) all[all.length - 1] = last;
+  return all;
+}
+
+function remarksOn({ text, answers, remarks }: Script, endsInEos: boolean): Remark[] {
+  const all = [...remarks];
+  if (answers.some(({ isEmpty }) => isEmpty)) all.push("empty-answer");
+  const isStopped = ({ end, stop }: Answer): boolean => stop > end || (endsInEos && stop === text.length);
+  if (answers.length > 0 && !answers.every(isStopped)) all.push("no-stop");
+  return all;
+}
