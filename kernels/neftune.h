@@ -88,6 +88,9 @@ NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destina
 // destination[n] = source[n], both on the device, converted, rounded to nearest even.
 NT_API int32_t nt_cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
                        int32_t source_dtype, int64_t n);
+// *count (device) grows by how many of source[n] (device; f32, bf16 or f16) are NaN or infinite.
+NT_API int32_t nt_count_non_finite(nt_context *context, uint32_t *count, const void *source, int32_t source_dtype,
+                                   int64_t n);
 // destination[n] = scale · x, x from U(−1, 1) or N(0, 1), rounded to `dtype`. Element i is word
 // i & 3 of the Philox block with key = seed, counter = (low, high of i >> 2, draw, stream << 16);
 // the distributions are those of noise (philox.h).
@@ -160,9 +163,10 @@ NT_API int32_t nt_weight_extra_bytes(nt_context *context, int32_t dtype, int64_t
 // `host_nf4` points to on the device is borrowed, and so is scratch; there is nothing to refresh.
 NT_API int32_t nt_weight_create_nf4(nt_context *context, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *host_nf4,
                                     void *scratch, nt_weight **host_weight);
-// codes and absmax (float32) of source[n] (device; f32, bf16 or f16).
+// codes and absmax (float32) of source[n] (device; f32, bf16 or f16). *non_finite (device; null: not wanted) grows by the
+// number of values that are NaN or infinite, which 4 bits cannot keep: where it does, codes and absmax are of no use.
 NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
-                               int32_t source_dtype, int64_t n);
+                               int32_t source_dtype, int64_t n, uint32_t *non_finite);
 // Double quantisation: codes[blocks], absmax2[⌈blocks/256⌉] and behind it the offset (one float32), of absmax[blocks].
 NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
                                       int64_t blocks);

@@ -64,16 +64,51 @@ inline void pack(uint8_t *packed, const VecI (&codes)[kBlock / kLanes]) {
 #endif
 }
 
-// Writes 32 bytes of codes; returns the block's absmax. NaN counts for nothing in it.
+inline VecI greater(VecI a, VecI b) {
+#ifdef __AVX512F__
+  return (VecI)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#else
+  return (VecI)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#endif
+}
+
+inline int32_t greatest(VecI v) {
+  int32_t buffer[kLanes];
+  memcpy(buffer, &v, sizeof v);
+  int32_t result = buffer[0];
+  for (int i = 1; i < kLanes; i++) result = buffer[i] > result ? buffer[i] : result;
+  return result;
+}
+
+constexpr int32_t kInfinity = 0x7F800000;  // NaN lies above, whatever its sign, once the sign bit is gone
+
+// The absmax of a block that holds values that are not finite: NaN counts for nothing in it.
+__attribute__((noinline, cold)) float absmax_of_rest(const Vec (&x)[kBlock / kLanes], uint32_t &non_finite) {
+  float values[kBlock], top = 0;
+  memcpy(values, x, sizeof values);
+  for (float value : values) {
+    const float size = fabsf(value);
+    if (!(size < INFINITY)) non_finite++;
+    top = size > top ? size : top;
+  }
+  return top;
+}
+
+// Writes 32 bytes of codes; returns the block's absmax. Magnitudes are compared as integers, which order floats in the
+// same way and leave no doubt about NaN: so counting what is not finite costs one comparison a block.
 template <typename T>
-inline float quantize_block(uint8_t *codes, const T *source) {
+inline float quantize_block(uint8_t *codes, const T *source, uint32_t &non_finite) {
   constexpr int kVectors = kBlock / kLanes;
-  Vec x[kVectors], top = {};
+  Vec x[kVectors];
+  VecI top = {};
   for (int i = 0; i < kVectors; i++) {
     x[i] = load(source + i * kLanes);
-    top = max((Vec)((VecU)x[i] & 0x7FFFFFFFu), top);
+    top = greater((VecI)x[i] & 0x7FFFFFFF, top);
   }
-  const float absmax = max_of(top);
+  const int32_t bits = greatest(top);
+  float absmax;
+  memcpy(&absmax, &bits, sizeof absmax);
+  if (__builtin_expect(bits >= kInfinity, 0)) absmax = absmax_of_rest(x, non_finite);
   const Vec inverse = splat(nt_nf4_inverse(absmax));
   VecI c[kVectors];
   for (int i = 0; i < kVectors; i++) c[i] = codes_of(x[i] * inverse);
@@ -82,24 +117,26 @@ inline float quantize_block(uint8_t *codes, const T *source) {
 }
 
 template <typename T>
-void quantize(int threads, uint8_t *codes, float *absmax, const T *source, int64_t n) {
+void quantize(int threads, uint8_t *codes, float *absmax, const T *source, int64_t n, uint32_t *non_finite) {
   const int64_t blocks = (n + kBlock - 1) / kBlock;
   parallel_for(threads, blocks, kLeastBlocks, [&](int64_t begin, int64_t end) {
+    uint32_t odd = 0;
     for (int64_t b = begin; b < end; b++) {
       const T *from = source + b * kBlock;
       uint8_t *to = codes + b * kBlock / 2;
       const int64_t left = n - b * kBlock;
       if (left >= kBlock) {
-        absmax[b] = quantize_block(to, from);
+        absmax[b] = quantize_block(to, from, odd);
         continue;
       }
       T rest[kBlock] = {};
       uint8_t packed[kBlock / 2];
       memcpy(rest, from, size_t(left) * sizeof(T));
-      absmax[b] = quantize_block(packed, rest);
+      absmax[b] = quantize_block(packed, rest, odd);
       memcpy(to, packed, size_t(left + 1) / 2);
       if (left % 2 == 1) to[left / 2] = uint8_t((packed[left / 2] & 0xF0) | NT_NF4_ZERO);
     }
+    if (odd > 0 && non_finite != nullptr) __atomic_fetch_add(non_finite, odd, __ATOMIC_RELAXED);
   });
 }
 
@@ -158,15 +195,15 @@ NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, in
 }
 
 NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
-                               int32_t source_dtype, int64_t n) {
+                               int32_t source_dtype, int64_t n, uint32_t *non_finite) {
   const int32_t status = nt::check_nf4_quantize(codes, absmax, source, source_dtype, n);
   if (status != NT_OK) return status;
   if (source_dtype == NT_F32) {
-    nt::quantize(context->threads, codes, absmax, static_cast<const float *>(source), n);
+    nt::quantize(context->threads, codes, absmax, static_cast<const float *>(source), n, non_finite);
   } else if (source_dtype == NT_BF16) {
-    nt::quantize(context->threads, codes, absmax, static_cast<const nt::bf16 *>(source), n);
+    nt::quantize(context->threads, codes, absmax, static_cast<const nt::bf16 *>(source), n, non_finite);
   } else {
-    nt::quantize(context->threads, codes, absmax, static_cast<const nt::f16 *>(source), n);
+    nt::quantize(context->threads, codes, absmax, static_cast<const nt::f16 *>(source), n, non_finite);
   }
   return NT_OK;
 }

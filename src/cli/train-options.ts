@@ -1,6 +1,6 @@
 // The options of `neftune train`. Defaults are the library's.
 
-import { linearModules } from "../model/lora.ts";
+import { linearModules } from "../model/architecture.ts";
 import { schedulerTypes, trainDefaults } from "../train/index.ts";
 import { encodingOptions, modelOption } from "./model-data.ts";
 import { recipes } from "./presets.ts";

@@ -2,49 +2,12 @@
 // depends on `recompute`; what need not be kept is one buffer for all layers.
 
 import type { Allocator, DType, Tensor } from "../native/index.ts";
+import { type GroupName, groupNames, type LinearModule, widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
-import { type LinearModule, type LoraOptions, linearModules } from "./lora.ts";
+import { type LoraOptions, stackModules } from "./lora.ts";
 
 /** Kept activations: `none` recomputes only norms and SwiGLU, `mlp` gate and up too, `layer` all but a layer's input. */
 export type Recompute = "none" | "mlp" | "layer";
-
-/** The linears of a layer that read the same input. */
-export const groupNames = ["qkv", "o", "gateUp", "down"] as const;
-export type GroupName = (typeof groupNames)[number];
-
-export const groupModules: Record<GroupName, readonly LinearModule[]> = {
-  qkv: ["q_proj", "k_proj", "v_proj"],
-  o: ["o_proj"],
-  gateUp: ["gate_proj", "up_proj"],
-  down: ["down_proj"],
-};
-
-/** The modules of each LoRA stack of a group: all together, or, with dropout, each alone. */
-export function stackModules(group: GroupName, lora: LoraOptions | null): LinearModule[][] {
-  if (lora === null) return [];
-  const targets = groupModules[group].filter((module) => lora.targetModules.includes(module));
-  if (targets.length === 0) return [];
-  return lora.dropout > 0 ? targets.map((module) => [module]) : [targets];
-}
-
-/** Widths of a layer's tensors. */
-export interface Widths {
-  hidden: number;
-  intermediate: number;
-  /** heads · headDim */
-  queries: number;
-  /** kvHeads · headDim */
-  keys: number;
-}
-
-export function widthsOf(config: LlamaConfig): Widths {
-  return {
-    hidden: config.hiddenSize,
-    intermediate: config.intermediateSize,
-    queries: config.numAttentionHeads * config.headDim,
-    keys: config.numKeyValueHeads * config.headDim,
-  };
-}
 
 /** A norm's input and output. */
 export interface NormActivations {
@@ -208,53 +171,3 @@ export function viewsOf(buffers: Activations, T: number): Activations {
     },
   };
 }
-
-/** Every LoRA parameter, layer by layer; A of one group side by side, so that they stack into one product. */
-export function loraParameterSpecs(
-  config: LlamaConfig,
-  lora: LoraOptions,
-  path: (layer: number, module: LinearModule) => string,
-): { name: string; shape: number[] }[] {
-  const specs: { name: string; shape: number[] }[] = [];
-  for (let layer = 0; layer < config.numHiddenLayers; layer++) {
-    for (const group of groupNames) {
-      const modules = stackModules(group, lora).flat();
-      for (const module of modules) {
-        specs.push({
-          name: `${path(layer, module)}.lora_A.weight`,
-          shape: [lora.r, linearShape(config, module)[1]],
-        });
-      }
-      for (const module of modules) {
-        specs.push({
-          name: `${path(layer, module)}.lora_B.weight`,
-          shape: [linearShape(config, module)[0], lora.r],
-        });
-      }
-    }
-  }
-  return specs;
-}
-
-/** [out, in] of a linear. */
-export function linearShape(config: LlamaConfig, module: LinearModule): [number, number] {
-  const { hidden, intermediate, queries, keys } = widthsOf(config);
-  switch (module) {
-    case "q_proj":
-      return [queries, hidden];
-    case "k_proj":
-    case "v_proj":
-      return [keys, hidden];
-    case "o_proj":
-      return [hidden, queries];
-    case "gate_proj":
-    case "up_proj":
-      return [intermediate, hidden];
-    case "down_proj":
-      return [hidden, intermediate];
-  }
-}
-
-/** Index of a module over the whole model: tells dropout masks and random draws apart. */
-export const moduleIndex = (layer: number, module: LinearModule) =>
-  layer * linearModules.length + linearModules.indexOf(module);

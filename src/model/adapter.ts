@@ -5,8 +5,9 @@ import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { ADAPTER_CONFIG_FILE, type AdapterConfig, type openAdapter } from "../formats/peft.ts";
 import { readTensorData, type TensorSource } from "../formats/safetensors.ts";
+import { type LinearModule, linearModules, modulePath } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
-import { type LinearModule, type LoraOptions, linearModules, modulePath } from "./lora.ts";
+import type { LoraOptions } from "./lora.ts";
 import type { Parameters } from "./parameters.ts";
 
 const prefix = "base_model.model.";

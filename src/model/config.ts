@@ -16,6 +16,7 @@ export type RopeScaling =
       originalMaxPositionEmbeddings: number;
     };
 
+/** What tensors follow from it: architecture.ts. */
 export interface LlamaConfig {
   hiddenSize: number;
   intermediateSize: number;

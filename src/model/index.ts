@@ -1,16 +1,25 @@
 // The model, as training, evaluation and generation use it.
 
-export { groupModules, groupNames, linearShape, type Recompute } from "./activations.ts";
+export type { Recompute } from "./activations.ts";
 export { adapterLoraOptions, adapterTensors, loadAdapter } from "./adapter.ts";
+export {
+  groupModules,
+  groupNames,
+  type LinearModule,
+  layerOf,
+  linearModules,
+  linearShape,
+  tensorSpecs,
+} from "./architecture.ts";
 export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConfig } from "./config.ts";
 export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
 export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
-export { type LinearModule, type LoraOptions, linearModules, loraScale, modulePath } from "./lora.ts";
+export { type LoraOptions, loraScale } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";
-export { checkpointSource, type ModelSource, randomSource, tensorSpecs } from "./source.ts";
+export { checkpointSource, type ModelSource, randomSource } from "./source.ts";
 export type { Tune } from "./weights.ts";

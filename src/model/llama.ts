@@ -34,8 +34,8 @@ import {
   type NormActivations,
   type Recompute,
   viewsOf,
-  widthsOf,
 } from "./activations.ts";
+import { widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { Embedding } from "./embedding.ts";
 import {

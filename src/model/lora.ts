@@ -1,18 +1,16 @@
 // LoRA (arXiv 2106.09685) as PEFT has it: y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ with A [r, in], B [out, r].
 
 import { UsageError } from "../errors.ts";
-
-/** The linears of a Llama layer that LoRA may adapt, in the layer's order. */
-export const linearModules = [
-  "q_proj",
-  "k_proj",
-  "v_proj",
-  "o_proj",
-  "gate_proj",
-  "up_proj",
-  "down_proj",
-] as const;
-export type LinearModule = (typeof linearModules)[number];
+import {
+  type GroupName,
+  groupModules,
+  groupNames,
+  type LinearModule,
+  layerOf,
+  linearModules,
+  type TensorSpec,
+} from "./architecture.ts";
+import type { LlamaConfig } from "./config.ts";
 
 export interface LoraOptions {
   r: number;
@@ -42,9 +40,30 @@ export function checkLoraOptions(options: LoraOptions): void {
   }
 }
 
-/** Where a module's tensors are in a checkpoint: "model.layers.3.self_attn.q_proj". */
-export function modulePath(layer: number, module: LinearModule): string {
-  const block =
-    module === "gate_proj" || module === "up_proj" || module === "down_proj" ? "mlp" : "self_attn";
-  return `model.layers.${layer}.${block}.${module}`;
+/** The modules of each LoRA stack of a group: all together, or, with dropout, each alone. */
+export function stackModules(group: GroupName, lora: LoraOptions | null): LinearModule[][] {
+  if (lora === null) return [];
+  const targets = groupModules[group].filter((module) => lora.targetModules.includes(module));
+  if (targets.length === 0) return [];
+  return lora.dropout > 0 ? targets.map((module) => [module]) : [targets];
 }
+
+/** Every LoRA parameter, layer by layer; A of one group side by side, so that they stack into one product. */
+export function loraParameterSpecs(config: LlamaConfig, lora: LoraOptions): TensorSpec[] {
+  return Array.from({ length: config.numHiddenLayers }, (_, layer) => {
+    const { linears } = layerOf(config, layer);
+    return groupNames.flatMap((group) => {
+      const adapted = stackModules(group, lora)
+        .flat()
+        .map((module) => linears[module]);
+      return [
+        ...adapted.map((linear) => ({ name: loraA(linear.path), shape: [lora.r, linear.in] })),
+        ...adapted.map((linear) => ({ name: loraB(linear.path), shape: [linear.out, lora.r] })),
+      ];
+    });
+  }).flat();
+}
+
+/** Names of a linear's A and B by its path. */
+export const loraA = (path: string) => `${path}.lora_A.weight`;
+export const loraB = (path: string) => `${path}.lora_B.weight`;

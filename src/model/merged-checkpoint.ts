@@ -13,12 +13,12 @@ import {
   type Tensor,
   Weight,
 } from "../native/index.ts";
-import { loraParameterSpecs } from "./activations.ts";
 import { adapterValues, expectAdapterTensors } from "./adapter.ts";
-import { type LoraOptions, loraScale, modulePath } from "./lora.ts";
+import { tensorSpecs } from "./architecture.ts";
+import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale } from "./lora.ts";
 import type { Nf4Room } from "./nf4-room.ts";
 import { quantizableWeights } from "./quantize.ts";
-import { type ModelSource, tensorSpecs } from "./source.ts";
+import type { ModelSource } from "./source.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 type Adapter = ReturnType<typeof openAdapter>;
@@ -52,7 +52,7 @@ export class Merger {
 
   /** Throws FormatError where the adapter does not fit the model. The room is borrowed. */
   constructor(device: Device, source: ModelSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
-    expectAdapterTensors(adapter, loraParameterSpecs(source.config, options.lora, modulePath));
+    expectAdapterTensors(adapter, loraParameterSpecs(source.config, options.lora));
     this.#device = device;
     this.#source = source;
     this.#adapter = adapter;
@@ -145,9 +145,9 @@ export class Merger {
       device.write(tensor, values);
       return tensor;
     };
-    const a = upload(adapterValues(this.#adapter, `${path}.lora_A.weight`), inputs); // [r, in]
+    const a = upload(adapterValues(this.#adapter, loraA(path)), inputs); // [r, in]
     const b = upload(
-      adapterValues(this.#adapter, `${path}.lora_B.weight`).map((value) => value * scale),
+      adapterValues(this.#adapter, loraB(path)).map((value) => value * scale),
       lora.r,
     ); // [out, r]
     const weight = Weight.dense(device, a);

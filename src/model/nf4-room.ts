@@ -10,6 +10,7 @@ import {
   nf4Dequantize,
   Tensor,
 } from "../native/index.ts";
+import { FiniteCheck } from "./finite.ts";
 import { fillQuantized, quantizableWeights, staging } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
 
@@ -55,9 +56,15 @@ export class Nf4Room {
     return allocateNf4(allocator, "weights", shape, this.#source.dtypeOf(name, shape), double);
   }
 
-  /** Fills what tensor() gave, from the source. */
+  /** Fills what tensor() gave, from the source. Throws NeftuneError where values are not finite. */
   fill(name: string, to: Nf4): void {
-    fillQuantized(this.#device, this.#source, name, to, this.#values);
+    const finite = new FiniteCheck(this.#device, 1);
+    try {
+      fillQuantized(this.#device, this.#source, name, to, this.#values, finite);
+      finite.expectFinite();
+    } finally {
+      finite.free();
+    }
   }
 
   /** The values of a linear in its own dtype: as stored or, with `quantized`, as NF4 keeps them. Until the next call. */

@@ -10,9 +10,9 @@ import {
   type WeightUses,
   weightExtraBytes,
 } from "../native/index.ts";
-import { allocateActivations, linearShape, type Recompute } from "./activations.ts";
+import { allocateActivations, type Recompute } from "./activations.ts";
+import { layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
-import { linearModules, modulePath } from "./lora.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, type WeightOptions } from "./weights.ts";
 
@@ -75,12 +75,10 @@ function extraWeightBytes(
   quantized: ReadonlySet<string>,
 ): number {
   let bytes = weightExtraBytes(device, request.dtype, config.vocabSize, config.hiddenSize, request.uses);
-  for (const module of linearModules) {
-    const [out, inputs] = linearShape(config, module);
-    const each = weightExtraBytes(device, request.dtype, out, inputs, request.uses);
-    for (let layer = 0; layer < config.numHiddenLayers; layer++)
-      if (!quantized.has(`${modulePath(layer, module)}.weight`)) bytes += each;
-  }
+  for (let layer = 0; layer < config.numHiddenLayers; layer++)
+    for (const { path, out, in: inputs } of Object.values(layerOf(config, layer).linears))
+      if (!quantized.has(`${path}.weight`))
+        bytes += weightExtraBytes(device, request.dtype, out, inputs, request.uses);
   return bytes;
 }
 

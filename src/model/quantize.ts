@@ -12,8 +12,9 @@ import {
   nf4Sizes,
   Tensor,
 } from "../native/index.ts";
-import { linearModules } from "./lora.ts";
-import { type ModelSource, tensorSpecs } from "./source.ts";
+import { linearModules, tensorSpecs } from "./architecture.ts";
+import type { FiniteCheck } from "./finite.ts";
+import type { ModelSource } from "./source.ts";
 
 /** Quantise the linears of every layer to NF4 while they are loaded. */
 export interface Quantization {
@@ -65,22 +66,27 @@ export function allocateQuantized(
   return { tensors, scratch };
 }
 
-/** Fills an NF4 tensor from the source: as it is stored, or quantised from the values in their own dtype. */
+/**
+ * Fills an NF4 tensor from the source: as it is stored, or quantised from the values in their own dtype. `finite` counts
+ * what is not finite on the way.
+ */
 export function fillQuantized(
   device: Device,
   source: ModelSource,
   name: string,
   to: Nf4,
   scratch: Tensor,
+  finite: FiniteCheck,
 ): void {
   if (source.storedNf4(name, to.shape) !== null) {
     source.fillNf4(device, name, to);
+    finite.addScales(name, to);
   } else {
     const { absmax, blocks } = staging(to);
     const inPlace = source.inPlace(device, name, to.shape, to.dtype);
     const values = inPlace ?? new Tensor(scratch.ptr, to.dtype, to.shape);
     if (inPlace === null) source.fill(device, name, values);
-    nf4Quantize(device, to, values, new Tensor(scratch.ptr + absmax, "f32", [blocks]));
+    nf4Quantize(device, to, values, new Tensor(scratch.ptr + absmax, "f32", [blocks]), finite.countOf(name));
   }
   source.forget(device, name);
 }

@@ -5,6 +5,7 @@ import { type CheckpointTensor, openCheckpoint } from "../formats/checkpoint.ts"
 import { type Nf4Stored, nf4Entries, nf4WeightOf } from "../formats/nf4.ts";
 import type { SafetensorsHeader } from "../formats/safetensors.ts";
 import { type Device, dtypeCode, type Nf4, random, Tensor } from "../native/index.ts";
+import { HEAD, tensorSpecs } from "./architecture.ts";
 import { type LlamaConfig, readConfig } from "./config.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
@@ -70,7 +71,7 @@ class CheckpointSource implements ModelSource {
     for (const [name, { file }] of this.#tensors) {
       const harmless =
         name.endsWith("rotary_emb.inv_freq") ||
-        (name === "lm_head.weight" && this.config.tieWordEmbeddings) ||
+        (name === HEAD && this.config.tieWordEmbeddings) ||
         this.#quantized.has(nf4WeightOf(name) ?? "");
       if (known.has(name) || harmless) continue;
       throw new FormatError(
@@ -239,31 +240,4 @@ class RandomSource implements ModelSource {
 /** Random weights as Transformers initialises them: N(0, initializer_range), norms 1, biases 0. */
 export function randomSource(config: LlamaConfig, seed = 0): ModelSource {
   return new RandomSource(config, seed);
-}
-
-/** Every tensor of a checkpoint with this config, in the order of the computation. */
-export function tensorSpecs(config: LlamaConfig): { name: string; shape: number[] }[] {
-  const { hiddenSize: H, intermediateSize: I, headDim } = config;
-  const [Q, KV] = [config.numAttentionHeads * headDim, config.numKeyValueHeads * headDim];
-  const specs: { name: string; shape: number[] }[] = [];
-  const linear = (path: string, out: number, inputs: number, bias: boolean) => {
-    specs.push({ name: `${path}.weight`, shape: [out, inputs] });
-    if (bias) specs.push({ name: `${path}.bias`, shape: [out] });
-  };
-  specs.push({ name: "model.embed_tokens.weight", shape: [config.vocabSize, H] });
-  for (let layer = 0; layer < config.numHiddenLayers; layer++) {
-    const path = `model.layers.${layer}`;
-    specs.push({ name: `${path}.input_layernorm.weight`, shape: [H] });
-    linear(`${path}.self_attn.q_proj`, Q, H, config.attentionBias);
-    linear(`${path}.self_attn.k_proj`, KV, H, config.attentionBias);
-    linear(`${path}.self_attn.v_proj`, KV, H, config.attentionBias);
-    linear(`${path}.self_attn.o_proj`, H, Q, config.attentionBias);
-    specs.push({ name: `${path}.post_attention_layernorm.weight`, shape: [H] });
-    linear(`${path}.mlp.gate_proj`, I, H, config.mlpBias);
-    linear(`${path}.mlp.up_proj`, I, H, config.mlpBias);
-    linear(`${path}.mlp.down_proj`, H, I, config.mlpBias);
-  }
-  specs.push({ name: "model.norm.weight", shape: [H] });
-  if (!config.tieWordEmbeddings) specs.push({ name: "lm_head.weight", shape: [config.vocabSize, H] });
-  return specs;
 }

@@ -3,19 +3,23 @@
 
 import { type Allocator, type Device, type Nf4, Tensor, Weight, type WeightUses } from "../native/index.ts";
 import {
+  EMBEDDING,
+  FINAL_NORM,
   type GroupName,
   groupModules,
   groupNames,
-  linearShape,
-  loraParameterSpecs,
-  moduleIndex,
-  stackModules,
-} from "./activations.ts";
+  headOf,
+  type Layer,
+  type LinearModule,
+  layerOf,
+  tensorSpecs,
+} from "./architecture.ts";
+import { FiniteCheck } from "./finite.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
-import { type LinearModule, type LoraOptions, loraScale, modulePath } from "./lora.ts";
+import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, stackModules } from "./lora.ts";
 import { Parameters } from "./parameters.ts";
 import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStorage } from "./quantize.ts";
-import { type ModelSource, tensorSpecs } from "./source.ts";
+import type { ModelSource } from "./source.ts";
 
 /** What is trained: nothing, LoRA adapters, everything. */
 export type Tune = "none" | "lora" | "full";
@@ -121,7 +125,7 @@ export function allocateWeights(
     }
   }
   if (tune === "none" || lora === null) return { frozen, quantized, parameters: null };
-  const loraSpecs = loraParameterSpecs(config, lora, modulePath);
+  const loraSpecs = loraParameterSpecs(config, lora);
   return { frozen, quantized, parameters: new Parameters(device, allocator, loraSpecs, dtype, training) };
 }
 
@@ -146,23 +150,32 @@ export class ModelWeights {
     const { parameters, quantized } = storage;
     const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
     const full = tune === "full" && parameters !== null ? parameters : null;
+    const finite = new FiniteCheck(device, shapes.size);
     if (full !== null) {
-      for (const name of shapes.keys()) source.fill(device, name, full.master(name));
+      for (const name of shapes.keys()) {
+        source.fill(device, name, full.master(name));
+        finite.add(name, full.master(name));
+      }
       full.afterWrite();
     }
     const tensor = (name: string): Tensor => {
       const shape = shapes.get(name)!;
       if (full !== null) return shape.length > 1 ? full.working(name) : full.master(name);
       const own = storage.frozen.get(name);
-      if (own === undefined) return source.inPlace(device, name, shape, storageType(shape, dtype))!;
+      if (own === undefined) {
+        const inPlace = source.inPlace(device, name, shape, storageType(shape, dtype))!;
+        finite.add(name, inPlace);
+        return inPlace;
+      }
       source.fill(device, name, own);
+      finite.add(name, own);
       source.forget(device, name);
       return own;
     };
     const linear = (name: string): Tensor | Nf4 => {
       const nf4 = quantized.tensors.get(name);
       if (nf4 === undefined) return tensor(name);
-      fillQuantized(device, source, name, nf4, quantized.scratch!);
+      fillQuantized(device, source, name, nf4, quantized.scratch!, finite);
       return nf4;
     };
     const gradient = (name: string) => full?.gradient(name) ?? null;
@@ -184,15 +197,14 @@ export class ModelWeights {
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
-    const group = (layer: number, name: GroupName): LinearGroup => {
+    const group = ({ linears: all }: Layer, name: GroupName): LinearGroup => {
       const stacks = tune === "lora" ? stackModules(name, lora) : [];
       const linears = new Map<LinearModule, GroupLinear>();
       const parts: LinearPart[] = [];
       let column = 0;
       for (const module of groupModules[name]) {
-        const path = modulePath(layer, module);
-        const bias = shapes.has(`${path}.bias`) ? tensor(`${path}.bias`) : null;
-        const [out] = linearShape(config, module);
+        const { path, out, bias: hasBias } = all[module];
+        const bias = hasBias ? tensor(`${path}.bias`) : null;
         linears.set(module, {
           column,
           out,
@@ -203,12 +215,12 @@ export class ModelWeights {
         column += out;
       }
       const stack = (modules: LinearModule[]): LoraStack => {
-        const names = modules.map((module) => `${modulePath(layer, module)}.lora_A.weight`);
+        const names = modules.map((module) => loraA(all[module].path));
         return {
           a: parameters!.working(...names),
           da: parameters!.gradient(...names),
           targets: modules.map((module, i) => {
-            const b = `${modulePath(layer, module)}.lora_B.weight`;
+            const b = loraB(all[module].path);
             return {
               linear: linears.get(module)!,
               b: parameters!.working(b),
@@ -216,7 +228,7 @@ export class ModelWeights {
               column: i * lora!.r,
             };
           }),
-          module: moduleIndex(layer, modules[0]!),
+          module: all[modules[0]!].index,
         };
       };
       return {
@@ -226,26 +238,35 @@ export class ModelWeights {
         stacks: stacks.map(stack),
         rank: lora?.r ?? 0,
         loraScale: lora === null ? 1 : loraScale(lora),
-        in: linearShape(config, groupModules[name][0]!)[1],
+        in: all[groupModules[name][0]!].in,
         out: column,
       };
     };
 
-    this.embedding = tensor("model.embed_tokens.weight");
-    this.dembedding = gradient("model.embed_tokens.weight");
-    this.layers = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
-      norm1: norm(`model.layers.${layer}.input_layernorm.weight`),
-      norm2: norm(`model.layers.${layer}.post_attention_layernorm.weight`),
-      groups: Object.fromEntries(groupNames.map((name) => [name, group(layer, name)])) as Record<
-        GroupName,
-        LinearGroup
-      >,
-    }));
-    this.norm = norm("model.norm.weight");
-    const headName = config.tieWordEmbeddings ? "model.embed_tokens.weight" : "lm_head.weight";
-    this.head = weight(config.tieWordEmbeddings ? this.embedding : tensor(headName));
-    this.dhead = gradient(headName);
+    this.embedding = tensor(EMBEDDING);
+    this.dembedding = gradient(EMBEDDING);
+    this.layers = Array.from({ length: config.numHiddenLayers }, (_, i) => {
+      const layer = layerOf(config, i);
+      const groups = groupNames.map((name) => [name, group(layer, name)]);
+      return {
+        norm1: norm(layer.norm1),
+        norm2: norm(layer.norm2),
+        groups: Object.fromEntries(groups) as Record<GroupName, LinearGroup>,
+      };
+    });
+    this.norm = norm(FINAL_NORM);
+    const head = headOf(config);
+    this.head = weight(head === EMBEDDING ? this.embedding : tensor(head));
+    this.dhead = gradient(head);
     if (full !== null) full.onChange = () => this.refresh();
+    try {
+      finite.expectFinite();
+    } catch (error) {
+      this.destroy();
+      throw error;
+    } finally {
+      finite.free();
+    }
   }
 
   /** Brings faster layouts up to date with trained weights. */

@@ -13,6 +13,7 @@ export { hasCudaLibrary } from "./library.ts";
 export * from "./ops/attention.ts";
 export type { ActivationDType } from "./ops/check.ts";
 export * from "./ops/elementwise.ts";
+export * from "./ops/finite.ts";
 export * from "./ops/linear.ts";
 export * from "./ops/nf4.ts";
 export * from "./ops/optimizer.ts";

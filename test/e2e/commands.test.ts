@@ -1,5 +1,13 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { copyFileSync, cpSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
 import { makeModel, Place } from "./support.ts";
 
@@ -118,9 +126,15 @@ describe("failures end with 1 and say what to do", () => {
     cpSync(place.path("model"), place.path("nan"), { recursive: true });
     const weights = readFileSync(place.path("nan/model.safetensors"));
     writeFileSync(place.path("nan/model.safetensors"), weights.fill(0xff, weights.length - 64));
-    expect(await failure("eval", "--model", "nan", "--dataset", "train.json")).toContain(
-      "the loss is NaN; expected a number: check the model's weights",
-    );
+    for (const args of [
+      ["eval", "--dataset", "train.json"],
+      ["generate", "--prompt", "a"],
+      ["--dataset", "train.json", "--output", "never"],
+    ])
+      expect(await failure(...args, "--model", "nan")).toMatch(
+        /^error: model\.\S+ has 16 values that are NaN or infinite; the checkpoint is damaged/,
+      );
+    expect(existsSync(place.path("never/adapter_model.safetensors"))).toBe(false);
   });
 
   test("a model without weights, or with a config that is none", async () => {

@@ -377,7 +377,9 @@ void nf4() {
     constexpr int64_t out = 66, in = 129, n = out * in, blocks = (n + 63) / 64, groups = (blocks + 255) / 256;
     auto *codes = static_cast<uint8_t *>(bytes((n + 1) / 2)), *absmax_codes = static_cast<uint8_t *>(bytes(blocks));
     float *absmax = zeros(blocks), *absmax2 = zeros(groups + 1);
-    CALL(nt_nf4_quantize, codes, absmax, numbers(dtype, n), dtype, n);
+    auto *odd = static_cast<uint32_t *>(static_cast<void *>(zeros(1)));
+    CALL(nt_nf4_quantize, codes, absmax, numbers(dtype, n), dtype, n, odd);
+    for (int64_t offset : {0, 1}) CALL(nt_count_non_finite, odd, numbers(dtype, n, 1.0f, offset), dtype, n);
     CALL(nt_nf4_quantize_absmax, absmax_codes, absmax2, absmax, blocks);
     const nt_nf4 once = {codes, absmax, nullptr, dtype}, twice = {codes, absmax_codes, absmax2, dtype};
     for (const nt_nf4 *tensor : {&once, &twice}) {

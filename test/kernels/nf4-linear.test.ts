@@ -41,7 +41,7 @@ function quantized(device: Device, stored: StoredDType, out: number, inputs: num
     stored,
     values.map((x) => rounded(stored, x)),
   );
-  nf4Quantize(device, nf4, source, poisoned(device, "f32", [nf4Sizes(n).blocks]));
+  nf4Quantize(device, nf4, source, poisoned(device, "f32", [nf4Sizes(n).blocks]), null);
   return nf4;
 }
 

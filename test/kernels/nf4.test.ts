@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, Tensor } from "../../src/native/index.ts";
 import { nf4Dequantize, nf4Sizes, nf4Words, type StoredDType } from "../../src/native/ops/nf4.ts";
-import { forEachBackend, poisoned, Random } from "./harness.ts";
+import { forEachBackend, poisoned, Random, upload, uploadInts } from "./harness.ts";
 import {
   codebook,
   dequantized,
@@ -41,7 +41,8 @@ function quantize(device: Device, dtype: StoredDType, source: Float32Array) {
   const nested = guarded(device, sizes.blocks);
   const absmax2 = guarded(device, 4 * (sizes.nested + 1));
   const input = uploadStored(device, dtype, source);
-  device.call("nt_nf4_quantize", codes.address, absmax.address, input.ptr, dtypeCodes[dtype], n);
+  const odd = uploadInts(device, [0]);
+  device.call("nt_nf4_quantize", codes.address, absmax.address, input.ptr, dtypeCodes[dtype], n, odd.ptr);
   device.call("nt_nf4_quantize_absmax", nested.address, absmax2.address, absmax.address, sizes.blocks);
   const second = floatsOf(absmax2.read());
   return {
@@ -50,6 +51,7 @@ function quantize(device: Device, dtype: StoredDType, source: Float32Array) {
     nested: nested.read(),
     absmax2: second.slice(0, -1),
     offset: second.at(-1)!,
+    nonFinite: device.readInts(odd)[0]!,
   };
 }
 
@@ -212,6 +214,30 @@ forEachBackend((device) => {
     expect(got.absmax[1]).toBe(Infinity);
     expect(codesOf(got.codes, 64)[3]).toBe(0);
     expect(got.absmax[3]).toBe(Math.max(...odd.subarray(192).map(Math.abs)));
+    expect(got.nonFinite).toBe(4);
+  });
+
+  test("every value that is not finite is counted, wherever it stands, in every dtype", () => {
+    for (const dtype of storedDtypes) {
+      for (const n of [1, 65, 64 * 300, 40_001]) {
+        const source = new Random(n).floats(n);
+        const largest = { f32: 3.4e38, bf16: 3.38e38, f16: 65504 }[dtype];
+        source[0] = rounded(dtype, largest);
+        expect(quantize(device, dtype, source).nonFinite, `${dtype}[${n}], all finite`).toBe(0);
+        const places = new Set([0, n >> 1, n - 1, ...(n > 200 ? [64, 127, 128, n - 2] : [])]);
+        for (const [i, place] of [...places].entries()) source[place] = [NaN, Infinity, -Infinity][i % 3]!;
+        expect(quantize(device, dtype, source).nonFinite, `${dtype}[${n}]`).toBe(places.size);
+      }
+    }
+  });
+
+  test("the count is added to, and need not be wanted", () => {
+    const source = upload(device, "f32", [64], new Float32Array(64).fill(NaN));
+    const [codes, absmax] = [poisoned(device, "i32", [8]), poisoned(device, "f32", [1])];
+    const count = uploadInts(device, [5]);
+    device.call("nt_nf4_quantize", codes.ptr, absmax.ptr, source.ptr, 0, 64, count.ptr);
+    device.call("nt_nf4_quantize", codes.ptr, absmax.ptr, source.ptr, 0, 64, null);
+    expect(device.readInts(count)[0]).toBe(69);
   });
 
   test("values with ±absmax at the ends come back exactly in every dtype", () => {
@@ -245,7 +271,7 @@ forEachBackend((device) => {
 
   test("no values: nothing is written", () => {
     const bytes = poisoned(device, "f32", [4]);
-    device.call("nt_nf4_quantize", bytes.ptr, bytes.ptr, bytes.ptr, 0, 0);
+    device.call("nt_nf4_quantize", bytes.ptr, bytes.ptr, bytes.ptr, 0, 0, bytes.ptr);
     device.call("nt_nf4_quantize_absmax", bytes.ptr, bytes.ptr, bytes.ptr, 0);
     const empty = toDevice(device, {
       dtype: "f32",
@@ -261,9 +287,9 @@ forEachBackend((device) => {
     const { ptr } = poisoned(device, "f32", [64]);
     const words = (dtype: bigint, codes = BigInt(ptr)) => BigInt64Array.of(codes, BigInt(ptr), 0n, dtype);
     const calls: [() => void, string][] = [
-      [() => device.call("nt_nf4_quantize", ptr, ptr, ptr, 3, 1), "source dtype 3"],
-      [() => device.call("nt_nf4_quantize", ptr, ptr, ptr, 0, -1), "got -1"],
-      [() => device.call("nt_nf4_quantize", ptr, ptr, null, 0, 1), "null"],
+      [() => device.call("nt_nf4_quantize", ptr, ptr, ptr, 3, 1, null), "source dtype 3"],
+      [() => device.call("nt_nf4_quantize", ptr, ptr, ptr, 0, -1, null), "got -1"],
+      [() => device.call("nt_nf4_quantize", ptr, ptr, null, 0, 1, null), "null"],
       [() => device.call("nt_nf4_quantize_absmax", ptr, null, ptr, 1), "null"],
       [() => device.call("nt_nf4_quantize_absmax", ptr, ptr, ptr, -5), "got -5"],
       [() => device.call("nt_nf4_dequantize", ptr, 4, words(0n), 1), "destination dtype 4"],

@@ -68,9 +68,16 @@ const sizeOf = ({ shape }: Nf4) => shape.reduce((product, size) => product * siz
 
 /**
  * Quantises `source` (a device tensor of the NF4 tensor's dtype). With double quantisation `absmax` (f32 [blocks] or
- * larger) is scratch for the first-level values.
+ * larger) is scratch for the first-level values. `nonFinite` (i32 [1]; null: not wanted) grows by the number of values
+ * that are NaN or infinite.
  */
-export function nf4Quantize(device: Device, to: Nf4, source: Tensor, absmax: Tensor | null): void {
+export function nf4Quantize(
+  device: Device,
+  to: Nf4,
+  source: Tensor,
+  absmax: Tensor | null,
+  nonFinite: Tensor | null,
+): void {
   const n = sizeOf(to);
   expectContiguous("nf4_quantize", "source", source);
   const first = to.absmax2 === null ? to.absmax : absmax;
@@ -81,7 +88,8 @@ export function nf4Quantize(device: Device, to: Nf4, source: Tensor, absmax: Ten
       `nf4_quantize: ${source} into ${to.dtype}[${to.shape}] with ${first?.size ?? 0} of ${blocks} absmax values`,
     );
   }
-  device.call("nt_nf4_quantize", to.codes.ptr, first.ptr, source.ptr, dtypeCode[to.dtype], n);
+  const count = nonFinite?.ptr ?? null;
+  device.call("nt_nf4_quantize", to.codes.ptr, first.ptr, source.ptr, dtypeCode[to.dtype], n, count);
   if (to.absmax2 !== null)
     device.call("nt_nf4_quantize_absmax", to.absmax.ptr, to.absmax2.ptr, first.ptr, blocks);
 }
