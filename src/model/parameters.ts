@@ -6,6 +6,7 @@ import {
   type AdamWOptions,
   type Allocator,
   adamw,
+  countNonFinite,
   type Device,
   gradientNorm,
   Tensor,
@@ -152,6 +153,14 @@ export class Parameters {
     step(0, decayed, options.weightDecay);
     step(decayed, this.count - decayed, 0);
     this.onChange();
+  }
+
+  /** The name of a tensor with values, or moments, that are NaN or infinite; null where all are finite. */
+  findNonFinite(kind: StateKind = "values"): string | null {
+    if (countNonFinite(this.#device, this[kind]) === 0) return null;
+    const isOdd = ({ offset, size }: ParameterTensor) =>
+      countNonFinite(this.#device, this[kind].rows(offset, size)) > 0;
+    return this.tensors.find(isOdd)?.name ?? null;
   }
 
   /** A tensor's values or one of its moments. */

@@ -5,7 +5,14 @@ import type { Llama, LoraOptions, Parameters } from "../model/index.ts";
 
 export type TrainedParameters = Pick<
   Parameters,
-  "tensors" | "zeroGradients" | "gradientNorm" | "adamwStep" | "read" | "write" | "afterWrite"
+  | "tensors"
+  | "zeroGradients"
+  | "gradientNorm"
+  | "adamwStep"
+  | "findNonFinite"
+  | "read"
+  | "write"
+  | "afterWrite"
 >;
 
 export type EvaluableModel = Pick<Llama, "evaluate">;

@@ -1,6 +1,6 @@
 // What --resume goes on with: the newest checkpoint that is whole.
 
-import { NeftuneError, UsageError } from "../errors.ts";
+import { FormatError, NeftuneError, UsageError } from "../errors.ts";
 import { type CheckpointFolder, type Marks, type Progress, readProgress } from "./checkpoint.ts";
 import { expectSameIdentity, roundingNote } from "./identity.ts";
 import type { TrainableModel, TrainedParameters } from "./model.ts";
@@ -11,6 +11,14 @@ export interface Resumed {
   progress: Progress;
   /** What a person should know. */
   notes: string[];
+}
+
+function expectFinite(checkpoint: string, parameters: TrainedParameters): void {
+  for (const kind of ["values", "m", "v"] as const) {
+    const name = parameters.findNonFinite(kind);
+    if (name !== null)
+      throw new FormatError(checkpoint, `${name} has values that are NaN or infinite (${kind})`);
+  }
 }
 
 /**
@@ -36,6 +44,7 @@ export function restoreNewest(
       }
       checkTrainingState(checkpoint, model, parameters);
       readTrainingState(checkpoint, model, parameters);
+      expectFinite(checkpoint, parameters);
       const passed = damaged.map(
         ({ path, reason }) =>
           `--resume: ${path} is not whole (${reason}); kept as ${checkpoints.setAside(path)}`,

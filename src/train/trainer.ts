@@ -4,6 +4,7 @@ import packageJson from "../../package.json" with { type: "json" };
 import type { Sample } from "../data/sample.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { type Marks, type Progress, startProgress } from "./checkpoint.ts";
+import { DivergenceWatch, reasonToSkip } from "./divergence.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import {
   fingerprintDataset,
@@ -82,11 +83,13 @@ export class Trainer {
     const run = this.#openRun();
     try {
       while (!this.#isFinished(run.progress)) {
-        if (!run.progress.evalPending) this.#log(run, this.#trainStep(run.progress));
+        if (!run.progress.evalPending) this.#log(run, this.#trainStep(run));
         if (run.progress.evalPending) await this.#evaluate(run);
         await this.#saveOrStop(run);
       }
       this.#expectUpdates(run.progress);
+      run.watch.expectUsable(run.progress.step);
+      run.watch.expectFinite(run.progress.step, this.#parameters, ["values"]);
       this.#writeResult(run.folder.path);
     } finally {
       run.metrics.close();
@@ -96,7 +99,7 @@ export class Trainer {
   }
 
   /** One step: gradients of the mean loss over all its target tokens, clipped, and AdamW's update. */
-  #trainStep(progress: Progress): StepMetrics {
+  #trainStep({ progress, watch }: Run): StepMetrics {
     const start = performance.now();
     const { options } = this;
     const batches = this.#order.step(progress.step).map(({ samples, draws }) => ({
@@ -124,6 +127,7 @@ export class Trainer {
     if (skipped === null) {
       progress.optimizerSteps++;
       progress.loss = loss;
+      watch.updated();
       this.#parameters.adamwStep({
         learningRate,
         beta1: options.adamBeta1,
@@ -159,6 +163,7 @@ export class Trainer {
     const isLogged = step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step);
     if (isLogged) run.metrics.append(stepLine(step));
     this.#settings.reporter?.onStep?.(step, run.plan);
+    if (step.skipped !== null && step.targetTokens > 0) run.watch.idled(step.step, step.skipped);
   }
 
   async #evaluate({ progress, metrics }: Run): Promise<void> {
@@ -267,6 +272,12 @@ export class Trainer {
       progress,
       plan,
       metrics,
+      watch: new DivergenceWatch({
+        output,
+        learningRate: options.learningRate,
+        dtype: model.options.dtype,
+        checkpoint: () => folder.checkpoints.all().at(-1) ?? null,
+      }),
       savedStep: progress.step,
       start: performance.now(),
       tokens: 0,
@@ -278,8 +289,10 @@ export class Trainer {
     await eventLoopTurn();
     const { step } = run.progress;
     const stop = this.#settings.signal?.aborted === true && !this.#isFinished(run.progress);
-    // Before the first update there is nothing to save but the place, which only a stop needs.
-    const isDue = this.#isDue(this.options.saveSteps, step) && run.progress.optimizerSteps > 0;
+    // Before the first update there is nothing to save but the place, which only a stop needs. Nor is there after idle
+    // steps, which may be the first of a divergence: it would take the place of an older, better checkpoint.
+    const isUseful = run.progress.optimizerSteps > 0 && (!run.watch.isIdle || this.#isFinished(run.progress));
+    const isDue = this.#isDue(this.options.saveSteps, step) && isUseful;
     if (step !== run.savedStep && (stop || isDue)) this.#save(run);
     if (!stop) return;
     const { output } = this.#settings;
@@ -289,7 +302,9 @@ export class Trainer {
   }
 
   #save(run: Run): void {
-    const { folder, marks, progress, metrics } = run;
+    const { folder, marks, progress, metrics, watch } = run;
+    if (this.#isFinished(progress)) watch.expectUsable(progress.step);
+    watch.expectFinite(progress.step, this.#parameters, ["values", "m", "v"]);
     metrics.flush();
     const path = folder.checkpoints.save(progress, marks, this.options.saveTotalLimit, (dir) =>
       writeTrainingState(dir, this.model, this.#parameters, this.#settings.origin ?? null),
@@ -350,6 +365,7 @@ interface Run {
   progress: Progress;
   plan: RunPlan;
   metrics: MetricsFile;
+  watch: DivergenceWatch;
   /** Of the newest checkpoint; 0: none. */
   savedStep: number;
   /** When this session began, and the tokens it trained on. */
@@ -373,14 +389,6 @@ export class NoisyTrainer extends Trainer {
       removeHook();
     }
   }
-}
-
-/** Why a step must not change the model, or null. */
-function reasonToSkip(targetTokens: number, loss: number, gradNorm: number): string | null {
-  if (targetTokens === 0) return "no target tokens";
-  if (!Number.isFinite(loss)) return `the loss is ${loss}`;
-  if (!Number.isFinite(gradNorm)) return `the gradient norm is ${gradNorm}`;
-  return null;
 }
 
 /** JSON has no other numbers, and a checkpoint keeps these. */

@@ -1,7 +1,7 @@
 // Trained values to and from files: PEFT adapters, whole models, AdamW's moments. One tensor is held at a time.
 
 import { join } from "node:path";
-import { FormatError } from "../errors.ts";
+import { FormatError, NeftuneError } from "../errors.ts";
 import { openCheckpoint, writeShards } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { COMPANIONS, CONFIG_FILE, copyPresent, MAX_SHARD_BYTES } from "../formats/model-folder.ts";
@@ -12,6 +12,7 @@ import {
   writeAdapterConfig,
 } from "../formats/peft.ts";
 import {
+  countNonFiniteBytes,
   readSafetensorsHeader,
   readTensorData,
   type SafetensorsHeader,
@@ -85,8 +86,18 @@ function sources(
     name: nameOf(tensor),
     dtype: dtypeNames[dtype],
     shape: tensor.shape,
-    data: () => encodeFloats(parameters.read(tensor.name, kind), dtype),
+    data: () => expectHeld(nameOf(tensor), dtype, encodeFloats(parameters.read(tensor.name, kind), dtype)),
   }));
+}
+
+/** Finite float32 values may be beyond what the file's dtype holds. */
+function expectHeld(name: string, dtype: FloatDType, bytes: Uint8Array): Uint8Array {
+  const count = dtype === "f32" ? 0 : countNonFiniteBytes(dtypeNames[dtype], bytes);
+  if (count === 0) return bytes;
+  throw new NeftuneError(
+    "data",
+    `${name}: ${count.toLocaleString("en")} trained values are beyond ${dtype}'s range, so the model cannot be saved in it; give --save-dtype f32 (with --resume nothing is trained again)`,
+  );
 }
 
 /** Writes a PEFT adapter into `dir`: float32, as PEFT does. The config comes last and makes it whole. */

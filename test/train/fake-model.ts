@@ -98,6 +98,10 @@ class FakeParameters implements TrainedParameters {
   }
 
   afterWrite(): void {}
+
+  findNonFinite(kind: StateKind = "values"): string | null {
+    return this.tensors.find(({ name }) => !this.read(name, kind).every(Number.isFinite))?.name ?? null;
+  }
 }
 
 export class FakeModel implements TrainableModel {
