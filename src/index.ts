@@ -1,6 +1,7 @@
 // The library: `import { Llama, NoisyTrainer } from "neftune"`. The commands of src/cli are made of the same parts.
 
-export { type Dataset, splitHoldout } from "./data/dataset.ts";
+export type { Dataset } from "./data/dataset.ts";
+export { type Holdout, splitHoldout } from "./data/holdout.ts";
 export { type LoadOptions, loadDataset } from "./data/load-dataset.ts";
 export { IGNORE, type Sample } from "./data/sample.ts";
 export { Tokenizer } from "./data/tokenizer.ts";

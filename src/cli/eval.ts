@@ -5,7 +5,6 @@ import { readConfig } from "../model/index.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { trainDefaults } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
-import { samplesOf } from "../train/samples.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
@@ -73,17 +72,16 @@ export const evalCommand = defineCommand({
     try {
       const { dataset } = await loading;
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
-      const samples = samplesOf(dataset);
-      const limits = evaluationLimits(samples, values["batch-size"], values.packing);
+      const limits = evaluationLimits(dataset, values["batch-size"], values.packing);
       const { adapter, dtype } = values;
       const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);
       try {
-        const result = await evaluate(model, samples, {
+        const result = await evaluate(model, dataset, {
           batchSize: values["batch-size"],
           packing: values.packing,
           signal: context.signal,
           onProgress: (done) =>
-            context.draw(`${formatCount(done)} of ${formatCount(samples.length)} samples`),
+            context.draw(`${formatCount(done)} of ${formatCount(dataset.length)} samples`),
         });
         const { loss, perplexity, seconds } = result;
         if (!Number.isFinite(loss)) {
@@ -101,18 +99,19 @@ export const evalCommand = defineCommand({
             target_tokens: result.targetTokens,
             seconds,
           };
-          const perSample = result.perSample.map((sample) => ({
-            loss: sample.loss,
-            target_tokens: sample.targetTokens,
-          }));
-          context.print(toJson(values["per-sample"] ? { ...summary, per_sample: perSample } : summary));
+          const perSample = () =>
+            Array.from(result.perSample.losses, (own, i) => ({
+              loss: Number.isNaN(own) ? null : own,
+              target_tokens: result.perSample.targetTokens[i]!,
+            }));
+          context.print(toJson(values["per-sample"] ? { ...summary, per_sample: perSample() } : summary));
           return;
         }
         if (values["per-sample"]) {
-          for (const [i, sample] of result.perSample.entries()) {
-            context.print(
-              `${i + 1}: ${sample.loss?.toFixed(6) ?? "no target"} (${sample.targetTokens} targets)`,
-            );
+          const { losses, targetTokens } = result.perSample;
+          for (const [i, own] of losses.entries()) {
+            const shown = Number.isNaN(own) ? "no target" : own.toFixed(6);
+            context.print(`${i + 1}: ${shown} (${targetTokens[i]} targets)`);
           }
         }
         context.print(

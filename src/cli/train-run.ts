@@ -1,6 +1,7 @@
 // A training run from names to files: data, model, trainer. What `neftune train` and the demo both call.
 
-import { type Dataset, splitHoldout } from "../data/dataset.ts";
+import type { Dataset } from "../data/dataset.ts";
+import { splitHoldout } from "../data/holdout.ts";
 import { isTemplateDate, today } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { openAdapter } from "../formats/peft.ts";
@@ -20,7 +21,6 @@ import {
   totalSteps,
   trainingLimits,
 } from "../train/index.ts";
-import { samplesOf } from "../train/samples.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
@@ -151,10 +151,9 @@ function loadForTraining(
   context: Context,
 ): Llama {
   const { batchSize, packing, epochs, maxSteps } = options;
-  const samples = samplesOf(train);
-  const order = new SampleOrder(samples.length, options);
-  let limits = trainingLimits(samples, order, totalSteps(order, epochs, maxSteps), packing);
-  if (held !== null) limits = mergeLimits(limits, evaluationLimits(samplesOf(held), batchSize, packing));
+  const order = new SampleOrder(train.length, options);
+  let limits = trainingLimits(train, order, totalSteps(order, epochs, maxSteps), packing);
+  if (held !== null) limits = mergeLimits(limits, evaluationLimits(held, batchSize, packing));
 
   const adapter = request.adapter === undefined ? null : openAdapter(request.adapter);
   const { dtype, tune, recompute, quantization } = request;

@@ -1,19 +1,20 @@
-// Tokenised data on disk, one file a fingerprint, written as the tokens come and mapped where it is large, so that the
-// data may be larger than the memory. A cache: whatever is wrong with a file or the folder, the data is tokenised
-// again.
+// Tokenized data on disk, one file per fingerprint, written as the tokens come, so that the data may be larger than the
+// memory. A cache: whatever is wrong with a file or the folder, the data is tokenized again.
 //
-//   "NFTKNS02"
-//   segments, each: starts uint32 [samples + 1], ids int32 [tokens], labels int32 [tokens],
-//     truncated uint8 [samples], zeros up to a multiple of 4; all little-endian
-//   index (JSON, UTF-8), uint64 its bytes, uint64 xxHash64 of it
-// The index has each segment's place, counts and xxHash64.
+//   "NFTKNS03"
+//   words int32: the samples end to end, each as its length, its ids and its labels
+//   index (token-store.ts): idHashes uint64, hashes uint64, lengths uint32, targets uint32, truncated uint8, each [samples]
+//   header (JSON, UTF-8), uint64 its bytes, uint64 xxHash64 of it; all little-endian
+// The header has the counts and the hashes of words and index. Files are replaced by renaming alone, never written to:
+// who has one open keeps what it was opened for.
 
+import { randomUUID } from "node:crypto";
 import {
   closeSync,
+  fstatSync,
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
   renameSync,
   statSync,
   unlinkSync,
@@ -23,20 +24,38 @@ import { join } from "node:path";
 import * as v from "valibot";
 import { writeAll } from "../formats/io.ts";
 import { type EncodingNotes, remarks } from "./encoding-notes.ts";
-import type { TokenStore } from "./token-store.ts";
+import { FileStore, readFully } from "./token-file.ts";
+import {
+  emptyIndex,
+  INDEX_BYTES,
+  joinIndexes,
+  MemoryStore,
+  PIECE_WORDS,
+  type SampleIndex,
+  type TokenBlock,
+  type TokenStore,
+} from "./token-store.ts";
 
-const MAGIC = "NFTKNS02";
-/** The index's length and checksum. */
+const MAGIC = "NFTKNS03";
+/** The header's length and checksum. */
 const TAIL_BYTES = 16;
-/** Larger files are mapped; smaller ones are read, and what happens to the file later is nothing to the reader. */
-const MAP_BYTES = 1 << 28;
+/** Tokens are hashed in pieces of so many bytes, each piece's hash the seed of the next. */
+const PIECE_BYTES = 4 * PIECE_WORDS;
+/** Bytes of words up to which they are held in memory. */
+export const MEMORY_BYTES = 1 << 26;
 /** A `.part` file this old was left by a process that was killed. */
 const STALE_MILLISECONDS = 24 * 3600 * 1000;
 
 const Count = v.pipe(v.number(), v.safeInteger(), v.minValue(0));
-const IndexSchema = v.object({
+const HeaderSchema = v.object({
   fingerprint: v.string(),
-  segments: v.array(v.object({ at: Count, samples: Count, tokens: Count, hash: v.string() })),
+  samples: Count,
+  words: Count,
+  /** Hashes are hexadecimal. */
+  wordsHash: v.string(),
+  indexHash: v.string(),
+  /** SHA-256 of all words. */
+  content: v.pipe(v.string(), v.regex(/^[0-9a-f]{64}$/)),
   skipped: Count,
   problems: v.array(v.string()),
   notes: v.object({
@@ -45,10 +64,12 @@ const IndexSchema = v.object({
     templates: v.array(v.string()),
   }),
 });
-type Segment = v.InferOutput<typeof IndexSchema>["segments"][number];
+type Header = v.InferOutput<typeof HeaderSchema>;
 
 export interface CachedData {
   stores: TokenStore[];
+  /** SHA-256, in hex, of the stores' words in order. */
+  content: string;
   skipped: number;
   /** `:line: row n: what is wrong`, to go behind the file's path: the same bytes may lie under another tomorrow. */
   problems: string[];
@@ -56,7 +77,7 @@ export interface CachedData {
   notes: EncodingNotes;
 }
 
-/** Where tokenised data is kept when nobody names a folder. */
+/** Where tokenized data is kept when nobody names a folder. */
 export function defaultCacheDir(env: Record<string, string | undefined> = process.env): string {
   const base = env.XDG_CACHE_HOME;
   return base?.startsWith("/") ? join(base, "neftune") : join(homedir(), ".cache", "neftune");
@@ -66,48 +87,104 @@ function cachePath(dir: string, fingerprint: string): string {
   return join(dir, "tokens", `${fingerprint}.bin`);
 }
 
-/** The data of a fingerprint, or null where the folder has none that is whole. Files of `mapFrom` bytes are mapped. */
-export function readCache(dir: string, fingerprint: string, mapFrom = MAP_BYTES): CachedData | null {
+/** The data of a fingerprint, or null where the folder has none that is whole. More words than `inMemory` bytes stay in the file. */
+export function readCache(dir: string, fingerprint: string, inMemory = MEMORY_BYTES): CachedData | null {
   const path = cachePath(dir, fingerprint);
+  let fd = -1;
   try {
-    const size = statSync(path).size;
-    const bytes = size >= mapFrom ? Bun.mmap(path, { shared: false }) : new Uint8Array(readFileSync(path));
-    return readFile(bytes, fingerprint);
+    fd = openSync(path, "r");
+    const header = readHeader(fd, fingerprint);
+    if (header === null) return null;
+    const { samples, words, content, skipped, problems } = header;
+    const index = new Uint8Array(INDEX_BYTES * samples);
+    if (readFully(fd, index, MAGIC.length + 4 * words) < index.length) return null;
+    if (hexHash(index) !== header.indexHash) return null;
+    const parts = emptyIndex(samples, index.buffer);
+    let store: TokenStore;
+    if (4 * words <= inMemory) {
+      const held = new Int32Array(words);
+      if (hashWords(fd, words, held) !== header.wordsHash) return null;
+      store = new MemoryStore({ index: parts, words: held });
+    } else {
+      if (hashWords(fd, words, null) !== header.wordsHash) return null;
+      store = new FileStore(path, fd, MAGIC.length, parts);
+      fd = -1; // the store's from here on
+    }
+    if (store.starts[samples] !== words) return null;
+    return { stores: [store], content, skipped, problems, notes: header.notes as EncodingNotes };
   } catch {
     return null;
+  } finally {
+    if (fd >= 0) closeSync(fd);
   }
 }
 
-/** Throws, or gives null, where the file is not whole. */
-function readFile(bytes: Uint8Array, fingerprint: string): CachedData | null {
-  if (Buffer.from(bytes.subarray(0, MAGIC.length)).toString("latin1") !== MAGIC) return null;
-  const end = bytes.length - TAIL_BYTES;
-  const tail = new DataView(bytes.buffer, bytes.byteOffset + end, TAIL_BYTES);
-  const index = bytes.subarray(end - Number(tail.getBigUint64(0, true)), end);
-  if (Bun.hash.xxHash64(index) !== tail.getBigUint64(8, true)) return null;
-  const header = v.parse(IndexSchema, JSON.parse(new TextDecoder().decode(index)) as unknown);
-  if (header.fingerprint !== fingerprint) return null;
-  const stores: TokenStore[] = [];
-  for (const segment of header.segments) {
-    const { at, samples, tokens, hash } = segment;
-    const body = bytes.subarray(at, at + segmentBytes(segment));
-    if (Bun.hash.xxHash64(body).toString(16) !== hash) return null;
-    const begin = bytes.byteOffset + at;
-    const ids = begin + 4 * (samples + 1);
-    const labels = ids + 4 * tokens;
-    stores.push({
-      starts: new Uint32Array(bytes.buffer, begin, samples + 1),
-      ids: new Int32Array(bytes.buffer, ids, tokens),
-      labels: new Int32Array(bytes.buffer, labels, tokens),
-      truncated: new Uint8Array(bytes.buffer, labels + 4 * tokens, samples),
-    });
-  }
-  return { stores, skipped: header.skipped, problems: header.problems, notes: header.notes as EncodingNotes };
+/** Throws, or gives null, where the file is not whole as far as its header goes. */
+function readHeader(fd: number, fingerprint: string): Header | null {
+  const { size } = fstatSync(fd);
+  const magic = new Uint8Array(MAGIC.length);
+  readFully(fd, magic, 0);
+  if (Buffer.from(magic).toString("latin1") !== MAGIC) return null;
+  const tail = new DataView(new ArrayBuffer(TAIL_BYTES));
+  readFully(fd, new Uint8Array(tail.buffer), size - TAIL_BYTES);
+  const length = Number(tail.getBigUint64(0, true));
+  if (length > size) return null;
+  const bytes = new Uint8Array(length);
+  readFully(fd, bytes, size - TAIL_BYTES - length);
+  if (Bun.hash.xxHash64(bytes) !== tail.getBigUint64(8, true)) return null;
+  const header = v.parse(HeaderSchema, JSON.parse(new TextDecoder().decode(bytes)) as unknown);
+  const { samples, words } = header;
+  const expected = MAGIC.length + 4 * words + INDEX_BYTES * samples + length + TAIL_BYTES;
+  return header.fingerprint === fingerprint && size === expected ? header : null;
 }
 
-function segmentBytes({ samples, tokens }: Pick<Segment, "samples" | "tokens">): number {
-  return 4 * (samples + 1) + 8 * tokens + 4 * Math.ceil(samples / 4);
+/** The hash of a file's words, which `into` keeps where it is given. */
+function hashWords(fd: number, words: number, into: Int32Array | null): string | null {
+  const hash = new WordsHash();
+  const buffer = new Uint8Array(into?.buffer ?? new ArrayBuffer(Math.min(PIECE_BYTES, 4 * words)));
+  for (let at = 0; at < 4 * words; at += PIECE_BYTES) {
+    const length = Math.min(PIECE_BYTES, 4 * words - at);
+    const piece = into === null ? buffer.subarray(0, length) : buffer.subarray(at, at + length);
+    if (readFully(fd, piece, MAGIC.length + at) < length) return null;
+    hash.update(piece);
+  }
+  return hash.digest();
 }
+
+/** xxHash64 over bytes that come in parts of any size: of pieces, each one's hash the seed of the next. */
+class WordsHash {
+  #hash = 0n;
+  readonly #piece = new Uint8Array(PIECE_BYTES);
+  #filled = 0;
+
+  update(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length; ) {
+      const part = bytes.subarray(at, at + PIECE_BYTES - this.#filled);
+      at += part.length;
+      if (part.length === PIECE_BYTES) {
+        this.#hash = Bun.hash.xxHash64(part, this.#hash);
+        continue;
+      }
+      this.#piece.set(part, this.#filled);
+      this.#filled += part.length;
+      if (this.#filled < PIECE_BYTES) continue;
+      this.#hash = Bun.hash.xxHash64(this.#piece, this.#hash);
+      this.#filled = 0;
+    }
+  }
+
+  digest(): string {
+    const rest = this.#piece.subarray(0, this.#filled);
+    return (rest.length === 0 ? this.#hash : Bun.hash.xxHash64(rest, this.#hash)).toString(16);
+  }
+}
+
+function hexHash(bytes: Uint8Array): string {
+  return Bun.hash.xxHash64(bytes).toString(16);
+}
+
+/** What the cache keeps beside the samples. */
+export type CacheRecord = Pick<CachedData, "skipped" | "problems" | "notes">;
 
 /** Keeps the data of a fingerprint: whole after `commit`, or not at all. A failure of the disk only ends the writing. */
 export class CacheWriter {
@@ -116,59 +193,98 @@ export class CacheWriter {
   readonly #fingerprint: string;
   readonly #path: string;
   readonly #part: string;
-  readonly #segments: Segment[] = [];
+  readonly #indexes: SampleIndex[] = [];
+  #joined: SampleIndex | null = null;
+  readonly #hash = new WordsHash();
+  readonly #content = new Bun.CryptoHasher("sha256");
   #fd = -1;
-  #at = MAGIC.length;
+  #words = 0;
+  /** The file lies under its `.part` name. */
+  #named = false;
 
   constructor(dir: string, fingerprint: string) {
     this.#fingerprint = fingerprint;
     this.#path = cachePath(dir, fingerprint);
-    this.#part = `${this.#path}.${process.pid}.part`;
+    // a process in another container may have the same number, and the same cache
+    this.#part = `${this.#path}.${randomUUID()}.part`;
     this.#try(() => {
       mkdirSync(join(dir, "tokens"), { recursive: true });
       removeStale(join(dir, "tokens"));
-      this.#fd = openSync(this.#part, "w");
+      this.#fd = openSync(this.#part, "wx+");
+      this.#named = true;
       writeAll(this.#fd, Buffer.from(MAGIC));
     });
   }
 
-  append({ starts, ids, labels, truncated }: TokenStore): void {
+  append({ index, words }: TokenBlock): void {
     this.#try(() => {
-      const padded = new Uint8Array(4 * Math.ceil(truncated.length / 4));
-      padded.set(truncated);
-      const parts = [starts, ids, labels, padded];
-      const body = Buffer.concat(
-        parts.map(({ buffer, byteOffset, byteLength }) => Buffer.from(buffer, byteOffset, byteLength)),
-      );
-      const hash = Bun.hash.xxHash64(body).toString(16);
-      writeAll(this.#fd, body);
-      this.#segments.push({ at: this.#at, samples: truncated.length, tokens: ids.length, hash });
-      this.#at += body.length;
+      const bytes = new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
+      writeAll(this.#fd, bytes);
+      this.#hash.update(bytes);
+      this.#content.update(bytes);
+      this.#indexes.push(index);
+      this.#words += words.length;
     });
   }
 
-  commit(skipped: number, problems: readonly string[], notes: EncodingNotes): void {
+  /** Gives the file its name. The SHA-256 of all words, or null where they are not all there. */
+  commit({ skipped, problems, notes }: CacheRecord): string | null {
+    let content: string | null = null;
     this.#try(() => {
-      const header = { fingerprint: this.#fingerprint, segments: this.#segments, skipped, problems, notes };
-      const index = Buffer.from(JSON.stringify(header));
+      const parts = this.#index();
+      const index = new Uint8Array(parts.hashes.buffer as ArrayBuffer);
+      const digest = this.#content.digest("hex");
+      const header: Header = {
+        fingerprint: this.#fingerprint,
+        samples: parts.lengths.length,
+        words: this.#words,
+        wordsHash: this.#hash.digest(),
+        indexHash: hexHash(index),
+        content: digest,
+        skipped,
+        problems,
+        notes: notes as Header["notes"],
+      };
+      const json = Buffer.from(JSON.stringify(header));
       const tail = Buffer.alloc(TAIL_BYTES);
-      tail.writeBigUInt64LE(BigInt(index.length), 0);
-      tail.writeBigUInt64LE(Bun.hash.xxHash64(index), 8);
-      writeAll(this.#fd, Buffer.concat([index, tail]));
+      tail.writeBigUInt64LE(BigInt(json.length), 0);
+      tail.writeBigUInt64LE(Bun.hash.xxHash64(json), 8);
+      for (const bytes of [index, json, tail]) writeAll(this.#fd, bytes);
       renameSync(this.#part, this.#path);
+      this.#named = false;
+      content = digest;
     });
-    this.close();
+    return content;
+  }
+
+  /** The samples of the first `blocks` appended, or of all, read from the file, which is the store's from here on. */
+  store(blocks?: number): TokenStore {
+    this.#removePart();
+    const index = blocks === undefined ? this.#index() : joinIndexes(this.#indexes.slice(0, blocks));
+    const store = new FileStore(this.#path, this.#fd, MAGIC.length, index);
+    this.#fd = -1;
+    return store;
   }
 
   /** Ends the writing; without a commit before, nothing is left. */
   close(): void {
-    if (this.#fd < 0) return;
-    closeSync(this.#fd);
+    this.#removePart();
+    if (this.#fd >= 0) closeSync(this.#fd);
     this.#fd = -1;
+  }
+
+  #index(): SampleIndex {
+    this.#joined ??= joinIndexes(this.#indexes);
+    return this.#joined;
+  }
+
+  #removePart(): void {
+    if (!this.#named) return;
+    this.#named = false;
     try {
       unlinkSync(this.#part);
     } catch {
-      // it has its name, or was never made
+      // somebody removed it
     }
   }
 
@@ -178,7 +294,8 @@ export class CacheWriter {
       write();
     } catch (error) {
       this.failure = error;
-      this.close();
+      // what is written already can still be read
+      this.#removePart();
     }
   }
 }

@@ -1,12 +1,13 @@
-// A data set, tokenised: samples by number, joined, mixed, split. load-dataset.ts makes it.
+// A data set, tokenized: samples by number, joined, mixed, parted. load-dataset.ts makes it.
 
-import { NeftuneError, UsageError } from "../errors.ts";
+import { NeftuneError } from "../errors.ts";
 import type { EncodingNotes } from "./encoding-notes.ts";
 import { weightedIndices } from "./mix.ts";
-import { holdoutOrder } from "./philox.ts";
-import { countTargets, type Sample } from "./sample.ts";
+import type { Sample } from "./sample.ts";
+import type { SampleSizes, Samples } from "./samples.ts";
 import { sha256 } from "./sha256.ts";
 import type { TokenStore } from "./token-store.ts";
+import { firstEqual } from "./twins.ts";
 
 /** How many problems of skipped rows are kept. */
 export const REPORTED_PROBLEMS = 10;
@@ -27,7 +28,7 @@ export interface FileNotes extends EncodingNotes {
   path: string;
 }
 
-export class Dataset {
+export class Dataset implements Samples {
   readonly length: number;
   /** SHA-256, in hex, of all that the tokens depend on. */
   readonly fingerprint: string;
@@ -36,15 +37,17 @@ export class Dataset {
   readonly problems: readonly string[];
   /** What encoding has to say of the rows, by file. */
   readonly notes: readonly FileNotes[];
-  /** Tokenised rows; several samples may be the same one. */
+  /** Tokenized rows; several samples may be the same one. */
   private readonly stores: readonly TokenStore[];
   private readonly store: Uint32Array; // [length], a sample's place in `stores`
   private readonly row: Uint32Array; // [length], and its place there
+  private content: string | null;
+  private duplicates: number | null = null;
 
   constructor(
     stores: readonly TokenStore[],
     fingerprint: string,
-    { skipped = 0, problems = [], notes = [], places = allPlaces(stores) }: DatasetParts = {},
+    { skipped = 0, problems = [], notes = [], places = allPlaces(stores), content = null }: DatasetParts = {},
   ) {
     this.stores = stores;
     this.store = places.store;
@@ -53,6 +56,7 @@ export class Dataset {
     this.fingerprint = fingerprint;
     this.problems = problems;
     this.notes = notes;
+    this.content = content;
     const stats = {
       rows: this.length + skipped,
       truncated: 0,
@@ -62,30 +66,51 @@ export class Dataset {
       targetTokens: 0,
     };
     for (let i = 0; i < this.length; i++) {
-      const { ids, labels, truncated } = this.get(i);
-      const targets = countTargets(labels);
-      stats.tokens += ids.length;
-      stats.targetTokens += targets;
-      if (truncated) stats.truncated++;
-      if (targets === 0) stats.noTarget++;
+      const { lengths, targets, truncated } = this.stores[this.store[i]!]!.index;
+      const row = this.row[i]!;
+      stats.tokens += lengths[row]!;
+      stats.targetTokens += targets[row]!;
+      stats.truncated += truncated[row]!;
+      if (targets[row] === 0) stats.noTarget++;
     }
     this.stats = stats;
   }
 
-  /** Sample i, whose arrays are views: not to be written to. */
+  /** Sample i, whose arrays are not to be written to. */
   get(i: number): Sample {
     if (!Number.isInteger(i) || i < 0 || i >= this.length) {
       throw new NeftuneError("dataset", `sample ${i}: the data set has ${this.length}`);
     }
-    const { starts, ids, labels, truncated } = this.stores[this.store[i]!]!;
-    const row = this.row[i]!;
-    const begin = starts[row]!;
-    const end = starts[row + 1]!;
-    return {
-      ids: ids.subarray(begin, end),
-      labels: labels.subarray(begin, end),
-      truncated: truncated[row] === 1,
-    };
+    return this.stores[this.store[i]!]!.sample(this.row[i]!);
+  }
+
+  sizes(): SampleSizes {
+    const sizes = { tokens: new Uint32Array(this.length), targets: new Uint32Array(this.length) };
+    for (let i = 0; i < this.length; i++) {
+      const { lengths, targets } = this.stores[this.store[i]!]!.index;
+      sizes.tokens[i] = lengths[this.row[i]!]!;
+      sizes.targets[i] = targets[this.row[i]!]!;
+    }
+    return sizes;
+  }
+
+  contentHash(): string {
+    this.content ??= this.hashContent();
+    return this.content;
+  }
+
+  /** Rows that follow one another in a store are read together. */
+  private hashContent(): string {
+    const hasher = new Bun.CryptoHasher("sha256");
+    for (let begin = 0; begin < this.length; ) {
+      const store = this.store[begin]!;
+      const first = this.row[begin]!;
+      let end = begin + 1;
+      while (end < this.length && this.store[end] === store && this.row[end] === first + end - begin) end++;
+      this.stores[store]!.forWords(first, first + end - begin, (words) => hasher.update(words));
+      begin = end;
+    }
+    return hasher.digest("hex");
   }
 
   /** A data set of some samples, in the order given, each as often as it is named; `name` makes its fingerprint another. */
@@ -141,19 +166,36 @@ export class Dataset {
 
   /** How many rows have the same tokens and labels as one before them. Rows that a weight repeats count once. */
   countDuplicates(): number {
-    const distinct = this.distinct();
-    const hashes = BigUint64Array.from(distinct, (i) => {
-      const { ids, labels } = this.get(i);
-      return Bun.hash.xxHash64(labels, Bun.hash.xxHash64(ids));
-    }).sort();
-    let duplicates = 0;
-    for (let i = 1; i < hashes.length; i++) if (hashes[i] === hashes[i - 1]) duplicates++;
-    return duplicates;
+    if (this.duplicates === null) {
+      const first = firstEqual(this.hashesOf(this.distinct(), "hashes"));
+      this.duplicates = first.reduce((count, other, i) => (other === i ? count : count + 1), 0);
+    }
+    return this.duplicates;
+  }
+
+  /** How many samples have the tokens of one of `others`. */
+  countShared(others: Dataset): number {
+    const known = others.hashesOf(others.distinct(), "idHashes");
+    const hashes = new BigUint64Array(known.length + this.length);
+    hashes.set(known);
+    hashes.set(this.hashesOf(null, "idHashes"), known.length);
+    const first = firstEqual(hashes).subarray(known.length);
+    return first.reduce((count, other) => (other < known.length ? count + 1 : count), 0);
+  }
+
+  /** Hashes of some samples, or of all: of their ids, or of ids and labels. */
+  hashesOf(samples: Int32Array | null, kind: "idHashes" | "hashes"): BigUint64Array {
+    const hashes = new BigUint64Array(samples?.length ?? this.length);
+    for (let i = 0; i < hashes.length; i++) {
+      const sample = samples === null ? i : samples[i]!;
+      hashes[i] = this.stores[this.store[sample]!]!.index[kind][this.row[sample]!]!;
+    }
+    return hashes;
   }
 
   /** The first sample of every row that is in the data set, in order. */
   distinct(): Int32Array {
-    const seen = this.stores.map((store) => new Uint8Array(store.truncated.length));
+    const seen = this.stores.map((store) => new Uint8Array(store.length));
     const first = new Int32Array(this.length);
     let count = 0;
     for (let i = 0; i < this.length; i++) {
@@ -167,11 +209,14 @@ export class Dataset {
 
   /** The samples whose rows are none of those of `samples`, in order. */
   samplesExcept(samples: Int32Array): Int32Array {
-    const marked = this.stores.map((store) => new Uint8Array(store.truncated.length));
+    const marked = this.stores.map((store) => new Uint8Array(store.length));
     for (const i of samples) marked[this.store[i]!]![this.row[i]!] = 1;
-    return Int32Array.from({ length: this.length }, (_, i) => i).filter(
-      (i) => marked[this.store[i]!]![this.row[i]!] === 0,
-    );
+    const rest = new Int32Array(this.length);
+    let count = 0;
+    for (let i = 0; i < this.length; i++) {
+      if (marked[this.store[i]!]![this.row[i]!] === 0) rest[count++] = i;
+    }
+    return rest.slice(0, count);
   }
 }
 
@@ -186,46 +231,19 @@ interface DatasetParts {
   notes?: readonly FileNotes[];
   /** Which rows are samples; default: all, in order. */
   places?: Places;
+  /** `contentHash`, where it is known. */
+  content?: string | null;
 }
 
 function allPlaces(stores: readonly TokenStore[]): Places {
-  const length = stores.reduce((sum, store) => sum + store.truncated.length, 0);
+  const length = stores.reduce((sum, store) => sum + store.length, 0);
   const places = { store: new Uint32Array(length), row: new Uint32Array(length) };
   let at = 0;
-  for (const [k, { truncated }] of stores.entries()) {
-    for (let i = 0; i < truncated.length; i++, at++) {
+  for (const [k, { length: rows }] of stores.entries()) {
+    for (let i = 0; i < rows; i++, at++) {
       places.store[at] = k;
       places.row[at] = i;
     }
   }
   return places;
-}
-
-/**
- * Holds samples out for evaluation: a share of the rows (below 1) or a count. Both parts keep the file's order. Of a
- * row that a weight repeats none is trained on where it is held out, and it is evaluated once.
- */
-export function splitHoldout(
-  dataset: Dataset,
-  amount: number,
-  seed: number | bigint,
-): { train: Dataset; held: Dataset } {
-  const rows = dataset.distinct();
-  const { length } = rows;
-  const count = amount < 1 ? Math.round(amount * length) : amount;
-  if (!(amount > 0) || !Number.isInteger(count) || count < 1 || count >= length) {
-    throw new UsageError(
-      `--eval-split ${amount}: expected a share between 0 and 1 or a count that leaves samples on both sides, of ${length}`,
-    );
-  }
-  const order = holdoutOrder(length, seed);
-  const held = order
-    .slice(0, count)
-    .sort()
-    .map((i) => rows[i]!);
-  const name = `${amount} ${seed}`;
-  return {
-    train: dataset.select(dataset.samplesExcept(held), `train ${name}`),
-    held: dataset.select(held, `held ${name}`),
-  };
 }

@@ -3,7 +3,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { InterruptedError, NeftuneError } from "../errors.ts";
-import { type CachedData, CacheWriter, defaultCacheDir, readCache } from "./cache.ts";
+import { type CachedData, CacheWriter, defaultCacheDir, MEMORY_BYTES, readCache } from "./cache.ts";
 import type { ColumnNames } from "./columns.ts";
 import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
 import type { EncoderOptions } from "./encode.ts";
@@ -20,12 +20,13 @@ import {
 } from "./source.ts";
 import { type TemplateDate, today } from "./template-date.ts";
 import { promptTemplate } from "./templates.ts";
-import type { TokenStore } from "./token-store.ts";
+import { MemoryStore, type TokenBlock, type TokenStore } from "./token-store.ts";
 import { type TokenizedRows, tokenizeAll, workersFor } from "./tokenize-rows.ts";
 import { SETTINGS_FILES } from "./tokenizer-settings.ts";
 
 /** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
 const ENCODING_VERSION = 5;
+/** Bytes of tokens that are held in memory where the cache cannot be written. */
 const MOST_MEMORY = 2 ** 30;
 /** What errors call rows that come from no file. */
 const ROWS = "rows";
@@ -54,7 +55,7 @@ export interface LoadOptions {
   templateDate?: TemplateDate | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
   workers?: number | undefined;
-  /** Bytes of ids and labels held in memory; of more, the cache's file is mapped. Default: 1 GiB. */
+  /** Bytes of tokens held in memory; more are read from the cache's file as they are needed. Default: 64 MiB. */
   mostMemory?: number | undefined;
   /** Ends the loading with an InterruptedError. */
   signal?: AbortSignal | undefined;
@@ -65,9 +66,9 @@ export interface LoadOptions {
 }
 
 /**
- * Loads and tokenises a data set, or takes it from the cache. Throws RowError at the first bad row (unless
+ * Loads and tokenizes a data set, or takes it from the cache. Throws RowError at the first bad row (unless
  * `skipBadRows`), FormatError for a file that is not what it says, NeftuneError where it is missing or has no usable
- * row. Rows are read and tokenised in blocks; past 1 GiB of tokens they are kept in the cache's file alone.
+ * row. Rows are read and tokenized in blocks; past 64 MiB of tokens they are kept in the cache's file alone.
  */
 export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const { path, rows, columns } = options;
@@ -106,24 +107,17 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
 
   const cacheDir =
     path === undefined ? null : options.cacheDir === undefined ? defaultCacheDir() : options.cacheDir;
-  const cached = cacheDir === null ? null : readCache(cacheDir, fingerprint);
+  const mostMemory = options.mostMemory ?? MEMORY_BYTES;
+  const cached = cacheDir === null ? null : readCache(cacheDir, fingerprint, mostMemory);
   const writer = cached === null && cacheDir !== null ? new CacheWriter(cacheDir, fingerprint) : null;
+  const reading = { skipBadRows, samples, before, mostMemory };
   try {
-    const data =
-      cached ??
-      (await tokenizeSource(
-        source,
-        options,
-        { ...encoding, date },
-        { skipBadRows, samples, before },
-        writer,
-      )) ??
-      readCache(cacheDir!, fingerprint);
-    if (data === null) throw new NeftuneError("io", `${cacheDir}: the tokens written there are damaged`);
+    const data = cached ?? (await tokenizeSource(source, options, { ...encoding, date }, reading, writer));
     return new Dataset(data.stores, fingerprint, {
       skipped: data.skipped,
       problems: data.problems.map((problem) => `${source.path}${problem}`),
       notes: [{ path: source.path, ...data.notes }],
+      content: data.content,
     });
   } finally {
     writer?.close();
@@ -135,23 +129,23 @@ interface Reading {
   samples: number | null;
   /** The file's version when its fingerprint was taken. */
   before: string;
+  mostMemory: number;
 }
 
-/** Tokenises a source into `writer`'s file and memory; null where it is too much for memory and in the file alone. */
+/** Tokenizes a source into `writer`'s file, and into memory where that is enough. */
 async function tokenizeSource(
   source: Source,
   options: LoadOptions,
   encoding: EncoderOptions,
-  { skipBadRows, samples, before }: Reading,
+  { skipBadRows, samples, before, mostMemory }: Reading,
   writer: CacheWriter | null,
-): Promise<CachedData | null> {
+): Promise<Tokenized> {
   const workers = options.workers ?? workersFor(source.bytes);
-  const mostMemory = options.mostMemory ?? MOST_MEMORY;
-  let stores: TokenStore[] | null = [];
+  const kept = new KeptTokens(source.path, writer, mostMemory);
   const problems: { place: string; reason: string }[] = [];
   const notes = noNotes<string>();
-  let [rows, skipped, bytes] = [0, 0, 0];
-  const take = (block: RowBlock, { store, bad, notes: ofBlock }: TokenizedRows): void => {
+  let [rows, skipped] = [0, 0];
+  const take = (block: RowBlock, { tokens, bad, notes: ofBlock }: TokenizedRows): void => {
     expectGoingOn(options.signal);
     rows += block.rows.length;
     options.onProgress?.(rows);
@@ -166,12 +160,7 @@ async function tokenizeSource(
       throw new RowError(`${source.path}${firstBad.place}`, `${firstBad.reason} ${remedy}`);
     }
     addNotes(notes, ofBlock, (row) => placeOf(block, row - block.first));
-    writer?.append(store);
-    bytes += 8 * store.ids.length;
-    stores?.push(store);
-    if (writer === null) return;
-    if (bytes > mostMemory && writer.failure === null) stores = null;
-    else if (stores === null) throw cannotKeep(source.path, writer.failure);
+    kept.add(tokens);
   };
   await tokenizeAll(firstRows(source, samples), options.tokenizerDir, encoding, workers, !skipBadRows, take);
   if (rows === 0) throw new NeftuneError("dataset", `dataset ${source.path}: has no rows`);
@@ -183,9 +172,48 @@ async function tokenizeSource(
     throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
   }
   const told = problems.map(({ place, reason }) => `${place}: ${reason}`);
-  writer?.commit(skipped, told, notes);
-  if (stores === null && writer?.failure != null) throw cannotKeep(source.path, writer.failure);
-  return stores === null ? null : { stores, skipped, problems: told, notes };
+  const record = { skipped, problems: told, notes };
+  const content = writer?.commit(record) ?? null;
+  return { ...record, content, stores: kept.stores() };
+}
+
+type Tokenized = Omit<CachedData, "content"> & { content: string | null };
+
+/** Tokens as they come: in the cache's file, and in memory as long as they are few or the file cannot be written. */
+class KeptTokens {
+  readonly #path: string;
+  readonly #writer: CacheWriter | null;
+  readonly #mostMemory: number;
+  #inMemory: MemoryStore[] = [];
+  #bytes = 0;
+  /** Blocks before those in memory: they are read from the file. */
+  #filed = 0;
+
+  constructor(path: string, writer: CacheWriter | null, mostMemory: number) {
+    this.#path = path;
+    this.#writer = writer;
+    this.#mostMemory = mostMemory;
+  }
+
+  add(tokens: TokenBlock): void {
+    this.#writer?.append(tokens);
+    this.#inMemory.push(new MemoryStore(tokens));
+    this.#bytes += tokens.words.byteLength;
+    if (this.#writer === null || this.#bytes <= this.#mostMemory) return;
+    if (this.#writer.failure === null) {
+      this.#filed += this.#inMemory.length;
+      this.#inMemory = [];
+      this.#bytes = 0;
+    } else if (this.#bytes > MOST_MEMORY) throw cannotKeep(this.#path, this.#writer.failure);
+  }
+
+  /** All of them in order; the writer's file is then the stores'. */
+  stores(): TokenStore[] {
+    if (this.#filed === 0) return this.#inMemory;
+    const writer = this.#writer!;
+    if (writer.failure === null) return [writer.store()];
+    return [writer.store(this.#filed), ...this.#inMemory];
+  }
 }
 
 function expectGoingOn(signal: AbortSignal | undefined): void {

@@ -1,47 +1,177 @@
-// Samples in flat arrays: one allocation a kind, whatever their number. Workers send them, the cache file is them.
+// Tokenized samples in flat arrays: no object per sample, whatever their number. Workers send blocks of them, the cache
+// file is made of them, and a TokenStore reads them from memory or from that file.
 
-import type { Sample } from "./sample.ts";
+import { NeftuneError } from "../errors.ts";
+import { countTargets, type Sample } from "./sample.ts";
 
-export interface TokenStore {
-  starts: Uint32Array; // [samples + 1], where each sample begins in `ids` and `labels`
-  ids: Int32Array; // [tokens]
-  labels: Int32Array; // [tokens]
+/** What is known of samples without reading their tokens. */
+export interface SampleIndex {
+  /** xxHash64 of the ids. */
+  idHashes: BigUint64Array; // [samples]
+  /** xxHash64 of ids and labels. */
+  hashes: BigUint64Array; // [samples]
+  lengths: Uint32Array; // [samples], in tokens
+  targets: Uint32Array; // [samples]
   truncated: Uint8Array; // [samples], 1 where tokens were cut off
 }
 
-/** Collects samples; `finish` gives them in flat arrays of just the size. */
-export class TokenStoreBuilder {
-  private ids = new Int32Array(1 << 14);
-  private labels = new Int32Array(1 << 14);
-  private readonly starts = [0];
-  private readonly truncated: number[] = [];
+/** Samples and their tokens, as the thread that encoded them hands them on. */
+export interface TokenBlock {
+  index: SampleIndex;
+  /** The samples end to end, each as its length, its ids and its labels. */
+  words: Int32Array;
+}
 
-  add(sample: Sample): void {
-    const begin = this.starts.at(-1)!;
-    const end = begin + sample.ids.length;
-    if (end > this.ids.length) {
-      this.ids = grown(this.ids, end);
-      this.labels = grown(this.labels, end);
+/** Words per piece of a `forWords` pass. */
+export const PIECE_WORDS = 1 << 18;
+
+export function hashIds(ids: Int32Array): bigint {
+  return Bun.hash.xxHash64(ids);
+}
+
+export function hashSample(ids: Int32Array, labels: Int32Array): bigint {
+  return Bun.hash.xxHash64(labels, Bun.hash.xxHash64(ids));
+}
+
+/** Words that a sample of `length` tokens takes. */
+export function sampleWords(length: number): number {
+  return 1 + 2 * length;
+}
+
+/** Samples by row, wherever their words are. */
+export abstract class TokenStore {
+  readonly index: SampleIndex;
+  /** Where each sample begins, and where the last one ends, in words. */
+  readonly starts: Float64Array; // [samples + 1]
+
+  constructor(index: SampleIndex) {
+    this.index = index;
+    const { lengths } = index;
+    this.starts = new Float64Array(lengths.length + 1);
+    for (let row = 0; row < lengths.length; row++) {
+      this.starts[row + 1] = this.starts[row]! + sampleWords(lengths[row]!);
     }
-    this.ids.set(sample.ids, begin);
-    this.labels.set(sample.labels, begin);
-    this.starts.push(end);
-    this.truncated.push(sample.truncated ? 1 : 0);
   }
 
-  finish(): TokenStore {
-    const tokens = this.starts.at(-1)!;
+  get length(): number {
+    return this.index.lengths.length;
+  }
+
+  /** A sample, whose arrays are not to be written to. */
+  sample(row: number): Sample {
+    const words = this.read(this.starts[row]!, this.starts[row + 1]!);
+    const length = this.index.lengths[row]!;
     return {
-      starts: Uint32Array.from(this.starts),
-      ids: this.ids.slice(0, tokens),
-      labels: this.labels.slice(0, tokens),
-      truncated: Uint8Array.from(this.truncated),
+      ids: words.subarray(1, 1 + length),
+      labels: words.subarray(1 + length),
+      truncated: this.index.truncated[row] === 1,
+    };
+  }
+
+  /** Hands on the words of rows `first` to `end` - 1 in pieces, each valid until `take` returns. */
+  forWords(first: number, end: number, take: (words: Int32Array) => void): void {
+    const last = this.starts[end]!;
+    for (let at = this.starts[first]!; at < last; at += PIECE_WORDS) {
+      take(this.piece(at, Math.min(at + PIECE_WORDS, last)));
+    }
+  }
+
+  /** Words that stay as they are. */
+  protected abstract read(begin: number, end: number): Int32Array;
+  /** At most PIECE_WORDS words, valid until the next call. */
+  protected abstract piece(begin: number, end: number): Int32Array;
+}
+
+/** A block that stays in memory. */
+export class MemoryStore extends TokenStore {
+  readonly #words: Int32Array;
+
+  constructor({ index, words }: TokenBlock) {
+    super(index);
+    this.#words = words;
+  }
+
+  protected override read(begin: number, end: number): Int32Array {
+    return this.#words.subarray(begin, end);
+  }
+
+  protected override piece(begin: number, end: number): Int32Array {
+    return this.#words.subarray(begin, end);
+  }
+}
+
+/** Collects samples into a block. */
+export class TokenBlockBuilder {
+  #words = new Int32Array(1 << 14);
+  #end = 0;
+  readonly #idHashes: bigint[] = [];
+  readonly #hashes: bigint[] = [];
+  readonly #lengths: number[] = [];
+  readonly #targets: number[] = [];
+  readonly #truncated: number[] = [];
+
+  add({ ids, labels, truncated }: Sample): void {
+    if (labels.length !== ids.length) {
+      throw new NeftuneError("internal", `a sample has ${ids.length} ids and ${labels.length} labels`);
+    }
+    const begin = this.#end;
+    this.#end += sampleWords(ids.length);
+    if (this.#end > this.#words.length) {
+      const larger = new Int32Array(Math.max(this.#end, 2 * this.#words.length));
+      larger.set(this.#words);
+      this.#words = larger;
+    }
+    this.#words[begin] = ids.length;
+    this.#words.set(ids, begin + 1);
+    this.#words.set(labels, begin + 1 + ids.length);
+    this.#idHashes.push(hashIds(ids));
+    this.#hashes.push(hashSample(ids, labels));
+    this.#lengths.push(ids.length);
+    this.#targets.push(countTargets(labels));
+    this.#truncated.push(truncated ? 1 : 0);
+  }
+
+  /** The block, in arrays of just the size. */
+  finish(): TokenBlock {
+    return {
+      index: {
+        idHashes: BigUint64Array.from(this.#idHashes),
+        hashes: BigUint64Array.from(this.#hashes),
+        lengths: Uint32Array.from(this.#lengths),
+        targets: Uint32Array.from(this.#targets),
+        truncated: Uint8Array.from(this.#truncated),
+      },
+      words: this.#words.slice(0, this.#end),
     };
   }
 }
 
-function grown(array: Int32Array, least: number): Int32Array<ArrayBuffer> {
-  const larger = new Int32Array(Math.max(least, 2 * array.length));
-  larger.set(array);
-  return larger;
+/** The indexes of stores one behind the other. */
+export function joinIndexes(parts: readonly SampleIndex[]): SampleIndex {
+  const samples = parts.reduce((sum, { lengths }) => sum + lengths.length, 0);
+  const whole = emptyIndex(samples);
+  let at = 0;
+  for (const part of parts) {
+    whole.idHashes.set(part.idHashes, at);
+    whole.hashes.set(part.hashes, at);
+    whole.lengths.set(part.lengths, at);
+    whole.targets.set(part.targets, at);
+    whole.truncated.set(part.truncated, at);
+    at += part.lengths.length;
+  }
+  return whole;
+}
+
+/** Bytes per sample of an index. */
+export const INDEX_BYTES = 8 + 8 + 4 + 4 + 1;
+
+/** An index in one buffer, array behind array, as the cache file has it. */
+export function emptyIndex(samples: number, buffer = new ArrayBuffer(INDEX_BYTES * samples)): SampleIndex {
+  return {
+    idHashes: new BigUint64Array(buffer, 0, samples),
+    hashes: new BigUint64Array(buffer, 8 * samples, samples),
+    lengths: new Uint32Array(buffer, 16 * samples, samples),
+    targets: new Uint32Array(buffer, 20 * samples, samples),
+    truncated: new Uint8Array(buffer, 24 * samples, samples),
+  };
 }

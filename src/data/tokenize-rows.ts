@@ -1,4 +1,4 @@
-// Blocks of rows to token stores, here or in worker threads. The result is the same either way: blocks come back in
+// Blocks of rows to tokens, here or in worker threads. The result is the same either way: blocks come back in
 // order.
 
 import { availableParallelism } from "node:os";
@@ -7,7 +7,7 @@ import { Encoder, type EncoderOptions } from "./encode.ts";
 import { type EncodingNotes, noNotes, noteRow } from "./encoding-notes.ts";
 import { RowProblem } from "./formats.ts";
 import type { RowBlock } from "./source.ts";
-import { type TokenStore, TokenStoreBuilder } from "./token-store.ts";
+import { type TokenBlock, TokenBlockBuilder } from "./token-store.ts";
 import { Tokenizer } from "./tokenizer.ts";
 import { workerUrl } from "./worker-url.ts";
 
@@ -18,7 +18,7 @@ export interface BadRow {
 }
 
 export interface TokenizedRows {
-  store: TokenStore;
+  tokens: TokenBlock;
   bad: BadRow[];
   /** Rows are named by their number, as bad ones are. */
   notes: EncodingNotes<number>;
@@ -46,7 +46,7 @@ export function workersFor(bytes: number): number {
 
 /** Encodes rows in this thread. A bad row is left out and noted; `first` is the number of the first. */
 export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: number): TokenizedRows {
-  const builder = new TokenStoreBuilder();
+  const builder = new TokenBlockBuilder();
   const bad: BadRow[] = [];
   const notes = noNotes<number>();
   rows.forEach((row, i) => {
@@ -59,7 +59,7 @@ export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: 
       bad.push({ row: first + i, reason: error.message });
     }
   });
-  return { store: builder.finish(), bad, notes };
+  return { tokens: builder.finish(), bad, notes };
 }
 
 /** A block's samples, as they come back. */
@@ -131,7 +131,7 @@ class Pool {
           this.#asked.clear();
           return;
         }
-        this.#asked.get(data.first)?.resolve({ store: data.store, bad: data.bad, notes: data.notes });
+        this.#asked.get(data.first)?.resolve({ tokens: data.tokens, bad: data.bad, notes: data.notes });
         this.#asked.delete(data.first);
       };
       thread.postMessage({ kind: "open", tokenizerDir, options } satisfies WorkerRequest);

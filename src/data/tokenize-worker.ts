@@ -17,11 +17,11 @@ self.onmessage = ({ data }: MessageEvent<WorkerRequest>) => {
       encoder = new Encoder(() => Tokenizer.load(tokenizerDir), options);
     } else if (encoder !== undefined) {
       const tokenized = tokenizeRows(encoder, data.rows, data.first);
-      const { starts, ids, labels, truncated } = tokenized.store;
+      const { index, words } = tokenized.tokens;
       const reply: WorkerReply = { kind: "done", first: data.first, ...tokenized };
       self.postMessage(
         reply,
-        [starts, ids, labels, truncated].map((part) => part.buffer as ArrayBuffer),
+        [...Object.values(index), words].map((part) => part.buffer as ArrayBuffer),
       );
     }
   } catch (error) {

@@ -1,6 +1,7 @@
 // Loss and perplexity of a model on a data set: noise and dropout off, nothing changed.
 
-import { countTargets, type Sample } from "../data/sample.ts";
+import { countTargets } from "../data/sample.ts";
+import { type SampleSource, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EvaluableModel } from "./model.ts";
 import { layOut } from "./order.ts";
@@ -21,35 +22,45 @@ export interface Evaluation {
   samples: number;
   targetTokens: number;
   seconds: number;
-  /** In the order of the data set, each over its own targets; null where a sample has none. */
-  perSample: { loss: number | null; targetTokens: number }[];
+  /** In the order of the data set. */
+  perSample: {
+    /** Over a sample's own targets; NaN where it has none. */
+    losses: Float64Array; // [samples]
+    targetTokens: Uint32Array; // [samples]
+  };
 }
 
 /** Throws InterruptedError when `signal` aborts, NeftuneError where the data set has no target token. */
 export async function evaluate(
   model: EvaluableModel,
-  samples: readonly Sample[],
+  source: SampleSource,
   options: EvaluateOptions,
 ): Promise<Evaluation> {
   const start = performance.now();
-  const perSample: Evaluation["perSample"] = [];
+  const samples = samplesOf(source);
+  const perSample: Evaluation["perSample"] = {
+    losses: new Float64Array(samples.length),
+    targetTokens: new Uint32Array(samples.length),
+  };
   let [sum, targetTokens] = [0, 0];
   for (let at = 0; at < samples.length; at += options.batchSize) {
     await eventLoopTurn();
     if (options.signal?.aborted) throw new InterruptedError(`the evaluation was stopped after ${at} samples`);
-    const part = samples.slice(at, at + options.batchSize);
+    const size = Math.min(options.batchSize, samples.length - at);
+    const part = Array.from({ length: size }, (_, i) => samples.get(at + i));
     const batch = layOut(part, options.packing);
     const losses = batch.targets.length === 0 ? new Float32Array() : model.evaluate(batch);
     let next = 0;
-    for (const { labels } of part) {
+    for (const [i, { labels }] of part.entries()) {
       const count = countTargets(labels);
       const own = losses.subarray(next, next + count).reduce((total, loss) => total + loss, 0);
-      perSample.push({ loss: count === 0 ? null : own / count, targetTokens: count });
+      perSample.losses[at + i] = count === 0 ? Number.NaN : own / count;
+      perSample.targetTokens[at + i] = count;
       sum += own;
       next += count;
     }
     targetTokens += next;
-    options.onProgress?.(perSample.length);
+    options.onProgress?.(at + size);
   }
   if (targetTokens === 0) {
     throw new NeftuneError("data", `none of the ${samples.length} samples to evaluate has a target token`);

@@ -2,8 +2,7 @@
 // other's checkpoint. Kept by name and not as one hash, so that a refusal can say what differs.
 
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
-import type { Sample } from "../data/sample.ts";
-import { countTargets } from "../data/sample.ts";
+import { contentHashOf, type SampleSource, samplesOf, sizesOf } from "../data/samples.ts";
 import { UsageError } from "../errors.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import { ioError } from "../formats/io.ts";
@@ -22,18 +21,17 @@ export interface DatasetFingerprint {
   sha256: string;
 }
 
-/** Tokenised samples, told apart by every id and label. */
-export function fingerprintDataset(samples: readonly Sample[]): DatasetFingerprint {
-  const hasher = new Bun.CryptoHasher("sha256");
-  let [tokens, targetTokens] = [0, 0];
-  for (const { ids, labels } of samples) {
-    hasher.update(Int32Array.of(ids.length));
-    hasher.update(ids);
-    hasher.update(labels);
-    tokens += ids.length;
-    targetTokens += countTargets(labels);
-  }
-  return { samples: samples.length, tokens, targetTokens, sha256: hasher.digest("hex") };
+/** Tokenized samples, told apart by every id and label. */
+export function fingerprintDataset(source: SampleSource): DatasetFingerprint {
+  const samples = samplesOf(source);
+  const { tokens, targets } = sizesOf(samples);
+  const total = (sizes: Uint32Array) => sizes.reduce((sum, size) => sum + size, 0);
+  return {
+    samples: samples.length,
+    tokens: total(tokens),
+    targetTokens: total(targets),
+    sha256: contentHashOf(samples),
+  };
 }
 
 /**

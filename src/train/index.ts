@@ -1,5 +1,6 @@
 // Training and evaluation, as commands and the library use them.
 
+export type { SampleSizes, SampleSource, Samples } from "../data/samples.ts";
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export { fingerprintDataset } from "./identity.ts";
 export { type PlannedRun, runLimits } from "./limits.ts";
@@ -28,7 +29,6 @@ export {
 } from "./order.ts";
 export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
-export { type Samples, samplesOf } from "./samples.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
 export { writeAdapter, writeModel } from "./weights.ts";

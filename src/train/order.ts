@@ -3,7 +3,8 @@
 
 import { makeBatch } from "../data/batch.ts";
 import { shuffle } from "../data/philox.ts";
-import { countTargets, type Sample } from "../data/sample.ts";
+import type { Sample } from "../data/sample.ts";
+import { type SampleSource, samplesOf, sizesOf } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
 
 export interface OrderOptions {
@@ -44,14 +45,21 @@ export class SampleOrder {
   /** The micro-batches of step `step`, counted from 0 over all epochs. */
   step(step: number): MicroBatch[] {
     const epoch = Math.floor(step / this.stepsPerEpoch);
-    const permutation = this.#shuffled(epoch);
+    let drawn = epoch * this.samples + (step % this.stepsPerEpoch) * this.samplesPerStep;
+    return this.batches(step).map((samples) => ({
+      samples,
+      draws: BigInt64Array.from(samples, () => BigInt(drawn++)),
+    }));
+  }
+
+  /** The samples of every micro-batch of step `step`. */
+  batches(step: number): Int32Array[] {
+    const permutation = this.#shuffled(Math.floor(step / this.stepsPerEpoch));
     const begin = (step % this.stepsPerEpoch) * this.samplesPerStep;
     const end = Math.min(begin + this.samplesPerStep, this.samples);
-    const batches: MicroBatch[] = [];
+    const batches: Int32Array[] = [];
     for (let at = begin; at < end; at += this.#options.batchSize) {
-      const samples = permutation.subarray(at, Math.min(at + this.#options.batchSize, end));
-      const draws = BigInt64Array.from(samples, (_, i) => BigInt(epoch * this.samples + at + i));
-      batches.push({ samples, draws });
+      batches.push(permutation.subarray(at, Math.min(at + this.#options.batchSize, end)));
     }
     return batches;
   }
@@ -85,23 +93,19 @@ export interface BatchLimits {
 
 /** Limits over all micro-batches of steps 0 … steps − 1. */
 export function trainingLimits(
-  samples: readonly Sample[],
+  samples: SampleSource,
   order: SampleOrder,
   steps: number,
   packing: boolean,
 ): BatchLimits {
   const batches = function* () {
-    for (let step = 0; step < steps; step++) for (const micro of order.step(step)) yield micro.samples;
+    for (let step = 0; step < steps; step++) yield* order.batches(step);
   };
   return limitsOf(samples, batches(), packing);
 }
 
 /** Limits over all batches of an evaluation: `batchSize` samples at a time, in file order. */
-export function evaluationLimits(
-  samples: readonly Sample[],
-  batchSize: number,
-  packing: boolean,
-): BatchLimits {
+export function evaluationLimits(samples: SampleSource, batchSize: number, packing: boolean): BatchLimits {
   const batches = function* () {
     for (let at = 0; at < samples.length; at += batchSize) {
       yield Int32Array.from({ length: Math.min(batchSize, samples.length - at) }, (_, i) => at + i);
@@ -110,9 +114,8 @@ export function evaluationLimits(
   return limitsOf(samples, batches(), packing);
 }
 
-function limitsOf(samples: readonly Sample[], batches: Iterable<Int32Array>, packing: boolean): BatchLimits {
-  const lengths = Int32Array.from(samples, ({ ids }) => ids.length);
-  const targets = Int32Array.from(samples, ({ labels }) => countTargets(labels));
+function limitsOf(source: SampleSource, batches: Iterable<Int32Array>, packing: boolean): BatchLimits {
+  const { tokens: lengths, targets } = sizesOf(samplesOf(source));
   let limits: BatchLimits = { maxTokens: 1, maxTargets: 1, maxSequences: 1, maxPosition: 1 };
   for (const batch of batches) {
     let [longest, tokens, targetTokens] = [0, 0, 0];

@@ -1,7 +1,7 @@
 // The training loop. `Trainer` trains; `NoisyTrainer` does the same with NEFTune's noise on the embedding.
 
 import packageJson from "../../package.json" with { type: "json" };
-import type { Sample } from "../data/sample.ts";
+import { type SampleSource, type Samples, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { type Marks, type Progress, startProgress } from "./checkpoint.ts";
 import { DivergenceWatch, reasonToSkip } from "./divergence.ts";
@@ -21,14 +21,13 @@ import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
-import { type Samples, samplesOf } from "./samples.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
 import { writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;
-  dataset: Samples;
-  evalDataset?: Samples;
+  dataset: SampleSource;
+  evalDataset?: SampleSource;
   options?: Partial<TrainerOptions>;
   /** Folder of the run. */
   output: string;
@@ -48,8 +47,8 @@ export class Trainer {
   readonly options: TrainerOptions;
   readonly #settings: TrainerSettings;
   readonly #parameters: TrainedParameters;
-  readonly #samples: readonly Sample[];
-  readonly #evalSamples: readonly Sample[] | null;
+  readonly #samples: Samples;
+  readonly #evalSamples: Samples | null;
   readonly #order: SampleOrder;
   readonly #schedule: Schedule;
 
@@ -105,7 +104,7 @@ export class Trainer {
     const batches = this.#order.step(progress.step).map(({ samples, draws }) => ({
       draws,
       batch: layOut(
-        Array.from(samples, (i) => this.#samples[i]!),
+        Array.from(samples, (i) => this.#samples.get(i)),
         options.packing,
       ),
     }));
@@ -168,7 +167,7 @@ export class Trainer {
 
   async #evaluate({ progress, metrics }: Run): Promise<void> {
     const { signal, reporter } = this.#settings;
-    const samples = this.#evalSamples ?? [];
+    const samples = this.#evalSamples ?? samplesOf([]);
     try {
       const { loss, perplexity, targetTokens } = await evaluate(this.model, samples, {
         batchSize: this.options.batchSize,

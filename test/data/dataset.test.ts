@@ -1,10 +1,11 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { CacheWriter, defaultCacheDir, readCache } from "../../src/data/cache.ts";
-import { Dataset, splitHoldout } from "../../src/data/dataset.ts";
+import { CacheWriter, defaultCacheDir } from "../../src/data/cache.ts";
+import { Dataset } from "../../src/data/dataset.ts";
 import { noNotes } from "../../src/data/encoding-notes.ts";
 import { type LoadOptions, loadDataset } from "../../src/data/load-dataset.ts";
+import { TokenBlockBuilder } from "../../src/data/token-store.ts";
 import { workersFor } from "../../src/data/tokenize-rows.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
@@ -121,12 +122,13 @@ test("the cache is read: samples come from its file, not from the tokenizer", as
   const cacheDir = folderOf({});
   const load = options("x.jsonl", lines, { cacheDir });
   const first = await loadDataset(load);
-  const { stores } = readCache(cacheDir, first.fingerprint)!;
-  stores.at(-1)!.truncated[39] = 1;
+  const builder = new TokenBlockBuilder();
+  for (let i = 0; i < first.length; i++) builder.add({ ...first.get(i), truncated: i === 39 });
   const writer = new CacheWriter(cacheDir, first.fingerprint);
-  for (const store of stores) writer.append(store);
-  writer.commit(0, [], noNotes());
-  expect((await loadDataset(load)).get(39).truncated).toBe(!first.get(39).truncated);
+  writer.append(builder.finish());
+  writer.commit({ skipped: 0, problems: [], notes: noNotes() });
+  const again = await loadDataset(load);
+  expect([first.get(39).truncated, again.get(39).truncated]).toEqual([false, true]);
 });
 
 test("the fingerprint follows file, tokenizer, template, length and options, not the file's name", async () => {
@@ -182,21 +184,4 @@ test("data sets join end to end", async () => {
   expect(contents(all)).toEqual(contents(await loadDataset({ rows, tokenizerDir, maxLength: 64 })));
   expect(all.stats.skipped).toBe(1);
   expect(Dataset.concat([two, one]).fingerprint).not.toBe(all.fingerprint);
-});
-
-test("a held-out share or count parts the samples, the same for a seed", async () => {
-  const all = await loadDataset({ rows, tokenizerDir, maxLength: 64 });
-  const { train, held } = splitHoldout(all, 0.25, 42);
-  expect([train.length, held.length]).toEqual([30, 10]);
-  const order = contents(all).map((sample) => sample.ids.join());
-  const places = (part: Dataset): number[] =>
-    contents(part).map((sample) => order.indexOf(sample.ids.join()));
-  expect([...places(train), ...places(held)].sort((a, b) => a - b)).toEqual(order.map((_, i) => i));
-  expect(places(held)).toEqual(places(held).sort((a, b) => a - b));
-  expect(contents(splitHoldout(all, 10, 42).held)).toEqual(contents(held));
-  expect(contents(splitHoldout(all, 10, 43).held)).not.toEqual(contents(held));
-  expect(train.fingerprint).not.toBe(held.fingerprint);
-  for (const amount of [0, -1, 40, 1.5, Number.NaN, 0.999, 0.001]) {
-    expect(() => splitHoldout(all, amount, 42)).toThrow(/--eval-split/);
-  }
 });

@@ -1,10 +1,10 @@
 // Weights, counts and names: which rows of which files become samples.
 
 import { describe, expect, test } from "bun:test";
-import { appendFileSync, existsSync, readdirSync } from "node:fs";
+import { appendFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
-import { CacheWriter, readCache } from "../../src/data/cache.ts";
-import { Dataset, splitHoldout } from "../../src/data/dataset.ts";
+import { Dataset } from "../../src/data/dataset.ts";
+import { splitHoldout } from "../../src/data/holdout.ts";
 import { type LoadOptions, loadDataset } from "../../src/data/load-dataset.ts";
 import { parseWeighted, weightedIndices } from "../../src/data/mix.ts";
 import { chooseDataFiles, splitOf } from "../../src/data/splits.ts";
@@ -136,18 +136,6 @@ test("a signal ends the loading, and nothing is left of it", async () => {
   expect(counts.at(-1)).toBeLessThan(10_000);
 });
 
-test("tokens that are too many for memory come from the cache's file; where it cannot be made, memory has to do", async () => {
-  const text = Array.from({ length: 3000 }, (_, i) => `{"text":"the cat ${i}"}`).join("\n");
-  const folder = folderOf({ "x.jsonl": text, file: "" });
-  const options: LoadOptions = { path: join(folder, "x.jsonl"), tokenizerDir, maxLength: 64 };
-  const whole = await loadDataset({ ...options, cacheDir: null });
-  const mapped = await loadDataset({ ...options, cacheDir: folder, mostMemory: 1000 });
-  expect(mapped.stats).toEqual(whole.stats);
-  for (let i = 0; i < whole.length; i++) expect(mapped.get(i)).toEqual(whole.get(i));
-  const blocked = { ...options, cacheDir: join(folder, "file"), mostMemory: 1000 };
-  expect((await loadDataset(blocked)).stats).toEqual(whole.stats);
-});
-
 test("a file that is written to while it is read is no data set", async () => {
   const text = Array.from({ length: 5000 }, (_, i) => `{"text":"the cat ${i}"}`).join("\n");
   const folder = folderOf({ "x.jsonl": text });
@@ -158,41 +146,6 @@ test("a file that is written to while it is read is no data set", async () => {
   const load = loadDataset({ path, tokenizerDir, maxLength: 64, cacheDir: folder, workers: 0, onProgress });
   await expect(load).rejects.toThrow(/x\.jsonl: was changed while it was read/);
   expect(readdirSync(join(folder, "tokens"))).toEqual([]);
-});
-
-test("the cache's file is mapped where it is large, and cut or stale files are no data", async () => {
-  const dir = folderOf({});
-  const { fingerprint, ...data } = await load(rowsOf("a", 3000), { vocabSize: 5000 });
-  expect(data.length).toBe(3000);
-  const store = (first: number, count: number) => ({
-    starts: Uint32Array.from({ length: count + 1 }, (_, i) => 2 * i),
-    ids: Int32Array.from({ length: 2 * count }, (_, i) => first + i),
-    labels: new Int32Array(2 * count).fill(-100),
-    truncated: Uint8Array.from({ length: count }, (_, i) => i % 2),
-  });
-  const stores = [store(0, 3), store(100, 1), store(200, 1000)];
-  const writer = new CacheWriter(dir, fingerprint);
-  for (const one of stores) writer.append(one);
-  expect(readCache(dir, fingerprint)).toBeNull();
-  const notes = {
-    remarks: { "empty-answer": { rows: 2, first: ":3: row 3" } },
-    unused: ["id"],
-    templates: ["alpaca"],
-  };
-  writer.commit(2, [":1: row 1: wrong"], notes);
-  for (const mapFrom of [0, 1 << 30]) {
-    expect(readCache(dir, fingerprint, mapFrom)).toEqual({
-      stores,
-      skipped: 2,
-      problems: [":1: row 1: wrong"],
-      notes,
-    });
-  }
-  expect(readCache(dir, "other")).toBeNull();
-  const left = new CacheWriter(dir, "left");
-  left.append(stores[0]!);
-  left.close();
-  expect(existsSync(join(dir, "tokens", `left.bin.${process.pid}.part`))).toBe(false);
 });
 
 describe("--split", () => {

@@ -12,7 +12,6 @@ import { generate, linearModules, parseConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
 import { evaluate } from "../../train/evaluate.ts";
 import { evaluationLimits, mergeLimits, type TrainerOptions } from "../../train/index.ts";
-import { samplesOf } from "../../train/samples.ts";
 import type { Context } from "../command.ts";
 import { writeRandomModel } from "../init.ts";
 import { loadForInference } from "../model-data.ts";
@@ -164,8 +163,8 @@ export async function measure(
   const base = join(dir, "base");
   const load = (file: string) =>
     loadDataset({ path: dataFile(dir, file), tokenizerDir: base, maxLength: MAX_LENGTH, cacheDir: null });
-  const train = samplesOf(await load("train.jsonl"));
-  const heldOut = samplesOf(await load("held-out.jsonl"));
+  const train = await load("train.jsonl");
+  const heldOut = await load("held-out.jsonl");
   const limits = mergeLimits(
     evaluationLimits(train, EVAL_BATCH, true),
     evaluationLimits(heldOut, EVAL_BATCH, true),
