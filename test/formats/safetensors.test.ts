@@ -49,6 +49,14 @@ describe("valid files load:", () => {
     expect(parse(fileOf('{"__metadata__":{}}')).metadata.size).toBe(0);
   });
 
+  test("metadata null, and what nobody asks for in an entry, as the reference implementation does", () => {
+    const extra = `"strides":[1],"more":{"x":[1,2,{"y":null}],"n":123456789012345678901234567890},"deep":${"[".repeat(120)}${"]".repeat(120)}`;
+    const header = `{"__metadata__":null,"a":{"dtype":"U8",${extra},"shape":[2],"data_offsets":[0,2]}}`;
+    const file = parse(fileOf(header, 2));
+    expect(file.metadata.size).toBe(0);
+    expect(file.tensors.get("a")?.shape).toEqual([2]);
+  });
+
   test("padding with white space, and white space inside", () => {
     const header = `{ "a" :\n{"dtype"\t: "U8", "shape":[ 1 , 2 ] ,"data_offsets":[0,2]\r\n} }   \n\t `;
     expect(parse(fileOf(header, 2)).tensors.get("a")?.shape).toEqual([1, 2]);

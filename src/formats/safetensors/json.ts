@@ -13,6 +13,8 @@ export class JsonError extends Error {}
 
 // Python's json module and serde_json both stop in this region; no file we read nests deeper than 5.
 const MAX_DEPTH = 64;
+// Of what nobody reads; serde_json stops here, counting the objects around it.
+const MAX_SKIPPED_DEPTH = 124;
 const NUMBER = /-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?/y;
 // The characters that can follow in something meant as a number, to quote it whole in the message.
 const NUMBER_LIKE = /[-+.0-9a-zA-Z]+/y;
@@ -142,6 +144,24 @@ export class JsonScanner {
         return this.#text[this.#at] === "t" ? this.#word("true", true) : this.#word("false", false);
       case "null":
         return this.#word("null", null);
+    }
+  }
+
+  /** Walks over any value, whatever its numbers; each key may come once. */
+  skip(depth = 0): void {
+    if (depth > MAX_SKIPPED_DEPTH) throw this.error(`nested more than ${MAX_SKIPPED_DEPTH} deep`);
+    switch (this.peek()) {
+      case "object":
+        this.object(() => this.skip(depth + 1));
+        break;
+      case "array":
+        this.array(() => this.skip(depth + 1));
+        break;
+      case "number":
+        this.number();
+        break;
+      default:
+        this.value();
     }
   }
 
