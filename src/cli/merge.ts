@@ -10,8 +10,8 @@ import {
   CONFIG_FILE,
   copyConfig,
   copyPresent,
-  dtypeNames,
   MAX_SHARD_BYTES,
+  withWeights,
 } from "../formats/model-folder.ts";
 import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, checkpointSource } from "../model/index.ts";
@@ -49,23 +49,22 @@ export function* mergeInSteps(
   context: Pick<Context, "note">,
 ): Steps<Merged> {
   const source = checkpointSource(request.model);
+  for (const note of source.notes) context.note(note);
   const adapter = openAdapter(request.adapter);
   const lora = adapterLoraOptions(request.adapter, adapter.config, source.config);
   const trained = trainedQuantization(request.adapter);
   const base = baseOf(request, source.isQuantized);
   if (!source.isQuantized) noteBase(base, trained, context);
   const files = [CONFIG_FILE, ...copyPresent(request.model, dir, COMPANIONS)];
-  copyConfig(request.model, dir, ({ quantization_config: _, ...config }) => {
-    if (request.dtype === null) return config;
-    const key = Object.hasOwn(config, "dtype") ? "dtype" : "torch_dtype";
-    return { ...config, [key]: dtypeNames[request.dtype] };
-  });
+  copyConfig(request.model, dir, ({ quantization_config: _, ...config }) =>
+    withWeights(config, { dtype: request.dtype, isTied: source.config.tieWordEmbeddings }),
+  );
   source.retain();
   const room = new Nf4Room(device, source, trained?.double ?? trainDefaults.doubleQuantization);
   try {
     const merger = new Merger(device, source, adapter, room, { lora, base, dtype: request.dtype });
     try {
-      const tensors = merger.tensors(openCheckpoint(request.model));
+      const tensors = merger.tensors();
       files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
     } finally {
       merger.free();

@@ -61,6 +61,7 @@ export function loadModel(
   optionsOf: (config: LlamaConfig) => Omit<ModelOptions, "quantization">,
 ): Llama {
   let source = checkpointSource(dir);
+  for (const note of source.notes) context.note(note);
   const options = optionsOf(source.config);
   if (values === undefined || values.quantization === "none") return Llama.load(device, source, options);
   if (source.isQuantized) {

@@ -10,6 +10,7 @@ import {
   dtypeNames,
   MAX_SHARD_BYTES,
   numberText,
+  withWeights,
 } from "../formats/model-folder.ts";
 import { checkpointSource, quantizableWeights } from "../model/index.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
@@ -53,21 +54,20 @@ export function* quantizeInSteps(device: Device, from: string, dir: string, doub
   if (source.isQuantized || source.config.quantization !== null) {
     throw new FormatError(from, "is quantised already; give the original, unquantised model");
   }
-  const checkpoint = openCheckpoint(from);
   const [first] = quantizableWeights(source);
   const computeDtype = dtypeNames[source.dtypeOf(first!.name, first!.shape)];
   const companions = copyPresent(from, dir, COMPANIONS);
   copyConfig(from, dir, (config) => ({
-    ...config,
+    ...withWeights(config, { dtype: null, isTied: source.config.tieWordEmbeddings }),
     quantization_config: quantizationConfig(computeDtype, double),
   }));
   source.retain();
   const room = new Nf4Room(device, source, double);
   try {
-    const tensors = quantizedTensors(device, source, checkpoint, room);
+    const tensors = quantizedTensors(device, source, room);
     const shards = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
     const files = [CONFIG_FILE, ...companions, ...shards];
-    const [originalBytes, bytes] = [checkpointBytes(checkpoint), checkpointBytes(openCheckpoint(dir))];
+    const [originalBytes, bytes] = [checkpointBytes(source.checkpoint), checkpointBytes(openCheckpoint(dir))];
     return { files, originalBytes, bytes };
   } finally {
     room.free();

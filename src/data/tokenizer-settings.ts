@@ -2,7 +2,8 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError } from "../errors.ts";
+import { FormatError, NeftuneError } from "../errors.ts";
+import { readJsonText } from "../formats/json-file.ts";
 
 export interface TokenizerSettings {
   bosToken: string | null;
@@ -51,8 +52,9 @@ function readObject(path: string): Record<string, unknown> {
   if (!existsSync(path)) return {};
   let value: unknown;
   try {
-    value = JSON.parse(readFileSync(path, "utf8"));
+    value = JSON.parse(readJsonText(path));
   } catch (error) {
+    if (error instanceof NeftuneError) throw error;
     throw new FormatError(path, `not readable as JSON: ${(error as Error).message}`, { cause: error });
   }
   if (typeof value !== "object" || value === null || Array.isArray(value)) {

@@ -1,10 +1,11 @@
 // A Hugging Face tokenizer: text to ids and back. Normaliser, pre-tokenizer and decoder are the library's; added tokens
 // and byte-pair encoding are ours, for speed and because special text in data has to stay plain.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { FormatError, NeftuneError } from "../errors.ts";
+import { readJsonText } from "../formats/json-file.ts";
 import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./added-tokens.ts";
 import { BpeModel } from "./bpe.ts";
 import type { Encoding } from "./targets.ts";
@@ -55,8 +56,9 @@ export class Tokenizer {
     }
     let json: unknown;
     try {
-      json = JSON.parse(readFileSync(path, "utf8"));
+      json = JSON.parse(readJsonText(path));
     } catch (error) {
+      if (error instanceof NeftuneError) throw error;
       throw new FormatError(path, `not readable as JSON: ${(error as Error).message}`, { cause: error });
     }
     return new Tokenizer(json, readSettings(dir), path);

@@ -2,12 +2,13 @@
 import { readFileSync, statSync } from "node:fs";
 import { FormatError } from "../errors.ts";
 import { ioError } from "./io.ts";
+import { expectNoLfsPointer } from "./lfs.ts";
 import { JsonError, type JsonValue, parseJson } from "./safetensors/json.ts";
 
 const MAX_BYTES = 256 * 1024 * 1024;
 
-/** Reads a file that holds one JSON object. Throws FormatError, or NeftuneError ("io"). */
-export function readJsonObject(path: string): Map<string, JsonValue> {
+/** The text of a JSON file. Throws FormatError where the file is too large, not UTF-8, or a Git LFS pointer; NeftuneError ("io"). */
+export function readJsonText(path: string): string {
   let bytes: Uint8Array;
   try {
     const status = statSync(path);
@@ -18,12 +19,17 @@ export function readJsonObject(path: string): Map<string, JsonValue> {
   } catch (error) {
     throw ioError(path, "read", error);
   }
-  let text: string;
+  expectNoLfsPointer(path, bytes);
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
     throw new FormatError(path, "not valid UTF-8");
   }
+}
+
+/** Reads a file that holds one JSON object. Throws FormatError, or NeftuneError ("io"). */
+export function readJsonObject(path: string): Map<string, JsonValue> {
+  const text = readJsonText(path);
   try {
     const value = parseJson(text);
     if (value instanceof Map) return value;

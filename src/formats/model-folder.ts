@@ -50,6 +50,19 @@ export const numberText = (text: string): unknown => rawJSON(text);
 
 type Reviver = (key: string, value: unknown, context?: { source?: string }) => unknown;
 
+/** A config.json changed to say how the weights beside it are stored: their dtype (null: as it says) and whether the head is tied. */
+export function withWeights(
+  config: Json,
+  { dtype, isTied }: { dtype: keyof typeof dtypeNames | null; isTied: boolean },
+): Json {
+  const changed: Json = { ...config };
+  if (changed.tie_word_embeddings === true && !isTied) changed.tie_word_embeddings = false;
+  if (dtype === null) return changed;
+  const keys = ["dtype", "torch_dtype"].filter((key) => Object.hasOwn(config, key));
+  for (const key of keys.length > 0 ? keys : ["torch_dtype"]) changed[key] = dtypeNames[dtype];
+  return changed;
+}
+
 /** Writes a copy of a folder's config.json with other fields; numbers keep their text (0.0, 1e-05). */
 export function copyConfig(from: string, to: string, change: (config: Json) => Json): void {
   const path = join(from, CONFIG_FILE);

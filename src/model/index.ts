@@ -21,5 +21,5 @@ export { Parameters, type ParameterTensor, type StateKind } from "./parameters.t
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";
-export { checkpointSource, type ModelSource, randomSource } from "./source.ts";
+export { checkpointSource, type FolderSource, type ModelSource, randomSource } from "./source.ts";
 export type { Tune } from "./weights.ts";

@@ -1,7 +1,7 @@
 // A checkpoint with a LoRA adapter added to its weights: W + s·B·A in float32, rounded once; a tensor at a time.
 
 import { NeftuneError } from "../errors.ts";
-import type { Checkpoint, CheckpointTensor } from "../formats/checkpoint.ts";
+import type { CheckpointTensor } from "../formats/checkpoint.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import type { openAdapter } from "../formats/peft.ts";
 import { readTensorPieces, type SafetensorsDType, type TensorSource } from "../formats/safetensors.ts";
@@ -18,7 +18,7 @@ import { tensorSpecs } from "./architecture.ts";
 import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale } from "./lora.ts";
 import type { Nf4Room } from "./nf4-room.ts";
 import { quantizableWeights } from "./quantize.ts";
-import type { ModelSource } from "./source.ts";
+import type { FolderSource } from "./source.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 type Adapter = ReturnType<typeof openAdapter>;
@@ -42,7 +42,7 @@ export interface MergeOptions {
 /** Adds the adapter to the weights of a source, for writeShards. */
 export class Merger {
   readonly #device: Device;
-  readonly #source: ModelSource;
+  readonly #source: FolderSource;
   readonly #adapter: Adapter;
   readonly #options: MergeOptions;
   readonly #room: Nf4Room;
@@ -51,7 +51,7 @@ export class Merger {
   readonly #rounded: Tensor; // bf16 [values]
 
   /** Throws FormatError where the adapter does not fit the model. The room is borrowed. */
-  constructor(device: Device, source: ModelSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
+  constructor(device: Device, source: FolderSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
     expectAdapterTensors(adapter, loraParameterSpecs(source.config, options.lora));
     this.#device = device;
     this.#source = source;
@@ -68,11 +68,11 @@ export class Merger {
     this.#device.free(this.#rounded.ptr);
   }
 
-  /** The tensors of the merged checkpoint, in the order of `checkpoint`, which is the source's. */
-  tensors(checkpoint: Checkpoint): TensorSource[] {
+  /** The tensors of the merged checkpoint, in the order of the source's. */
+  tensors(): TensorSource[] {
     const linears = new Map(quantizableWeights(this.#source).map(({ name, shape }) => [name, shape]));
     const known = new Map(tensorSpecs(this.#source.config).map(({ name, shape }) => [name, shape]));
-    return [...checkpoint.tensors].flatMap(([name, tensor]) => {
+    return [...this.#source.checkpoint.tensors].flatMap(([name, tensor]) => {
       const weight = nf4WeightOf(name);
       if (weight !== null && linears.has(weight)) return [];
       const linear = linears.get(name);
@@ -99,9 +99,14 @@ export class Merger {
     const dtype = this.#options.dtype ?? stored;
     const { shape } = entry;
     if (stored === null || dtype === null || dtype === stored)
-      return { name, dtype: entry.dtype, shape, data: () => readTensorPieces(file, name, 4 * PIECE_VALUES) };
+      return {
+        name,
+        dtype: entry.dtype,
+        shape,
+        data: () => readTensorPieces(file, entry.name, 4 * PIECE_VALUES),
+      };
     const convert = function* (this: Merger) {
-      for (const bytes of readTensorPieces(file, name, dtypeBytes[stored] * PIECE_VALUES)) {
+      for (const bytes of readTensorPieces(file, entry.name, dtypeBytes[stored] * PIECE_VALUES)) {
         const values = this.#piece.rows(0, bytes.length / dtypeBytes[stored]);
         this.#device.call("nt_upload", values.ptr, dtypeCode.f32, bytes, dtypeCode[stored], values.size);
         yield this.#encode(name, values, dtype);

@@ -27,6 +27,7 @@ import {
   writeSafetensors,
 } from "../formats/safetensors.ts";
 import type { Device, Nf4 } from "../native/index.ts";
+import { fullName } from "./model-checkpoint.ts";
 import { storedNf4Tensors } from "./nf4-tensors.ts";
 import { type Quantization, quantizableWeights } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
@@ -114,7 +115,7 @@ function fingerprint(dir: string, names: ReadonlySet<string>, settings: string):
         for (const entry of file.tensors.values()) {
           const { name, dtype, shape, begin } = entry;
           hasher.update(JSON.stringify([name, dtype, shape, begin]));
-          if (names.has(name)) hasher.update(middleOf(fd, entry));
+          if (names.has(fullName(name))) hasher.update(middleOf(fd, entry));
         }
       } finally {
         closeSync(fd);

@@ -1,6 +1,5 @@
 // A checkpoint with its linears in NF4, as Transformers and bitsandbytes write it: one weight is quantised at a time.
 
-import type { Checkpoint } from "../formats/checkpoint.ts";
 import {
   countNonFiniteBytes,
   readTensorPieces,
@@ -13,23 +12,22 @@ import { notFinite } from "./finite.ts";
 import type { Nf4Room } from "./nf4-room.ts";
 import { storedNf4Tensors } from "./nf4-tensors.ts";
 import { quantizableWeights } from "./quantize.ts";
-import type { ModelSource } from "./source.ts";
+import type { FolderSource } from "./source.ts";
 
 /** What is read and written of a tensor at a time. */
 const PIECE_BYTES = 2 ** 24;
 
 /**
- * The tensors of `checkpoint` (that of `source`, whose weights are plain), the linears of the layers each as the list of
+ * The tensors of `source`, whose weights are plain, the linears of the layers each as the list of
  * its NF4 parts, everything else as it is.
  */
 export function quantizedTensors(
   device: Device,
-  source: ModelSource,
-  checkpoint: Checkpoint,
+  source: FolderSource,
   room: Nf4Room,
 ): (TensorSource | TensorSource[])[] {
   const linears = new Map(quantizableWeights(source).map(({ name, shape }) => [name, shape]));
-  return [...checkpoint.tensors].map(([name, { file, entry }]) => {
+  return [...source.checkpoint.tensors].map(([name, { file, entry }]) => {
     const shape = linears.get(name);
     if (shape !== undefined) return quantizedParts(device, name, room.tensor(name, shape), room);
     const { dtype } = entry;

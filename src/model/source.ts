@@ -1,12 +1,13 @@
 // Where a model's starting weights come from: a checkpoint's mapped files, plain or in NF4, or random numbers.
 
 import { FormatError, NeftuneError } from "../errors.ts";
-import { type CheckpointTensor, openCheckpoint } from "../formats/checkpoint.ts";
+import type { Checkpoint, CheckpointTensor } from "../formats/checkpoint.ts";
 import { type Nf4Stored, nf4Entries, nf4WeightOf } from "../formats/nf4.ts";
 import type { SafetensorsHeader } from "../formats/safetensors.ts";
 import { type Device, dtypeCode, type Nf4, random, Tensor } from "../native/index.ts";
-import { HEAD, tensorSpecs } from "./architecture.ts";
-import { type LlamaConfig, readConfig } from "./config.ts";
+import { tensorSpecs } from "./architecture.ts";
+import type { LlamaConfig } from "./config.ts";
+import { openModelCheckpoint } from "./model-checkpoint.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 
@@ -35,8 +36,18 @@ export interface ModelSource {
 
 const floatTypes: Record<string, FloatDType> = { F32: "f32", BF16: "bf16", F16: "f16" };
 
-class CheckpointSource implements ModelSource {
+/** A model's folder as a source. */
+export interface FolderSource extends ModelSource {
+  /** Of the folder; tensors under the names that the model has, as tensorSpecs gives them. */
+  readonly checkpoint: Checkpoint;
+  /** What a person should know of how the folder was read. */
+  readonly notes: readonly string[];
+}
+
+class CheckpointSource implements FolderSource {
   readonly config: LlamaConfig;
+  readonly checkpoint: Checkpoint;
+  readonly notes: readonly string[];
   readonly isQuantized: boolean;
   readonly #dir: string;
   readonly #tensors: ReadonlyMap<string, CheckpointTensor>;
@@ -46,9 +57,12 @@ class CheckpointSource implements ModelSource {
   #users = 0;
 
   constructor(dir: string, quantized: SafetensorsHeader | null) {
-    this.config = readConfig(dir);
+    const { config, notes, ...checkpoint } = openModelCheckpoint(dir);
+    this.config = config;
+    this.checkpoint = checkpoint;
+    this.notes = notes;
     this.#dir = dir;
-    const tensors = new Map(openCheckpoint(dir).tensors);
+    const tensors = new Map(checkpoint.tensors);
     for (const [name, entry] of quantized?.tensors ?? []) tensors.set(name, { file: quantized!, entry });
     this.#tensors = tensors;
     for (const { name } of tensorSpecs(this.config)) {
@@ -62,6 +76,7 @@ class CheckpointSource implements ModelSource {
         "config.json says that the linears are in NF4, but the weights are plain; take its quantization_config out (--quantization nf4 quantises them)",
       );
     }
+    for (const { name, shape } of tensorSpecs(this.config)) this.dtypeOf(name, shape);
     this.#refuseLeftovers();
   }
 
@@ -69,10 +84,7 @@ class CheckpointSource implements ModelSource {
   #refuseLeftovers(): void {
     const known = new Set(tensorSpecs(this.config).map(({ name }) => name));
     for (const [name, { file }] of this.#tensors) {
-      const harmless =
-        name.endsWith("rotary_emb.inv_freq") ||
-        (name === HEAD && this.config.tieWordEmbeddings) ||
-        this.#quantized.has(nf4WeightOf(name) ?? "");
+      const harmless = name.endsWith("rotary_emb.inv_freq") || this.#quantized.has(nf4WeightOf(name) ?? "");
       if (known.has(name) || harmless) continue;
       throw new FormatError(
         file.path,
@@ -180,10 +192,10 @@ class CheckpointSource implements ModelSource {
 }
 
 /**
- * A Hugging Face model folder. Throws FormatError where config.json or the weights are not in order. `quantized`: a file
+ * A Hugging Face model folder. Throws FormatError where config.json or a weight's name, shape or dtype is not in order. `quantized`: a file
  * whose NF4 weights take the place of the folder's own (quantized-cache.ts).
  */
-export function checkpointSource(dir: string, quantized: SafetensorsHeader | null = null): ModelSource {
+export function checkpointSource(dir: string, quantized: SafetensorsHeader | null = null): FolderSource {
   return new CheckpointSource(dir, quantized);
 }
 

@@ -102,7 +102,6 @@ export function allocateWeights(
 ): WeightStorage {
   const { config } = source;
   const specs = tensorSpecs(config);
-  for (const { name, shape } of specs) source.dtypeOf(name, shape); // throws where one is missing
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {
     const quantized = { tensors: new Map<string, Nf4>(), scratch: null };

@@ -4,7 +4,14 @@ import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
 import { openCheckpoint, writeShards } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
-import { COMPANIONS, CONFIG_FILE, copyPresent, MAX_SHARD_BYTES } from "../formats/model-folder.ts";
+import {
+  COMPANIONS,
+  CONFIG_FILE,
+  copyConfig,
+  copyPresent,
+  MAX_SHARD_BYTES,
+  withWeights,
+} from "../formats/model-folder.ts";
 import {
   ADAPTER_CONFIG_FILE,
   ADAPTER_WEIGHTS_FILE,
@@ -132,8 +139,13 @@ export function writeModel(
   if (origin === null) {
     const config = configToJson({ ...model.config, dtype });
     writeTextAtomically(join(dir, CONFIG_FILE), `${JSON.stringify(config, null, 2)}\n`);
+  } else {
+    const { tieWordEmbeddings: isTied } = model.config;
+    copyPresent(origin.dir, dir, COMPANIONS);
+    copyConfig(origin.dir, dir, (config) =>
+      withWeights(config, { dtype: dtype === model.config.dtype ? null : dtype, isTied }),
+    );
   }
-  if (origin !== null) copyPresent(origin.dir, dir, [CONFIG_FILE, ...COMPANIONS]);
   writeShards(
     dir,
     sources(parameters, ({ name }) => name, "values", dtype),

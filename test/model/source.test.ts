@@ -30,26 +30,39 @@ const options: ModelOptions = {
 };
 
 describe("a checkpoint that does not fit its config.json", () => {
-  const device = Device.open({ threads: 1 });
-  afterAll(() => device.close());
-
   test("with layers that config.json does not call for is refused", () => {
     const dir = modelWith("fewer-layers", { num_hidden_layers: 1 });
     expect(() => checkpointSource(dir)).toThrow("holds model.layers.1.");
   });
 
   test("without a layer that config.json calls for is refused", () => {
-    const source = checkpointSource(modelWith("more-layers", { num_hidden_layers: 3 }));
-    expect(() => Llama.load(device, source, options)).toThrow(
-      "has no tensor model.layers.2.input_layernorm.weight",
+    expect(() => checkpointSource(modelWith("more-layers", { num_hidden_layers: 3 }))).toThrow(
+      "config.json says num_hidden_layers 3, but the weights have 2",
     );
   });
 
   test("with another shape is refused", () => {
-    const source = checkpointSource(modelWith("wider", { intermediate_size: 180 }));
-    expect(() => Llama.load(device, source, options)).toThrow(
+    expect(() => checkpointSource(modelWith("wider", { intermediate_size: 180 }))).toThrow(
       "has shape [176,64], but config.json makes it [180,64]",
     );
+  });
+
+  test.each([
+    ["num_hidden_layers", 1e6],
+    ["num_hidden_layers", 4000],
+    ["hidden_size", 2 ** 40],
+    ["hidden_size", 1000],
+    ["intermediate_size", 2 ** 40],
+    ["intermediate_size", 8e6],
+    ["num_attention_heads", 2 ** 31],
+    ["num_key_value_heads", 1e9],
+    ["vocab_size", 2 ** 50],
+    ["vocab_size", 1e8],
+    ["head_dim", 1e9],
+  ])("%s %d is refused at once", (field, value) => {
+    const start = performance.now();
+    expect(() => checkpointSource(modelWith(`${field}-${value}`, { [field]: value }))).toThrow();
+    expect(performance.now() - start).toBeLessThan(1000);
   });
 });
 

@@ -2,6 +2,7 @@
 // data. Everything the header claims is checked here against the file's size, so that who reads a tensor by
 // its entry stays inside the file. Format: https://github.com/huggingface/safetensors#format
 import { FormatError } from "../../errors.ts";
+import { expectNoLfsPointer } from "../lfs.ts";
 import {
   isSafetensorsDType,
   SAFETENSORS_DTYPES,
@@ -47,6 +48,7 @@ export function headerLength(path: string, firstBytes: Uint8Array, fileBytes: nu
       `too short for a safetensors file: ${Math.min(fileBytes, firstBytes.length)} bytes, and the header's length alone takes ${LENGTH_BYTES}`,
     );
   }
+  expectNoLfsPointer(path, firstBytes.subarray(0, LENGTH_BYTES));
   const view = new DataView(firstBytes.buffer, firstBytes.byteOffset, LENGTH_BYTES);
   const length = view.getBigUint64(0, true);
   if (length === 0n) throw new FormatError(path, "header length is 0; expected a JSON header");
@@ -117,7 +119,12 @@ function parseHeaderJson(text: string): Pick<SafetensorsHeader, "metadata" | "te
   return { metadata, tensors };
 }
 
+/** An object of strings; null stands for an empty one, as in the reference implementation. */
 function parseMetadata(json: JsonScanner): Map<string, string> {
+  if (json.peek() === "null") {
+    json.value();
+    return new Map();
+  }
   if (json.peek() !== "object") {
     throw new JsonError(`__metadata__ must be an object of strings, found ${describe(json)}`);
   }
@@ -143,7 +150,7 @@ function parseEntry(json: JsonScanner, name: string): TensorEntry {
       if (key === "dtype") dtype = parseDType(json);
       else if (key === "shape") shape = parseSizes(json, "shape");
       else if (key === "data_offsets") offsets = parseSizes(json, "data_offsets");
-      else throw new JsonError(`unknown key ${quote(key)}; expected dtype, shape and data_offsets`);
+      else json.skip(); // as the reference implementation does
     });
     if (dtype === undefined) throw new JsonError("dtype is missing");
     if (shape === undefined) throw new JsonError("shape is missing");
