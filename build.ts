@@ -16,6 +16,7 @@ async function buildExecutable(): Promise<void> {
   const result = await Bun.build({
     entrypoints: [
       join(import.meta.dir, "src", "main.ts"),
+      join(import.meta.dir, "src", "cli", "interrupt-worker.ts"),
       join(import.meta.dir, "src", "data", "tokenize-worker.ts"),
       join(import.meta.dir, "src", "data", "source", "parquet-worker.ts"),
     ],

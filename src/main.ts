@@ -17,7 +17,7 @@ import {
   shorten,
   shown,
 } from "./cli/text.ts";
-import { NeftuneError, UsageError } from "./errors.ts";
+import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
 
 /** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
 const commands: readonly { name: string; summary: string; load: () => Promise<Command> }[] = [
@@ -183,7 +183,9 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
       ...[...(file?.keys() ?? [])].map((name) => [name, "config file"] as const),
       ...[...given.keys()].map((name) => [name, "flag"] as const),
     ]),
-    signal: command.interruptible === true ? interruptSignal(terminal) : new AbortController().signal,
+    ...(command.interruptible === true
+      ? (await import("./cli/interrupt.ts")).listen((text) => terminal.note(text))
+      : { signal: new AbortController().signal }),
     isTerminal: terminal.live,
     print: (text) => {
       terminal.clear();
@@ -216,24 +218,12 @@ function checkPositionals(command: Command, positionals: readonly string[]): voi
   if (positionals.length < min) throw new UsageError(`${command.name} needs ${usage}`);
 }
 
-/**
- * Aborts at the first Ctrl-C, SIGTERM or SIGHUP. From then on they have their usual effect, so that the second one ends the
- * process at once, even inside a long native call (a shell calls that 130, too).
- */
-function interruptSignal(terminal: Terminal): AbortSignal {
-  const controller = new AbortController();
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
-  const stop = () => {
-    for (const name of signals) process.removeListener(name, stop);
-    controller.abort();
-    terminal.note("stopping after this step; Ctrl-C again ends at once");
-  };
-  for (const name of signals) process.on(name, stop);
-  return controller.signal;
-}
-
 /** Tells what a command threw. */
 function tell(error: unknown, terminal: Terminal): void {
+  if (error instanceof InterruptedError) {
+    terminal.note(error.message);
+    return;
+  }
   const isKnown = error instanceof NeftuneError;
   const message = error instanceof Error ? error.message : String(error);
   terminal.fail(isKnown ? message : `${message} (internal error; please report this bug)`);

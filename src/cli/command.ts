@@ -13,6 +13,8 @@ export interface Context {
   readonly given: ReadonlyMap<string, "flag" | "config file">;
   /** Aborts at the first Ctrl-C, SIGTERM or SIGHUP, where the command is interruptible. */
   readonly signal: AbortSignal;
+  /** Says that a signal may wait for what is under way, because there is something to save; see interrupt.ts. */
+  finishFirst?(): void;
   /** True where standard error is a terminal and --quiet is off. */
   readonly isTerminal: boolean;
   /** Results: text or JSON on standard output. */
@@ -37,7 +39,7 @@ export interface Command<T extends OptionTable = OptionTable> {
   options: T;
   /** What to type, and what that does. */
   examples: readonly (readonly [command: string, meaning: string])[];
-  /** Saves or ends in order at the first Ctrl-C; other commands just end. */
+  /** Saves or ends in order at the first Ctrl-C; another command is ended by it. */
   interruptible?: boolean;
   run(values: Values<T & typeof commonOptions>, context: Context): Promise<void>;
 }

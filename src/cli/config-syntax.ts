@@ -31,11 +31,11 @@ const parsers: Readonly<Record<string, (text: string) => unknown>> = {
 /** The top level of a config file, in order. Throws UsageError for syntax and doubled keys, NeftuneError ("io"). */
 export async function parseConfig(path: string): Promise<Map<string, unknown>> {
   const extension = extname(path).toLowerCase();
+  const text = readText(path, extension.startsWith(".y") ? MAX_YAML_BYTES : MAX_BYTES);
   const parser = Object.hasOwn(parsers, extension) ? parsers[extension] : undefined;
   if (parser === undefined) {
     throw new UsageError(`--config ${path}: expected a file that ends in .toml, .yaml or .json`);
   }
-  const text = readText(path, extension.startsWith(".y") ? MAX_YAML_BYTES : MAX_BYTES);
   try {
     const entries = await parser(text);
     if (entries instanceof Map) return entries;

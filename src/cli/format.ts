@@ -31,8 +31,8 @@ export function formatCount(value: number): string {
 }
 
 /** 1 → "1 step"; 2500 → "2,500 steps". */
-export function countOf(value: number, noun: string): string {
-  return `${formatCount(value)} ${noun}${value === 1 ? "" : "s"}`;
+export function countOf(value: number, noun: string, plural = `${noun}s`): string {
+  return `${formatCount(value)} ${value === 1 ? noun : plural}`;
 }
 
 /** Columns of a cell; a longer one loses its middle. */

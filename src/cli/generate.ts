@@ -260,6 +260,7 @@ export const generateCommand = defineCommand({
     const device = openDevice(values, context);
     try {
       const start = performance.now();
+      if (output !== undefined) context.finishFirst?.();
       const { adapter, dtype } = values;
       const limits = {
         maxTokens: Math.max(longest, values["batch-size"], PREFILL_TOKENS),

@@ -3,6 +3,7 @@
 import type { EvalMetrics, Reporter, RunPlan, StepMetrics } from "../train/index.ts";
 import type { Context } from "./command.ts";
 import { formatBytes, formatCount, formatSeconds } from "./format.ts";
+import { evaluationText, rateText } from "./run-lines.ts";
 import type { LinePart } from "./text.ts";
 import { describePlan } from "./train-run.ts";
 
@@ -18,11 +19,6 @@ const bar = (share: number, width: number) => {
   return "█".repeat(full) + "░".repeat(width - full);
 };
 
-/** "loss 1.2345, perplexity 3.44". */
-export function evaluationText({ loss, perplexity }: EvalMetrics): string {
-  return `loss ${loss?.toFixed(4) ?? "not finite"}, perplexity ${perplexity?.toFixed(2) ?? "not finite"}`;
-}
-
 /** An exponential mean whose first values count as much as those that are missing before them. */
 class SmoothedLoss {
   #sum = 0;
@@ -37,12 +33,6 @@ class SmoothedLoss {
   get mean(): number | null {
     return this.#weight === 0 ? null : this.#sum / this.#weight;
   }
-}
-
-/** 0.00018234 → "1.82e-4"; 0.02 → "0.02". */
-export function rateText(rate: number): string {
-  const digits = Number(rate.toPrecision(3));
-  return digits !== 0 && digits < 0.001 ? digits.toExponential() : String(digits);
 }
 
 interface Shown {

@@ -3,7 +3,7 @@
 import type { Dataset } from "../data/dataset.ts";
 import { splitHoldout } from "../data/holdout.ts";
 import { isTemplateDate, today } from "../data/template-date.ts";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, type Llama, type LoraOptions, loadAdapter, readConfig } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
@@ -14,6 +14,7 @@ import {
   NoisyTrainer,
   type Reporter,
   RunFolder,
+  type RunPlan,
   resolveTrainerOptions,
   SampleOrder,
   type TrainerOptions,
@@ -25,6 +26,7 @@ import type { Context } from "./command.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
 import { loadModel, type QuantizationValues } from "./quantization.ts";
+import { settingLines } from "./run-lines.ts";
 
 /** Of the run's record: --resume goes on with the date that a chat template was first told. */
 const TEMPLATE_DATE = "template_date";
@@ -48,6 +50,8 @@ export interface TrainRequest {
   trainer: Partial<TrainerOptions>;
   output: string;
   resume: boolean;
+  /** Where the options' values come from, for the first lines; not given: the caller chose them all. */
+  origins?: Readonly<Record<string, string>>;
   /** More for config.json. */
   record: Readonly<Record<string, unknown>>;
 }
@@ -119,9 +123,18 @@ export async function runTraining(
           data,
           ...(evaluation === null ? {} : { eval_data: evaluation.record }),
         },
-        reporter,
+        reporter: {
+          ...reporter,
+          onPlan(plan) {
+            const lines = settingLines(trainer.options, plan, model.options.lora, request.origins ?? {});
+            for (const line of lines) context.note(line);
+            context.finishFirst?.();
+            reporter.onPlan?.(plan);
+          },
+        },
         signal: context.signal,
       });
+      if (context.signal.aborted) throw new InterruptedError("stopped before the first step");
       return await trainer.train();
     } finally {
       model.close();
@@ -203,10 +216,10 @@ function quantizationRecord(quantized: Llama["quantized"]): Record<string, unkno
 }
 
 /** How many values are trained and how long that takes, in a line. */
-export function describePlan(plan: Parameters<NonNullable<Reporter["onPlan"]>>[0]): string {
+export function describePlan(plan: RunPlan): string {
   const parts = [
     `${formatCount(plan.trainedParameters)} trained values`,
-    `${countOf(plan.totalSteps, "step")} (${formatCount(plan.stepsPerEpoch)} an epoch, ${formatCount(plan.warmupSteps)} of warm-up)`,
+    `${countOf(plan.totalSteps, "step")} (${formatCount(plan.stepsPerEpoch)} per epoch)`,
   ];
   if (plan.resumedFrom !== null) parts.push(`resumed after step ${plan.startStep} from ${plan.resumedFrom}`);
   return `run: ${plan.output}: ${parts.join(", ")}`;

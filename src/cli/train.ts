@@ -8,12 +8,13 @@ import { readConfig } from "../model/index.ts";
 import { RunFolder, type TrainResult } from "../train/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
+import { toJson } from "./format.ts";
 import { type Sources, withLayers } from "./layers.ts";
 import { columnNames, dataRows, expectModel, requireData, requireModel, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
-import { evaluationText, progressReporter } from "./progress.ts";
+import { progressReporter } from "./progress.ts";
 import { checkQuantization } from "./quantization.ts";
+import { RunHistory } from "./run-lines.ts";
 import { trainOptions } from "./train-options.ts";
 import { runTraining } from "./train-run.ts";
 
@@ -84,16 +85,23 @@ export const train = defineCommand({
       trainer: trainerOptions(values),
       output,
       resume: values.resume,
+      origins: sources,
       record: record(values, sources, model.path),
     };
+    // After the run its files may be gone.
+    const hint = await promptHint(datasets[0]!.path, values);
+    const history = new RunHistory();
     const result = await runTraining(
       request,
       () => openDevice(values, context),
       context,
-      progressReporter(context),
+      history.beside(progressReporter(context)),
     );
     if (values.json) context.print(toJson(summary(result)));
-    else context.print(closingWords(result, values, await looksLikeAlpaca(datasets[0]!.path, values)));
+    else {
+      const lines = history.closingLines(result, values.tune === "full");
+      context.print([...lines, `try it:  ${tryCommand(result.output, values, hint)}`].join("\n"));
+    }
   },
 });
 
@@ -187,23 +195,12 @@ function summary(result: TrainResult) {
   };
 }
 
-function closingWords(result: TrainResult, values: TrainValues, isAlpaca: boolean): string {
-  const { output, steps, skipped, loss, evaluation, seconds, tokens } = result;
-  const lines = [
-    `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(tokens / seconds)} tokens/s; last loss ${loss?.toFixed(4) ?? "none"}`,
-  ];
-  if (evaluation !== null) {
-    lines.push(`evaluation: ${evaluationText(evaluation)}`);
-  }
-  if (skipped > 0) lines.push(`${countOf(skipped, "step")} made no update (see metrics.jsonl)`);
-  const isFull = values.tune === "full";
-  lines.push(isFull ? `model: ${output}` : `adapter: ${join(output, "adapter_model.safetensors")}`);
-  const what = isFull ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
+/** What to type to ask the model a question. */
+function tryCommand(output: string, values: TrainValues, template: string | undefined): string {
+  const what = values.tune === "full" ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
   const asQuantized = values.quantization === "nf4" ? quantizationFlags(values) : "";
-  const template = values["prompt-template"] ?? (isAlpaca ? "alpaca" : undefined);
   const asTemplate = template === undefined ? "" : ` --prompt-template ${template}`;
-  lines.push(`try it:  neftune generate ${what}${asQuantized}${asTemplate} --prompt "…"`);
-  return lines.join("\n");
+  return `neftune generate ${what}${asQuantized}${asTemplate} --prompt "…"`;
 }
 
 /** What a command needs to load the weights that the run was trained on. */
@@ -216,11 +213,16 @@ function quantizationFlags(values: TrainValues): string {
   ].join(" ");
 }
 
-/** True where the first row is an instruction. */
-async function looksLikeAlpaca(path: string, values: TrainValues): Promise<boolean> {
-  const columns = columnNames(values) ?? {};
-  for await (const { row } of dataRows([path], values)) {
-    return typeof row === "object" && row !== null && (columns.instruction ?? "instruction") in row;
+/** The --prompt-template that asks as the data does: Alpaca's where the first row is an instruction. Only a hint. */
+async function promptHint(path: string, values: TrainValues): Promise<string | undefined> {
+  if (values["prompt-template"] !== undefined) return values["prompt-template"];
+  try {
+    const instruction = columnNames(values)?.instruction ?? "instruction";
+    for await (const { row } of dataRows([path], values)) {
+      return typeof row === "object" && row !== null && instruction in row ? "alpaca" : undefined;
+    }
+  } catch {
+    // What is wrong with the data is told when it is loaded.
   }
-  return false;
+  return undefined;
 }

@@ -296,7 +296,7 @@ export class Trainer {
     if (!stop) return;
     const { output } = this.#settings;
     throw new InterruptedError(
-      `stopped after step ${step} of ${this.#schedule.totalSteps}; --output ${output} --resume goes on from there`,
+      `stopped after step ${step} of ${this.#schedule.totalSteps}; to continue, run the same command with --output ${output} --resume`,
     );
   }
 

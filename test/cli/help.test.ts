@@ -7,7 +7,8 @@ import { datasets } from "../../src/cli/datasets.ts";
 import { generateCommand } from "../../src/cli/generate.ts";
 import { commandHelp, mainHelp } from "../../src/cli/help.ts";
 import { merge } from "../../src/cli/merge.ts";
-import { rateText, stepParts } from "../../src/cli/progress.ts";
+import { stepParts } from "../../src/cli/progress.ts";
+import { rateText } from "../../src/cli/run-lines.ts";
 import { displayWidth, fitParts } from "../../src/cli/text.ts";
 import { train } from "../../src/cli/train.ts";
 

@@ -1,7 +1,7 @@
 // What Ctrl-C, a closed pipe and a failure leave behind.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { executable, lastingMetrics, makeModel, Place } from "./support.ts";
 
 const place = new Place();
@@ -37,7 +37,7 @@ describe("Ctrl-C", () => {
   test("generate keeps the rows that are done", async () => {
     const limits = ["--batch-size", "1", "--max-new-tokens", "200", "--threads", "1"];
     const args = ["generate", "--model", "model", "--dataset", "train.json", "--output", "rows.jsonl"];
-    const { status, stderr } = await stopped([...args, ...limits], "SIGINT", 500);
+    const { status, stderr } = await stopped([...args, ...limits], "SIGINT", 1500);
     expect(status).toBe(130);
     const rows = place.read("rows.jsonl").trimEnd().split("\n");
     expect(stderr).toContain(`rows.jsonl holds the first ${rows.length} of 48 rows`);
@@ -149,6 +149,66 @@ test("a run's own config.json, given as --config, makes the same run", async () 
   await place.must("train", "--config", "first/config.json", "--output", "second");
   const loss = (run: string) => lastingMetrics(place, run);
   expect(loss("second")).toEqual(loss("first"));
+});
+
+test("a run ends well though its data file is gone; it says what it does", async () => {
+  place.write("gone.json", place.read("train.json"));
+  const options = [
+    "--model",
+    "model",
+    "--dataset",
+    "gone.json",
+    "--output",
+    "lonely",
+    "--max-steps",
+    "40",
+    "--epochs",
+    "9",
+  ];
+  const child = place.start(["train", ...options, "--lr", "1e-3", "--device", "cpu"]);
+  let stderr = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of child.stderr) {
+    stderr += decoder.decode(chunk, { stream: true });
+    if (stderr.includes("step 1/40")) rmSync(place.path("gone.json"), { force: true });
+  }
+  const stdout = await new Response(child.stdout).text();
+  await child.exited;
+  expect(child.exitCode).toBe(0);
+  expect(stdout).toContain("adapter: lonely/adapter_model.safetensors");
+  expect(stdout).toContain("try it:  neftune generate --model model --adapter lonely");
+  for (const line of [
+    "noise: uniform, alpha 5 (default)",
+    "learning rate: 0.001, cosine, warm-up over 2 steps of 40",
+    "batch: 8 samples per step, packed",
+    "LoRA: rank 16, alpha 16, on q_proj, ",
+  ]) {
+    expect(stderr).toContain(line);
+  }
+});
+
+test("names and texts of files do not steer a terminal", async () => {
+  const name = "evil\x1b]0;x\x07\u202e.json";
+  place.write(name, '[{"instruction": "a\\u001b[2J\\u202eb", "output": "\\u009bc"}]');
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  const unsafe = /[\0-\x08\x0b-\x1f\x7f-\x9f\u202e]/;
+  for (const args of [
+    ["preview", "--model", "model", "--dataset", name],
+    ["preview", "--model", "model", "--dataset", name, "--json"],
+    ["eval", "--model", "model", "--dataset", name, "--device", "cpu"],
+    ["eval", "--model", "model", "--dataset", `no-${name}`],
+    ["--model", "model", "--\x1b[2J", "1"],
+    ["\x1b[2J"],
+    ["inspect", `\x1b[2J\u202e`],
+    ["doctor", "\x9b2J"],
+  ]) {
+    const { stdout, stderr } = await place.run(...args);
+    expect(stdout + stderr).not.toMatch(unsafe);
+  }
+  const { stdout } = await place.must("preview", "--model", "model", "--dataset", name);
+  expect(stdout).toContain("a\\x1b[2J\\u202eb");
+  const json = await place.must("preview", "--model", "model", "--dataset", name, "--json");
+  expect(JSON.parse(json.stdout)[0].text).toContain("a\x1b[2J\u202eb");
 });
 
 test("--eval-split between a share and a count is wrong usage", async () => {

@@ -47,7 +47,9 @@ test("Ctrl-C: 130, a whole checkpoint, and --resume gives the bits of a run neve
   await child.exited;
   const stderr = await new Response(child.stderr).text();
   expect(child.exitCode).toBe(130);
-  expect(stderr).toMatch(/stopped after step \d+ of 120; --output stopped --resume goes on from there/);
+  expect(stderr).toMatch(
+    /stopped after step \d+ of 120; to continue, run the same command with --output stopped --resume/,
+  );
   expect(existsSync(place.path("stopped/adapter_model.safetensors"))).toBe(false);
   const [checkpoint] = readdirSync(place.path("stopped/checkpoints"));
   const stoppedAt = metricsOf(place, "stopped").at(-1)!.step;

@@ -12,7 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { evaluationText } from "../../src/cli/progress.ts";
+import { evaluationText } from "../../src/cli/run-lines.ts";
 import { makeBatch } from "../../src/data/batch.ts";
 import { InterruptedError, UsageError } from "../../src/errors.ts";
 import { openAdapter, readAdapterConfig } from "../../src/formats/peft.ts";
