@@ -2,9 +2,8 @@
 // character that occurs nowhere else) goes behind its first character. What still looks special afterwards, the template
 // wrote.
 
-import type { Section } from "./added-tokens.ts";
 import type { Message } from "./messages.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { Section, Tokenizer } from "./tokenizer.ts";
 
 /** What a chat template renders. */
 export interface Conversation {

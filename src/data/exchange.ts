@@ -1,8 +1,7 @@
 // Prompts with their answers as one text, as they are: no chat template. EOS ends each answer.
 
-import type { Section } from "./added-tokens.ts";
 import type { Answer, LossOn, Script } from "./script.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { Section, Tokenizer } from "./tokenizer.ts";
 
 export interface Exchange {
   prompt: string;

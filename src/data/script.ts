@@ -1,10 +1,9 @@
 // A text with its answers marked, on the way from a row to tokens and labels.
 
-import type { Section } from "./added-tokens.ts";
 import type { Remark } from "./encoding-notes.ts";
 import { IGNORE } from "./sample.ts";
 import { type AnswerSpan, firstAnswerToken, holdsAny, targetLabels } from "./targets.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { Section, Tokenizer } from "./tokenizer.ts";
 
 /** `--loss-on`: which tokens are targets. */
 export const lossTargets = ["answers", "last-answer", "all"] as const;

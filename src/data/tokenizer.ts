@@ -1,15 +1,20 @@
-// A Hugging Face tokenizer: text to ids and back. Normaliser, pre-tokenizer and decoder are the library's; added tokens
-// and byte-pair encoding are ours, for speed and because special text in data has to stay plain.
+// A Hugging Face tokenizer: text to ids and back, to the ids of its own library (in Rust). Special text in data stays
+// plain.
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { FormatError, NeftuneError } from "../errors.ts";
 import { readJsonText } from "../formats/json-file.ts";
-import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./added-tokens.ts";
-import { BpeModel } from "./bpe.ts";
 import type { Encoding } from "./targets.ts";
+import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./tokenizer/added-tokens.ts";
+import { AlignedText } from "./tokenizer/aligned-text.ts";
+import { BpeModel, type Tokens } from "./tokenizer/bpe.ts";
+import { decoderOf } from "./tokenizer/decoders.ts";
+import { type Normalizer, normalizerOf } from "./tokenizer/normalizers.ts";
+import { type PreTokenizer, preTokenizerOf } from "./tokenizer/pre-tokenizers.ts";
 import { readSettings, type TokenizerSettings } from "./tokenizer-settings.ts";
+
+export type { Section };
 
 export interface EncodeOptions {
   /** Puts the tokens before the text that the tokenizer itself begins with: BOS, or nothing. Default: no. */
@@ -33,16 +38,16 @@ export class Tokenizer {
   /** True where the tokenizer by itself begins a text with BOS. */
   readonly addsBos: boolean;
 
-  private readonly library: Library;
   private readonly bpe: BpeModel;
-  private readonly byteLevel: boolean;
-  private readonly all: TokenMatcher; // added tokens, matched before normalising
-  private readonly plain: TokenMatcher; // those of them that are not special
-  private readonly normalized: TokenMatcher; // plain added tokens, matched in normalised text
+  private readonly normalizer: Normalizer | null;
+  private readonly preTokenizer: PreTokenizer;
+  private readonly decoder: ((tokens: string[]) => string) | null;
+  private readonly raw: TokenMatcher; // added tokens that are found in the text as it is,
+  private readonly rawNext: TokenMatcher; // and between them,
+  private readonly normalized: TokenMatcher; // and in the normalized text
   private readonly special: TokenMatcher; // to find special text in data
   private readonly tokens: string[]; // [vocabSize], undefined where an id has none
   private readonly specialIds: ReadonlySet<number>;
-  private readonly byteOf = new Map<number, number>(); // id of <0xNN> → NN
 
   /** The tokenizer of a folder: tokenizer.json, and tokenizer_config.json and its like where they are. */
   static load(dir: string): Tokenizer {
@@ -70,48 +75,36 @@ export class Tokenizer {
       throw new FormatError(path, "expected an object with a model, as Hugging Face's tokenizers writes it");
     }
     const parts = json as Record<string, unknown>;
-    this.bpe = new BpeModel(parts.model, path);
-    const added = parseAddedTokens(parts.added_tokens, path);
     try {
-      this.library = new Library(
-        {
-          normalizer: parts.normalizer ?? null,
-          pre_tokenizer: parts.pre_tokenizer ?? null,
-          post_processor: null,
-          decoder: parts.decoder ?? null,
-          added_tokens: added,
-          model: { ...(parts.model as object), type: "BPE", merges: [] },
-        },
-        {},
-      );
-      this.library.normalizer?.("a b");
-      this.library.pre_tokenizer?.("a b", { section_index: 0 });
+      this.normalizer = normalizerOf(parts.normalizer);
+      this.preTokenizer = preTokenizerOf(parts.pre_tokenizer);
+      this.decoder = decoderOf(parts.decoder);
     } catch (error) {
       throw new FormatError(path, `cannot be used: ${(error as Error).message}`, { cause: error });
     }
-
+    this.bpe = new BpeModel(parts.model, path, this.preTokenizer.asBytes);
+    const added = parseAddedTokens(parts.added_tokens, this.bpe.vocab, path);
+    const normalForm = ({ content }: AddedToken): string => this.normalize(AlignedText.of(content)).text;
     this.tokens = [];
     for (const [token, id] of this.bpe.vocab) this.tokens[id] = token;
-    for (const token of added) this.tokens[token.id] = token.content;
-    this.vocabSize = this.tokens.length;
-    for (const [token, id] of this.bpe.vocab) {
-      const byte = /^<0x([0-9A-F]{2})>$/.exec(token)?.[1];
-      if (byte !== undefined) this.byteOf.set(id, Number.parseInt(byte, 16));
+    for (const token of added) {
+      this.tokens[token.id] = token.normalized && !token.special ? normalForm(token) : token.content;
     }
+    this.vocabSize = this.tokens.length;
 
-    // Old Llama files mark special tokens as normalised too. The normaliser puts a space before a text, so such a
+    // Old Llama files mark special tokens as normalized too. The normalizer puts a space before a text, so such a
     // token would be found only where a text begins with it: special tokens are matched in the text as it is.
-    const isNormalized = (token: AddedToken): boolean =>
-      token.normalized && !token.special && this.library.normalizer !== null;
-    const matcher = (tokens: AddedToken[], content = (token: AddedToken) => token.content): TokenMatcher =>
-      new TokenMatcher(tokens, tokens.map(content));
-    const raw = added.filter((token) => !isNormalized(token));
-    this.all = matcher(raw);
-    this.plain = matcher(raw.filter((token) => !token.special));
-    this.normalized = matcher(added.filter(isNormalized), (token) => this.normalize(token.content));
+    const matcher = (of: (token: AddedToken) => boolean, form = ({ content }: AddedToken) => content) => {
+      const tokens = added.filter(of);
+      return new TokenMatcher(tokens, tokens.map(form));
+    };
+    const late = (token: AddedToken): boolean =>
+      token.normalized && !token.special && this.normalizer !== null;
+    this.raw = matcher((token) => !token.normalized);
+    this.rawNext = matcher((token) => token.normalized && !late(token));
+    this.normalized = matcher(late, normalForm);
+    this.special = matcher((token) => token.special);
     this.specialIds = new Set(added.filter((token) => token.special).map((token) => token.id));
-    this.special = matcher(added.filter((token) => token.special));
-    this.byteLevel = JSON.stringify(parts.pre_tokenizer ?? null).includes('"ByteLevel"');
 
     const idOf = (token: string | null): number | null =>
       token === null
@@ -133,26 +126,32 @@ export class Tokenizer {
 
   /** Ids of a text: int32 [tokens]. */
   encode(text: string, options: EncodeOptions = {}): Int32Array {
-    const ids: number[] = [];
-    if (options.addBos === true && this.addsBos) ids.push(this.bosId!);
-    for (const section of this.sections(text, options.parseSpecial === true))
-      this.encodeSection(section, ids);
-    return Int32Array.from(ids);
+    const { ids } = this.encodeText(text, options.parseSpecial === true);
+    if (options.addBos !== true || !this.addsBos) return ids;
+    const begun = new Int32Array(ids.length + 1).fill(this.bosId!, 0, 1);
+    begun.set(ids, 1);
+    return begun;
   }
 
   /** Text of ids; ids outside the vocabulary give none. Every byte that is no part of whole UTF-8 becomes U+FFFD. */
   decode(ids: ArrayLike<number>, options: { skipSpecial?: boolean } = {}): string {
     let known = this.known(Array.from(ids));
     if (options.skipSpecial === true) known = known.filter((id) => !this.specialIds.has(id));
-    if (this.library.decoder === null) return this.texts(known).join(" ");
-    return known.length === 0
-      ? ""
-      : this.library.decoder(this.byteLevel ? this.texts(known) : this.joinBytes(known));
+    const texts = known.map((id) => this.tokens[id]!);
+    return this.decoder === null ? texts.join(" ") : this.decoder(texts);
   }
 
   /** Cuts a text at its added tokens; at the special ones only where `parseSpecial`. */
   sections(text: string, parseSpecial: boolean): Section[] {
-    return (parseSpecial ? this.all : this.plain).split(text);
+    return this.raw
+      .split(text, parseSpecial)
+      .flatMap((section) =>
+        section.id !== null
+          ? [section]
+          : this.rawNext
+              .split(section.text, parseSpecial)
+              .map((next) => ({ ...next, begin: section.begin + next.begin })),
+      );
   }
 
   /** A text's tokens and the characters that each holds; no BOS is added. */
@@ -165,19 +164,20 @@ export class Tokenizer {
    * tokenizers, a token with some bytes of a character holds that character.
    */
   encodeSections(sections: readonly Section[]): Encoding {
-    const ids: number[] = [];
-    const starts: number[] = [];
-    const ends: number[] = [];
+    const tokens: Tokens = { ids: [], starts: [], ends: [] };
     for (const section of sections) {
-      const first = ids.length;
-      this.encodeSection(section, ids);
-      const spans = this.spans(section, ids.slice(first));
-      for (const [start, end] of spans) {
-        starts.push(section.begin + start);
-        ends.push(section.begin + end);
+      if (section.id === null) this.encodeSection(section, tokens);
+      else {
+        tokens.ids.push(section.id);
+        tokens.starts.push(section.begin);
+        tokens.ends.push(section.begin + section.text.length);
       }
     }
-    return { ids: Int32Array.from(ids), starts: Int32Array.from(starts), ends: Int32Array.from(ends) };
+    return {
+      ids: Int32Array.from(tokens.ids),
+      starts: Int32Array.from(tokens.starts),
+      ends: Int32Array.from(tokens.ends),
+    };
   }
 
   /** The text with `change` made to whatever looks like a special token. */
@@ -193,99 +193,33 @@ export class Tokenizer {
     return ids.filter((id) => this.tokens[id] !== undefined);
   }
 
-  private texts(ids: readonly number[]): string[] {
-    return ids.map((id) => this.tokens[id]!);
+  private normalize(text: AlignedText): AlignedText {
+    return this.normalizer === null ? text : this.normalizer(text);
   }
 
-  /** Token texts, runs of byte tokens put together: the library writes fewer U+FFFD than tokenizers does. */
-  private joinBytes(ids: readonly number[]): string[] {
-    const texts: string[] = [];
-    for (let i = 0; i < ids.length; ) {
-      const run: number[] = [];
-      for (let byte = this.byteOf.get(ids[i]!); byte !== undefined; byte = this.byteOf.get(ids[++i] ?? -1))
-        run.push(byte);
-      if (run.length === 0) texts.push(this.tokens[ids[i++]!]!);
-      else texts.push(wholeUtf8(run) ?? "\ufffd".repeat(run.length));
-    }
-    return texts;
-  }
-
-  private normalize(text: string): string {
-    return this.library.normalizer === null ? text : this.library.normalizer(text);
-  }
-
-  private encodeSection(section: Section, ids: number[]): void {
-    if (section.id !== null) {
-      ids.push(section.id);
-      return;
-    }
-    const text = this.normalize(section.text);
-    for (const part of this.normalized.split(text)) {
+  private encodeSection(section: Section, tokens: Tokens): void {
+    const whole = this.normalize(AlignedText.of(section.text, section.begin));
+    for (const part of this.normalized.split(whole.text, true)) {
+      const text = whole.slice(part.begin, part.begin + part.text.length);
       if (part.id !== null) {
-        ids.push(part.id);
+        tokens.ids.push(part.id);
+        tokens.starts.push(text.start(0));
+        tokens.ends.push(text.end(text.text.length - 1));
         continue;
       }
-      const preTokenizer = this.library.pre_tokenizer;
-      if (preTokenizer === null) {
-        this.bpe.encode(part.text, ids);
-        continue;
+      const first = tokens.ids.length;
+      const cut = this.preTokenizer.run(text);
+      for (let k = 0; k < cut.pieces.length; k += 2) {
+        const begin = cut.pieces[k]!;
+        this.bpe.encode(cut.text.text.slice(begin, cut.pieces[k + 1]!), begin, tokens);
       }
-      // a space is put before the first words of a text only, wherever added tokens cut it
-      const first = section.begin === 0 && part.begin === 0;
-      for (const word of preTokenizer(part.text, { section_index: first ? 0 : 1 }))
-        this.bpe.encode(word, ids);
+      // from places in the text that was cut to places in the source
+      for (let i = first; i < tokens.ids.length; i++) {
+        tokens.starts[i] = cut.text.start(tokens.starts[i]!);
+        tokens.ends[i] = cut.text.end(tokens.ends[i]! - 1);
+      }
     }
   }
-
-  /** Where each token of a section begins and ends in its text. */
-  private spans(section: Section, ids: readonly number[]): [number, number][] {
-    const { text } = section;
-    if (section.id !== null) return [[0, text.length]];
-    const units = this.byteLevel
-      ? charactersOfBytes(text)
-      : Array.from({ length: text.length }, (_, i) => [i, i + 1] as const);
-    const widths = this.widths(ids);
-    const total = widths.reduce((sum, [, advance]) => sum + advance, 0);
-    // a space that the tokenizer put in front shares the text's first character
-    const prefix = total === units.length + 1 ? 1 : 0;
-    const scale = prefix === 1 || total === 0 ? 1 : units.length / total;
-    let at = 0;
-    return widths.map(([width, advance]) => {
-      const start = Math.max(0, Math.floor(at * scale) - prefix);
-      const end = Math.max(start + 1, Math.ceil((at + width) * scale) - prefix);
-      at += advance;
-      return [units[start]?.[0] ?? text.length, units[Math.min(end, units.length) - 1]?.[1] ?? text.length];
-    });
-  }
-
-  /** The units that each token holds, and how many of them the next token does not: a character's bytes share it. */
-  private widths(ids: readonly number[]): [number, number][] {
-    let bytesLeft = 0;
-    let width = 0;
-    return ids.map((id) => {
-      const byte = this.byteOf.get(id);
-      const { length } = this.tokens[id]!;
-      if (byte === undefined || this.byteLevel) return [length, length];
-      if (bytesLeft === 0) {
-        bytesLeft = byte < 0x80 ? 1 : byte < 0xe0 ? 2 : byte < 0xf0 ? 3 : 4;
-        width = byte < 0xf0 ? 1 : 2;
-      }
-      bytesLeft--;
-      return [width, bytesLeft === 0 ? width : 0];
-    });
-  }
-}
-
-/** For each byte of a text in UTF-8, the UTF-16 units of its character. */
-function charactersOfBytes(text: string): (readonly [number, number])[] {
-  const units: (readonly [number, number])[] = [];
-  let at = 0;
-  for (const character of text) {
-    const unit = [at, at + character.length] as const;
-    for (let i = Buffer.byteLength(character); i > 0; i--) units.push(unit);
-    at += character.length;
-  }
-  return units;
 }
 
 /** True where a post-processor's template for one text begins with this token. */
@@ -296,12 +230,4 @@ function startsWith(postProcessor: unknown, token: string): boolean {
     return processors.some((one) => startsWith(one, token));
   if (type !== "TemplateProcessing" || !Array.isArray(single)) return false;
   return (single[0] as { SpecialToken?: { id?: unknown } } | null)?.SpecialToken?.id === token;
-}
-
-function wholeUtf8(bytes: readonly number[]): string | null {
-  try {
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(Uint8Array.from(bytes));
-  } catch {
-    return null;
-  }
 }

@@ -1,13 +1,12 @@
 // Where turns stand in what a template made of a conversation. The edges come from rendering the conversation's
 // beginnings, not from searching for text.
 
-import type { Section } from "./added-tokens.ts";
 import type { ChatTemplate } from "./chat-template.ts";
 import type { Conversation } from "./disguise.ts";
 import { RowProblem } from "./fields.ts";
 import type { Message } from "./messages.ts";
 import type { AnswerSpan } from "./targets.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { Section, Tokenizer } from "./tokenizer.ts";
 
 export interface TurnSpan extends AnswerSpan {
   /** True where the turn begins behind what the conversation before it renders to: for an answer, its prompt. */

@@ -3,6 +3,18 @@
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { TokenizerSettings } from "../../src/data/tokenizer-settings.ts";
+
+/** Of a tokenizer.json with no files beside it. */
+export const NO_SETTINGS: TokenizerSettings = {
+  bosToken: null,
+  eosToken: null,
+  bosIds: [],
+  eosIds: [],
+  addBos: null,
+  isLlama: false,
+  chatTemplate: null,
+};
 
 const WORDS =
   "the cat sat on the mat and then the hat was that of the other cat who had been there before them all " +

@@ -1,9 +1,9 @@
 // Byte-pair encoding of one word, to the ids that Hugging Face's tokenizers gives: the merge of lowest rank first, the
 // leftmost of equals. (R. Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units", 2016.)
-// Ours because the library's keys every pair by a JSON string, which costs seconds on a data set.
 
 import * as v from "valibot";
-import { FormatError } from "../errors.ts";
+import { FormatError } from "../../errors.ts";
+import { BYTE_CHARACTERS, bytesAsCharacters } from "./byte-level.ts";
 
 const BpeSchema = v.object({
   type: v.optional(v.literal("BPE")),
@@ -15,6 +15,7 @@ const BpeSchema = v.object({
   ignore_merges: v.nullish(v.boolean()),
   continuing_subword_prefix: v.nullish(v.literal("")),
   end_of_word_suffix: v.nullish(v.literal("")),
+  dropout: v.nullish(v.literal(0)),
 });
 
 /** By hand: a schema's record leaves out names such as "constructor", which are tokens like any other. */
@@ -31,9 +32,17 @@ function isMerges(value: unknown): boolean {
   return Array.isArray(value) && value.every(isPair);
 }
 
-/** SentencePiece's visible space, U+2581. */
-export const METASPACE = "\u2581";
+/** Tokens as they are found: token i holds the units [starts[i], ends[i]) of the text. */
+export interface Tokens {
+  ids: number[];
+  starts: number[];
+  ends: number[];
+}
 
+/** SentencePiece's visible space, U+2581. */
+const METASPACE = "\u2581";
+
+const utf8 = new TextEncoder();
 const CACHED_WORDS = 1 << 17;
 const CACHED_LENGTH = 64;
 /** A queued merge is rank · 2^30 + place, exact in float64 while ranks stay below 2^23. */
@@ -41,7 +50,7 @@ const PLACE = 2 ** 30;
 
 export class BpeModel {
   readonly vocab: ReadonlyMap<string, number>;
-  private readonly byteIds: Int32Array | null; // [256], id of <0xNN>, where unknown characters fall back to bytes
+  private readonly byteIds: Int32Array | null; // [256], id of <0xNN> or -1, where unknown characters fall back to bytes
   private readonly unkId: number | null;
   private readonly fuseUnk: boolean;
   private readonly ignoreMerges: boolean;
@@ -50,10 +59,15 @@ export class BpeModel {
   private readonly stride: number;
   /** True where no merge puts a visible space behind anything but a visible space: words can be encoded alone. */
   private readonly wordsAreApart: boolean;
+  private readonly asBytes: boolean;
+  /** Of each word: its ids, then their starts, then their ends, in units of the word. */
   private readonly cache = new Map<string, Int32Array>();
 
-  /** `model` is the part of that name of a tokenizer.json; `path` names the file in errors. */
-  constructor(model: unknown, path: string) {
+  /**
+   * `model` is the part of that name of a tokenizer.json; `path` names the file in errors. With `asBytes`, pieces are
+   * plain text and the vocabulary holds bytes written as characters (byte-level.ts).
+   */
+  constructor(model: unknown, path: string, asBytes = false) {
     const kind = (model as { type?: unknown } | null | undefined)?.type;
     if (typeof kind === "string" && kind !== "BPE") {
       throw new FormatError(path, `a tokenizer model of type BPE was expected (Llama's), got ${kind}`);
@@ -68,11 +82,12 @@ export class BpeModel {
     this.vocab = new Map(Object.entries(vocab));
     this.stride = 1 + this.vocab.values().reduce((most, id) => Math.max(most, id), 0);
     this.unkId = (typeof unk_token === "string" ? this.vocab.get(unk_token) : undefined) ?? null;
+    this.asBytes = asBytes;
     this.byteIds = byte_fallback === true ? this.bytesOf() : null;
     this.fuseUnk = fuse_unk === true;
     this.ignoreMerges = ignore_merges === true;
     this.merged = new Int32Array(merges.length);
-    let apart = true;
+    let apart = !asBytes && this.vocab.has(METASPACE);
     for (let rank = 0; rank < merges.length; rank++) {
       const pair = merges[rank]!;
       const space = typeof pair === "string" ? pair.indexOf(" ") : -1;
@@ -95,39 +110,46 @@ export class BpeModel {
     this.wordsAreApart = apart;
   }
 
-  /** Appends to `out` the ids of a piece of normalised text that no pre-tokenizer splits further. */
-  encode(piece: string, out: number[]): void {
-    if (!this.wordsAreApart || !piece.includes(METASPACE)) {
-      this.encodeWord(piece, out);
+  /** Appends to `out` the tokens of a piece that no pre-tokenizer splits further; it stands at `begin` in its text. */
+  encode(piece: string, begin: number, out: Tokens): void {
+    const whole = this.ignoreMerges
+      ? this.vocab.get(this.asBytes ? bytesAsCharacters(piece) : piece)
+      : undefined;
+    if (whole !== undefined) {
+      out.ids.push(whole);
+      out.starts.push(begin);
+      out.ends.push(begin + piece.length);
       return;
     }
-    let begin = 0;
-    for (let i = piece.indexOf(METASPACE, 1); i > 0; i = piece.indexOf(METASPACE, i + 1)) {
-      if (piece[i - 1] === METASPACE) continue;
-      this.encodeWord(piece.slice(begin, i), out);
-      begin = i;
+    let done = 0;
+    if (this.wordsAreApart) {
+      for (let i = piece.indexOf(METASPACE, 1); i > 0; i = piece.indexOf(METASPACE, i + 1)) {
+        if (piece[i - 1] === METASPACE) continue;
+        this.encodeWord(piece.slice(done, i), begin + done, out);
+        done = i;
+      }
     }
-    this.encodeWord(piece.slice(begin), out);
+    this.encodeWord(done === 0 ? piece : piece.slice(done), begin + done, out);
   }
 
-  private encodeWord(word: string, out: number[]): void {
-    let ids = this.cache.get(word);
-    if (ids === undefined) {
-      ids = this.merge(word);
+  private encodeWord(word: string, begin: number, out: Tokens): void {
+    let found = this.cache.get(word);
+    if (found === undefined) {
+      found = this.merge(word);
       if (this.cache.size >= CACHED_WORDS) this.cache.clear();
-      if (word.length <= CACHED_LENGTH) this.cache.set(word, ids);
+      if (word.length <= CACHED_LENGTH) this.cache.set(word, found);
     }
-    for (const id of ids) out.push(id);
+    const count = found.length / 3;
+    for (let i = 0; i < count; i++) {
+      out.ids.push(found[i]!);
+      out.starts.push(begin + found[count + i]!);
+      out.ends.push(begin + found[2 * count + i]!);
+    }
   }
 
   private merge(word: string): Int32Array {
-    if (this.ignoreMerges) {
-      const whole = this.vocab.get(word);
-      if (whole !== undefined) return Int32Array.of(whole);
-    }
-    const ids = this.characterIds(word);
+    const { ids, widths, starts, ends } = this.characters(word);
     const count = ids.length;
-    if (count < 2) return ids;
     const next = Int32Array.from({ length: count }, (_, i) => (i + 1 < count ? i + 1 : -1));
     const previous = Int32Array.from({ length: count }, (_, i) => i - 1);
     const queue = new MinHeap();
@@ -148,40 +170,79 @@ export class BpeModel {
       const right = next[place]!;
       const after = next[right]!;
       ids[place] = this.merged[rank]!;
+      widths[place]! += widths[right]!;
       ids[right] = -1;
       next[place] = after;
       if (after >= 0) previous[after] = place;
       if (previous[place]! >= 0) enqueue(previous[place]!);
       enqueue(place);
     }
-    return ids.filter((id) => id >= 0);
+    // places follow from widths, as in Hugging Face's tokenizers: a character without a token moves those behind it
+    const found: Tokens = { ids: [], starts: [], ends: [] };
+    let byte = 0;
+    for (let place = 0; place < count; place++) {
+      if (ids[place]! < 0) continue;
+      found.ids.push(ids[place]!);
+      found.starts.push(starts[byte]!);
+      byte += widths[place]!;
+      found.ends.push(ends[byte - 1]!);
+    }
+    return Int32Array.from([...found.ids, ...found.starts, ...found.ends]);
   }
 
-  /** Ids of the characters, before any merge: from the vocabulary, else as bytes, else as the unknown token. */
-  private characterIds(word: string): Int32Array {
+  /**
+   * The characters before any merge: from the vocabulary, else as bytes, else as the unknown token, else as nothing.
+   * `widths` are their bytes in UTF-8; `starts` and `ends` are, for each byte of the word, its character's place there.
+   */
+  private characters(word: string): { ids: number[]; widths: number[]; starts: number[]; ends: number[] } {
     const ids: number[] = [];
-    let unknownBefore = false;
-    for (const character of word) {
-      const id = this.vocab.get(character);
-      const unknown = id === undefined && this.byteIds === null;
-      if (id !== undefined) ids.push(id);
-      else if (this.byteIds !== null) {
-        for (const byte of new TextEncoder().encode(character)) ids.push(this.byteIds[byte]!);
-      } else if (this.unkId !== null && !(this.fuseUnk && unknownBefore)) ids.push(this.unkId);
-      unknownBefore = unknown;
+    const widths: number[] = [];
+    const starts: number[] = [];
+    const ends: number[] = [];
+    let unknown = 0; // bytes
+    const add = (id: number, width: number): void => {
+      ids.push(id);
+      widths.push(width);
+    };
+    const flush = (): void => {
+      if (unknown > 0) add(this.unkId!, unknown);
+      unknown = 0;
+    };
+    const character = (text: string, start: number, end: number): void => {
+      const bytes = utf8.encode(text);
+      for (let i = 0; i < bytes.length; i++) {
+        starts.push(start);
+        ends.push(end);
+      }
+      const id = this.vocab.get(text);
+      if (id !== undefined) {
+        flush();
+        add(id, bytes.length);
+      } else if (this.byteIds !== null && bytes.every((byte) => this.byteIds![byte]! >= 0)) {
+        // an unknown token before them comes behind them, as in Hugging Face's tokenizers
+        for (const byte of bytes) add(this.byteIds[byte]!, 1);
+      } else if (this.unkId !== null) {
+        if (!this.fuseUnk) flush();
+        unknown += bytes.length;
+      }
+    };
+    let at = 0;
+    for (const one of word) {
+      const end = at + one.length;
+      if (this.asBytes) for (const byte of utf8.encode(one)) character(BYTE_CHARACTERS[byte]!, at, end);
+      else character(one, at, end);
+      at = end;
     }
-    return Int32Array.from(ids);
+    flush();
+    return { ids, widths, starts, ends };
   }
 
-  /** Ids of the tokens <0x00> to <0xFF>, or null where the vocabulary lacks one (then there is no fallback). */
-  private bytesOf(): Int32Array | null {
-    const ids = new Int32Array(256);
-    for (let byte = 0; byte < 256; byte++) {
-      const id = this.vocab.get(`<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-      if (id === undefined) return null;
-      ids[byte] = id;
-    }
-    return ids;
+  /** Ids of the tokens <0x00> to <0xFF>, -1 where the vocabulary lacks one. */
+  private bytesOf(): Int32Array {
+    return Int32Array.from({ length: 256 }, (_, byte) => {
+      const name = `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`;
+      return this.vocab.get(name) ?? -1;
+    });
   }
 }
 
