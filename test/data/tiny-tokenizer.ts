@@ -14,6 +14,7 @@ export const NO_SETTINGS: TokenizerSettings = {
   addBos: null,
   isLlama: false,
   chatTemplate: null,
+  chatTemplateFile: "tokenizer_config.json",
 };
 
 const WORDS =

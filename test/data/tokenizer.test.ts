@@ -10,6 +10,7 @@ import {
   folderOf,
   llamaFolder,
   llamaTokenizerJson,
+  NO_SETTINGS,
   randomIntegers,
 } from "./tiny-tokenizer.ts";
 
@@ -43,16 +44,7 @@ describe("against the library's own encoder", () => {
     ["byte level", byteTokenizerJson()],
   ] as const) {
     test(`${kind}: 1,000 random texts give the same ids`, () => {
-      const ours = new Tokenizer(json, {
-        bosToken: null,
-        eosToken: null,
-        bosIds: [],
-        eosIds: [],
-        addBos: null,
-        isLlama: false,
-        chatTemplate: null,
-        chatTemplateFile: "",
-      });
+      const ours = new Tokenizer(json, NO_SETTINGS);
       const theirs = new Library(json, {});
       for (const text of randomTexts(1000, 7)) {
         const expected = theirs.encode(text, { add_special_tokens: false }).ids;
