@@ -1,8 +1,9 @@
 // neftune demo: the whole story with a model and data of its own.
 
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../errors.ts";
+import { expectNoDanglingLink, ioError, writeTextAtomically } from "../formats/io.ts";
 import { defineCommand } from "./command.ts";
 import { percent, type Report, type Result, readCurve, reportHtml, verdict } from "./demo/report.ts";
 import {
@@ -20,20 +21,31 @@ import { formatCount, formatSeconds, formatTable, toJson } from "./format.ts";
 
 /** Says that a folder is a demo's, so that a later demo may replace it. */
 const MARKER = ".neftune-demo";
+const MARK = "made by neftune demo, which may replace what is here\n";
 
 /** Makes the folder, without what an earlier demo left. Throws UsageError where it holds anything else. */
 function prepareFolder(dir: string): void {
+  expectNoDanglingLink(dir);
   if (existsSync(dir)) {
     const names = readdirSync(dir);
-    if (names.length > 0 && !names.includes(MARKER)) {
+    if (names.length > 0 && !holdsMarker(dir)) {
       throw new UsageError(`--output ${dir} is not empty and no earlier demo's; give another folder`);
     }
     for (const name of ["data", "start", "base", "alpha-0", "alpha-5", "report.html"]) {
       rmSync(join(dir, name), { recursive: true, force: true });
     }
   }
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(join(dir, MARKER), "made by neftune demo, which may replace what is here\n");
+  try {
+    mkdirSync(dir, { recursive: true });
+    writeTextAtomically(join(dir, MARKER), MARK);
+  } catch (error) {
+    throw ioError(dir, "use as --output", error);
+  }
+}
+
+function holdsMarker(dir: string): boolean {
+  const path = join(dir, MARKER);
+  return lstatSync(path, { throwIfNoEntry: false })?.isFile() === true && readFileSync(path, "utf8") === MARK;
 }
 
 export const demo = defineCommand({

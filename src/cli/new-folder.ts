@@ -1,14 +1,27 @@
 // A model's folder that appears whole or not at all: it is filled under another name, beside its place, and renamed.
+//
+// That other name, .NAME.partial, may be there already: left by a process that was killed, in use by another, or
+// something else altogether. Only what holds our lock, or nothing, is ours to fill and to empty; links are never followed.
 
-import { existsSync, mkdirSync, readdirSync, renameSync, rmdirSync, rmSync } from "node:fs";
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+} from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { InterruptedError, UsageError } from "../errors.ts";
-import { flushFolder, ioError } from "../formats/io.ts";
+import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
+import { expectNoDanglingLink, flushFolder, ioError } from "../formats/io.ts";
 import { finishUnlessAborted, type Steps } from "../steps.ts";
 import { LOCK_FILE, RunLock } from "../train/run-lock.ts";
 
 /** Throws UsageError where a new folder cannot have this name. */
 export function expectNewFolder(path: string): void {
+  expectNoDanglingLink(path);
   try {
     if (!existsSync(path) || readdirSync(path).length === 0) return;
   } catch (error) {
@@ -28,45 +41,98 @@ export async function makeFolder<T>(
   write: (dir: string) => Steps<T>,
 ): Promise<T> {
   expectNewFolder(path);
-  const whole = resolve(path);
-  const partial = join(dirname(whole), `.${basename(whole)}.partial`);
-  let made: string | undefined;
-  let lock: RunLock | null = null;
+  let partial: PartialFolder | null = null;
   try {
-    made = mkdirSync(partial, { recursive: true });
-    lock = RunLock.acquire(partial);
-    for (const left of readdirSync(partial))
-      if (left !== LOCK_FILE) rmSync(join(partial, left), { recursive: true, force: true });
-    const result = await finishUnlessAborted(
-      (function* () {
-        return { value: yield* write(partial) };
-      })(),
-      signal,
-    );
+    // A link to an empty folder stays one; the folder it names is filled.
+    const whole = existsSync(path) ? realpathSync(path) : resolve(path);
+    const part = PartialFolder.open(join(dirname(whole), `.${basename(whole)}.partial`));
+    partial = part;
+    const result = await finishUnlessAborted(whileHeld(part.lock, write(part.path)), signal);
     if (result === null) throw new InterruptedError(`${name} was stopped; it left nothing`);
     expectNewFolder(path);
-    // The lock goes along: without it another process would empty the folder before it has its name.
-    renameSync(partial, whole);
-    lock = null;
-    rmSync(join(whole, LOCK_FILE));
-    flushFolder(dirname(whole));
+    partial = null;
+    part.moveTo(whole);
     return result.value;
   } catch (error) {
-    // Without the lock the folder is another process's.
-    if (lock !== null) removeMade(partial, made);
+    partial?.remove();
     throw ioError(path, "use as --output", error);
   }
 }
 
-/** Removes a folder, and of those above it the ones that were made with it, `first` on top, as far as they are empty. */
-function removeMade(folder: string, first: string | undefined): void {
-  rmSync(folder, { recursive: true, force: true });
-  if (first === undefined) return;
-  for (let above = dirname(folder); above.startsWith(first); above = dirname(above)) {
-    try {
-      rmdirSync(above);
-    } catch {
-      return;
+/** The steps, the lock compared before each of them. */
+function* whileHeld<T>(lock: RunLock, steps: Steps<T>): Steps<{ value: T }> {
+  try {
+    for (;;) {
+      lock.expectHeld();
+      const { done, value } = steps.next();
+      if (done === true) return { value };
+      yield;
+    }
+  } finally {
+    steps.return(undefined as never);
+  }
+}
+
+class PartialFolder {
+  readonly path: string;
+  readonly lock: RunLock;
+  /** The topmost folder that was made for it; undefined: it was there. */
+  readonly #made: string | undefined;
+
+  private constructor(path: string, lock: RunLock, made: string | undefined) {
+    this.path = path;
+    this.lock = lock;
+    this.#made = made;
+  }
+
+  /** Makes the folder, or takes over what a killed process left of it, locked and empty. */
+  static open(path: string): PartialFolder {
+    expectOurs(path);
+    const made = mkdirSync(path, { recursive: true });
+    expectOurs(path);
+    const lock = RunLock.acquire(path);
+    for (const left of readdirSync(path))
+      if (left !== LOCK_FILE) rmSync(join(path, left), { recursive: true, force: true });
+    return new PartialFolder(path, lock, made);
+  }
+
+  /** Gives it its name. The lock goes along: without it another process would empty the folder before it has that name. */
+  moveTo(whole: string): void {
+    this.lock.expectHeld();
+    renameSync(this.path, whole);
+    rmSync(join(whole, LOCK_FILE));
+    flushFolder(dirname(whole));
+  }
+
+  /** Removes it, if it is still ours, and of the folders made for it those that are empty. */
+  remove(): void {
+    if (!this.lock.isHeld) return;
+    rmSync(this.path, { recursive: true, force: true });
+    if (this.#made === undefined) return;
+    for (let above = dirname(this.path); above.startsWith(this.#made); above = dirname(above)) {
+      try {
+        rmdirSync(above);
+      } catch {
+        return;
+      }
     }
   }
+}
+
+/** Throws NeftuneError unless nothing has this name, or a folder that is empty or locked by neftune, now or before. */
+function expectOurs(path: string): void {
+  const status = lstatSync(path, { throwIfNoEntry: false });
+  if (status === undefined) return;
+  const what = status.isSymbolicLink()
+    ? "is a link"
+    : !status.isDirectory()
+      ? "is a file"
+      : readdirSync(path).length > 0 && !RunLock.isIn(path)
+        ? "holds files that are not neftune's"
+        : null;
+  if (what === null) return;
+  throw new NeftuneError(
+    "io",
+    `${path}: ${what}; neftune fills a folder of this name before it gets its own. Rename or remove it, or choose another --output`,
+  );
 }

@@ -1,8 +1,19 @@
 // Files read and written whole or not at all; what the operating system reports becomes a NeftuneError that
 // names the path and the remedy.
-import { closeSync, fsyncSync, openSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  lstatSync,
+  openSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { NeftuneError } from "../errors.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { finish, type Steps } from "../steps.ts";
 
 // Linux moves at most 2^31 - 4096 bytes in one call.
@@ -34,6 +45,18 @@ export function ioError(path: string, action: string, error: unknown): unknown {
     {
       cause: error,
     },
+  );
+}
+
+/** Throws UsageError where `path`, an --output, is a link to what is not there. */
+export function expectNoDanglingLink(path: string): void {
+  try {
+    if (existsSync(path) || !lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) return;
+  } catch (error) {
+    throw ioError(path, "use as --output", error);
+  }
+  throw new UsageError(
+    `--output ${path}: is a link to ${readlinkSync(path)}, which does not exist; remove the link or choose another name`,
   );
 }
 
@@ -69,7 +92,9 @@ export function* writeFileInSteps(path: string, write: (fd: number) => Steps<voi
   const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
   let done = false;
   try {
-    const fd = openSync(partial, "w", 0o666);
+    // Made anew: what has this name may be a link to a file of someone else's.
+    rmSync(partial, { force: true });
+    const fd = openSync(partial, "wx", 0o666);
     try {
       yield* write(fd);
       fsyncSync(fd);

@@ -7,7 +7,7 @@
 import { existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../errors.ts";
-import { ioError, writeTextAtomically } from "../formats/io.ts";
+import { expectNoDanglingLink, ioError, writeTextAtomically } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
 import { CheckpointFolder } from "./checkpoint.ts";
 import { MetricsFile, type MetricsPosition } from "./metrics.ts";
@@ -46,6 +46,7 @@ export class RunFolder {
    */
   static open(path: string, access: RunAccess): RunFolder {
     RunFolder.#checked(path, access);
+    expectNoDanglingLink(path);
     try {
       mkdirSync(path, { recursive: true });
     } catch (error) {
@@ -65,6 +66,11 @@ export class RunFolder {
     }
   }
 
+  /** To call before every write. Throws NeftuneError (code "moved") where the folder was moved, removed or replaced. */
+  expectOurs(): void {
+    this.#lock?.expectHeld();
+  }
+
   /** Lets other processes write to the folder. */
   close(): void {
     this.#lock?.release();
@@ -74,6 +80,7 @@ export class RunFolder {
   /** What `open` would throw, without making anything. Returns the record of the run to resume, or null where none is. */
   static check(path: string, access: RunAccess): ReadonlyMap<string, unknown> | null {
     const { folder, names } = RunFolder.#checked(path, access);
+    expectNoDanglingLink(path);
     RunLock.expectFree(path);
     return names.includes(folder.#recordFile) ? folder.#readRecord() : null;
   }
@@ -111,6 +118,7 @@ export class RunFolder {
 
   /** Writes every option as resolved. */
   writeRecord(record: Readonly<Record<string, unknown>>): void {
+    this.expectOurs();
     writeTextAtomically(join(this.path, this.#recordFile), `${JSON.stringify(record, null, 2)}\n`);
   }
 

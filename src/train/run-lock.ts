@@ -1,7 +1,7 @@
 // OUTPUT/.neftune.lock: which process writes to the folder of a run. A lock of a process that is gone counts for
 // nothing, so that a killed run can be resumed at once.
 
-import { existsSync, linkSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, lstatSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
@@ -18,12 +18,17 @@ interface Holder {
 }
 
 export class RunLock {
+  readonly #folder: string;
   readonly #path: string;
   readonly #text: string;
+  /** Of the lock's file: a copy of it elsewhere is no lock. */
+  readonly #inode: string | null;
 
-  private constructor(path: string, text: string) {
+  private constructor(folder: string, path: string, text: string) {
+    this.#folder = folder;
     this.#path = path;
     this.#text = text;
+    this.#inode = inodeOf(path);
   }
 
   /** Takes the lock of `folder`. Throws NeftuneError (code "busy") and changes nothing where a process holds it. */
@@ -33,7 +38,7 @@ export class RunLock {
     const text = `${JSON.stringify(holder)}\n`;
     try {
       for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-        if (create(path, text)) return new RunLock(path, text);
+        if (create(path, text)) return new RunLock(folder, path, text);
         const stale = RunLock.expectFree(folder);
         if (stale !== null) removeStale(path, stale);
       }
@@ -41,6 +46,13 @@ export class RunLock {
       throw ioError(path, "lock", error);
     }
     throw busy(folder, "several processes at once");
+  }
+
+  /** Whether a folder has our mark: a lock, in use or left behind. */
+  static isIn(folder: string): boolean {
+    const path = join(folder, LOCK_FILE);
+    const text = inodeOf(path) === null || lstatSync(path).isSymbolicLink() ? null : readIfThere(path);
+    return text !== null && parseHolder(text) !== null;
   }
 
   /** Throws NeftuneError (code "busy") where a process holds the lock. Returns a stale lock's text; null: no lock. */
@@ -61,9 +73,23 @@ export class RunLock {
     return text;
   }
 
+  /** Whether the folder's name still stands for the folder that was locked. */
+  get isHeld(): boolean {
+    return inodeOf(this.#path) === this.#inode && readIfThere(this.#path) === this.#text;
+  }
+
+  /** To call before every write. Throws NeftuneError (code "moved") where the folder's name stands for another one now. */
+  expectHeld(): void {
+    if (this.isHeld) return;
+    throw new NeftuneError(
+      "moved",
+      `${this.#folder}: was moved, removed or replaced while this process was writing to it (its lock, ${LOCK_FILE}, is gone). It stops here and writes nothing into what has that name now; what it wrote before is where the folder went`,
+    );
+  }
+
   /** Removes the lock, unless a person did and another process has taken it since. */
   release(): void {
-    if (readIfThere(this.#path) === this.#text) rmSync(this.#path, { force: true });
+    if (this.isHeld) rmSync(this.#path, { force: true });
   }
 }
 
@@ -78,7 +104,8 @@ function busy(folder: string, who: string, more = ""): NeftuneError {
 function create(path: string, text: string): boolean {
   const draft = `${path}.${process.pid}.new`;
   try {
-    writeFileSync(draft, text);
+    rmSync(draft, { force: true });
+    writeFileSync(draft, text, { flag: "wx" }); // never through a link
     linkSync(draft, path);
     return true;
   } catch (error) {
@@ -136,6 +163,17 @@ function processStart(pid: number): string | null {
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   const hasEnded = fields[0] === "Z" || fields[0] === "X";
   return hasEnded ? null : (fields[19] ?? null);
+}
+
+/** Tells a file from all others on this machine; null where there is none. A link is not followed. */
+function inodeOf(path: string): string | null {
+  try {
+    const { dev, ino } = lstatSync(path, { bigint: true });
+    return `${dev}:${ino}`;
+  } catch (error) {
+    if (isCode(error, "ENOENT") || isCode(error, "ENOTDIR")) return null;
+    throw ioError(path, "read", error);
+  }
 }
 
 function readIfThere(path: string): string | null {

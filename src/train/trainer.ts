@@ -89,7 +89,9 @@ export class Trainer {
       this.#expectUpdates(run.progress);
       run.watch.expectUsable(run.progress.step);
       run.watch.expectFinite(run.progress.step, this.#parameters, ["values"]);
+      run.folder.expectOurs();
       this.#writeResult(run.folder.path);
+      run.folder.expectOurs();
     } finally {
       run.metrics.close();
       run.folder.close();
@@ -160,12 +162,13 @@ export class Trainer {
   #log(run: Run, step: StepMetrics): void {
     run.tokens += step.tokens;
     const isLogged = step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step);
+    run.folder.expectOurs();
     if (isLogged) run.metrics.append(stepLine(step));
     this.#settings.reporter?.onStep?.(step, run.plan);
     if (step.skipped !== null && step.targetTokens > 0) run.watch.idled(step.step, step.skipped);
   }
 
-  async #evaluate({ progress, metrics }: Run): Promise<void> {
+  async #evaluate({ progress, metrics, folder }: Run): Promise<void> {
     const { signal, reporter } = this.#settings;
     const samples = this.#evalSamples ?? samplesOf([]);
     try {
@@ -189,6 +192,7 @@ export class Trainer {
       throw error;
     }
     progress.evalPending = false;
+    folder.expectOurs();
     metrics.append(evalLine(progress.evaluation));
     reporter?.onEval?.(progress.evaluation);
   }
@@ -304,6 +308,7 @@ export class Trainer {
     const { folder, marks, progress, metrics, watch } = run;
     if (this.#isFinished(progress)) watch.expectUsable(progress.step);
     watch.expectFinite(progress.step, this.#parameters, ["values", "m", "v"]);
+    folder.expectOurs();
     metrics.flush();
     const path = folder.checkpoints.save(progress, marks, this.options.saveTotalLimit, (dir) =>
       writeTrainingState(dir, this.model, this.#parameters, this.#settings.origin ?? null),

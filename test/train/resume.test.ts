@@ -9,7 +9,9 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
+  symlinkSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -326,6 +328,72 @@ describe("other circumstances", () => {
     expect(notes).toHaveLength(1);
     expect(notes[0]).toContain(message);
     expect(notes[0]).toContain("within float32 tolerance, not to the same bits");
+  });
+});
+
+describe("the folder of a run, taken away after step 5", () => {
+  const take: [string, (output: string, victim: string) => void][] = [
+    ["removed", (output) => rmSync(output, { recursive: true })],
+    ["moved", (output) => renameSync(output, `${output}-old`)],
+    [
+      "moved, a link put in its place",
+      (output, victim) => {
+        renameSync(output, `${output}-old`);
+        symlinkSync(victim, output);
+      },
+    ],
+    [
+      "moved, another with a copy of its files put in its place",
+      (output) => {
+        renameSync(output, `${output}-old`);
+        cpSync(`${output}-old`, output, { recursive: true });
+      },
+    ],
+  ];
+  test.each(take)("%s: the run ends, and nothing is written there", async (_, change) => {
+    const output = newFolder();
+    const victim = newFolder();
+    mkdirSync(victim);
+    writeFileSync(join(victim, "adapter_model.safetensors"), "mine");
+    let after: string[] | null = null;
+    const list = () =>
+      existsSync(output) ? readdirSync(output, { recursive: true }).map(String).sort() : [];
+    const reporter = {
+      onStep: ({ step }: { step: number }) => {
+        if (step !== 5) return;
+        change(output, victim);
+        after = list();
+      },
+    };
+    const error = await failureOf(run({ output, reporter }).trainer.train());
+    expect(error).toMatchObject({ code: "moved", exitStatus: 1 });
+    expect(error.message).toContain(`${output}: was moved, removed or replaced`);
+    expect(list()).toEqual(after!);
+    expect(readdirSync(victim)).toEqual(["adapter_model.safetensors"]);
+    expect(readFileSync(join(victim, "adapter_model.safetensors"), "utf8")).toBe("mine");
+    if (existsSync(`${output}-old`))
+      expect(readdirSync(join(`${output}-old`, "checkpoints"))).toHaveLength(1);
+  });
+
+  test("moved away and back, or seen through a link, it is still the run's", async () => {
+    const output = newFolder();
+    const reporter = {
+      onStep: ({ step }: { step: number }) => {
+        if (step !== 5) return;
+        renameSync(output, `${output}-real`);
+        symlinkSync(`${output}-real`, output);
+      },
+    };
+    await run({ output, reporter }).trainer.train();
+    expect(resultFile(output)).toBe(resultFile(straight));
+  });
+
+  test("an --output that is a link to nothing is named", async () => {
+    const output = newFolder();
+    symlinkSync("nowhere", output);
+    const error = await failureOf(run({ output }).trainer.train());
+    expect(error.message).toContain(`--output ${output}: is a link to nowhere, which does not exist`);
+    expect(() => RunFolder.check(output, { resume: false, tune: "lora" })).toThrow("is a link to nowhere");
   });
 });
 
