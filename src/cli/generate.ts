@@ -8,7 +8,7 @@ import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
-import { writeTextAtomically } from "../formats/io.ts";
+import { expectNoDanglingLink, writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
 import { finishUnlessAborted } from "../steps.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -317,6 +317,7 @@ function checkOutput(output: string): void {
   if (![".json", ".jsonl"].includes(extname(output))) {
     throw new UsageError(`--output ${output}: expected a name that ends in .json or .jsonl`);
   }
+  expectNoDanglingLink(output);
   if (existsSync(output)) throw new UsageError(`--output ${output}: is there already; choose another name`);
 }
 
