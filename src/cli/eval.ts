@@ -24,6 +24,9 @@ import {
 } from "./model-data.ts";
 import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
+/** Decimals of a loss that do not depend on how samples are batched. --json has all. */
+const DIGITS = { bf16: 3, f32: 5 } as const;
+
 export const evalCommand = defineCommand({
   name: "eval",
   summary: "loss and perplexity of a model (and adapter) on a data set, noise off",
@@ -107,15 +110,16 @@ export const evalCommand = defineCommand({
           context.print(toJson(values["per-sample"] ? { ...summary, per_sample: perSample() } : summary));
           return;
         }
+        const digits = DIGITS[dtype];
         if (values["per-sample"]) {
           const { losses, targetTokens } = result.perSample;
           for (const [i, own] of losses.entries()) {
-            const shown = Number.isNaN(own) ? "no target" : own.toFixed(6);
+            const shown = Number.isNaN(own) ? "no target" : own.toFixed(digits);
             context.print(`${i + 1}: ${shown} (${targetTokens[i]} targets)`);
           }
         }
         context.print(
-          `loss ${loss.toFixed(6)}, perplexity ${perplexity.toFixed(4)}: ${countOf(result.samples, "sample")}, ` +
+          `loss ${loss.toFixed(digits)}, perplexity ${perplexity.toFixed(digits - 1)}: ${countOf(result.samples, "sample")}, ` +
             `${countOf(result.targetTokens, "target token")}, ${formatSeconds(seconds)}`,
         );
       } finally {

@@ -260,6 +260,17 @@ describe("refusals say what to do", () => {
     expect(existsSync(cache)).toBe(false);
   });
 
+  test("a tokenizer that is announced too large to be read", async () => {
+    const files = modelFiles.map((file) =>
+      file.name === "tokenizer.json" ? { ...file, announced: 2 ** 31 } : file,
+    );
+    const { model, hub } = await place(files);
+    expect(await rejection(model())).toContain(
+      "tokenizer.json has 2147483648 bytes; expected at most 256 MiB",
+    );
+    expect(hub.downloads()).toEqual([]);
+  });
+
   test("a model that is no Llama, before its weights come", async () => {
     const { hub, options } = await place();
     const check = (folder: string) => {
@@ -377,6 +388,34 @@ describe("temporary failures", () => {
     hub.fault = (seen) => (isShard(seen) ? { bytesPerSecond: 1_500_000 } : undefined);
     expectWhole(await model());
   });
+
+  test("one that drips is given up", async () => {
+    const { model, hub } = await place();
+    hub.fault = (seen) => (isShard(seen) ? { bytesPerSecond: 200 } : undefined);
+    expect(await rejection(model())).toMatch(/cannot be downloaded .*sent only \d+ bytes in \d s/);
+    expect(hub.downloads().filter(isShard)).toHaveLength(3);
+  }, 30_000);
+
+  test("an answer of the API without end: drip by drip, or as much as fits", async () => {
+    const { model, hub } = await place();
+    hub.fault = () => ({ endless: { bytes: 200, milliseconds: 100 } });
+    expect(await rejection(model())).toMatch(/the answer takes longer than 2 s about the model org\/model/);
+    expect(hub.seen).toHaveLength(1);
+    const before = process.memoryUsage().rss;
+    hub.fault = () => ({ endless: { bytes: 2 ** 20, milliseconds: 0 } });
+    expect(await rejection(model())).toContain("more than 64 MiB about the model org/model");
+    expect(process.memoryUsage().rss - before).toBeLessThan(800 * 2 ** 20);
+    const headers = { "Content-Length": String(2 ** 40) };
+    hub.fault = () => ({ answer: { status: 200, headers } });
+    expect(await rejection(model())).toContain("more than 64 MiB");
+  }, 60_000);
+
+  test("a file whose answer has no end is cut off at the size that was announced", async () => {
+    const { model, hub, cache } = await place();
+    hub.fault = (seen) => (isShard(seen) ? { endless: { bytes: 2 ** 18, milliseconds: 0 } } : undefined);
+    expect(await rejection(model())).toMatch(/expected 700000 bytes, got \d+ or more/);
+    expect(existsSync(`${shardBlob(cache)}.incomplete`)).toBe(false);
+  }, 30_000);
 
   test("a redirect without end is refused", async () => {
     const { model, hub } = await place();

@@ -40,6 +40,8 @@ export type Fault =
   | { bytesPerSecond: number }
   | { ignoreRange: true }
   | { silent: true }
+  /** A body without end or announced size, so many bytes every so many milliseconds. */
+  | { endless: { bytes: number; milliseconds: number } }
   | { wrongByte: number };
 
 export interface Answer {
@@ -132,6 +134,7 @@ export class FakeHub {
     this.seen.push(seen);
     const fault = this.fault(seen);
     if (fault !== undefined && "answer" in fault) send(response, fault.answer);
+    else if (fault !== undefined && "endless" in fault) pour(response, fault.endless).catch(() => {});
     else if (host === "hub") this.#answerHub(seen, url.searchParams, fault, response);
     else this.#answerStorage(seen, fault, response);
   }
@@ -250,6 +253,19 @@ function sendBytes(
   if (method === "HEAD") response.end();
   else if (fault === undefined) response.end(part);
   else spoil(response, part, start, fault).catch(() => {});
+}
+
+async function pour(
+  response: ServerResponse,
+  { bytes, milliseconds }: { bytes: number; milliseconds: number },
+): Promise<void> {
+  response.writeHead(200, { "Content-Type": "application/json" });
+  response.write('{"sha": "');
+  const chunk = new Uint8Array(bytes).fill(0x61);
+  while (!response.destroyed) {
+    if (!response.writableNeedDrain) response.write(chunk);
+    await Bun.sleep(milliseconds);
+  }
 }
 
 async function spoil(response: ServerResponse, part: Uint8Array, start: number, fault: Fault): Promise<void> {

@@ -38,7 +38,10 @@ export const modelFiles: readonly FakeFile[] = [
 export const SHARD = modelFiles[5]!;
 export const needed = modelFiles.slice(0, 7).map(({ name }) => name);
 
-export const impatient: Patience = { attempts: 3, firstDelay: 5, longestDelay: 2000, silence: 300 };
+export const impatient: Patience = {
+  ...{ attempts: 3, firstDelay: 5, longestDelay: 2000, silence: 300 },
+  ...{ window: 1500, slowest: 1000, answer: 2000 },
+};
 
 export interface Place {
   hub: FakeHub;

@@ -15,6 +15,12 @@ export interface Patience {
   longestDelay: number;
   /** Silence, in milliseconds, after which a connection counts as dead. */
   silence: number;
+  /** Milliseconds over which the speed of a body is measured. */
+  window: number;
+  /** Bytes per second below which a body that has not ended counts as stalled. */
+  slowest: number;
+  /** Milliseconds for the whole of an answer of the API. */
+  answer: number;
 }
 
 export const defaultPatience: Patience = {
@@ -22,7 +28,13 @@ export const defaultPatience: Patience = {
   firstDelay: 500,
   longestDelay: 600_000,
   silence: 30_000,
+  window: 60_000,
+  slowest: 1024,
+  answer: 120_000,
 };
+
+/** Of an answer of the API: a listing has some 300 bytes per file. */
+const MOST_JSON_BYTES = 64 * 2 ** 20;
 
 export interface ClientOptions {
   signal: AbortSignal;
@@ -44,6 +56,9 @@ export class Transient extends Error {
     this.progressed = progressed;
   }
 }
+
+/** A body that comes drip by drip. However much of it came, the failure counts. */
+export class Stalled extends Transient {}
 
 /** An answer whose body is read chunk by chunk; close() ends the connection. */
 export interface Answer {
@@ -92,9 +107,7 @@ export class HubClient {
   async json(path: string, asked: Asked): Promise<Record<string, unknown>> {
     const text = await this.retrying(asked, async () => {
       const answer = await this.open(`${this.settings.endpoint}${path}`, asked);
-      const chunks: Uint8Array[] = [];
-      for await (const chunk of answer.chunks()) chunks.push(chunk);
-      return Buffer.concat(chunks).toString("utf8");
+      return this.#whole(answer, path, asked);
     });
     try {
       const value: unknown = JSON.parse(text);
@@ -108,6 +121,30 @@ export class HubClient {
       "hub",
       `${this.settings.endpoint}${path}: expected a JSON object about ${nameOf(asked)}, got ${JSON.stringify(text.slice(0, 60))}; is HF_ENDPOINT a Hub?`,
     );
+  }
+
+  /** The body of an answer of the API. Throws NeftuneError for one that is too large or takes too long. */
+  async #whole(answer: Answer, path: string, asked: Asked): Promise<string> {
+    const { answer: most } = this.#patience;
+    const refuse = (what: string) => {
+      answer.close();
+      return new NeftuneError(
+        "hub",
+        `${this.settings.endpoint}${path}: ${what} about ${nameOf(asked)}; is HF_ENDPOINT a Hub?`,
+      );
+    };
+    const tooLarge = `the answer has more than ${MOST_JSON_BYTES / 2 ** 20} MiB`;
+    if (Number(answer.headers.get("Content-Length") ?? 0) > MOST_JSON_BYTES) throw refuse(tooLarge);
+    const start = performance.now();
+    const chunks: Uint8Array[] = [];
+    let bytes = 0;
+    for await (const chunk of answer.chunks()) {
+      bytes += chunk.length;
+      if (bytes > MOST_JSON_BYTES) throw refuse(tooLarge);
+      if (performance.now() - start > most) throw refuse(`the answer takes longer than ${most / 1000} s`);
+      chunks.push(chunk);
+    }
+    return Buffer.concat(chunks).toString("utf8");
   }
 
   /** Calls `attempt` until it ends with something other than Transient, or patience does. */
@@ -220,7 +257,7 @@ export class HubClient {
       return {
         status: response.status,
         headers: response.headers,
-        chunks: () => chunksOf(response, url.host, silence, end),
+        chunks: () => chunksOf(response, url.host, this.#patience, end),
         close: end,
       };
     } catch (error) {
@@ -234,15 +271,24 @@ export class HubClient {
 async function* chunksOf(
   response: Response,
   host: string,
-  silence: number,
+  { silence, window, slowest }: Patience,
   end: () => void,
 ): AsyncGenerator<Uint8Array> {
   const reader = response.body?.getReader();
+  let [since, bytes] = [performance.now(), 0];
   try {
     while (reader !== undefined) {
       const silent = new Transient(`no data from ${host} for ${silence / 1000} s`);
       const { done, value } = await within(reader.read(), silence, silent);
       if (done) return;
+      bytes += value.length;
+      const milliseconds = performance.now() - since;
+      if (milliseconds > window) {
+        if (bytes < (slowest * milliseconds) / 1000) {
+          throw new Stalled(`${host} sent only ${bytes} bytes in ${Math.round(milliseconds / 1000)} s`);
+        }
+        [since, bytes] = [performance.now(), 0];
+      }
       yield value;
     }
   } catch (error) {

@@ -17,7 +17,7 @@ import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { NeftuneError } from "../../errors.ts";
 import { flushFolder, ioError, writeAllAt } from "../io.ts";
-import { type HubClient, stopped, Transient } from "./client.ts";
+import { type HubClient, Stalled, stopped, Transient } from "./client.ts";
 import { type RemoteFile, type RepoFolder, sizeOf } from "./layout.ts";
 import { FileLock } from "./lock.ts";
 import { type Asked, nameOf } from "./refusal.ts";
@@ -130,7 +130,7 @@ async function receive(
       if (growing.bytes > file.bytes) return;
     }
   } catch (error) {
-    if (!(error instanceof Transient)) throw error;
+    if (!(error instanceof Transient) || error instanceof Stalled) throw error;
     throw new Transient(error.message, error.delay, growing.bytes > before);
   }
   if (growing.bytes < file.bytes) {

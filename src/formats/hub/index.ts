@@ -26,6 +26,9 @@ export type { DownloadReporter } from "./repo.ts";
 export { type ModelNeed, missingModelFiles } from "./select.ts";
 export { type HubSettings, hubSettings, pageOf } from "./settings.ts";
 
+/** The largest tokenizers have some 50 MB. */
+const MOST_TEXT_BYTES = 256 * 2 ** 20;
+
 export interface HubOptions extends Omit<ClientOptions, "note"> {
   env: Environment;
   reporter: DownloadReporter;
@@ -48,6 +51,7 @@ export async function obtainModel(
   const { reporter } = options;
   const [client, listing] = await list("model", name, options, missing);
   const { first, last } = modelTextFiles(listing.names);
+  expectText(listing, [...first, ...last]);
   const weights = need === "weights" ? modelWeightFile(listing.id, listing.names) : null;
   const index = weights !== null && !weights.endsWith(".safetensors") ? [weights] : [];
   // A few kilobytes are not worth a line.
@@ -61,6 +65,16 @@ export async function obtainModel(
   await downloadFiles(client, listing, late, reporter);
   rememberRevision(client, listing);
   return folder;
+}
+
+/** Configs, tokenizers and templates are read as a whole: throws NeftuneError where one is announced too large for that. */
+function expectText({ id, details }: Listing, names: readonly string[]): void {
+  for (const name of names) {
+    const bytes = details.get(name)?.bytes ?? 0;
+    if (bytes <= MOST_TEXT_BYTES) continue;
+    const most = `${MOST_TEXT_BYTES / 2 ** 20} MiB`;
+    throw new NeftuneError("hub", `${id}: ${name} has ${bytes} bytes; expected at most ${most}`);
+  }
 }
 
 /** A data set's files. */
