@@ -20,9 +20,10 @@ import {
   requireData,
   requireModel,
   wantedSplits,
-  withPresetTemplate,
 } from "./model-data.ts";
+import { chooseTemplate, templateLine } from "./prompt-template.ts";
 import { checkQuantization, quantizationOptions } from "./quantization.ts";
+import { usedTemplates } from "./row-notes.ts";
 
 /** Decimals of a loss that do not depend on how samples are batched. --json has all. */
 const DIGITS = { bf16: 3, f32: 5 } as const;
@@ -66,7 +67,9 @@ export const evalCommand = defineCommand({
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
     const data = await requireData(names, context, wantedSplits(values));
     const { path: dir, preset } = await requireModel(values.model, "eval", context);
-    const loading = loadDatasets(data, dir, withPresetTemplate(values, preset), readConfig(dir).vocabSize, {
+    const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
+    const encoding = { ...values, "prompt-template": template.option };
+    const loading = loadDatasets(data, dir, encoding, readConfig(dir).vocabSize, {
       seed: trainDefaults.seed,
       context,
     });
@@ -75,6 +78,7 @@ export const evalCommand = defineCommand({
     try {
       const { dataset } = await loading;
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
+      context.note(templateLine(template, usedTemplates(dataset.notes), dir));
       const limits = evaluationLimits(dataset, values["batch-size"], values.packing);
       const { adapter, dtype } = values;
       const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);

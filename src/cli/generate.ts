@@ -1,7 +1,7 @@
 // neftune generate: completions of one prompt, or of a data set's prompts into a file.
 
 import { existsSync } from "node:fs";
-import { extname } from "node:path";
+import { extname, join } from "node:path";
 import { Encoder, type Prompt } from "../data/encode.ts";
 import { RowProblem } from "../data/formats.ts";
 import { RowError } from "../data/source.ts";
@@ -29,6 +29,7 @@ import {
   templateHelp,
   wantedSplits,
 } from "./model-data.ts";
+import { chooseTemplate, templateLine } from "./prompt-template.ts";
 import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
 /** Tokens of prompts that are read at once. */
@@ -58,9 +59,11 @@ async function readPrompts(
   files: readonly string[],
   values: ReadingValues,
   encoder: Encoder,
+  signal: AbortSignal,
 ): Promise<Asked[]> {
   const asked: Asked[] = [];
   for await (const { row, problem, where } of dataRows(files, values)) {
+    if (signal.aborted) throw new InterruptedError("generate was stopped before anything was done");
     if (problem !== null) throw new RowError(where, problem);
     asked.push(askedOf(row, encoder, where));
   }
@@ -76,16 +79,18 @@ interface Sampling {
   seed: number;
 }
 
-/** Completes all prompts, some at a time; those of whole batches where `context.signal` aborts. */
+/**
+ * Completes all prompts, some at a time; those of whole batches where `context.signal` aborts. Without a tokenizer only
+ * ids come out.
+ */
 async function complete(
   model: Llama,
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | null,
   asked: readonly Asked[],
   batchSize: number,
-  sampling: Sampling,
+  sampling: Sampling & { eosIds: readonly number[] },
   context: Context,
 ): Promise<Completion[]> {
-  const eosIds = [...new Set([...tokenizer.eosIds, ...model.config.eosTokenIds])];
   const done: Completion[] = [];
   let tokens = 0;
   for (let begin = 0; begin < asked.length; begin += batchSize) {
@@ -95,7 +100,6 @@ async function complete(
       part.map(({ ids }) => ids),
       {
         ...sampling,
-        eosIds,
         firstDraw: begin,
         onToken: () => {
           tokens++;
@@ -107,7 +111,7 @@ async function complete(
     const outputs = await finishUnlessAborted(steps, context.signal);
     if (outputs === null) break;
     outputs.forEach((ids, i) => {
-      const output = tokenizer.decode(ids, { skipSpecial: true });
+      const output = tokenizer?.decode(ids, { skipSpecial: true }) ?? "";
       done.push({ prompt: part[i]!.text, output, output_ids: [...ids] });
     });
   }
@@ -237,10 +241,12 @@ export const generateCommand = defineCommand({
       datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
     const { path: dir, label, preset } = await requireModel(values.model, "generate", context);
     const config = readConfig(dir);
-    const tokenizer = Tokenizer.load(dir);
+    // Rows of ids do without.
+    const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
+    const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
     const columns = columnNames(values);
-    const encoder = new Encoder(tokenizer, {
-      template: promptTemplate(values["prompt-template"] ?? preset?.prompt_template),
+    const encoder = new Encoder(tokenizer ?? (() => Tokenizer.load(dir)), {
+      template: promptTemplate(template.option),
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
@@ -249,8 +255,12 @@ export const generateCommand = defineCommand({
     const asked =
       dataset === undefined
         ? [askedOf({ prompt }, encoder, "--prompt")]
-        : await readPrompts(dataset.files, values, encoder);
+        : await readPrompts(dataset.files, values, encoder, context.signal);
     if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
+    if (values["prompt-template"] === undefined) {
+      const used = asked.flatMap((one) => one.template ?? []);
+      context.note(templateLine(template, [...new Set(used)], dir));
+    }
     const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length), 0);
     if (longest + values["max-new-tokens"] > config.maxPositionEmbeddings) {
       context.note(
@@ -276,6 +286,7 @@ export const generateCommand = defineCommand({
           topK: values["top-k"],
           repetitionPenalty: values["repetition-penalty"],
           seed: values.seed,
+          eosIds: stopIds(model, tokenizer, encoder),
         };
         const completions = await complete(model, tokenizer, asked, values["batch-size"], sampling, context);
         const isStopped = completions.length < asked.length;
@@ -312,6 +323,13 @@ export const generateCommand = defineCommand({
     }
   },
 });
+
+/** The ids that end a completion: EOS, as tokenizer and model have it, and what ends the template's answers. */
+function stopIds(model: Llama, tokenizer: Tokenizer | null, encoder: Encoder): number[] {
+  const endOfTurn = tokenizer === null ? null : encoder.endOfTurnId();
+  const ids = [...(tokenizer?.eosIds ?? []), ...model.config.eosTokenIds];
+  return [...new Set(endOfTurn === null ? ids : [...ids, endOfTurn])];
+}
 
 function checkOutput(output: string): void {
   if (![".json", ".jsonl"].includes(extname(output))) {

@@ -6,6 +6,7 @@ import { Dataset } from "../data/dataset.ts";
 import { ROW_FIELDS } from "../data/formats.ts";
 import { loadDataset } from "../data/load-dataset.ts";
 import { parseWeighted } from "../data/mix.ts";
+import { type LossOn, lossTargets } from "../data/script.ts";
 import { openSource, rowsOf } from "../data/source.ts";
 import type { TemplateDate } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
@@ -18,8 +19,8 @@ import { countOf, formatCount } from "./format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
 import { suggestion } from "./nearest.ts";
 import type { OptionTable } from "./options.ts";
-import type { ModelPreset } from "./presets.ts";
 import { loadModel, type QuantizationValues } from "./quantization.ts";
+import { rowNotes } from "./row-notes.ts";
 
 export const modelOption = {
   type: "string",
@@ -42,7 +43,7 @@ export const dtypeOption = {
 
 /** What --prompt-template takes. */
 export const templateHelp =
-  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat's) or a Jinja file, which gets messages (of role and content), bos_token, eos_token and add_generation_prompt";
+  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat), llama3, chatml, mistral, or a Jinja file as chat templates are written (it gets messages, tools, bos_token, eos_token and add_generation_prompt)";
 
 const dataGroup = "Data";
 
@@ -77,6 +78,13 @@ export const encodingOptions = {
     value: "NAME|FILE",
     help: `${templateHelp}, for all rows; else the model preset's, or by each row's format`,
   },
+  "loss-on": {
+    type: "enum",
+    group: dataGroup,
+    values: lossTargets,
+    default: "answers",
+    help: "which tokens are trained: every answer, each row's last answer, or all tokens",
+  },
   "max-length": {
     type: "int",
     group: dataGroup,
@@ -106,6 +114,7 @@ export interface ReadingValues {
 
 export interface EncodingValues extends ReadingValues {
   "prompt-template": string | undefined;
+  "loss-on"?: LossOn | undefined;
   "max-length": number;
   "skip-bad-rows": boolean;
   "parse-special": boolean;
@@ -130,11 +139,6 @@ export async function requireModel(
   need: ModelNeed = "weights",
 ): Promise<LocatedModel> {
   return locateModel(expectModel(name, command), need, context);
-}
-
-/** The options with the model preset's prompt template where none was given. */
-export function withPresetTemplate<T extends EncodingValues>(values: T, preset: ModelPreset | undefined): T {
-  return { ...values, "prompt-template": values["prompt-template"] ?? preset?.prompt_template };
 }
 
 /**
@@ -195,6 +199,9 @@ export function columnNames({ columns }: Pick<ReadingValues, "columns">): Column
   return names;
 }
 
+/** How long a signal may wait while rows are read. */
+const YIELD_MILLISECONDS = 50;
+
 /** The rows of data files one after the other, as many as --samples allows, the broken ones with their problem. */
 export async function* dataRows(
   files: readonly string[],
@@ -202,8 +209,13 @@ export async function* dataRows(
 ): AsyncGenerator<{ row: unknown; problem: string | null; where: string }, void, void> {
   const columns = Object.values(columnNames(values) ?? {});
   let left = values.samples ?? Number.POSITIVE_INFINITY;
+  let yieldedAt = performance.now();
   for (const path of files) {
     for await (const row of rowsOf(openSource(path, { columns }))) {
+      if (performance.now() - yieldedAt > YIELD_MILLISECONDS) {
+        await Bun.sleep(0);
+        yieldedAt = performance.now();
+      }
       yield row;
       if (--left <= 0) return;
     }
@@ -238,6 +250,7 @@ export async function loadDatasets(
         path,
         tokenizerDir,
         ...(template === undefined ? {} : { template }),
+        lossOn: encoding["loss-on"],
         maxLength: encoding["max-length"],
         ...(columns === undefined ? {} : { columns }),
         samples: Number.isFinite(left) ? left : null,
@@ -285,6 +298,7 @@ export function describeDataset(name: string, dataset: Dataset, maxLength: numbe
 export function noteDataset(context: Context, name: string, dataset: Dataset, maxLength: number): void {
   context.note(describeDataset(name, dataset, maxLength));
   for (const problem of dataset.problems) context.note(`  ${problem}`);
+  for (const line of rowNotes(dataset.notes)) context.note(`  ${line}`);
 }
 
 interface InferenceLimits {

@@ -1,6 +1,9 @@
 // neftune preview: what training would see of a data set.
 
-import { Encoder } from "../data/encode.ts";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { type EncodedSample, Encoder } from "../data/encode.ts";
+import { noNotes, noteRow } from "../data/encoding-notes.ts";
 import { RowProblem } from "../data/formats.ts";
 import { previewParts } from "../data/preview.ts";
 import { countTargets, type Sample } from "../data/sample.ts";
@@ -8,9 +11,11 @@ import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
+import { readConfig } from "../model/index.ts";
 import { defineCommand } from "./command.ts";
 import { countOf } from "./format.ts";
 import {
+  adapterOption,
   columnNames,
   dataRows,
   datasetFiles,
@@ -19,15 +24,15 @@ import {
   requireModel,
   wantedSplits,
 } from "./model-data.ts";
+import { chooseTemplate, templateLine } from "./prompt-template.ts";
+import { rowNotes } from "./row-notes.ts";
 import { escapeJson, escapeText } from "./text.ts";
 
 const OPEN = "⟦";
 const CLOSE = "⟧";
-/** How long a signal may wait. */
-const YIELD_MILLISECONDS = 50;
 
-/** The text of the tokens, with the parts that are targets in ⟦ ⟧. */
-export function markTargets(tokenizer: Tokenizer, sample: Sample): string {
+/** The text of the tokens, or the ids where there is no tokenizer, with the parts that are targets in ⟦ ⟧. */
+export function markTargets(tokenizer: Tokenizer | null, sample: Sample): string {
   return previewParts(tokenizer, sample)
     .map(({ text, trained }) => (trained ? `${OPEN}${text}${CLOSE}` : text))
     .join("");
@@ -42,6 +47,10 @@ export const preview = defineCommand({
       ...modelOption,
       help: "model whose tokenizer and chat template to use, as for train; required",
     },
+    adapter: {
+      ...adapterOption,
+      help: "show the data as this run's adapter was trained on it: with the run's prompt template",
+    },
     dataset: { type: "string", default: "alpaca", value: "NAME|FILE|ID", help: "data to show" },
     limit: { type: "int", default: 3, min: 0, help: "number of samples to show; 0 shows all" },
     ...encodingOptions,
@@ -55,17 +64,20 @@ export const preview = defineCommand({
     const { path: dir, preset } = await requireModel(values.model, "preview", context, "text");
     const { path, files } = await datasetFiles(values.dataset, context, wantedSplits(values));
     const columns = columnNames(values);
-    const tokenizer = Tokenizer.load(dir);
-    const encoder = new Encoder(tokenizer, {
-      template: promptTemplate(values["prompt-template"] ?? preset?.prompt_template),
+    // Rows of ids do without.
+    const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
+    const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
+    const encoder = new Encoder(tokenizer ?? (() => Tokenizer.load(dir)), {
+      template: promptTemplate(template.option),
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
-      vocabSize: null,
+      lossOn: values["loss-on"],
+      vocabSize: existsSync(join(dir, "config.json")) ? readConfig(dir).vocabSize : null,
       ...(columns === undefined ? {} : { columns }),
     });
     const wanted = values.limit === 0 ? Number.POSITIVE_INFINITY : values.limit;
-    const samples: (Sample & { text: string; row: number })[] = [];
-    let yieldedAt = performance.now();
+    const samples: (EncodedSample & { row: number })[] = [];
+    const notes = noNotes<string>();
     let [rows, isAll] = [0, true];
     for await (const { row, problem, where } of dataRows(files, values)) {
       if (samples.length >= wanted) {
@@ -73,15 +85,12 @@ export const preview = defineCommand({
         break;
       }
       rows++;
-      if (performance.now() - yieldedAt > YIELD_MILLISECONDS) {
-        // Ctrl-C gets its turn.
-        await Bun.sleep(0);
-        yieldedAt = performance.now();
-      }
       if (context.signal.aborted) throw new InterruptedError("preview was stopped");
       try {
         if (problem !== null) throw new RowProblem(problem);
-        samples.push({ ...encoder.encode(row), row: rows });
+        const sample = encoder.encode(row);
+        samples.push({ ...sample, row: rows });
+        noteRow(notes, where, sample.notes);
       } catch (error) {
         if (!(error instanceof RowProblem)) throw error;
         const located = new RowError(where, error.message, { cause: error });
@@ -95,6 +104,8 @@ export const preview = defineCommand({
         `warning: no sample shown has a target within ${values["max-length"]} tokens: training on these alone would be refused`,
       );
     }
+    context.note(templateLine(template, notes.templates, dir));
+    for (const line of rowNotes([{ path: "", ...notes }])) context.note(line);
     if (values.json) {
       const rows = samples.map(({ text, ids, labels, truncated }) => {
         return { text, input_ids: [...ids], labels: [...labels], truncated };

@@ -3,6 +3,7 @@
 import type { Dataset } from "../data/dataset.ts";
 import { splitHoldout } from "../data/holdout.ts";
 import { isTemplateDate, today } from "../data/template-date.ts";
+import { promptTemplate } from "../data/templates.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, type Llama, type LoraOptions, loadAdapter, readConfig } from "../model/index.ts";
@@ -25,7 +26,9 @@ import {
 import type { Context } from "./command.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
+import { type ChosenTemplate, templateLine, templateRecord } from "./prompt-template.ts";
 import { loadModel, type QuantizationValues } from "./quantization.ts";
+import { usedTemplates } from "./row-notes.ts";
 import { settingLines } from "./run-lines.ts";
 
 /** Of the run's record: --resume goes on with the date that a chat template was first told. */
@@ -39,6 +42,8 @@ export interface TrainRequest {
   /** A share or a count of the data held out instead. */
   evalSplit: number | null;
   encoding: EncodingValues;
+  /** Where the encoding's prompt template comes from: a preset; not given: from its option, or the rows. */
+  templateFrom?: string;
   tune: "lora" | "full";
   dtype: "bf16" | "f32";
   recompute: "none" | "mlp" | "layer" | "auto";
@@ -92,6 +97,12 @@ export async function runTraining(
     const evalFile = evaluation?.dataset ?? null;
     const maxLength = request.encoding["max-length"];
     noteDataset(context, "data", all, maxLength);
+    const option = request.encoding["prompt-template"];
+    const byOption = option === undefined ? "by the rows" : "--prompt-template";
+    const template: ChosenTemplate = { option, why: request.templateFrom ?? byOption };
+    const used = usedTemplates(all.notes);
+    context.note(templateLine(template, used, dir));
+    const kept = templateRecord(template, promptTemplate(option), used);
     if (all.stats.targetTokens === 0) {
       throw new NeftuneError(
         "data",
@@ -119,10 +130,12 @@ export async function runTraining(
           ...request.record,
           ...loraRecord(model.options.lora),
           ...quantizationRecord(quantized),
+          ...kept.record,
           [TEMPLATE_DATE]: templateDate,
           data,
           ...(evaluation === null ? {} : { eval_data: evaluation.record }),
         },
+        files: kept.files,
         reporter: {
           ...reporter,
           onPlan(plan) {

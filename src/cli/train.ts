@@ -70,6 +70,7 @@ export const train = defineCommand({
       evalDatasets,
       evalSplit: values["eval-split"] || null,
       encoding: values,
+      ...(isElsewhere(sources["prompt-template"]) ? { templateFrom: sources["prompt-template"]! } : {}),
       tune: values.tune,
       dtype: values.dtype,
       recompute: values.recompute,
@@ -160,6 +161,11 @@ function trainerOptions(values: TrainValues) {
     evalSteps: values["eval-steps"] ?? null,
     loggingSteps: values["logging-steps"],
   };
+}
+
+/** True where a value comes neither from a flag nor from the default: from a file, a recipe or a preset. */
+function isElsewhere(source: string | undefined): boolean {
+  return source !== undefined && source !== "flag" && source !== "default";
 }
 
 /** The options that the trainer does not see, for config.json; the trainer adds its own. */

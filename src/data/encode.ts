@@ -36,6 +36,8 @@ export interface EncoderOptions {
 export interface Prompt {
   ids: Int32Array;
   text: string;
+  /** The template's name, as rows' notes have it. */
+  template: string | null;
 }
 
 export interface EncodedSample extends Sample {
@@ -45,7 +47,7 @@ export interface EncodedSample extends Sample {
   notes: RowNotes;
 }
 
-/** What rows that no template rendered are noted with. */
+/** What prompts and completions that no template rendered are noted with. */
 export const NO_TEMPLATE = "none";
 
 /** Turns rows, as parsed from JSON, into tokens. Its methods throw RowProblem with what is wrong with a row. */
@@ -103,7 +105,9 @@ export class Encoder {
       vocabSize: vocabSize ?? this.loaded?.vocabSize ?? Number.POSITIVE_INFINITY,
       forGeneration: true,
     });
-    if (row.format === "tokens") return { ids: row.inputIds, text: this.textOf(row.inputIds) };
+    if (row.format === "tokens") {
+      return { ids: row.inputIds, text: this.textOf(row.inputIds), template: null };
+    }
     const exchanges = this.exchangesOf(row, true);
     const script =
       exchanges !== null
@@ -111,13 +115,12 @@ export class Encoder {
         : conversationPrompt(asConversation(row, true), this.chat, this.tokenizer, parseSpecial);
     if (exchanges === null) expectText(script);
     const { ids, text } = encodeScript(script, this.tokenizer, "answers");
-    return { ids, text };
+    return { ids, text, template: this.templateOf(row) };
   }
 
-  /** The id that ends a chat template's answers, which a model of this template stops with; null where it has none. */
+  /** The id that ends the answers of the chat template that rendered rows so far; null where it has or there is none. */
   endOfTurnId(): number | null {
-    const { kind } = this.options.template;
-    return kind === "auto" || kind === "alpaca" ? null : endOfTurnId(this.chat, this.tokenizer);
+    return this.chatTemplate === undefined ? null : endOfTurnId(this.chatTemplate, this.tokenizer);
   }
 
   private encodeWhole(row: Row): Encoded {
@@ -164,10 +167,10 @@ export class Encoder {
     }
   }
 
-  /** The name of the template that renders a row. */
-  private templateOf(row: Row): string {
+  /** The name of the template that renders a row; null where the row is no question. */
+  private templateOf(row: Row): string | null {
     const { template } = this.options;
-    if (row.format === "tokens" || row.format === "text") return NO_TEMPLATE;
+    if (row.format === "tokens" || row.format === "text") return null;
     if (template.kind === "file") return template.path;
     if (template.kind !== "auto") return template.kind;
     if (row.format === "alpaca") return "alpaca";

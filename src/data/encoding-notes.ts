@@ -32,7 +32,8 @@ export interface RowNotes {
   remarks: readonly Remark[];
   /** Columns that nothing read. */
   unused: readonly string[];
-  template: string;
+  /** Null for a row that is a text or tokens already. */
+  template: string | null;
 }
 
 /** How many unused columns are kept by name. */
@@ -49,7 +50,7 @@ export function noteRow<Place>(notes: EncodingNotes<Place>, place: Place, row: R
     else known.rows++;
   }
   addNames(notes.unused, row.unused, MOST_COLUMNS);
-  addNames(notes.templates, [row.template], Number.POSITIVE_INFINITY);
+  if (row.template !== null) addNames(notes.templates, [row.template], Number.POSITIVE_INFINITY);
 }
 
 /** Adds one block's notes to those of the rows before it. `placed` says where a row is. */
@@ -67,6 +68,11 @@ export function addNotes<From, To>(
   }
   addNames(to.unused, from.unused, MOST_COLUMNS);
   addNames(to.templates, from.templates, Number.POSITIVE_INFINITY);
+}
+
+/** Adds columns that were not even read. */
+export function noteUnused(notes: EncodingNotes<unknown>, columns: readonly string[]): void {
+  addNames(notes.unused, columns, MOST_COLUMNS);
 }
 
 function addNames(to: string[], from: readonly string[], most: number): void {

@@ -7,7 +7,8 @@ import { type CachedData, CacheWriter, defaultCacheDir, MEMORY_BYTES, readCache 
 import type { ColumnNames } from "./columns.ts";
 import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
 import type { EncoderOptions } from "./encode.ts";
-import { addNotes, noNotes } from "./encoding-notes.ts";
+import { addNotes, noNotes, noteUnused } from "./encoding-notes.ts";
+import type { LossOn } from "./script.ts";
 import { sha256 } from "./sha256.ts";
 import {
   fileSha256,
@@ -37,8 +38,10 @@ export interface LoadOptions {
   rows?: unknown[] | undefined;
   /** Folder of tokenizer.json: a model's. */
   tokenizerDir: string;
-  /** `--prompt-template`: alpaca, chat, vicuna, llama2 or a Jinja file; absent, by each row's format. */
+  /** `--prompt-template`: a name or a Jinja file; absent, by each row's format. */
   template?: string | undefined;
+  /** `--loss-on`: which tokens are targets. Default: those of answers. */
+  lossOn?: LossOn | undefined;
   /** Tokens that longer samples are cut to; null for none. */
   maxLength: number | null;
   /** Other names of fields in the data, by the names that formats know. */
@@ -81,6 +84,7 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
     maxLength: options.maxLength,
     parseSpecial: options.parseSpecial === true,
     vocabSize: options.vocabSize ?? null,
+    lossOn: options.lossOn ?? "answers",
     ...(columns === undefined ? {} : { columns }),
   };
   const skipBadRows = options.skipBadRows === true;
@@ -160,6 +164,7 @@ async function tokenizeSource(
       throw new RowError(`${source.path}${firstBad.place}`, `${firstBad.reason} ${remedy}`);
     }
     addNotes(notes, ofBlock, (row) => placeOf(block, row - block.first));
+    noteUnused(notes, block.unread ?? []);
     kept.add(tokens);
   };
   await tokenizeAll(firstRows(source, samples), options.tokenizerDir, encoding, workers, !skipBadRows, take);

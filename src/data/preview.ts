@@ -9,9 +9,12 @@ export interface PreviewPart {
   trained: boolean;
 }
 
-/** A sample's text, special tokens shown, cut where training begins and ends. The first token is never trained. */
+/**
+ * A sample's text, special tokens shown, cut where training begins and ends; without a tokenizer, its ids. The first token
+ * is never trained.
+ */
 export function previewParts(
-  tokenizer: Tokenizer,
+  tokenizer: Tokenizer | null,
   { ids, labels }: Pick<Sample, "ids" | "labels">,
 ): PreviewPart[] {
   const isTrained = (i: number): boolean => i > 0 && labels[i] !== IGNORE;
@@ -21,7 +24,7 @@ export function previewParts(
     let end = begin + 1;
     while (end < ids.length && isTrained(end) === isTrained(begin)) end++;
     // as a continuation: a token may be written otherwise at the start of a text than inside it
-    const text = tokenizer.decode(ids.subarray(0, end));
+    const text = tokenizer?.decode(ids.subarray(0, end)) ?? ids.subarray(0, end).join(" ");
     parts.push({ text: text.slice(shown.length), trained: isTrained(begin) });
     shown = text;
     begin = end;

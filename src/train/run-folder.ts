@@ -122,6 +122,11 @@ export class RunFolder {
     writeTextAtomically(join(this.path, this.#recordFile), `${JSON.stringify(record, null, 2)}\n`);
   }
 
+  /** Keeps a text in a file of the folder. */
+  writeText(name: string, text: string): void {
+    writeTextAtomically(join(this.path, name), text);
+  }
+
   openMetrics(position: MetricsPosition): MetricsFile {
     return MetricsFile.open(join(this.path, METRICS_FILE), position);
   }

@@ -37,6 +37,8 @@ export interface TrainerSettings {
   origin?: ModelOrigin;
   /** More to write down in config.json: options that others read. */
   record?: Readonly<Record<string, unknown>>;
+  /** Texts to keep in the run's folder, by the names of their files. */
+  files?: Readonly<Record<string, string>>;
   reporter?: Reporter;
   /** On abort the step under way is finished, a checkpoint saved, and InterruptedError thrown. */
   signal?: AbortSignal;
@@ -233,11 +235,12 @@ export class Trainer {
 
   #enterRun(folder: RunFolder, marks: Marks, fingerprints: Readonly<Record<string, unknown>>): Run {
     const { model, options } = this;
-    const { output, record, reporter } = this.#settings;
+    const { output, record, files, reporter } = this.#settings;
     const { totalSteps, warmupSteps } = this.#schedule;
     const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, this.#parameters);
     const progress = { ...(resumed?.progress ?? startProgress) };
     const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
+    for (const [name, text] of Object.entries(files ?? {})) folder.writeText(name, text);
     folder.writeRecord({
       ...record,
       ...kebab,

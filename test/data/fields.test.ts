@@ -1,11 +1,13 @@
 // Fields that change what a row means: each is used or refused by name.
 
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { Encoder, type EncoderOptions } from "../../src/data/encode.ts";
 import { parseRow } from "../../src/data/formats.ts";
+import { loadDataset } from "../../src/data/load-dataset.ts";
 import { previewParts } from "../../src/data/preview.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
-import { byteFolder, llamaFolder } from "./tiny-tokenizer.ts";
+import { byteFolder, folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 const llama = Tokenizer.load(llamaFolder());
 const bytes = Tokenizer.load(byteFolder());
@@ -428,5 +430,57 @@ describe("notes", () => {
       "{% for m in messages %}{{ ('### Human: ' if m.role == 'user' else '### Assistant: ') + m.content + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '### Assistant: ' }}{% endif %}",
     );
     expect(remarksOf({ messages: [user("a"), assistant("b")] }, { template: endless })).toEqual(["no-stop"]);
+  });
+});
+
+describe("a data set", () => {
+  const lines = (...rows: object[]) => {
+    const dir = folderOf({ "x.jsonl": rows.map((row) => JSON.stringify(row)).join("\n") });
+    return join(dir, "x.jsonl");
+  };
+
+  test("has its rows' notes by their places, also from the cache", async () => {
+    const path = lines(
+      { prompt: "the", completion: " cat", id: 1 },
+      { prompt: "the", completion: "", source: "x" },
+      { instruction: "the", output: "" },
+    );
+    const load = { path, tokenizerDir: llamaFolder(), maxLength: 64, cacheDir: folderOf({}) };
+    const expected = [
+      {
+        path,
+        remarks: { "empty-answer": { rows: 2, first: ":2: row 2" } },
+        unused: ["id", "source"],
+        templates: ["none", "alpaca"],
+      },
+    ];
+    expect([...(await loadDataset({ ...load, workers: 2 })).notes]).toEqual(expected as never);
+    expect([...(await loadDataset(load)).notes]).toEqual(expected as never);
+  });
+
+  test("of ids alone needs no tokenizer; other rows say what is missing", async () => {
+    const load = { tokenizerDir: folderOf({}), maxLength: 64, cacheDir: null, vocabSize: 9 };
+    const ids = { input_ids: [5, 6] };
+    for (const workers of [0, 2]) {
+      expect((await loadDataset({ ...load, workers, path: lines(ids, ids) })).length).toBe(2);
+      const mixed = loadDataset({ ...load, workers, path: lines(ids, { text: "a" }) });
+      expect(mixed).rejects.toThrow(/no tokenizer\.json there/);
+      await mixed.catch(() => {});
+    }
+  });
+
+  test("is another one with another --loss-on", async () => {
+    const load = {
+      path: lines({ prompt: "the", completion: " cat" }),
+      tokenizerDir: llamaFolder(),
+      maxLength: 64,
+      cacheDir: null,
+    };
+    const prints = await Promise.all(
+      (["answers", "last-answer", "all"] as const).map(
+        async (lossOn) => (await loadDataset({ ...load, lossOn })).fingerprint,
+      ),
+    );
+    expect(new Set(prints).size).toBe(3);
   });
 });

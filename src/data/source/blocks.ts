@@ -9,6 +9,8 @@ export interface RowBlock {
   broken: Map<number, string>;
   /** The line each row begins in, from 1; empty where a file has no lines. */
   lines: number[];
+  /** Columns of the file that were not read, since no format has them. */
+  unread?: readonly string[];
 }
 
 /** Blocks end at so many rows or so much text, whichever is first. */

@@ -66,7 +66,9 @@ export async function* readParquet(
   const file = new OpenFile(path);
   try {
     const metadata = await readFooter(path, file);
-    const known = topColumns(metadata).filter((name) => wanted.has(name));
+    const columns = topColumns(metadata);
+    const known = columns.filter((name) => wanted.has(name));
+    const unread = known.length > 0 ? columns.filter((name) => !wanted.has(name)) : [];
     const builder = new BlockBuilder();
     let begin = 0;
     for (const [i, group] of metadata.row_groups.entries()) {
@@ -90,10 +92,10 @@ export async function* readParquet(
         const reason = `expected ${rowEnd - begin} rows, got ${rows.length}`;
         throw damaged(path, `row group ${i + 1} of ${metadata.row_groups.length}`, new Error(reason));
       }
-      for (const row of rows) if (builder.add(plain(row), null, bytes)) yield builder.take();
+      for (const row of rows) if (builder.add(plain(row), null, bytes)) yield { ...builder.take(), unread };
       begin = rowEnd;
     }
-    if (!builder.isEmpty) yield builder.take();
+    if (!builder.isEmpty) yield { ...builder.take(), unread };
   } finally {
     file.close();
   }
