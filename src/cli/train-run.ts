@@ -6,7 +6,14 @@ import { isTemplateDate, today } from "../data/template-date.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { openAdapter } from "../formats/peft.ts";
-import { adapterLoraOptions, type Llama, type LoraOptions, loadAdapter, readConfig } from "../model/index.ts";
+import {
+  adapterLoraOptions,
+  type Llama,
+  type LoraOptions,
+  loadAdapter,
+  readConfig,
+  targetNames,
+} from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import {
   evaluationLimits,
@@ -211,12 +218,12 @@ function loadForTraining(
 /** The LoRA options in use, which an --adapter may have brought. */
 function loraRecord(lora: LoraOptions | undefined): Record<string, unknown> {
   if (lora === undefined) return {};
-  const { r, alpha, dropout, targetModules, useRslora } = lora;
+  const { r, alpha, dropout, useRslora } = lora;
   return {
     "lora-r": r,
     "lora-alpha": alpha,
     "lora-dropout": dropout,
-    "target-modules": targetModules,
+    "target-modules": targetNames(lora),
     "use-rslora": useRslora,
   };
 }

@@ -16,6 +16,12 @@ export interface AdapterConfig {
   loraDropout: number;
   /** Module names, or a regular expression that a module's whole path must match. */
   targetModules: readonly string[] | string;
+  /** The same, of modules that are left out all the same. */
+  excludeModules?: readonly string[] | string;
+  /** The layers that names in a list of targetModules are for, full paths apart; none or absent: all. */
+  layersToTransform?: readonly number[];
+  /** What the list of layers is called in a path, as regular expressions; none or absent: anything. */
+  layersPattern?: readonly string[];
   /** Scale by alpha / sqrt(r) in place of alpha / r. */
   useRslora: boolean;
   /** What PEFT calls base_model_name_or_path. */
@@ -36,6 +42,9 @@ const HANDLED = new Set([
   "lora_alpha",
   "lora_dropout",
   "target_modules",
+  "exclude_modules",
+  "layers_to_transform",
+  "layers_pattern",
   "use_rslora",
 ]);
 const WITHOUT_EFFECT = new Set([
@@ -46,7 +55,8 @@ const WITHOUT_EFFECT = new Set([
   "revision",
   "runtime_config",
   "megatron_core",
-  "layers_pattern",
+  // PEFT turns it off for a Linear.
+  "fan_in_fan_out",
   "qalora_group_size",
   "loftq_config",
   "eva_config",
@@ -82,6 +92,7 @@ export function readAdapterConfig(dir: string): AdapterConfig {
       0,
     ),
     targetModules: targetModules(path, fields.get("target_modules")),
+    ...layers(path, fields),
     useRslora: booleanField(path, fields, "use_rslora"),
     baseModel: baseModel(path, fields.get("base_model_name_or_path")),
   };
@@ -211,6 +222,45 @@ function targetModules(path: string, value: JsonValue | undefined): readonly str
     path,
     `target_modules must be a list of module names or a regular expression, found ${show(value)}`,
   );
+}
+
+/** What narrows target_modules, and goes with a list of them only. */
+function layers(
+  path: string,
+  fields: ReadonlyMap<string, JsonValue>,
+): Pick<AdapterConfig, "excludeModules" | "layersToTransform" | "layersPattern"> {
+  const list = <T>(
+    name: string,
+    what: string,
+    accepts: (value: JsonValue) => value is T & JsonValue,
+  ): T[] => {
+    const value = fields.get(name) ?? [];
+    const values = Array.isArray(value) ? value : [value];
+    if (values.every(accepts)) return values;
+    throw new FormatError(path, `${name} must be ${what} or a list of them, found ${show(value)}`);
+  };
+  const isText = (value: JsonValue) => typeof value === "string";
+  const isLayer = (value: JsonValue): value is number => Number.isSafeInteger(value);
+  const excluded = fields.get("exclude_modules");
+  const excludeModules =
+    typeof excluded === "string" && excluded !== ""
+      ? excluded
+      : list("exclude_modules", "a module name", isText);
+  const layersToTransform = list("layers_to_transform", "the number of a layer", isLayer);
+  const layersPattern = list("layers_pattern", "a name", isText).filter((name) => name !== "");
+  if (layersPattern.length > 0 && (fields.get("layers_to_transform") ?? null) === null)
+    throw new FormatError(path, "layers_pattern is set, but not layers_to_transform, which it is for");
+  const isExpression = typeof fields.get("target_modules") === "string";
+  if (isExpression && (fields.get("layers_to_transform") ?? null) !== null)
+    throw new FormatError(
+      path,
+      "layers_to_transform goes with a list of target_modules, not with an expression",
+    );
+  return {
+    ...(excludeModules.length > 0 ? { excludeModules } : {}),
+    ...(layersToTransform.length > 0 ? { layersToTransform } : {}),
+    ...(layersPattern.length > 0 ? { layersPattern } : {}),
+  };
 }
 
 function baseModel(path: string, value: JsonValue | undefined): string | null {

@@ -76,7 +76,9 @@ export function allocateActivations(
   const buffer = (columns: number) => allocator.allocate("activations", dtype, [T, columns]);
   const vector = (type: DType, size: number) => allocator.allocate("activations", type, [size]);
   const rankOf = (modules: LinearModule[]) => modules.length * (lora?.r ?? 0);
-  const lowRank = (group: GroupName) => stackModules(group, lora).map((modules) => buffer(rankOf(modules)));
+  // As many columns in every layer: evaluation runs all layers over the first one's buffers.
+  const lowRank = (group: GroupName) =>
+    stackModules(group, lora, null).map((modules) => buffer(rankOf(modules)));
   const attentionPart = () => ({
     rstd1: vector("f32", T),
     qkv: buffer(queries + 2 * keys),
@@ -103,7 +105,7 @@ export function allocateActivations(
     };
   });
   const widest = Math.max(hidden, intermediate, queries);
-  const stacks = groupNames.map((group) => stackModules(group, lora).map(rankOf));
+  const stacks = groupNames.map((group) => stackModules(group, lora, null).map(rankOf));
   const gWidths = [0, 1, 2].map((i) => Math.max(0, ...stacks.map((widths) => widths[i] ?? 0)));
   const backward = (): BackwardBuffers => ({
     dx: buffer(hidden),

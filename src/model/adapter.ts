@@ -5,61 +5,20 @@ import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { ADAPTER_CONFIG_FILE, type AdapterConfig, type openAdapter } from "../formats/peft.ts";
 import { readTensorData, type TensorSource } from "../formats/safetensors.ts";
-import { type LinearModule, linearModules, modulePath } from "./architecture.ts";
+import { targetedModules } from "./adapter-targets.ts";
 import type { LlamaConfig } from "./config.ts";
-import type { LoraOptions } from "./lora.ts";
+import { type LoraOptions, loraOnLayers } from "./lora.ts";
 import type { Parameters } from "./parameters.ts";
 
 const prefix = "base_model.model.";
 
 type Adapter = ReturnType<typeof openAdapter>;
 
-/** The LoRA options that the adapter of a folder was trained with. A regex in target_modules is matched as PEFT does, in full. */
+/** The LoRA options that the adapter of a folder was trained with. */
 export function adapterLoraOptions(dir: string, config: AdapterConfig, model: LlamaConfig): LoraOptions {
-  const path = join(dir, ADAPTER_CONFIG_FILE);
-  const { targetModules } = config;
-  let targets: LinearModule[];
-  if (typeof targetModules === "string") {
-    if (targetModules === "all-linear") {
-      targets = [...linearModules];
-    } else {
-      const pattern = targetPattern(path, targetModules);
-      const layers = Array.from({ length: model.numHiddenLayers }, (_, layer) => layer);
-      const matches = (module: LinearModule) =>
-        layers.filter((layer) => pattern.test(modulePath(layer, module))).length;
-      targets = linearModules.filter((module) => matches(module) > 0);
-      const partial = targets.find((module) => matches(module) !== model.numHiddenLayers);
-      if (partial !== undefined)
-        throw new FormatError(
-          path,
-          `target_modules picks ${partial} in some layers only, which is not supported`,
-        );
-    }
-  } else {
-    const unknown = targetModules.find((name) => !(linearModules as readonly string[]).includes(name));
-    if (unknown !== undefined)
-      throw new FormatError(
-        path,
-        `target_modules names ${unknown}; supported are ${linearModules.join(", ")}`,
-      );
-    targets = linearModules.filter((module) => targetModules.includes(module));
-  }
-  if (targets.length === 0) throw new FormatError(path, "target_modules picks no linear of this model");
-  const { r, loraAlpha, loraDropout, useRslora } = config;
-  return { r, alpha: loraAlpha, dropout: loraDropout, targetModules: targets, useRslora };
-}
-
-/** A Python regular expression as far as JavaScript has the same. */
-function targetPattern(path: string, expression: string): RegExp {
-  try {
-    return new RegExp(`^(?:${expression})$`);
-  } catch (cause) {
-    throw new FormatError(
-      path,
-      `target_modules is the regular expression ${JSON.stringify(expression)}, which cannot be read here (${(cause as Error).message}); list the modules instead, such as ["q_proj", "v_proj"]`,
-      { cause },
-    );
-  }
+  const { r, loraAlpha: alpha, loraDropout: dropout, useRslora } = config;
+  const layers = targetedModules(join(dir, ADAPTER_CONFIG_FILE), config, model);
+  return loraOnLayers({ r, alpha, dropout, useRslora }, layers);
 }
 
 const readable: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);

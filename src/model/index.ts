@@ -15,7 +15,7 @@ export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConf
 export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
 export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
-export { type LoraOptions, loraScale } from "./lora.ts";
+export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";

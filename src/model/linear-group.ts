@@ -81,6 +81,10 @@ export interface DropoutContext {
 const outputOf = (buffer: Tensor, linear: GroupLinear) => buffer.columns(linear.column, linear.out);
 const resultOf = (buffer: Tensor, { column, weight }: GroupProduct) => buffer.columns(column, weight.out);
 
+/** A stack's u: a buffer that serves several layers may be wider. */
+const lowRankOf = (u: Tensor, { a }: LoraStack) =>
+  u.columnCount === a.rowCount ? u : u.reshapeTo([u.rowCount, a.rowCount]);
+
 /** The LoRA blocks of a stack that fall into a product's rows; null: none. */
 function blocksOf(product: GroupProduct, stack: LoraStack, u: Tensor): LowRankBlocks | null {
   const end = product.column + product.weight.out;
@@ -117,12 +121,12 @@ export function groupForward(
 ): void {
   for (const [i, stack] of group.stacks.entries()) {
     const input = stackInput(device, group, stack, x, scratch, context);
-    loraForward(device, u[i]!, input, stack.a, group.loraScale);
+    loraForward(device, lowRankOf(u[i]!, stack), input, stack.a, group.loraScale);
   }
   for (const product of group.products) {
     // Where there are several stacks, each product is one linear, which is in one of them at most; one stack may be
     // spread over several products.
-    const lowRank = group.stacks.map((stack, i) => blocksOf(product, stack, u[i]!));
+    const lowRank = group.stacks.map((stack, i) => blocksOf(product, stack, lowRankOf(u[i]!, stack)));
     const lora = lowRank.find((blocks) => blocks !== null) ?? null;
     linearForward(device, resultOf(y, product), x, product.weight, product.bias, lora);
   }
@@ -144,9 +148,10 @@ export function groupBackwardInput(
   const T = dy.rowCount;
   const g = group.stacks.map((stack, i) => {
     const all = scratch.g[i]!.reshapeTo([T, stack.a.rowCount]);
+    const kept = lowRankOf(u[i]!, stack);
     for (const { linear, b, db, column } of stack.targets) {
       const columns = (tensor: Tensor) => tensor.columns(column, group.rank);
-      loraBackward(device, columns(all), db, outputOf(dy, linear), columns(u[i]!), b, group.loraScale);
+      loraBackward(device, columns(all), db, outputOf(dy, linear), columns(kept), b, group.loraScale);
     }
     return all;
   });

@@ -8,6 +8,7 @@ import {
   type LinearModule,
   layerOf,
   linearModules,
+  modulePath,
   type TensorSpec,
 } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
@@ -18,6 +19,24 @@ export interface LoraOptions {
   dropout: number;
   targetModules: LinearModule[];
   useRslora: boolean;
+  /** Those of each layer, where only some layers have them; absent: `targetModules` in every layer. */
+  layerModules?: LinearModule[][];
+}
+
+/** The adapted modules by name or, where only some layers have them, by path: what PEFT takes as target_modules. */
+export function targetNames({ targetModules, layerModules }: LoraOptions): string[] {
+  if (layerModules === undefined) return targetModules;
+  return layerModules.flatMap((modules, layer) => modules.map((module) => modulePath(layer, module)));
+}
+
+/** The options for adapters on these linears of each layer. */
+export function loraOnLayers(
+  options: Omit<LoraOptions, "targetModules" | "layerModules">,
+  layers: LinearModule[][],
+): LoraOptions {
+  const targetModules = linearModules.filter((module) => layers.some((modules) => modules.includes(module)));
+  const isEverywhere = layers.every((modules) => modules.length === targetModules.length);
+  return { ...options, targetModules, ...(isEverywhere ? {} : { layerModules: layers }) };
 }
 
 /** s = alpha / r, or alpha / sqrt(r) with rsLoRA (arXiv 2312.03732). */
@@ -40,10 +59,18 @@ export function checkLoraOptions(options: LoraOptions): void {
   }
 }
 
-/** The modules of each LoRA stack of a group: all together, or, with dropout, each alone. */
-export function stackModules(group: GroupName, lora: LoraOptions | null): LinearModule[][] {
+/**
+ * The modules of each LoRA stack of a group: all together, or, with dropout, each alone. Of one layer, or the most that
+ * any layer has.
+ */
+export function stackModules(
+  group: GroupName,
+  lora: LoraOptions | null,
+  layer: number | null,
+): LinearModule[][] {
   if (lora === null) return [];
-  const targets = groupModules[group].filter((module) => lora.targetModules.includes(module));
+  const adapted = (layer === null ? undefined : lora.layerModules?.[layer]) ?? lora.targetModules;
+  const targets = groupModules[group].filter((module) => adapted.includes(module));
   if (targets.length === 0) return [];
   return lora.dropout > 0 ? targets.map((module) => [module]) : [targets];
 }
@@ -53,7 +80,7 @@ export function loraParameterSpecs(config: LlamaConfig, lora: LoraOptions): Tens
   return Array.from({ length: config.numHiddenLayers }, (_, layer) => {
     const { linears } = layerOf(config, layer);
     return groupNames.flatMap((group) => {
-      const adapted = stackModules(group, lora)
+      const adapted = stackModules(group, lora, layer)
         .flat()
         .map((module) => linears[module]);
       return [
@@ -67,3 +94,9 @@ export function loraParameterSpecs(config: LlamaConfig, lora: LoraOptions): Tens
 /** Names of a linear's A and B by its path. */
 export const loraA = (path: string) => `${path}.lora_A.weight`;
 export const loraB = (path: string) => `${path}.lora_B.weight`;
+
+/** Paths of the adapted linears, layer by layer. */
+export const targetPaths = (config: LlamaConfig, { targetModules, layerModules }: LoraOptions): string[] =>
+  Array.from({ length: config.numHiddenLayers }, (_, layer) =>
+    (layerModules?.[layer] ?? targetModules).map((module) => modulePath(layer, module)),
+  ).flat();

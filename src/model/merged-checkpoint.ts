@@ -15,7 +15,7 @@ import {
 } from "../native/index.ts";
 import { adapterValues, expectAdapterTensors } from "./adapter.ts";
 import { tensorSpecs } from "./architecture.ts";
-import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale } from "./lora.ts";
+import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, targetPaths } from "./lora.ts";
 import type { Nf4Room } from "./nf4-room.ts";
 import { quantizableWeights } from "./quantize.ts";
 import type { FolderSource } from "./source.ts";
@@ -46,6 +46,8 @@ export class Merger {
   readonly #adapter: Adapter;
   readonly #options: MergeOptions;
   readonly #room: Nf4Room;
+  /** Names of the weights that the adapter changes. */
+  readonly #adapted: ReadonlySet<string>;
   /** Where pieces are computed and rounded. */
   readonly #piece: Tensor; // f32 [values]
   readonly #rounded: Tensor; // bf16 [values]
@@ -53,6 +55,7 @@ export class Merger {
   /** Throws FormatError where the adapter does not fit the model. The room is borrowed. */
   constructor(device: Device, source: FolderSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
     expectAdapterTensors(adapter, loraParameterSpecs(source.config, options.lora));
+    this.#adapted = new Set(targetPaths(source.config, options.lora).map((path) => `${path}.weight`));
     this.#device = device;
     this.#source = source;
     this.#adapter = adapter;
@@ -87,7 +90,7 @@ export class Merger {
   }
 
   #isAdapted(name: string): boolean {
-    return this.#options.lora.targetModules.some((module) => name.endsWith(`.${module}.weight`));
+    return this.#adapted.has(name);
   }
 
   #changes(name: string, shape: readonly number[]): boolean {

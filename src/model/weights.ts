@@ -196,8 +196,8 @@ export class ModelWeights {
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
-    const group = ({ linears: all }: Layer, name: GroupName): LinearGroup => {
-      const stacks = tune === "lora" ? stackModules(name, lora) : [];
+    const group = (index: number, { linears: all }: Layer, name: GroupName): LinearGroup => {
+      const stacks = tune === "lora" ? stackModules(name, lora, index) : [];
       const linears = new Map<LinearModule, GroupLinear>();
       const parts: LinearPart[] = [];
       let column = 0;
@@ -246,7 +246,7 @@ export class ModelWeights {
     this.dembedding = gradient(EMBEDDING);
     this.layers = Array.from({ length: config.numHiddenLayers }, (_, i) => {
       const layer = layerOf(config, i);
-      const groups = groupNames.map((name) => [name, group(layer, name)]);
+      const groups = groupNames.map((name) => [name, group(i, layer, name)]);
       return {
         norm1: norm(layer.norm1),
         norm2: norm(layer.norm2),

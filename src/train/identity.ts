@@ -6,7 +6,7 @@ import { contentHashOf, type SampleSource, samplesOf, sizesOf } from "../data/sa
 import { UsageError } from "../errors.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import { ioError } from "../formats/io.ts";
-import { configToJson } from "../model/index.ts";
+import { configToJson, targetNames } from "../model/index.ts";
 import type { ModelOrigin, TrainableModel } from "./model.ts";
 import { optionName, type TrainerOptions } from "./options.ts";
 import type { Schedule } from "./schedule.ts";
@@ -114,7 +114,7 @@ export function makeIdentity(input: IdentityInput): Identity {
     "--lora-r": lora?.r ?? null,
     "--lora-alpha": lora?.alpha ?? null,
     "--lora-dropout": lora?.dropout ?? null,
-    "--target-modules": lora?.targetModules.join(",") ?? null,
+    "--target-modules": lora ? targetNames(lora).join(",") : null,
     "--use-rslora": lora?.useRslora ?? null,
     "the model (--model)": input.modelFingerprint,
     "the trained values' start (--adapter, --seed)": input.startFingerprint,

@@ -33,6 +33,7 @@ import {
   loadAdapter,
   type ParameterTensor,
   type StateKind,
+  targetNames,
 } from "../model/index.ts";
 import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters } from "./model.ts";
 
@@ -119,7 +120,7 @@ export function writeAdapter(
     r: lora.r,
     loraAlpha: lora.alpha,
     loraDropout: lora.dropout,
-    targetModules: lora.targetModules,
+    targetModules: targetNames(lora),
     useRslora: lora.useRslora,
     baseModel,
   });
