@@ -8,6 +8,7 @@ import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
 import {
+  displayWidth,
   escapeText,
   fitParts,
   type LinePart,
@@ -16,6 +17,7 @@ import {
   quoted,
   shorten,
   shown,
+  wrap,
 } from "./cli/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
 
@@ -117,7 +119,17 @@ class Terminal {
   note(text: string): void {
     if (this.#quiet) return;
     this.clear();
-    say(`${messageText(text)}\n`);
+    say(this.#fitted(messageText(text)));
+  }
+
+  /** Whole lines, on a terminal broken between words; what goes to a file or program stays one line. */
+  #fitted(text: string): string {
+    if (process.stderr.isTTY !== true) return `${text}\n`;
+    const width = process.stderr.columns || 80;
+    const lines = text.split("\n").map((line) => {
+      return displayWidth(line) <= width ? line : wrap(line, width - 2).join("\n  ");
+    });
+    return `${lines.join("\n")}\n`;
   }
 
   draw(line: string | readonly LinePart[]): void {
@@ -136,7 +148,7 @@ class Terminal {
 
   fail(message: string): void {
     this.clear();
-    say(`error: ${messageText(message.trim().replaceAll(/\s*\n\s*/g, " "))}\n`);
+    say(this.#fitted(`error: ${messageText(message.trim().replaceAll(/\s*\n\s*/g, " "))}`));
   }
 }
 
@@ -187,6 +199,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
       ? (await import("./cli/interrupt.ts")).listen((text) => terminal.note(text))
       : { signal: new AbortController().signal }),
     isTerminal: terminal.live,
+    ...(process.stdout.isTTY === true ? { columns: process.stdout.columns || 80 } : {}),
     print: (text) => {
       terminal.clear();
       const harmless = process.stdout.isTTY === true ? escapeText(text) : text;

@@ -8,7 +8,7 @@ import { RowProblem } from "../data/formats.ts";
 import { openSource, RowError, rowsOf } from "../data/source.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { countOf, formatCount, formatTable, toJson } from "./format.ts";
+import { countOf, fitTable, formatCount, toJson } from "./format.ts";
 import {
   columnNames,
   dataRows,
@@ -84,7 +84,7 @@ export const analyze = defineCommand({
       return { file: path, generator: generators.size === 1 ? [...generators][0]! : null, ...measures };
     });
     if (values.json) context.print(toJson({ words: values.words, files: analyses }));
-    else context.print(table(analyses, cut));
+    else context.print(table(analyses, cut, context.columns));
   },
 });
 
@@ -122,7 +122,7 @@ function located<T>(where: string, work: () => T): T {
 }
 
 /** A row a measure, a column a file. */
-function table(analyses: readonly Analysis[], cut: number | null): string {
+function table(analyses: readonly Analysis[], cut: number | null, columns: number | undefined): string {
   const row = (label: string, show: (analysis: Analysis) => string) => [label, ...analyses.map(show)];
   const fixed = (value: number | null, digits: number) => value?.toFixed(digits) ?? "-";
   const names = analyses.map(({ file }) => basename(file));
@@ -155,8 +155,9 @@ function table(analyses: readonly Analysis[], cut: number | null): string {
   }
   if (analyses.some(({ empty }) => empty > 0))
     rows.push(row("empty outputs", ({ empty }) => formatCount(empty)));
-  return formatTable(
+  return fitTable(
     rows,
     analyses.map((_, i) => i + 1),
+    columns,
   );
 }

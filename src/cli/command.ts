@@ -17,6 +17,8 @@ export interface Context {
   finishFirst?(): void;
   /** True where standard error is a terminal and --quiet is off. */
   readonly isTerminal: boolean;
+  /** Columns of the terminal that results are printed on; undefined where they go elsewhere. */
+  readonly columns?: number;
   /** Results: text or JSON on standard output. */
   print(text: string): void;
   /** All else, on standard error; nothing with --quiet. */

@@ -3,7 +3,7 @@
 import { dataCacheState } from "../formats/hub/index.ts";
 import { hubCacheDir } from "../formats/hub-cache.ts";
 import { defineCommand } from "./command.ts";
-import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
+import { fitTable, formatBytes, formatCount, toJson } from "./format.ts";
 import { cacheWords, shortLicence } from "./models.ts";
 import { datasetPresets } from "./presets.ts";
 
@@ -47,8 +47,9 @@ export const datasets = defineCommand({
       shortLicence(preset.licence),
       preset.hub,
     ]);
-    const head = ["name", "rows", "download", "cached", "access", "format", "alpha", "licence", "on the Hub"];
-    context.print(formatTable([head, ...table], [1, 2, 6]));
-    context.note(`alpha: the paper's for this data. The cache: ${hubCacheDir(context.env)}`);
+    const head = ["name", "rows", "download", "cached", "access", "format", "alpha", "license", "on the Hub"];
+    context.print(fitTable([head, ...table], [1, 2, 6], context.columns));
+    context.note("alpha: what the NEFTune paper used for this data");
+    context.note(`cache: ${hubCacheDir(context.env)}`);
   },
 });

@@ -16,7 +16,7 @@ import {
 } from "../native/index.ts";
 import { defineCommand } from "./command.ts";
 import { parseDevice } from "./device-name.ts";
-import { formatBytes, formatTable, toJson } from "./format.ts";
+import { formatBytes, formatList, toJson } from "./format.ts";
 
 interface Library {
   name: string;
@@ -131,15 +131,17 @@ export const doctor = defineCommand({
     };
     const { kind, index } = parseDevice(values.device);
     if (kind === "cuda") openedDevice(`--device ${values.device}`, { kind, index }, problems);
-    context.print(values.json ? toJson(findings) : describe(findings, context.env.HOME ?? homedir()));
+    context.print(
+      values.json ? toJson(findings) : describe(findings, context.env.HOME ?? homedir(), context.columns),
+    );
     if (problems.length > 0) throw new NeftuneError("doctor", problems.join("; "));
   },
 });
 
-function describe(found: Findings, home: string): string {
+function describe(found: Findings, home: string, columns: number | undefined): string {
   const { cpu, device } = found;
   const tilde = (path: string) => (path.startsWith(`${home}/`) ? join("~", path.slice(home.length)) : path);
-  const rows = [
+  const rows: [string, string][] = [
     ["neftune", `${found.version} (Bun ${found.bun})`],
     ["system", `Linux ${found.kernel}, glibc ${found.glibc ?? "unknown"}`],
     ["processor", `${cpu.model}, ${cpu.logical_cpus} logical CPUs${cpu.amx ? ", AMX bf16" : ""}`],
@@ -156,7 +158,7 @@ function describe(found: Findings, home: string): string {
     rows.push(["library", path.includes("memfd:") ? `${name} (from the executable)` : path]);
   }
   for (const problem of found.problems) rows.push(["problem", problem]);
-  return formatTable(rows);
+  return formatList(rows, columns);
 }
 
 function cudaLine({ device, problem }: Findings["cuda"]): string {

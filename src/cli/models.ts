@@ -6,7 +6,7 @@ import { type LlamaConfig, tensorSpecs } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { formatBytes, formatTable, toJson } from "./format.ts";
+import { fitTable, formatBytes, toJson } from "./format.ts";
 import { type ModelPreset, modelPresets, presetConfig } from "./presets.ts";
 import { DEFAULT_TOKENS, type MemoryNeed, trainingMemory } from "./training-memory.ts";
 
@@ -116,16 +116,17 @@ export const models = defineCommand({
       "LoRA  ",
       "QLoRA  ",
       "all weights  ",
-      "licence",
+      "license",
       "on the Hub",
     ];
-    context.print(formatTable([head, ...table], [1, 4, 5, 6]));
+    context.print(fitTable([head, ...table], [1, 4, 5, 6], context.columns));
     context.note(
-      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; ! is more than the ${formatBytes(free)} free here. The cache: ${hubCacheDir(context.env)}`,
+      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; ! means more than the ${formatBytes(free)} free here`,
     );
+    context.note(`cache: ${hubCacheDir(context.env)}`);
     if (rows.some(({ preset }) => preset.gated)) {
       context.note(
-        `gated: accept the licence on the model's page (${hubSettings(context.env).endpoint}/ and the name at the right), then give a token as HF_TOKEN`,
+        `gated: accept the license on the model's page (${hubSettings(context.env).endpoint}/ and the name on the Hub), then give a token as HF_TOKEN`,
       );
     }
   },

@@ -1,5 +1,13 @@
 import { expect, test } from "bun:test";
-import { countOf, formatBytes, formatCount, formatSeconds, formatTable } from "../../src/cli/format.ts";
+import {
+  countOf,
+  fitTable,
+  formatBytes,
+  formatCount,
+  formatList,
+  formatSeconds,
+  formatTable,
+} from "../../src/cli/format.ts";
 
 test("bytes", () => {
   expect([0, 1023, 1536, 150 * 1024, 3 * 1024 ** 3].map(formatBytes)).toEqual([
@@ -33,4 +41,33 @@ test("counts and tables", () => {
       [1],
     ),
   ).toBe("a     10\nlong   5");
+});
+
+test("tables count wide characters as two, and write control characters out", () => {
+  expect(
+    formatTable([
+      ["日本", "x"],
+      ["a\x1b\n", "y"],
+    ]),
+  ).toBe("日本     x\na\\x1b\\n  y");
+});
+
+test("a table that is too wide goes on below, with its names", () => {
+  const rows = [
+    ["name", "one", "two"],
+    ["a", "1", "22222"],
+  ];
+  expect(fitTable(rows, [1, 2], undefined)).toBe(formatTable(rows, [1, 2]));
+  expect(fitTable(rows, [1, 2], 18)).toBe("name  one    two\na       1  22222");
+  expect(fitTable(rows, [1, 2], 15)).toBe("name  one\na       1\n\nname    two\na     22222");
+  expect(fitTable(rows, [], 3)).toBe("name  one\na     1\n\nname  two\na     22222");
+});
+
+test("a list wraps at the right", () => {
+  const rows = [
+    ["a", "one two three four five six"],
+    ["long", "x"],
+  ] as const;
+  expect(formatList(rows, undefined)).toBe("a     one two three four five six\nlong  x");
+  expect(formatList(rows, 28)).toBe("a     one two three four\n      five six\nlong  x");
 });
