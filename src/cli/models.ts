@@ -115,13 +115,13 @@ export const models = defineCommand({
       "access",
       "LoRA  ",
       "QLoRA  ",
-      "all weights  ",
+      "full  ",
       "license",
       "on the Hub",
     ];
     context.print(fitTable([head, ...table], [1, 4, 5, 6], context.columns));
     context.note(
-      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; ! means more than the ${formatBytes(free)} free here`,
+      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; full is --tune full; ! means more than the ${formatBytes(free)} free here`,
     );
     context.note(`cache: ${hubCacheDir(context.env)}`);
     if (rows.some(({ preset }) => preset.gated)) {
