@@ -29,7 +29,14 @@ export const trainOptions = {
     min: 0,
     help: "share (0.05) or number (500) of samples to hold out for evaluation; 0 holds out none",
   },
+  "eval-samples": {
+    type: "int",
+    group: "Data",
+    min: 1,
+    help: "evaluate on at most N samples: the first N rows of each evaluation data set, or N of the samples that --eval-split holds out",
+  },
   ...encodingOptions,
+  samples: { ...encodingOptions.samples, help: "train on only the first N rows of each data set" },
   recipe: {
     type: "enum",
     group: "Recipe",

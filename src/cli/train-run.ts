@@ -48,6 +48,8 @@ export interface TrainRequest {
   evalDatasets: readonly DataRequest[];
   /** A share or a count of the data held out instead. */
   evalSplit: number | null;
+  /** The most rows of each evaluation data set, or samples held out, that are evaluated; null: all. */
+  evalSamples?: number | null;
   encoding: EncodingValues;
   /** Where the encoding's prompt template comes from: a preset; not given: from its option, or the rows. */
   templateFrom?: string;
@@ -86,15 +88,16 @@ export async function runTraining(
       `--tune full trains the weights themselves, but ${dir} has them in 4 bits; take the original weights, or --tune lora`,
     );
   }
-  const load = (data: readonly DataRequest[]) =>
-    loadDatasets(data, dir, request.encoding, config.vocabSize, {
+  const evalEncoding = { ...request.encoding, samples: request.evalSamples ?? undefined };
+  const load = (data: readonly DataRequest[], encoding: EncodingValues) =>
+    loadDatasets(data, dir, encoding, config.vocabSize, {
       seed: options.seed,
       templateDate,
       context,
     });
   const loading = Promise.all([
-    load(request.datasets),
-    request.evalDatasets.length === 0 ? null : load(request.evalDatasets),
+    load(request.datasets, request.encoding),
+    request.evalDatasets.length === 0 ? null : load(request.evalDatasets, evalEncoding),
   ]);
   // A device that does not open must not leave this one's failure unheard.
   loading.catch(() => {});
@@ -116,7 +119,7 @@ export async function runTraining(
         `no sample has a target within ${maxLength} tokens; a larger --max-length may help`,
       );
     }
-    const { train, held } = split(all, evalFile, request.evalSplit, options.seed);
+    const { train, held } = split(all, evalFile, request, options.seed, context);
     if (held !== null) noteDataset(context, "evaluation", held, maxLength);
     const model = loadForTraining(device, request, options, train, held, context);
     try {
@@ -164,15 +167,31 @@ export async function runTraining(
   }
 }
 
+/** Training and evaluation data; notes samples that are in both, and a number held out that was not asked for. */
 function split(
   all: Dataset,
   evalFile: Dataset | null,
-  amount: number | null,
+  { evalSplit, evalSamples }: TrainRequest,
   seed: number,
+  context: Context,
 ): { train: Dataset; held: Dataset | null } {
-  if (amount === null) return { train: all, held: evalFile };
+  if (evalSplit === null) {
+    const shared = evalFile?.countShared(all) ?? 0;
+    if (shared > 0) {
+      context.note(
+        `evaluation: the training data also has ${formatCount(shared)} of its ${countOf(evalFile!.length, "sample")}; their loss says little about new text`,
+      );
+    }
+    return { train: all, held: evalFile };
+  }
   if (evalFile !== null) throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");
-  return splitHoldout(all, amount, seed);
+  const { train, held, asked, count } = splitHoldout(all, evalSplit, seed, evalSamples ?? undefined);
+  if (count !== asked) {
+    context.note(
+      `--eval-split: ${countOf(count, "sample")} held out, not ${formatCount(asked)}: samples with equal tokens stay together`,
+    );
+  }
+  return { train, held };
 }
 
 function loadForTraining(

@@ -69,6 +69,7 @@ export const train = defineCommand({
       datasets,
       evalDatasets,
       evalSplit: values["eval-split"] || null,
+      evalSamples: values["eval-samples"] ?? null,
       encoding: values,
       ...(isElsewhere(sources["prompt-template"]) ? { templateFrom: sources["prompt-template"]! } : {}),
       tune: values.tune,
@@ -119,6 +120,9 @@ function checkTogether(values: TrainValues, context: Context): void {
   }
   if (values["eval-split"] && values["eval-dataset"] !== undefined) {
     throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");
+  }
+  if (values["eval-samples"] !== undefined && !values["eval-split"] && values["eval-dataset"] === undefined) {
+    throw new UsageError("--eval-samples needs something to evaluate on: --eval-dataset or --eval-split");
   }
   const held = values["eval-split"];
   if (held !== undefined && held >= 1 && !Number.isInteger(held)) {

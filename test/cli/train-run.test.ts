@@ -93,6 +93,52 @@ test("--resume tells templates the day that the run began on; a new run, today",
   setSystemTime();
 });
 
+describe("what is evaluated", () => {
+  const noted = async (output: string, changes: Partial<TrainRequest>) => {
+    const notes: string[] = [];
+    const noting = { ...context, note: (text: string) => void notes.push(text) };
+    const asked = request(output, changes);
+    await runTraining(asked, () => Device.open({ threads: 1 }), noting, {
+      onPlan: ({ samples, evalSamples }) => void notes.push(`${samples} and ${evalSamples}`),
+    });
+    return notes.join("\n");
+  };
+  const evaluation = [{ name: dataset, files: [dataset], weight: 1 }];
+  const encoding = { ...request("any").encoding, samples: 3 };
+
+  test("samples that are trained on, too, are counted", async () => {
+    const few = join(root, "few.json");
+    writeFileSync(few, JSON.stringify([...rows.slice(0, 2), { prompt: "other", completion: " text" }]));
+    const other = [{ name: few, files: [few], weight: 1 }];
+    expect(await noted("same", { evalDatasets: evaluation })).toContain(
+      "evaluation: the training data also has 6 of its 6 samples;",
+    );
+    expect(await noted("some", { evalDatasets: other })).toContain("also has 2 of its 3 samples;");
+    const apart = await noted("apart", { datasets: other, evalDatasets: evaluation, evalSamples: 1 });
+    expect(apart).toContain("also has 1 of its 1 sample;");
+    expect(await noted("held", { evalSplit: 2 })).not.toContain("also has");
+  });
+
+  test("--samples limits training, --eval-samples evaluation", async () => {
+    const evalDatasets = evaluation;
+    expect(await noted("a", { encoding, evalDatasets })).toContain("3 and 6");
+    expect(await noted("b", { encoding, evalDatasets, evalSamples: 2 })).toContain("3 and 2");
+    expect(await noted("c", { evalDatasets, evalSamples: 100 })).toContain("6 and 6");
+    expect(await noted("d", { evalSplit: 3, evalSamples: 2 })).toContain("3 and 2");
+    expect(await noted("e", { encoding, evalSplit: 1 })).toContain("2 and 1");
+  });
+
+  test("a number held out that twins do not allow is said", async () => {
+    const twins = join(root, "twins.json");
+    writeFileSync(twins, JSON.stringify([...rows, ...rows, ...rows]));
+    const datasets = [{ name: twins, files: [twins], weight: 1 }];
+    const notes = await noted("twins", { datasets, evalSplit: 5 });
+    expect(notes).toContain("--eval-split: 6 samples held out, not 5: samples with equal tokens stay");
+    expect(notes).toContain("12 and 6");
+    expect(await noted("fits", { datasets, evalSplit: 6 })).not.toContain("stay together");
+  });
+});
+
 describe("refused before data or model are opened", () => {
   // Both would throw something else as soon as they are touched.
   const nothing = {
