@@ -6,6 +6,8 @@ export interface JsonScan {
   rows: number[];
   /** Offset and reason of the first violation of RFC 8259, or null. */
   error: { at: number; reason: string } | null;
+  /** The first key that an object has a second time, and where. */
+  twice: { at: number; key: string } | null;
 }
 
 type Expect = "value" | "value or ]" | "key" | "key or }" | "colon" | "comma or end" | "end of text";
@@ -16,10 +18,13 @@ const WORD = /true|false|null/y;
 
 export function scanJson(text: string): JsonScan {
   const rows: number[] = [];
+  let twice: JsonScan["twice"] = null;
   const open: ("[" | "{")[] = [];
+  /** Of every open object. */
+  const keys: Set<string>[] = [];
   let expect: Expect = "value";
   let at = 0;
-  const fail = (reason: string, where = at): JsonScan => ({ rows, error: { at: where, reason } });
+  const fail = (reason: string, where = at): JsonScan => ({ rows, error: { at: where, reason }, twice });
   const match = (pattern: RegExp): number => {
     pattern.lastIndex = at;
     return pattern.test(text) ? pattern.lastIndex : at;
@@ -30,7 +35,7 @@ export function scanJson(text: string): JsonScan {
     const character = text[at];
     if (character === undefined) {
       return expect === "end of text"
-        ? { rows, error: null }
+        ? { rows, error: null, twice }
         : fail(`the text ends where ${described(expect)} was expected`);
     }
     if (expect === "end of text") return fail(`${shown(character)} after the end of the value`);
@@ -43,7 +48,7 @@ export function scanJson(text: string): JsonScan {
       const inside = open.at(-1);
       if (character === ",") expect = inside === "[" ? "value" : "key";
       else if (character === (inside === "[" ? "]" : "}")) {
-        open.pop();
+        if (open.pop() === "{") keys.pop();
         expect = open.length === 0 ? "end of text" : "comma or end";
       } else return fail(`expected "," or "${inside === "[" ? "]" : "}"}", got ${shown(character)}`);
       at++;
@@ -51,13 +56,16 @@ export function scanJson(text: string): JsonScan {
       (expect === "value or ]" && character === "]") ||
       (expect === "key or }" && character === "}")
     ) {
-      open.pop();
+      if (open.pop() === "{") keys.pop();
       at++;
       expect = open.length === 0 ? "end of text" : "comma or end";
     } else if (expect === "key" || expect === "key or }") {
       if (character !== '"') return fail(`expected a key in double quotes, got ${shown(character)}`);
       const end = stringEnd(text, at);
       if (end.reason !== null) return fail(end.reason, end.at);
+      const key = JSON.parse(text.slice(at, end.at)) as string;
+      if (keys.at(-1)!.has(key)) twice ??= { at, key };
+      else keys.at(-1)!.add(key);
       at = end.at;
       expect = "colon";
     } else {
@@ -65,6 +73,7 @@ export function scanJson(text: string): JsonScan {
       if (isRow) rows.push(at);
       if (character === "[" || character === "{") {
         open.push(character);
+        if (character === "{") keys.push(new Set());
         at++;
         expect = character === "[" ? "value or ]" : "key or }";
         continue;

@@ -5,6 +5,7 @@ import { FormatError, NeftuneError } from "../errors.ts";
 import { ROW_FIELDS } from "./formats.ts";
 import { placeOf, type RowBlock } from "./source/blocks.ts";
 import { type FileKind, fileKind, readBytes } from "./source/bytes.ts";
+import { halfSurrogate } from "./source/checked-json.ts";
 import { csvBlocks } from "./source/csv.ts";
 import { jsonBlocks } from "./source/json.ts";
 import { parquetBlocks, parquetLimits } from "./source/parquet-thread.ts";
@@ -79,7 +80,14 @@ export function sourceOfRows(path: string, rows: readonly unknown[]): Source {
     async *blocks() {
       const size = 1024;
       for (let first = 0; first < rows.length; first += size) {
-        yield { first, rows: rows.slice(first, first + size), broken: new Map(), lines: [] };
+        const block: RowBlock = { first, rows: rows.slice(first, first + size), broken: new Map(), lines: [] };
+        for (const [i, row] of block.rows.entries()) {
+          const half = halfSurrogate(row);
+          if (half === null) continue;
+          block.broken.set(i, `a string has half of a surrogate pair (${half}), which is no character`);
+          block.rows[i] = undefined;
+        }
+        yield block;
       }
     },
   };

@@ -26,11 +26,11 @@ export class BlockBuilder {
   #block: RowBlock = newBlock(0);
   #bytes = 0;
 
-  /** A row of so many bytes; true where the block is full and `take` is due. */
+  /** A row of so many bytes, or what is wrong with it; true where the block is full and `take` is due. */
   add(row: unknown, line: number | null, bytes: number, problem: string | null = null): boolean {
     const block = this.#block;
     if (problem !== null) block.broken.set(block.rows.length, problem);
-    block.rows.push(row);
+    block.rows.push(problem === null ? row : undefined);
     if (line !== null) block.lines.push(line);
     this.#bytes += bytes;
     return block.rows.length >= BLOCK_ROWS || this.#bytes >= BLOCK_BYTES;

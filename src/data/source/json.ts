@@ -4,6 +4,7 @@ import { FormatError } from "../../errors.ts";
 import { isRowShaped } from "../formats.ts";
 import { lineOf, scanJson } from "../json-scan.ts";
 import { BlockBuilder, LONG_ROW, MOST_ROW_BYTES, type RowBlock } from "./blocks.ts";
+import { jsonProblem } from "./checked-json.ts";
 
 const [LF, QUOTE, BACKSLASH, COMMA] = [0x0a, 0x22, 0x5c, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
@@ -148,7 +149,10 @@ function addLine(builder: BlockBuilder, decoder: TextDecoder, bytes: Buffer, lin
   try {
     text = decoder.decode(bytes).trim();
     if (text === "") return false;
-    return builder.add(JSON.parse(text) as unknown, line, bytes.length);
+    const row = JSON.parse(text) as unknown;
+    const found = jsonProblem(row, text);
+    if (found === null) return builder.add(row, line, bytes.length);
+    return builder.add(undefined, line, bytes.length, `${found.reason} (column ${found.at + 1})`);
   } catch (error) {
     const found = text === "" ? null : scanJson(text).error;
     const reason = found === null ? (error as Error).message : `${found.reason} (column ${found.at + 1})`;
@@ -177,13 +181,20 @@ async function* wholeBlocks(path: string, bytes: Bytes, firstLine: number): Asyn
   const value = parsed(path, text, firstLine);
   const rows = isRowShaped(value) ? [value] : soleArray(path, value as object);
   const offsets = isRowShaped(value) ? [0] : scanJson(text).rows;
+  const problem = jsonProblem(value, text);
   const builder = new BlockBuilder();
-  let [line, at] = [firstLine, 0];
+  let [line, at, found] = [firstLine, 0, false];
   for (const [i, row] of rows.entries()) {
     const offset = offsets[i] ?? at;
     line += lineOf(text.slice(at, offset), offset - at) - 1;
     at = offset;
-    if (builder.add(row, line, body.length / rows.length)) yield builder.take();
+    const reason = problem === null ? null : (jsonProblem(row, text.slice(at, offsets[i + 1]))?.reason ?? null);
+    found ||= reason !== null;
+    if (builder.add(row, line, body.length / rows.length, reason)) yield builder.take();
+  }
+  // outside the rows: of an array that is there twice the first would be lost
+  if (problem !== null && !found) {
+    throw invalid(path, firstLine + lineOf(text, problem.at) - 1, problem.reason);
   }
   if (!builder.isEmpty) yield builder.take();
 }
@@ -284,8 +295,9 @@ async function* arrayBlocks(path: string, bytes: Bytes, firstLine: number): Asyn
     bytes.head = bytes.head.subarray(at);
     const { end, feeds } = await elementEnd(path, bytes, line);
     const element = bytes.head.subarray(0, end);
-    const full = builder.add(parsed(path, decoded(path, element, line), line), line, end);
-    if (full) yield builder.take();
+    const text = decoded(path, element, line);
+    const row = parsed(path, text, line);
+    if (builder.add(row, line, end, jsonProblem(row, text)?.reason)) yield builder.take();
     line += feeds;
     at = end;
     between = "comma or end";
