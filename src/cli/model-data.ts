@@ -206,12 +206,13 @@ const YIELD_MILLISECONDS = 50;
 export async function* dataRows(
   files: readonly string[],
   values: ReadingValues,
+  signal?: AbortSignal,
 ): AsyncGenerator<{ row: unknown; problem: string | null; where: string }, void, void> {
   const columns = Object.values(columnNames(values) ?? {});
   let left = values.samples ?? Number.POSITIVE_INFINITY;
   let yieldedAt = performance.now();
   for (const path of files) {
-    for await (const row of rowsOf(openSource(path, { columns }))) {
+    for await (const row of rowsOf(openSource(path, { columns, signal }))) {
       if (performance.now() - yieldedAt > YIELD_MILLISECONDS) {
         await Bun.sleep(0);
         yieldedAt = performance.now();

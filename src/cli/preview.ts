@@ -79,7 +79,7 @@ export const preview = defineCommand({
     const samples: (EncodedSample & { row: number })[] = [];
     const notes = noNotes<string>();
     let [rows, isAll] = [0, true];
-    for await (const { row, problem, where } of dataRows(files, values)) {
+    for await (const { row, problem, where } of dataRows(files, values, context.signal)) {
       if (samples.length >= wanted) {
         isAll = false;
         break;

@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { InterruptedError, NeftuneError } from "../errors.ts";
+import { NeftuneError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, MEMORY_BYTES, readCache } from "./cache.ts";
 import type { ColumnNames } from "./columns.ts";
 import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
@@ -11,6 +11,7 @@ import { addNotes, noNotes, noteUnused } from "./encoding-notes.ts";
 import type { LossOn } from "./script.ts";
 import { sha256 } from "./sha256.ts";
 import {
+  expectGoingOn,
   fileSha256,
   openSource,
   placeOf,
@@ -92,16 +93,14 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const source =
     path === undefined
       ? sourceOfRows(ROWS, rows!)
-      : openSource(path, { columns: Object.values(columns ?? {}) });
+      : openSource(path, { columns: Object.values(columns ?? {}), signal: options.signal });
   const tokenizer = tokenizerFiles(options.tokenizerDir);
   const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
   // such a template writes the date into every sample
   const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
   const before = path === undefined ? "" : versionOf(path);
   const content =
-    path === undefined
-      ? sha256([JSON.stringify(rows)])
-      : await fileSha256(path, () => expectGoingOn(options.signal));
+    path === undefined ? sha256([JSON.stringify(rows)]) : await fileSha256(path, options.signal);
   const fingerprint = sha256([
     `tokens ${ENCODING_VERSION}`,
     JSON.stringify({ encoding, skipBadRows, samples, date, format: source.format }),
@@ -219,10 +218,6 @@ class KeptTokens {
     if (writer.failure === null) return [writer.store()];
     return [writer.store(this.#filed), ...this.#inMemory];
   }
-}
-
-function expectGoingOn(signal: AbortSignal | undefined): void {
-  if (signal?.aborted === true) throw new InterruptedError("stopped while the data was read");
 }
 
 /** Changes when a file is written to. */

@@ -10,7 +10,7 @@ import { csvBlocks } from "./source/csv.ts";
 import { jsonBlocks } from "./source/json.ts";
 import { parquetBlocks, parquetLimits } from "./source/parquet-thread.ts";
 
-export { fileSha256 } from "./source/bytes.ts";
+export { expectGoingOn, fileSha256 } from "./source/bytes.ts";
 export { placeOf, type RowBlock };
 
 /** A row that cannot be used, or the one that stopped a run: `path:line` and what is wrong with it. */
@@ -34,13 +34,15 @@ export interface Source {
 export interface SourceOptions {
   /** Columns that --columns renames: read from Parquet beside those that formats know. */
   columns?: readonly string[];
+  /** Ends the reading with an InterruptedError. */
+  signal?: AbortSignal | undefined;
 }
 
 /** How much larger rows are than their packed file, about. */
 const UNPACKED = 3;
 
 /** Finds out what a data file is, by its first bytes and then its name. Throws NeftuneError where it cannot be read. */
-export function openSource(path: string, { columns = [] }: SourceOptions = {}): Source {
+export function openSource(path: string, { columns = [], signal }: SourceOptions = {}): Source {
   const kind = fileKind(path);
   const format = formatOf(path, kind);
   const isPacked = kind.packing !== "none" || format === "parquet";
@@ -52,7 +54,7 @@ export function openSource(path: string, { columns = [] }: SourceOptions = {}): 
       if (format === "parquet") {
         return parquetBlocks(path, [...ROW_FIELDS, ...columns], parquetLimits(kind.bytes));
       }
-      const bytes = readBytes(path, kind.packing);
+      const bytes = readBytes(path, kind.packing, signal);
       if (format === "csv" || format === "tsv") return csvBlocks(path, bytes, format === "csv" ? "," : "\t");
       return jsonBlocks(path, bytes, format === "lines");
     },
@@ -80,7 +82,12 @@ export function sourceOfRows(path: string, rows: readonly unknown[]): Source {
     async *blocks() {
       const size = 1024;
       for (let first = 0; first < rows.length; first += size) {
-        const block: RowBlock = { first, rows: rows.slice(first, first + size), broken: new Map(), lines: [] };
+        const block: RowBlock = {
+          first,
+          rows: rows.slice(first, first + size),
+          broken: new Map(),
+          lines: [],
+        };
         for (const [i, row] of block.rows.entries()) {
           const half = halfSurrogate(row);
           if (half === null) continue;

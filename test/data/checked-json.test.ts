@@ -38,7 +38,10 @@ describe("half a surrogate pair", () => {
   ];
   for (const [text, half, at] of cases) {
     test(text, () => {
-      const expected = { at, reason: `a string has half of a surrogate pair (${half}), which is no character` };
+      const expected = {
+        at,
+        reason: `a string has half of a surrogate pair (${half}), which is no character`,
+      };
       expect(problemOf(text)).toEqual(half === null ? null : expected);
       expect(halfSurrogate(JSON.parse(text))).toBe(half);
     });

@@ -3,7 +3,9 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { parquetMetadata } from "hyparquet";
 import { type ParquetLimits, parquetBlocks } from "../../src/data/source/parquet-thread.ts";
+import { readThrift } from "../../src/data/source/thrift.ts";
 import { openSource, rowsOf } from "../../src/data/source.ts";
 import type { NeftuneError } from "../../src/errors.ts";
 import { folderOf, randomIntegers } from "./tiny-tokenizer.ts";
@@ -74,6 +76,82 @@ test("a byte that makes a run of levels 384 million long: ended by time or memor
   await expect(blocks({ seconds: 1, bytes: 2 ** 40 })).rejects.toThrow(/is damaged, or .*took more than 1 s/);
   await expect(blocks({ seconds: 60, bytes: 2 ** 28 })).rejects.toThrow(/took more than 0\.3 GiB of memory/);
 }, 30_000);
+
+test("page headers that cannot be meant are refused at once, not by the clock", async () => {
+  const name = "alpaca-zstd.parquet";
+  const whole = readFileSync(join(FOLDER, name));
+  const metadata = parquetMetadata(new Uint8Array(whole).buffer);
+  const begins = metadata.row_groups[0]!.columns.map(({ meta_data: column }) =>
+    Number(column!.dictionary_page_offset || column!.data_page_offset),
+  );
+  const damage = async (change: (bytes: Buffer) => void): Promise<string> => {
+    const bytes = Buffer.from(whole);
+    change(bytes);
+    const path = join(folderOf({ "page.parquet": "" }), "page.parquet");
+    await Bun.write(path, bytes);
+    const began = performance.now();
+    const message = await read(path).then(
+      () => "read",
+      (error: NeftuneError) => error.message,
+    );
+    expect(performance.now() - began).toBeLessThan(5000);
+    return message;
+  };
+  for (const begin of begins.slice(1, 4)) {
+    expect(await damage((bytes) => bytes.fill(0, begin, begin + 40))).toMatch(
+      /row group 1 of 1: column \w+: the page at byte \d+ is of no known type/,
+    );
+    // varints that never end, and a size before the first byte
+    expect(await damage((bytes) => bytes.fill(0xff, begin, begin + 40))).toMatch(/has no whole header/);
+    expect(await damage((bytes) => bytes.fill(1, begin + 5, begin + 6))).toMatch(/is damaged/);
+  }
+  // levels of a billion bytes in a header of version 2
+  expect(await damage((bytes) => bytes.fill(0xff, 757, 761))).toMatch(/is damaged/);
+  const footer = whole.length - 8 - whole.readUInt32LE(whole.length - 8);
+  expect(await damage((bytes) => bytes.fill(0x86, footer, footer + 200))).toMatch(/its footer: /);
+}, 60_000);
+
+test("Thrift: integers, what is passed over, and what a few bytes claim", () => {
+  const fields = (...bytes: number[]) => Object.fromEntries(readThrift(Uint8Array.from(bytes)).fields);
+  // 1: i32 -3; 3: true; 4: binary of 2; 5: list of 2 i32; 6: {1: i64 300}; 7: double
+  const all = [
+    0x15,
+    5,
+    0x21,
+    0x18,
+    2,
+    9,
+    9,
+    0x19,
+    0x25,
+    2,
+    4,
+    0x1c,
+    0x16,
+    0xd8,
+    0x04,
+    0,
+    0x17,
+    ...Array(8).fill(1),
+    0,
+  ];
+  expect(fields(...all)).toEqual({
+    1: -3,
+    3: 1,
+    4: null,
+    5: null,
+    6: { fields: new Map([[1, 300]]) },
+    7: null,
+  });
+  expect(fields(0x05, 0x14, 0x02, 0)).toEqual({ 10: 1 });
+  for (let length = 0; length < all.length; length++) {
+    expect(() => fields(...all.slice(0, length))).toThrow();
+  }
+  expect(() => fields(0x19, 0xf5, 0xff, 0xff, 0xff, 0x7f, 0)).toThrow(/a list of \d+ ends past/);
+  expect(() => fields(0x16, ...Array(12).fill(0x80))).toThrow(/longer than 10 bytes/);
+  expect(() => fields(...Array(100).fill(0x1c))).toThrow(/too deep/);
+  expect(() => fields(0x1d, 0)).toThrow(/type 13/);
+});
 
 test("a footer without its schema is refused without the library's own words", async () => {
   const bytes = readFileSync(join(FOLDER, "tokens.parquet"));

@@ -1,10 +1,11 @@
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { renamed } from "../../src/data/columns.ts";
 import { parseRow } from "../../src/data/formats.ts";
 import { scanJson } from "../../src/data/json-scan.ts";
 import { jsonBlocks } from "../../src/data/source/json.ts";
 import { openSource, placeOf } from "../../src/data/source.ts";
-import { NeftuneError } from "../../src/errors.ts";
+import { InterruptedError, NeftuneError } from "../../src/errors.ts";
 import { folderOf, randomIntegers } from "./tiny-tokenizer.ts";
 
 const rules = { vocabSize: 100 };
@@ -294,4 +295,23 @@ test("4,000 mutated files load or are refused with a message, the same in chunks
   }
   expect(rows).toBeGreaterThan(100);
   expect(refusals).toBeGreaterThan(1000);
+});
+
+test("a signal ends the reading where no row ever comes", async () => {
+  const path = join(folderOf({ "x.jsonl.gz": "" }), "x.jsonl.gz");
+  await Bun.write(path, Bun.gzipSync(Buffer.alloc(1 << 26, "\n")));
+  const controller = new AbortController();
+  const first = openSource(path, { signal: controller.signal }).blocks().next();
+  setTimeout(() => controller.abort(), 1);
+  await expect(first).rejects.toThrow(InterruptedError);
+});
+
+test("a zstd file of a million empty blocks is checked at once", async () => {
+  const path = join(folderOf({ "x.jsonl.zst": "" }), "x.jsonl.zst");
+  // magic, a window of 1 KiB, raw blocks of no bytes, the last one cut off
+  const head = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0]);
+  await Bun.write(path, Buffer.concat([head, Buffer.alloc(3_000_000), Buffer.from([1, 0])]));
+  const began = performance.now();
+  await expect(openSource(path).blocks().next()).rejects.toThrow(/zstd data is cut short/);
+  expect(performance.now() - began).toBeLessThan(2000);
 });

@@ -4,7 +4,7 @@
 import { closeSync, createReadStream, fstatSync, openSync, readSync } from "node:fs";
 import { type Duplex, pipeline } from "node:stream";
 import { constants, createGunzip, createZstdDecompress } from "node:zlib";
-import { FormatError, NeftuneError } from "../../errors.ts";
+import { FormatError, InterruptedError, NeftuneError } from "../../errors.ts";
 import { ioError } from "../../formats/io.ts";
 import { expectWholeZstd } from "./zstd-frames.ts";
 
@@ -58,13 +58,23 @@ export function fileKind(path: string): FileKind {
   return { bytes, packing, parquet: start.startsWith("PAR1") };
 }
 
-/** The bytes of a file, unpacked, in chunks. Throws FormatError where packed bytes are damaged or cut short. */
-export async function* readBytes(path: string, packing: Packing): AsyncGenerator<Buffer, void, void> {
+/**
+ * The bytes of a file, unpacked, in chunks. Throws FormatError where packed bytes are damaged or cut short,
+ * InterruptedError once `signal` aborts: few packed bytes may be many chunks without a row.
+ */
+export async function* readBytes(
+  path: string,
+  packing: Packing,
+  signal?: AbortSignal,
+): AsyncGenerator<Buffer, void, void> {
   if (packing === "zstd") expectWholeZstd(path);
   const file = createReadStream(path, { highWaterMark: CHUNK_BYTES });
   if (packing === "none") {
     try {
-      for await (const chunk of file) yield chunk as Buffer;
+      for await (const chunk of file) {
+        expectGoingOn(signal);
+        yield chunk as Buffer;
+      }
     } catch (error) {
       throw openingError(path, error);
     } finally {
@@ -83,8 +93,12 @@ export async function* readBytes(path: string, packing: Packing): AsyncGenerator
   // The error reaches the loop below through `unpack`, which pipeline destroys with it.
   const unpacked = pipeline(file, unpack, () => {});
   try {
-    for await (const chunk of unpacked) yield chunk as Buffer;
+    for await (const chunk of unpacked) {
+      expectGoingOn(signal);
+      yield chunk as Buffer;
+    }
   } catch (error) {
+    if (error instanceof NeftuneError) throw error;
     const code = (error as NodeJS.ErrnoException).code ?? "";
     if (/^E[A-Z]+$/.test(code)) throw openingError(path, error);
     throw new FormatError(
@@ -98,13 +112,14 @@ export async function* readBytes(path: string, packing: Packing): AsyncGenerator
   }
 }
 
-/** SHA-256, in hex, of a file's bytes as they lie on disk. `onChunk` may throw, which ends it. */
-export async function fileSha256(path: string, onChunk: () => void = () => {}): Promise<string> {
+export function expectGoingOn(signal: AbortSignal | undefined): void {
+  if (signal?.aborted === true) throw new InterruptedError("stopped while the data was read");
+}
+
+/** SHA-256, in hex, of a file's bytes as they lie on disk. */
+export async function fileSha256(path: string, signal?: AbortSignal): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");
-  for await (const chunk of readBytes(path, "none")) {
-    hasher.update(chunk);
-    onChunk();
-  }
+  for await (const chunk of readBytes(path, "none", signal)) hasher.update(chunk);
   return hasher.digest("hex");
 }
 

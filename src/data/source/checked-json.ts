@@ -15,7 +15,10 @@ export function jsonProblem(value: unknown, text: string): { at: number; reason:
   const mayHaveHalf = text.includes("\\u") && SURROGATE_ESCAPE.test(text);
   const { keys, half } = walk(value, mayHaveHalf);
   if (half !== null) {
-    return { at: halfPlace(text), reason: `a string has half of a surrogate pair (${half}), which is no character` };
+    return {
+      at: halfPlace(text),
+      reason: `a string has half of a surrogate pair (${half}), which is no character`,
+    };
   }
   if (keys === countColons(text)) return null;
   const twice = scanJson(text).twice;
@@ -62,7 +65,7 @@ function halfOf(text: string): string {
 /** Where a text first escapes half a pair without the other. */
 function halfPlace(text: string): number {
   let high = -1;
-  for (const { 1: digits, index } of text.matchAll(/\\(?:u([0-9a-fA-F]{4})|[^])/g)) {
+  for (const { 1: digits, index } of text.matchAll(/\\(?:u([0-9a-fA-F]{4})|[\s\S])/g)) {
     const kind = digits === undefined ? 0 : Number.parseInt(digits, 16) >> 10;
     const isPair = kind === LOW && high >= 0 && index === high + ESCAPE_LENGTH;
     if (high >= 0 && !isPair) return high;

@@ -109,7 +109,10 @@ async function isLines(path: string, bytes: Bytes): Promise<boolean> {
 
 /** False where the first line is JSON by itself, and so no array that goes on. */
 async function firstLineIsAll(bytes: Bytes): Promise<boolean> {
-  const end = await firstLineEnd("", bytes).catch(() => -1);
+  const end = await firstLineEnd("", bytes).catch((error: unknown) => {
+    if (error instanceof FormatError) return -1;
+    throw error;
+  });
   return end < 0 || !isJson(bytes.head.subarray(0, end));
 }
 
@@ -188,7 +191,8 @@ async function* wholeBlocks(path: string, bytes: Bytes, firstLine: number): Asyn
     const offset = offsets[i] ?? at;
     line += lineOf(text.slice(at, offset), offset - at) - 1;
     at = offset;
-    const reason = problem === null ? null : (jsonProblem(row, text.slice(at, offsets[i + 1]))?.reason ?? null);
+    const reason =
+      problem === null ? null : (jsonProblem(row, text.slice(at, offsets[i + 1]))?.reason ?? null);
     found ||= reason !== null;
     if (builder.add(row, line, body.length / rows.length, reason)) yield builder.take();
   }

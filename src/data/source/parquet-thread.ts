@@ -25,7 +25,7 @@ const WATCH_MILLISECONDS = 100;
 /** Far more than decoding takes: packed text is some 10 times as large once unpacked, and as objects a few times that. */
 export function parquetLimits(fileBytes: number): ParquetLimits {
   return {
-    seconds: 60 + fileBytes / 2 ** 20,
+    seconds: 10 + fileBytes / 2 ** 20,
     bytes: Math.min(2 ** 30 + 100 * fileBytes, 0.8 * freemem()),
   };
 }

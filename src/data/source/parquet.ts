@@ -6,6 +6,7 @@ import { compressors } from "hyparquet-compressors";
 import { FormatError, NeftuneError } from "../../errors.ts";
 import { ioError } from "../../formats/io.ts";
 import { BlockBuilder, type RowBlock } from "./blocks.ts";
+import { checkFooter, checkPages } from "./parquet-pages.ts";
 
 /** Footer length and the closing magic. */
 const TAIL_BYTES = 8;
@@ -27,6 +28,10 @@ class OpenFile implements AsyncBuffer {
   }
 
   slice(begin: number, end = this.byteLength): ArrayBuffer {
+    return this.bytes(begin, end).buffer;
+  }
+
+  bytes(begin: number, end: number): Uint8Array<ArrayBuffer> {
     if (!(begin >= 0 && end >= begin && end <= this.byteLength)) {
       throw new Error(`its footer names bytes ${begin} to ${end} of a file of ${this.byteLength}`);
     }
@@ -40,7 +45,7 @@ class OpenFile implements AsyncBuffer {
     } catch (error) {
       throw ioError(this.#path, "read", error);
     }
-    return bytes.buffer;
+    return bytes;
   }
 
   close(): void {
@@ -76,6 +81,8 @@ export async function* readParquet(
       const bytes = Number(group.total_byte_size) / Math.max(1, Number(group.num_rows));
       let rows: Record<string, unknown>[];
       try {
+        const isRead = (column: string) => known.length === 0 || wanted.has(column);
+        checkPages(group, isRead, file.byteLength, (from, to) => file.bytes(from, to));
         rows = (await parquetReadObjects({
           file,
           metadata,
@@ -111,6 +118,9 @@ async function readFooter(path: string, file: OpenFile): Promise<FileMetaData> {
     );
   }
   try {
+    const end = file.byteLength - TAIL_BYTES;
+    const length = Buffer.from(file.slice(end)).readUInt32LE();
+    if (length <= end) checkFooter(file.bytes(end - length, end));
     const metadata = await parquetMetadataAsync(file);
     checkCounts(metadata);
     return metadata;

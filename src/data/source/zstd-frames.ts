@@ -12,16 +12,23 @@ const SIZE_BYTES = [0, 2, 4, 8] as const;
 const RLE_BLOCK = 1;
 const RESERVED_BLOCK = 3;
 const CHECKSUM_BYTES = 4;
+/** Read at a time: headers may lie close together. */
+const WINDOW_BYTES = 1 << 12;
 
 /** Throws FormatError where the file does not end with the end of a frame. */
 export function expectWholeZstd(path: string): void {
   const fd = openSync(path, "r");
   try {
     const { size } = fstatSync(fd);
-    const buffer = Buffer.alloc(8);
+    const window = Buffer.alloc(WINDOW_BYTES);
+    let [begin, end] = [0, 0];
     const number = (at: number, bytes: number): number => {
-      if (at + bytes > size || readSync(fd, buffer, 0, bytes, at) < bytes) throw cutShort(path, size);
-      return buffer.readUIntLE(0, bytes);
+      if (at < begin || at + bytes > end) {
+        begin = at;
+        end = at + (at < size ? readSync(fd, window, 0, WINDOW_BYTES, at) : 0);
+      }
+      if (at + bytes > end) throw cutShort(path, size);
+      return window.readUIntLE(at - begin, bytes);
     };
     let at = 0;
     while (at < size) {
