@@ -62,7 +62,7 @@ async function readPrompts(
   signal: AbortSignal,
 ): Promise<Asked[]> {
   const asked: Asked[] = [];
-  for await (const { row, problem, where } of dataRows(files, values)) {
+  for await (const { row, problem, where } of dataRows(files, values, signal)) {
     if (signal.aborted) throw new InterruptedError("generate was stopped before anything was done");
     if (problem !== null) throw new RowError(where, problem);
     asked.push(askedOf(row, encoder, where));
