@@ -25,9 +25,12 @@ export function holdsAny({ starts, ends }: Encoding, i: number, begin: number, e
 
 /** Labels of a text: its ids where an answer or the end of its turn is, IGNORE elsewhere. int32 [tokens] */
 export function targetLabels(encoding: Encoding, answers: readonly AnswerSpan[]): Int32Array {
-  return Int32Array.from(encoding.ids, (id, i) =>
-    answers.some(({ begin, stop }) => holdsAny(encoding, i, begin, stop)) ? id : IGNORE,
-  );
+  const { ids } = encoding;
+  const labels = new Int32Array(ids.length).fill(IGNORE);
+  for (const { begin, stop } of answers) {
+    for (let i = 0; i < ids.length; i++) if (holdsAny(encoding, i, begin, stop)) labels[i] = ids[i]!;
+  }
+  return labels;
 }
 
 /** The first token that holds a character of an answer itself, Infinity where none does: only ends would be learned. */

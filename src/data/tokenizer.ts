@@ -8,10 +8,11 @@ import { readJsonText } from "../formats/json-file.ts";
 import type { Encoding } from "./targets.ts";
 import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./tokenizer/added-tokens.ts";
 import { AlignedText } from "./tokenizer/aligned-text.ts";
-import { BpeModel, type Tokens } from "./tokenizer/bpe.ts";
+import { BpeModel } from "./tokenizer/bpe.ts";
 import { decoderOf } from "./tokenizer/decoders.ts";
 import { type Normalizer, normalizerOf } from "./tokenizer/normalizers.ts";
 import { type PreTokenizer, preTokenizerOf } from "./tokenizer/pre-tokenizers.ts";
+import { TokenBuffer } from "./tokenizer/token-buffer.ts";
 import { readSettings, type TokenizerSettings } from "./tokenizer-settings.ts";
 
 export type { Section };
@@ -48,6 +49,7 @@ export class Tokenizer {
   private readonly special: TokenMatcher; // to find special text in data
   private readonly tokens: string[]; // [vocabSize], undefined where an id has none
   private readonly specialIds: ReadonlySet<number>;
+  private readonly buffer = new TokenBuffer(); // of the text that is being encoded
 
   /** The tokenizer of a folder: tokenizer.json, and tokenizer_config.json and its like where they are. */
   static load(dir: string): Tokenizer {
@@ -164,20 +166,14 @@ export class Tokenizer {
    * tokenizers, a token with some bytes of a character holds that character.
    */
   encodeSections(sections: readonly Section[]): Encoding {
-    const tokens: Tokens = { ids: [], starts: [], ends: [] };
+    const buffer = this.buffer;
+    buffer.count = 0;
     for (const section of sections) {
-      if (section.id === null) this.encodeSection(section, tokens);
-      else {
-        tokens.ids.push(section.id);
-        tokens.starts.push(section.begin);
-        tokens.ends.push(section.begin + section.text.length);
-      }
+      if (section.id === null) this.encodeSection(section, buffer);
+      else buffer.add(section.id, section.begin, section.begin + section.text.length);
     }
-    return {
-      ids: Int32Array.from(tokens.ids),
-      starts: Int32Array.from(tokens.starts),
-      ends: Int32Array.from(tokens.ends),
-    };
+    const { ids, starts, ends, count } = buffer;
+    return { ids: ids.slice(0, count), starts: starts.slice(0, count), ends: ends.slice(0, count) };
   }
 
   /** The text with `change` made to whatever looks like a special token. */
@@ -197,26 +193,25 @@ export class Tokenizer {
     return this.normalizer === null ? text : this.normalizer(text);
   }
 
-  private encodeSection(section: Section, tokens: Tokens): void {
+  private encodeSection(section: Section, buffer: TokenBuffer): void {
     const whole = this.normalize(AlignedText.of(section.text, section.begin));
     for (const part of this.normalized.split(whole.text, true)) {
       const text = whole.slice(part.begin, part.begin + part.text.length);
       if (part.id !== null) {
-        tokens.ids.push(part.id);
-        tokens.starts.push(text.start(0));
-        tokens.ends.push(text.end(text.text.length - 1));
+        buffer.add(part.id, text.start(0), text.end(text.text.length - 1));
         continue;
       }
-      const first = tokens.ids.length;
+      const first = buffer.count;
       const cut = this.preTokenizer.run(text);
       for (let k = 0; k < cut.pieces.length; k += 2) {
         const begin = cut.pieces[k]!;
-        this.bpe.encode(cut.text.text.slice(begin, cut.pieces[k + 1]!), begin, tokens);
+        this.bpe.encode(cut.text.text.slice(begin, cut.pieces[k + 1]!), begin, buffer);
       }
       // from places in the text that was cut to places in the source
-      for (let i = first; i < tokens.ids.length; i++) {
-        tokens.starts[i] = cut.text.start(tokens.starts[i]!);
-        tokens.ends[i] = cut.text.end(tokens.ends[i]! - 1);
+      const { starts, ends, count } = buffer;
+      for (let i = first; i < count; i++) {
+        starts[i] = cut.text.start(starts[i]!);
+        ends[i] = cut.text.end(ends[i]! - 1);
       }
     }
   }

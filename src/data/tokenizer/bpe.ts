@@ -4,6 +4,8 @@
 import * as v from "valibot";
 import { FormatError } from "../../errors.ts";
 import { BYTE_CHARACTERS, bytesAsCharacters } from "./byte-level.ts";
+import { PairRanks } from "./pair-ranks.ts";
+import type { TokenBuffer } from "./token-buffer.ts";
 
 const BpeSchema = v.object({
   type: v.optional(v.literal("BPE")),
@@ -32,13 +34,6 @@ function isMerges(value: unknown): boolean {
   return Array.isArray(value) && value.every(isPair);
 }
 
-/** Tokens as they are found: token i holds the units [starts[i], ends[i]) of the text. */
-export interface Tokens {
-  ids: number[];
-  starts: number[];
-  ends: number[];
-}
-
 /** SentencePiece's visible space, U+2581. */
 const METASPACE = "\u2581";
 
@@ -54,14 +49,13 @@ export class BpeModel {
   private readonly unkId: number | null;
   private readonly fuseUnk: boolean;
   private readonly ignoreMerges: boolean;
-  private readonly ranks = new Map<number, number>(); // left id · stride + right id → rank
+  private readonly ranks: PairRanks;
   private readonly merged: Int32Array; // [rank], id that the merge makes
-  private readonly stride: number;
   /** True where no merge puts a visible space behind anything but a visible space: words can be encoded alone. */
   private readonly wordsAreApart: boolean;
   private readonly asBytes: boolean;
   /** Of each word: its ids, then their starts, then their ends, in units of the word. */
-  private readonly cache = new Map<string, Int32Array>();
+  private readonly cache = new Map<string, number[]>();
 
   /**
    * `model` is the part of that name of a tokenizer.json; `path` names the file in errors. With `asBytes`, pieces are
@@ -80,12 +74,12 @@ export class BpeModel {
     }
     const { vocab, merges, unk_token, byte_fallback, fuse_unk, ignore_merges } = parsed.output;
     this.vocab = new Map(Object.entries(vocab));
-    this.stride = 1 + this.vocab.values().reduce((most, id) => Math.max(most, id), 0);
     this.unkId = (typeof unk_token === "string" ? this.vocab.get(unk_token) : undefined) ?? null;
     this.asBytes = asBytes;
     this.byteIds = byte_fallback === true ? this.bytesOf() : null;
     this.fuseUnk = fuse_unk === true;
     this.ignoreMerges = ignore_merges === true;
+    this.ranks = new PairRanks(merges.length);
     this.merged = new Int32Array(merges.length);
     let apart = !asBytes && this.vocab.has(METASPACE);
     for (let rank = 0; rank < merges.length; rank++) {
@@ -103,7 +97,7 @@ export class BpeModel {
           `model.merges[${rank}]: ${JSON.stringify(lacking)} is not in model.vocab`,
         );
       }
-      this.ranks.set(leftId * this.stride + rightId, rank);
+      this.ranks.set(leftId, rightId, rank);
       this.merged[rank] = id;
       if (right.includes(METASPACE) && /[^\u2581]\u2581/.test(left + right)) apart = false;
     }
@@ -111,14 +105,12 @@ export class BpeModel {
   }
 
   /** Appends to `out` the tokens of a piece that no pre-tokenizer splits further; it stands at `begin` in its text. */
-  encode(piece: string, begin: number, out: Tokens): void {
+  encode(piece: string, begin: number, out: TokenBuffer): void {
     const whole = this.ignoreMerges
       ? this.vocab.get(this.asBytes ? bytesAsCharacters(piece) : piece)
       : undefined;
     if (whole !== undefined) {
-      out.ids.push(whole);
-      out.starts.push(begin);
-      out.ends.push(begin + piece.length);
+      out.add(whole, begin, begin + piece.length);
       return;
     }
     let done = 0;
@@ -132,22 +124,25 @@ export class BpeModel {
     this.encodeWord(done === 0 ? piece : piece.slice(done), begin + done, out);
   }
 
-  private encodeWord(word: string, begin: number, out: Tokens): void {
+  private encodeWord(word: string, begin: number, out: TokenBuffer): void {
     let found = this.cache.get(word);
     if (found === undefined) {
       found = this.merge(word);
       if (this.cache.size >= CACHED_WORDS) this.cache.clear();
       if (word.length <= CACHED_LENGTH) this.cache.set(word, found);
     }
-    const count = found.length / 3;
-    for (let i = 0; i < count; i++) {
-      out.ids.push(found[i]!);
-      out.starts.push(begin + found[count + i]!);
-      out.ends.push(begin + found[2 * count + i]!);
+    const length = found.length / 3;
+    out.reserve(length);
+    const { ids, starts, ends, count } = out;
+    for (let i = 0; i < length; i++) {
+      ids[count + i] = found[i]!;
+      starts[count + i] = begin + found[length + i]!;
+      ends[count + i] = begin + found[2 * length + i]!;
     }
+    out.count += length;
   }
 
-  private merge(word: string): Int32Array {
+  private merge(word: string): number[] {
     const { ids, widths, starts, ends } = this.characters(word);
     const count = ids.length;
     const next = Int32Array.from({ length: count }, (_, i) => (i + 1 < count ? i + 1 : -1));
@@ -155,7 +150,7 @@ export class BpeModel {
     const queue = new MinHeap();
     const rankAt = (place: number): number => {
       const right = next[place]!;
-      return right < 0 ? -1 : (this.ranks.get(ids[place]! * this.stride + ids[right]!) ?? -1);
+      return right < 0 ? -1 : this.ranks.get(ids[place]!, ids[right]!);
     };
     const enqueue = (place: number): void => {
       const rank = rankAt(place);
@@ -178,16 +173,16 @@ export class BpeModel {
       enqueue(place);
     }
     // places follow from widths, as in Hugging Face's tokenizers: a character without a token moves those behind it
-    const found: Tokens = { ids: [], starts: [], ends: [] };
+    const left = { ids: [] as number[], starts: [] as number[], ends: [] as number[] };
     let byte = 0;
     for (let place = 0; place < count; place++) {
       if (ids[place]! < 0) continue;
-      found.ids.push(ids[place]!);
-      found.starts.push(starts[byte]!);
+      left.ids.push(ids[place]!);
+      left.starts.push(starts[byte]!);
       byte += widths[place]!;
-      found.ends.push(ends[byte - 1]!);
+      left.ends.push(ends[byte - 1]!);
     }
-    return Int32Array.from([...found.ids, ...found.starts, ...found.ends]);
+    return left.ids.concat(left.starts, left.ends);
   }
 
   /**
