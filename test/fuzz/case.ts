@@ -28,6 +28,15 @@ export interface Case {
   bytes: Uint8Array;
 }
 
+/** The files of a kind, patterns among them resolved. */
+export function filesOf({ name, files }: Kind, seeds: string): string[] {
+  const found = files.flatMap((file) =>
+    file.includes("*") ? [...new Bun.Glob(file).scanSync({ cwd: seeds, dot: true })].sort() : [file],
+  );
+  if (found.length === 0) throw new Error(`kind ${name}: no file ${files.join(", ")} among the seeds`);
+  return found;
+}
+
 /** Where cases are made from: kinds, and the folder of the seeds' files. */
 export interface Origin {
   kinds: readonly Kind[];
@@ -38,7 +47,7 @@ export interface Origin {
 export function makeCase({ kinds, seeds }: Origin, number: number, changes = MOST_CHANGES): Case {
   const random = new Random(number);
   const kind = kinds[number % kinds.length]!;
-  const file = random.pick(kind.files);
+  const file = random.pick(filesOf(kind, seeds));
   const command = random.pick(kind.commands(file));
   const variant = random.once(2) ? random.pick(kind.variants ?? [[]]) : [];
   const count = Math.min(changes, 1 + random.below(MOST_CHANGES));
@@ -71,6 +80,8 @@ export const commandLine = (args: readonly string[]) =>
 
 /** What is wrong with an outcome, its output folder included: it is whole or not there. */
 export function caseComplaint({ args }: Case, dir: string, outcome: Outcome, limits: Limits): string | null {
+  // Of a shape that is large, init writes what was asked for.
+  if (args[0] === "init" && outcome.stopped === "disk") return null;
   const found = complaint(outcome, limits);
   if (found !== null || outcome.status === 0 || args[0] === "train") return found;
   const left = readdirSync(dir).filter((name) => /^\.?out(\.|$)/.test(name));

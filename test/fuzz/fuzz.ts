@@ -31,10 +31,17 @@ export interface Finding {
   folder: string;
 }
 
+/** Of a kind: how many were run, how many the program took as good, and the processor's seconds of all. */
+interface Counts {
+  run: number;
+  taken: number;
+  failed: number;
+  cpuSeconds: number;
+}
+
 export interface Report {
   cases: number;
-  /** By kind: how many were run, how many the program took as good. */
-  kinds: Map<string, { run: number; taken: number; failed: number }>;
+  kinds: Map<string, Counts>;
   findings: Finding[];
 }
 
@@ -51,10 +58,11 @@ export async function fuzz(options: FuzzOptions): Promise<Report> {
       ? await runner.runAlone(dir, made.args, executable)
       : await runner.run(dir, made.args);
     const found = caseComplaint(made, dir, outcome, limits);
-    const counts = report.kinds.get(made.kind.name) ?? { run: 0, taken: 0, failed: 0 };
+    const counts = report.kinds.get(made.kind.name) ?? { run: 0, taken: 0, failed: 0, cpuSeconds: 0 };
     report.kinds.set(made.kind.name, counts);
     report.cases++;
     counts.run++;
+    counts.cpuSeconds += outcome.cpuSeconds;
     if (outcome.status === 0) counts.taken++;
     if (found === null) continue;
     const likeness = `${made.kind.name} ${found.replaceAll(made.file, "").replaceAll(/\d+/g, "").slice(0, 80)}`;

@@ -1,5 +1,6 @@
 // Which files are damaged, how, and which commands then read them.
 
+import { mutateBytes } from "./mutate-bytes.ts";
 import { gzip, type Mutation, mutatePacked, mutateParquet, mutateSafetensors, zstd } from "./mutate-files.ts";
 import { mutateJson, mutateJsonLines } from "./mutate-json.ts";
 import { mutateText, type Syntax } from "./mutate-text.ts";
@@ -8,7 +9,7 @@ import { hubCommit, hubModel, parquetFiles, runOptions } from "./seeds.ts";
 
 export interface Kind {
   name: string;
-  /** Those of the seeds' files that are damaged, one a case. */
+  /** Those of the seeds' files that are damaged, one a case; `*` stands for any name. */
   files: readonly string[];
   mutate: Mutation;
   /** Commands that read `file`. */
@@ -242,6 +243,12 @@ export const kinds: readonly Kind[] = [
     files: [`${hubModel}/refs/main`, `${hubModel}/snapshots/${hubCommit}/config.json`],
     mutate: asText((text, random) => mutateText(text, random, "toml")),
     commands: () => [preview("org/name", "alpaca.json"), preview("model.toml", "alpaca.json")],
+  },
+  {
+    name: "token cache",
+    files: [".cache/neftune/tokens/*.bin"],
+    mutate: mutateBytes,
+    commands: () => [resumeCommands("run")[0]!, train("model", "alpaca.json")],
   },
   { name: "metrics", files: ["run/metrics.jsonl"], mutate: jsonLines, commands: resumeCommands },
   { name: "lock", files: ["run/.neftune.lock"], mutate: json, commands: resumeCommands },

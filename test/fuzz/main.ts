@@ -72,14 +72,15 @@ async function runFor(minutes: number, first: number): Promise<boolean> {
 }
 
 function table({ kinds: counts }: Report): string {
-  const rows = [...counts].map(([name, { run, taken, failed }]) => [
+  const rows = [...counts].map(([name, { run, taken, failed, cpuSeconds }]) => [
     name,
     run,
     taken,
     run - taken - failed,
     failed,
+    (cpuSeconds / run).toFixed(2),
   ]);
-  return [["kind", "inputs", "taken", "refused", "failed"], ...rows]
+  return [["kind", "inputs", "taken", "refused", "failed", "cpu s"], ...rows]
     .map(([name, ...cells]) => `${name}`.padEnd(18) + cells.map((cell) => `${cell}`.padStart(9)).join(""))
     .join("\n");
 }

@@ -10,16 +10,19 @@ export interface Outcome {
   cpuSeconds: number;
   peakBytes: number;
   /** Why it was ended from outside. */
-  stopped: "time" | "memory" | null;
+  stopped: Stopped | null;
 }
+
+export type Stopped = "time" | "memory" | "disk";
 
 export interface Limits {
   /** Of the processor. */
   seconds: number;
   bytes: number;
+  diskBytes: number;
 }
 
-export const defaultLimits: Limits = { seconds: 10, bytes: 2 * 2 ** 30 };
+export const defaultLimits: Limits = { seconds: 10, bytes: 2 * 2 ** 30, diskBytes: 2 ** 30 };
 
 const ALLOWED = new Set([0, 1, 2]);
 /** What no user should read: traces, and the words of JavaScript's own errors. */
@@ -31,7 +34,8 @@ const INNER = [
   /\b(undefined|null) is not (an object|a function|iterable)|is not a function|Cannot (read|set|convert|destructure)/,
   /Invalid array length|Maximum call stack|Out of memory|\[object \w+\]|Array buffer allocation/i,
 ];
-const LONGEST_MESSAGE = 4000;
+/** In columns of a terminal. */
+const WIDEST_MESSAGE = 4100;
 /** C0 but for tab and line end, C1, and characters that turn the direction of text. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what it looks for
 const RAW_CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/;
@@ -40,6 +44,7 @@ const RAW_CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 export function complaint(outcome: Outcome, limits: Limits): string | null {
   const { status, signal, stderr, stopped, peakBytes } = outcome;
   if (stopped === "time") return `takes more than ${limits.seconds} s`;
+  if (stopped === "disk") return `writes more than ${(limits.diskBytes / 2 ** 30).toFixed(1)} GiB`;
   if (stopped === "memory" || peakBytes > limits.bytes) {
     return `takes ${(peakBytes / 2 ** 30).toFixed(1)} GiB of memory`;
   }
@@ -51,9 +56,8 @@ export function complaint(outcome: Outcome, limits: Limits): string | null {
   }
   const message = stderr.split("\n").find((line) => line.startsWith("error: "));
   if (status !== 0 && message === undefined) return `exit status ${status} without a message`;
-  if (message !== undefined && message.length > LONGEST_MESSAGE) {
-    return `a message of ${message.length} characters: ${message.slice(0, 80)}`;
-  }
+  const width = Bun.stringWidth(message ?? "");
+  if (width > WIDEST_MESSAGE) return `a message of ${width} characters: ${message!.slice(0, 80)}`;
   const control = RAW_CONTROLS.exec(stderr);
   if (control !== null) {
     const code = control[0].codePointAt(0)!.toString(16).padStart(4, "0");

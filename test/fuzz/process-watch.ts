@@ -1,7 +1,7 @@
-// Time and memory of a process while it works, from /proc.
+// Time, memory and disk of a process while it works.
 
-import { readFileSync, writeFileSync } from "node:fs";
-import type { Limits } from "./outcome.ts";
+import { readFileSync, statfsSync, writeFileSync } from "node:fs";
+import type { Limits, Stopped } from "./outcome.ts";
 
 const TICKS_PER_SECOND = 100;
 const LOOK_EVERY_MILLISECONDS = 50;
@@ -31,11 +31,22 @@ export interface Usage {
   seconds: number;
   cpuSeconds: number;
   peakBytes: number;
-  stopped: "time" | "memory" | null;
+  stopped: Stopped | null;
 }
 
-/** Looks at a process from now until `done` settles; kills it where it passes a limit. */
-export async function watch(pid: number, done: Promise<unknown>, limits: Limits): Promise<Usage> {
+function freeBytes(dir: string): number {
+  const { bavail, bsize } = statfsSync(dir);
+  return bavail * bsize;
+}
+
+/** Looks at a process that writes to `dir` from now until `done` settles; kills it where it passes a limit. */
+export async function watch(
+  pid: number,
+  dir: string,
+  done: Promise<unknown>,
+  limits: Limits,
+): Promise<Usage> {
+  const freeStart = freeBytes(dir);
   const start = performance.now();
   const cpuStart = cpuSeconds(pid) ?? 0;
   try {
@@ -59,6 +70,7 @@ export async function watch(pid: number, done: Promise<unknown>, limits: Limits)
     if (usage.peakBytes > limits.bytes) usage.stopped = "memory";
     else if (usage.cpuSeconds > limits.seconds || usage.seconds > WAITING * limits.seconds)
       usage.stopped = "time";
+    else if (freeStart - freeBytes(dir) > limits.diskBytes) usage.stopped = "disk";
     if (usage.stopped === null) continue;
     try {
       process.kill(pid, "SIGKILL");

@@ -55,7 +55,7 @@ export class Runner {
     shared.child.send({ dir, args } satisfies Job);
     const { child, answer } = shared;
     const ended = Promise.race([answer.promise, child.exited]);
-    const usage = await watch(child.pid, ended, this.#limits);
+    const usage = await watch(child.pid, dir, ended, this.#limits);
     const hasAnswered = child.exitCode === null && child.signalCode === null && usage.stopped === null;
     if (!hasAnswered) {
       await child.exited;
@@ -76,7 +76,7 @@ export class Runner {
       env: { ...baseEnv, HOME: dir, XDG_CACHE_HOME: join(dir, ".cache") },
       stdio: ["ignore", "ignore", this.#fd],
     });
-    const usage = await watch(child.pid, child.exited, this.#limits);
+    const usage = await watch(child.pid, dir, child.exited, this.#limits);
     await child.exited;
     return this.#outcome(child, usage);
   }
