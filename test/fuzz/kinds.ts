@@ -180,6 +180,13 @@ export const kinds: readonly Kind[] = [
   },
   { name: "json", files: ["alpaca.json", "nested.json", "sharegpt.json"], mutate: json, ...data },
   { name: "jsonl", files: ["chat.jsonl", "prompts.jsonl"], mutate: jsonLines, ...data },
+  {
+    name: "rich jsonl",
+    files: ["rich.jsonl"],
+    mutate: jsonLines,
+    commands: (file) => dataCommands(file).map((args) => [...args, "--prompt-template", "rich.jinja"]),
+    variants: [["--skip-bad-rows"], ["--max-length", "8"]],
+  },
   { name: "csv", files: ["table.csv", "table.tsv"], mutate: syntax("csv"), ...data },
   { name: "parquet", files: parquetFiles, mutate: mutateParquet, ...data },
   { name: "gzip", files: ["chat.jsonl.gz"], mutate: mutatePacked(gzip, jsonLines), ...data },

@@ -46,7 +46,6 @@ const alpaca = [
     instruction: "And then",
     input: "one two",
     output: "three four",
-    system: "Be short",
     history: [["hello", "world"]],
   },
 ];
@@ -59,6 +58,9 @@ const conversation = [
   { role: "assistant", content: "the mat" },
 ];
 
+const call = { id: "1", type: "function", function: { name: "add", arguments: { a: 1 } } };
+const tools = [{ type: "function", function: { name: "add", description: "adds", parameters: {} } }];
+
 const lines = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
 
 const chat = lines([
@@ -67,10 +69,36 @@ const chat = lines([
   { messages: conversation.slice(1) },
 ]);
 
+/** Rows with the fields that change what a row means. */
+const rich = lines([
+  {
+    system: "Be kind.",
+    tools,
+    messages: [
+      { role: "user", content: [{ type: "text", text: "one" }] },
+      { role: "assistant", content: "the cat", weight: 0 },
+      { role: "user", content: "two" },
+      { role: "assistant", content: "", tool_calls: [call] },
+      { role: "tool", content: "3", tool_call_id: "1" },
+      { role: "assistant", content: "the mat", reasoning_content: "three four", weight: 1 },
+    ],
+  },
+  { prompt: conversation.slice(1, 2), completion: conversation.slice(2, 3) },
+  { instruction: "And then", output: "three", system: "Be short", history: [["hello", "world"]] },
+  { input_ids: [1, 5, 6, 7, 2], labels: [-100, -100, 6, 7, 2], attention_mask: [0, 1, 1, 1, 1] },
+  { input_ids: [1, 5, 6], completion_mask: [0, 1, 1] },
+]);
+
+/** A template that writes all of them. */
+const RICH_TEMPLATE =
+  "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{% if m.reasoning_content %}{{ m.reasoning_content }}/{% endif %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}{{ eos_token }}{% endfor %}{% if tools %}{{ tools | tojson }}{% endif %}{% if add_generation_prompt %}<assistant>{% endif %}";
+
 const texts: Readonly<Record<string, string>> = {
   "alpaca.json": JSON.stringify(alpaca),
   "nested.json": JSON.stringify({ version: 1, data: alpaca }),
   "chat.jsonl": chat,
+  "rich.jsonl": rich,
+  "rich.jinja": RICH_TEMPLATE,
   "prompts.jsonl": lines([
     { prompt: "hello ", completion: "world", id: 1 },
     { text: "the cat sat on the mat" },

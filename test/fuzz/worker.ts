@@ -20,6 +20,14 @@ process.exit = ((status?: number) => {
   throw new Exit(status ?? 0);
 }) as typeof process.exit;
 
+/** The thread that ends a process which does not hear Ctrl-C would outlive its command, and end another one. */
+globalThis.Worker = class extends Worker {
+  constructor(url: string | URL, options?: WorkerOptions) {
+    if (String(url).includes("interrupt-worker")) throw new Error("the process is shared");
+    super(url, options);
+  }
+};
+
 const entry = process.argv[2]!;
 let count = 0;
 
