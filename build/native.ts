@@ -3,6 +3,7 @@
 //   libgomp.so.1, libstdc++.so.6, libgcc_s.so.1   what oneDNN needs at run time, for glibc 2.28 and later
 //   libdnnl.so.3                                  oneDNN, as its wheel has it but for the names of those three
 //   libneftune-<isa>.so                           kernels/cpu, once for each instruction set
+//   libneftune-faults.so                          kernels/faults, which survives faults in mapped files
 //
 // Everything is cached by the hash of what went into it.
 
@@ -150,13 +151,22 @@ function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Rec
   };
 }
 
+async function buildFaults(tools: Toolchain): Promise<string> {
+  const source = join(kernels, "faults", "mapped_faults.c");
+  const library = join(output, "libneftune-faults.so");
+  const flags = [...target, "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", ...warnings];
+  const link = ["-shared", "-s", "-Wl,-z,defs", "-Wl,-soname,libneftune-faults.so"];
+  await cached(library, [tools.zig, "cc", ...flags, ...link, source], [source], tools.env);
+  return library;
+}
+
 /** Builds everything; returns the libraries' paths. */
 export async function buildNative(): Promise<string[]> {
   mkdirSync(objects, { recursive: true });
   mkdirSync(output, { recursive: true });
   const tools = await ensureToolchain();
   const env = tools.env;
-  const libraries = await buildRuntime(tools, env);
+  const libraries = [...(await buildRuntime(tools, env)), await buildFaults(tools)];
   const dnnl = join(output, "libdnnl.so.3");
   writeFileSync(dnnl, renamed(tools.dnnlLibrary));
   libraries.push(dnnl);

@@ -90,6 +90,7 @@ export const evalCommand = defineCommand({
           onProgress: (done) =>
             context.draw(`${formatCount(done)} of ${formatCount(dataset.length)} samples`),
         });
+        device.expectFilesUnchanged("in place");
         const { loss, perplexity, seconds } = result;
         if (!Number.isFinite(loss)) {
           const culprit = adapter === undefined ? "the model's weights" : "the weights of model and adapter";

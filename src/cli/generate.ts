@@ -289,6 +289,7 @@ export const generateCommand = defineCommand({
           eosIds: stopIds(model, tokenizer, encoder),
         };
         const completions = await complete(model, tokenizer, asked, values["batch-size"], sampling, context);
+        device.expectFilesUnchanged("in place");
         const isStopped = completions.length < asked.length;
         if (isStopped && (output === undefined || completions.length === 0)) {
           throw new InterruptedError("generate was stopped before anything was done");

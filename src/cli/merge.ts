@@ -66,6 +66,7 @@ export function* mergeInSteps(
     try {
       const tensors = merger.tensors();
       files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
+      device.expectFilesUnchanged("all");
     } finally {
       merger.free();
     }

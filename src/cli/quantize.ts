@@ -66,6 +66,7 @@ export function* quantizeInSteps(device: Device, from: string, dir: string, doub
   try {
     const tensors = quantizedTensors(device, source, room);
     const shards = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
+    device.expectFilesUnchanged("all");
     const files = [CONFIG_FILE, ...companions, ...shards];
     const [originalBytes, bytes] = [checkpointBytes(source.checkpoint), checkpointBytes(openCheckpoint(dir))];
     return { files, originalBytes, bytes };

@@ -260,6 +260,7 @@ export class ModelWeights {
     if (full !== null) full.onChange = () => this.refresh();
     try {
       finite.expectFinite();
+      device.expectFilesUnchanged("all");
     } catch (error) {
       this.destroy();
       throw error;

@@ -4,6 +4,7 @@ import { CString, ptr } from "bun:ffi";
 import { NeftuneError } from "../errors.ts";
 import type { FunctionName } from "./bindings.ts";
 import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
+import { type MappedFile, MappedFiles } from "./mapped-files.ts";
 import { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
 
 /** A native function refused or failed; the message names the operation and what came. */
@@ -60,13 +61,8 @@ export interface DeviceOptions {
   library?: NativeLibrary;
 }
 
-/** A mapped file: host memory, on the CPU device memory too. */
-export interface MappedFile {
-  path: string;
-  address: number;
-  bytes: number;
-  isDevice: boolean;
-}
+/** What frees memory is called on the way out of an error, too: it must not throw that error again. */
+const releases: ReadonlySet<FunctionName> = new Set(["nt_free", "nt_weight_destroy", "nt_file_unmap"]);
 
 export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
@@ -80,6 +76,7 @@ export class Device {
   readonly #library: NativeLibrary;
   readonly #context: number;
   readonly #freeAtStart: number;
+  readonly #mapped = new MappedFiles();
 
   private constructor(library: NativeLibrary, context: number) {
     this.#library = library;
@@ -103,7 +100,10 @@ export class Device {
     this.#library.functions.nt_destroy(this.#context);
   }
 
-  /** Calls a native function with this device's context first; throws NativeError unless it returns NT_OK. */
+  /**
+   * Calls a native function with this device's context first. Throws NativeError unless it returns NT_OK, NeftuneError
+   * (code "changed") where a mapped file lost what was to be read.
+   */
   call(name: FunctionName, ...args: Argument[]): void {
     const start = this.profile === null ? 0 : performance.now();
     const { functions } = this.#library;
@@ -112,7 +112,17 @@ export class Device {
       if (status === 0 && !this.isHost) status = functions.nt_synchronize(this.#context);
       this.#count(name, (performance.now() - start) / 1000);
     }
+    if (!releases.has(name)) this.#mapped.expectNoFault();
     if (status !== 0) throw new NativeError(name, status, this.#library.lastError());
+  }
+
+  /**
+   * Throws NeftuneError (code "changed") where a mapped file was written to or cut short since it was mapped. To call
+   * before results are written. "in place": of files that the device reads where they are mapped; what was copied from
+   * the others is not changed by what happens to them.
+   */
+  expectFilesUnchanged(which: "all" | "in place"): void {
+    this.#mapped.expectUnchanged(which);
   }
 
   #count(name: string, seconds: number): void {
@@ -219,10 +229,18 @@ export class Device {
     const bytes = new BigInt64Array(1);
     const isDevice = new Int32Array(1);
     this.call("nt_file_map", Buffer.from(`${path}\0`), address, bytes, isDevice);
-    return { path, address: Number(address[0]), bytes: Number(bytes[0]), isDevice: isDevice[0] === 1 };
+    const file: MappedFile = {
+      path,
+      address: Number(address[0]),
+      bytes: Number(bytes[0]),
+      isDevice: isDevice[0] === 1,
+    };
+    this.#mapped.add(file);
+    return file;
   }
 
   unmapFile(file: MappedFile): void {
+    this.#mapped.remove(file);
     this.call("nt_file_unmap", file.address, file.bytes);
   }
 

@@ -7,6 +7,7 @@ import avx2 from "../../dist/native/libneftune-avx2.so.zst" with { type: "file" 
 import avx512 from "../../dist/native/libneftune-avx512.so.zst" with { type: "file" };
 import avx512Bf16 from "../../dist/native/libneftune-avx512_bf16.so.zst" with { type: "file" };
 import cuda from "../../dist/native/libneftune-cuda.so.zst" with { type: "file" };
+import faults from "../../dist/native/libneftune-faults.so.zst" with { type: "file" };
 import stdcxx from "../../dist/native/libstdc++.so.6.zst" with { type: "file" };
 
 /** What our kernels need, in the order to load it. */
@@ -22,3 +23,6 @@ export const cpuLibraries = { avx2, avx512, avx512_bf16: avx512Bf16 } as const;
 
 /** The CUDA kernels; an empty file where the build had no nvcc. */
 export const cudaLibrary: string = cuda;
+
+/** What survives faults in mapped files. */
+export const faultsLibrary: string = faults;

@@ -1,13 +1,13 @@
-// Loads the native library from memory: each embedded file goes into a memfd and is opened from there, never from
-// the working directory or a temporary folder. Called only by commands that compute.
+// Loads the native library from memory. Called only by commands that compute.
 
 import { CString, dlopen, FFIType, linkSymbols, type Pointer, ptr } from "bun:ffi";
-import { readFileSync, statSync, writeSync } from "node:fs";
+import { statSync } from "node:fs";
 import { isAbsolute } from "node:path";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { bindings, type FunctionName } from "./bindings.ts";
 import { chooseIsa, dnnlCeiling } from "./cpu-isa.ts";
 import { cpuLibraries, cudaLibrary, runtimeLibraries } from "./embedded.ts";
+import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
 
 /** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
 export type Argument = number | bigint | null | NodeJS.TypedArray;
@@ -18,18 +18,7 @@ export interface NativeLibrary {
 }
 
 const RTLD_NOW = 2;
-const RTLD_GLOBAL = 0x100;
-const MFD_CLOEXEC = 1;
 const SIG_SETMASK = 2;
-
-const zeroTerminated = (text: string) => Buffer.from(`${text}\0`);
-
-function openLibc() {
-  return dlopen("libc.so.6", {
-    memfd_create: { args: [FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
-    setenv: { args: [FFIType.ptr, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
-  }).symbols;
-}
 
 /** Makes another function of a native one. */
 type Wrap = <T extends (...args: Argument[]) => number>(call: T) => T;
@@ -57,50 +46,6 @@ function holdBackSignals(): Wrap {
         sigprocmask(SIG_SETMASK, before, null);
       }
     }) as typeof call;
-}
-
-function openLoader() {
-  const symbols = {
-    dlopen: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.ptr },
-    dlsym: { args: [FFIType.ptr, FFIType.ptr], returns: FFIType.ptr },
-    dlerror: { args: [], returns: FFIType.cstring },
-  } as const;
-  try {
-    return dlopen("libc.so.6", symbols).symbols;
-  } catch {
-    return dlopen("libdl.so.2", symbols).symbols; // glibc before 2.34
-  }
-}
-
-/** Writes the library into a memfd and opens it. The descriptor stays open: glibc knows a library by its path, and a reused number would name another. */
-function loadFromMemory(
-  name: string,
-  file: string,
-  libc: ReturnType<typeof openLibc>,
-  loader: ReturnType<typeof openLoader>,
-): Pointer {
-  const bytes = Bun.zstdDecompressSync(readFileSync(file));
-  const descriptor = libc.memfd_create(ptr(zeroTerminated(name)), MFD_CLOEXEC);
-  if (descriptor < 0)
-    throw new NeftuneError("native", `${name}: the kernel gives no memfd (Linux 3.17 or later is needed)`);
-  try {
-    for (let written = 0; written < bytes.length; ) written += writeSync(descriptor, bytes, written);
-  } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new NeftuneError(
-      "native",
-      `${name}: its ${bytes.length} bytes cannot be unpacked into memory: ${reason} (a limit on file sizes, ulimit -f, holds there too)`,
-      { cause },
-    );
-  }
-  const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW | RTLD_GLOBAL);
-  if (handle === null) {
-    throw new NeftuneError(
-      "native",
-      `${name} cannot be loaded: ${loader.dlerror()} (glibc 2.28 or later and a mounted /proc are needed)`,
-    );
-  }
-  return handle as Pointer;
 }
 
 function link(handle: Pointer, loader: ReturnType<typeof openLoader>, hold: Wrap): NativeLibrary {

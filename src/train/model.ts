@@ -2,6 +2,7 @@
 // computes, and lets it be tested with one of three numbers.
 
 import type { Llama, LoraOptions, Parameters } from "../model/index.ts";
+import type { Device } from "../native/index.ts";
 
 export type TrainedParameters = Pick<
   Parameters,
@@ -19,7 +20,7 @@ export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
   readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization">;
-  readonly device: { readonly info: object; peakMemory(): number };
+  readonly device: Pick<Device, "peakMemory" | "expectFilesUnchanged"> & { readonly info: object };
   readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;
   readonly embedTokens: Pick<Llama["embedTokens"], "registerForwardHook">;

@@ -91,6 +91,7 @@ export class Trainer {
       this.#expectUpdates(run.progress);
       run.watch.expectUsable(run.progress.step);
       run.watch.expectFinite(run.progress.step, this.#parameters, ["values"]);
+      this.model.device.expectFilesUnchanged("in place");
       run.folder.expectOurs();
       this.#writeResult(run.folder.path);
       run.folder.expectOurs();
@@ -311,6 +312,7 @@ export class Trainer {
     const { folder, marks, progress, metrics, watch } = run;
     if (this.#isFinished(progress)) watch.expectUsable(progress.step);
     watch.expectFinite(progress.step, this.#parameters, ["values", "m", "v"]);
+    this.model.device.expectFilesUnchanged("in place");
     folder.expectOurs();
     metrics.flush();
     const path = folder.checkpoints.save(progress, marks, this.options.saveTotalLimit, (dir) =>

@@ -107,7 +107,7 @@ class FakeParameters implements TrainedParameters {
 export class FakeModel implements TrainableModel {
   readonly config = config;
   readonly options: TrainableModel["options"];
-  readonly device = { info: { backend: "fake" }, peakMemory: () => 0 };
+  readonly device = { info: { backend: "fake" }, peakMemory: () => 0, expectFilesUnchanged: () => {} };
   readonly plan = { total: 1234 };
   readonly parameters = new FakeParameters();
   readonly embedTokens = new Embedding();

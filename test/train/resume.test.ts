@@ -309,6 +309,7 @@ describe("other circumstances", () => {
     override readonly device = {
       info: { backend: "fake", isa: "avx2", threads: 3 },
       peakMemory: () => 0,
+      expectFilesUnchanged: () => {},
     };
   }
 

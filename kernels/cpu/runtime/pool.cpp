@@ -9,8 +9,10 @@
 // regions a few microseconds apart, but an idle process must not burn a core.
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -75,12 +77,25 @@ void wait_for_next(uint64_t seen) {
   pthread_mutex_unlock(&sleep_mutex);
 }
 
+// For a handler of faults (kernels/faults): a frame on the thread's own stack may overwrite what oneDNN's code keeps
+// below its stack pointer. Never freed, as the thread never ends.
+void use_signal_stack() {
+  constexpr size_t kBytes = 1 << 16;
+  void *memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return;
+  stack_t stack = {};
+  stack.ss_sp = memory;
+  stack.ss_size = kBytes;
+  sigaltstack(&stack, nullptr);
+}
+
 void *worker_main(void *argument) {
   auto *start = static_cast<WorkerStart *>(argument);
   uint64_t seen = start->generation;
   int number = start->number;
   free(start);
   nesting = 1;
+  use_signal_stack();
   for (;;) {
     wait_for_next(seen);
     seen = generation.load(std::memory_order_acquire);

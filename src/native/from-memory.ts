@@ -1,0 +1,63 @@
+// Libraries that are embedded in the executable, opened from memory: each goes into a memfd, never into the working
+// directory or a temporary folder.
+
+import { dlopen, FFIType, type Pointer, ptr } from "bun:ffi";
+import { readFileSync, writeSync } from "node:fs";
+import { NeftuneError } from "../errors.ts";
+
+const RTLD_NOW = 2;
+const RTLD_GLOBAL = 0x100;
+const MFD_CLOEXEC = 1;
+
+export const zeroTerminated = (text: string) => Buffer.from(`${text}\0`);
+
+export function openLibc() {
+  return dlopen("libc.so.6", {
+    memfd_create: { args: [FFIType.ptr, FFIType.u32], returns: FFIType.i32 },
+    setenv: { args: [FFIType.ptr, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
+  }).symbols;
+}
+
+export function openLoader() {
+  const symbols = {
+    dlopen: { args: [FFIType.ptr, FFIType.i32], returns: FFIType.ptr },
+    dlsym: { args: [FFIType.ptr, FFIType.ptr], returns: FFIType.ptr },
+    dlerror: { args: [], returns: FFIType.cstring },
+  } as const;
+  try {
+    return dlopen("libc.so.6", symbols).symbols;
+  } catch {
+    return dlopen("libdl.so.2", symbols).symbols; // glibc before 2.34
+  }
+}
+
+/** Writes the library into a memfd and opens it. The descriptor stays open: glibc knows a library by its path, and a reused number would name another. */
+export function loadFromMemory(
+  name: string,
+  file: string,
+  libc: ReturnType<typeof openLibc>,
+  loader: ReturnType<typeof openLoader>,
+): Pointer {
+  const bytes = Bun.zstdDecompressSync(readFileSync(file));
+  const descriptor = libc.memfd_create(ptr(zeroTerminated(name)), MFD_CLOEXEC);
+  if (descriptor < 0)
+    throw new NeftuneError("native", `${name}: the kernel gives no memfd (Linux 3.17 or later is needed)`);
+  try {
+    for (let written = 0; written < bytes.length; ) written += writeSync(descriptor, bytes, written);
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new NeftuneError(
+      "native",
+      `${name}: its ${bytes.length} bytes cannot be unpacked into memory: ${reason} (a limit on file sizes, ulimit -f, holds there too)`,
+      { cause },
+    );
+  }
+  const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW | RTLD_GLOBAL);
+  if (handle === null) {
+    throw new NeftuneError(
+      "native",
+      `${name} cannot be loaded: ${loader.dlerror()} (glibc 2.28 or later and a mounted /proc are needed)`,
+    );
+  }
+  return handle as Pointer;
+}
