@@ -2,7 +2,8 @@
 
 import { existsSync } from "node:fs";
 import { extname, join } from "node:path";
-import { Encoder, type Prompt } from "../data/encode.ts";
+import type { ColumnNames } from "../data/columns.ts";
+import { Encoder } from "../data/encode.ts";
 import { RowProblem } from "../data/formats.ts";
 import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
@@ -12,6 +13,14 @@ import { expectNoDanglingLink, writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
 import { finishUnlessAborted } from "../steps.ts";
 import { type Context, defineCommand } from "./command.ts";
+import {
+  type Asked,
+  alpacaEvalRows,
+  type Completion,
+  completionNotes,
+  completionOf,
+  rowsText,
+} from "./completions.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import {
@@ -34,17 +43,6 @@ import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
-
-interface Asked extends Prompt {
-  /** The row it comes from. */
-  row: unknown;
-}
-
-interface Completion {
-  prompt: string;
-  output: string;
-  output_ids: number[];
-}
 
 function askedOf(row: unknown, encoder: Encoder, where: string): Asked {
   try {
@@ -88,10 +86,12 @@ async function complete(
   tokenizer: Tokenizer | null,
   asked: readonly Asked[],
   batchSize: number,
+  columns: ColumnNames | undefined,
   sampling: Sampling & { eosIds: readonly number[] },
   context: Context,
 ): Promise<Completion[]> {
   const done: Completion[] = [];
+  const start = performance.now();
   let tokens = 0;
   for (let begin = 0; begin < asked.length; begin += batchSize) {
     const part = asked.slice(begin, begin + batchSize);
@@ -103,8 +103,13 @@ async function complete(
         firstDraw: begin,
         onToken: () => {
           tokens++;
-          if (tokens % 16 === 0)
-            context.draw(`${begin} of ${asked.length} prompts done, ${formatCount(tokens)} tokens`);
+          if (tokens % 16 !== 0) return;
+          const rate = tokens / ((performance.now() - start) / 1000);
+          context.draw([
+            { text: `${begin} of ${asked.length} prompts done`, rank: 0 },
+            { text: `${formatCount(tokens)} tokens`, rank: 2 },
+            { text: `${formatCount(rate)} tokens/s`, rank: 1 },
+          ]);
         },
       },
     );
@@ -112,41 +117,18 @@ async function complete(
     if (outputs === null) break;
     outputs.forEach((ids, i) => {
       const output = tokenizer?.decode(ids, { skipSpecial: true }) ?? "";
-      done.push({ prompt: part[i]!.text, output, output_ids: [...ids] });
+      done.push(completionOf(part[i]!, columns, ids, output, sampling.eosIds));
     });
   }
   context.draw("");
   return done;
 }
 
-/** AlpacaEval's model_outputs: one object for each instruction. */
-function alpacaEvalRows(
-  asked: readonly Asked[],
-  completions: readonly Completion[],
-  generator: string,
-  dataset: string,
-) {
-  return completions.map(({ output }, i) => {
-    const { row, text } = asked[i]!;
-    const fields = (typeof row === "object" && row !== null ? row : {}) as Record<string, unknown>;
-    const string = (name: string) => (typeof fields[name] === "string" ? (fields[name] as string) : "");
-    const question = [string("instruction") || string("prompt") || text, string("input")].filter(
-      (part) => part !== "",
-    );
-    return {
-      dataset: string("dataset") || dataset,
-      instruction: question.join("\n\n"),
-      output,
-      generator,
-    };
-  });
-}
-
 export const generateCommand = defineCommand({
   name: "generate",
   summary: "completions for a prompt, or for a whole data set into a file",
   description:
-    "Greedy unless --temperature is above 0. With --dataset every row becomes a prompt by its format, without its output, completion or last assistant turn; rows with input_ids are prompts as they are. The output file gets rows of prompt, output and output_ids (the EOS that ended it included), in order.",
+    "Greedy unless --temperature is above 0. With --dataset every row becomes a prompt by its format, without its output, completion or last assistant turn; rows with input_ids are prompts as they are. The output file gets one line per row, in order: instruction, prompt, output, output_ids (with the EOS that ended it) and finish_reason (stop, or length where --max-new-tokens cut it).",
   options: {
     model: modelOption,
     adapter: adapterOption,
@@ -288,15 +270,25 @@ export const generateCommand = defineCommand({
           seed: values.seed,
           eosIds: stopIds(model, tokenizer, encoder),
         };
-        const completions = await complete(model, tokenizer, asked, values["batch-size"], sampling, context);
+        const completions = await complete(
+          model,
+          tokenizer,
+          asked,
+          values["batch-size"],
+          columns,
+          sampling,
+          context,
+        );
         device.expectFilesUnchanged("in place");
         const isStopped = completions.length < asked.length;
         if (isStopped && (output === undefined || completions.length === 0)) {
           throw new InterruptedError("generate was stopped before anything was done");
         }
         const seconds = (performance.now() - start) / 1000;
+        const notes = completionNotes(completions, sampling.maxNewTokens, tokenizer !== null);
         if (output === undefined) {
           context.print(values.json ? toJson(completions[0]) : completions[0]!.output);
+          for (const note of notes) context.note(note);
           return;
         }
         const generator = values.adapter === undefined ? label : `${label}+${values.adapter}`;
@@ -310,8 +302,10 @@ export const generateCommand = defineCommand({
             `generate was stopped: ${output} holds the first ${completions.length} of ${asked.length} rows`,
           );
         }
+        for (const note of notes) context.note(note);
         const tokens = completions.reduce((sum, { output_ids }) => sum + output_ids.length, 0);
-        if (values.json) context.print(toJson({ output, rows: rows.length, tokens, seconds }));
+        const cut = completions.filter(({ finish_reason }) => finish_reason === "length").length;
+        if (values.json) context.print(toJson({ output, rows: rows.length, cut, tokens, seconds }));
         else
           context.print(
             `${output}: ${countOf(rows.length, "row")}, ${countOf(tokens, "token")} in ${formatSeconds(seconds)}`,
@@ -338,9 +332,4 @@ function checkOutput(output: string): void {
   }
   expectNoDanglingLink(output);
   if (existsSync(output)) throw new UsageError(`--output ${output}: is there already; choose another name`);
-}
-
-function rowsText(output: string, rows: readonly unknown[]): string {
-  if (extname(output) === ".jsonl") return rows.map((row) => `${JSON.stringify(row)}\n`).join("");
-  return `${toJson(rows)}\n`;
 }
