@@ -41,6 +41,11 @@ export class ChatTemplate {
     return new RegExp(`\\b${name}\\b`).test(this.source);
   }
 
+  /** True where the source reads a field of messages, under one of its names. */
+  reads(field: string): boolean {
+    return this.mentions(field) || (field === "reasoning_content" && this.mentions("thinking"));
+  }
+
   /** Throws RowProblem where the template refuses the messages, fails on them or goes past a limit. */
   render(
     messages: readonly Message[],
@@ -53,6 +58,8 @@ export class ChatTemplate {
         role,
         ...("content" in message ? { content: message.content } : {}),
         ...extra,
+        // gpt-oss' template reads it by this name
+        ...(extra?.reasoning_content === undefined ? {} : { thinking: extra.reasoning_content }),
       })),
       bos_token: bosToken,
       eos_token: eosToken,

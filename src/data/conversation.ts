@@ -77,7 +77,7 @@ function expectPlace({ messages, tools }: Conversation, template: ChatTemplate):
     throw new RowProblem(`field "tools": the chat template (${template.name}) has no place for tools`);
   }
   messages.forEach(({ extra }, k) => {
-    const field = ANSWER_FIELDS.find((name) => has(extra ?? {}, name) && !template.mentions(name));
+    const field = ANSWER_FIELDS.find((name) => has(extra ?? {}, name) && !template.reads(name));
     if (field === undefined) return;
     throw new RowProblem(`turn ${k + 1}: the chat template (${template.name}) has no place for ${field}`);
   });
@@ -96,17 +96,22 @@ function isEmptyAnswer({ content, extra }: Message): boolean {
   return (content ?? "").trim() === "" && !ANSWER_FIELDS.some((name) => has(extra ?? {}, name));
 }
 
-/** True where a turn's stretch has what the message says: its content, its reasoning, the functions that it calls. */
+/**
+ * True where a turn has what the message says: its content, its reasoning, the functions that it calls. Their beginning
+ * may stand in the generation prompt (`<think>`).
+ */
 function holdsAnswer(text: string, { begin, stop }: TurnSpan, { content, extra }: Message): boolean {
-  const turn = text.slice(begin, stop);
+  const upTo = text.slice(0, stop);
+  const isIn = (part: string): boolean => {
+    const found = upTo.lastIndexOf(part);
+    return found >= 0 && found + part.length >= begin;
+  };
   const { reasoning_content: reasoning, tool_calls: calls } = extra ?? {};
   const names = (Array.isArray(calls) ? calls : []).map((call: unknown) => {
     const called = isObject(call) && isObject(call.function) ? call.function : call;
     return isObject(called) ? called.name : null;
   });
-  return [content, reasoning, ...names].every(
-    (part) => typeof part !== "string" || turn.includes(part.trim()),
-  );
+  return [content, reasoning, ...names].every((part) => typeof part !== "string" || isIn(part.trim()));
 }
 
 /** The id that ends the template's answers, or null where that is no single token. */

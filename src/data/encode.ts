@@ -182,7 +182,7 @@ export class Encoder {
   private unreadFields(row: Row): string[] {
     if (row.format !== "messages" || row.messages.every(({ extra }) => extra === undefined)) return [];
     const names = new Set(row.messages.flatMap(({ extra }) => Object.keys(extra ?? {})));
-    return [...names].filter((name) => !this.chat.mentions(name)).map((name) => `${name} of messages`);
+    return [...names].filter((name) => !this.chat.reads(name)).map((name) => `${name} of messages`);
   }
 
   private textOf(ids: Int32Array): string {

@@ -2,6 +2,7 @@
 
 import { Environment, Interpreter, Template } from "@huggingface/jinja";
 import { FormatError } from "../errors.ts";
+import { Evaluated, type Node, pythonMeaning } from "./jinja-python.ts";
 
 /** Characters of any text that a template makes. */
 const MOST_TEXT = 64 << 20;
@@ -26,7 +27,8 @@ export class JinjaTemplate {
   /** Throws FormatError with `name` where the source is no template. */
   constructor(source: string, name: string) {
     try {
-      this.#template = new Template(source);
+      // Jinja reads every line end as a line feed
+      this.#template = new Template(source.replace(/\r\n?/g, "\n"));
     } catch (error) {
       // the parser runs past its last token
       const reason =
@@ -75,13 +77,21 @@ class LimitedInterpreter extends Interpreter {
     // a loop's turns take no step where it is empty
     const isDue = ++this.#steps % STEPS === 0 || statement?.type === "For";
     if (isDue && performance.now() > this.#deadline) throw new TemplateLimit("takes too long");
-    const result = super.evaluate(statement, environment);
+    const result = this.#evaluate(statement, environment);
     const { value } = result;
     if (typeof value === "string" && value.length > MOST_TEXT) throw tooMuchText();
     if (Array.isArray(value) && value.length > MOST_MEMBERS) {
       throw new TemplateLimit(`makes a list of more than ${MOST_MEMBERS} members`);
     }
     return result;
+  }
+
+  #evaluate(statement: Node | undefined, environment: Environment) {
+    if (statement instanceof Evaluated) return statement.value;
+    if (statement === undefined) return super.evaluate(statement, environment);
+    const meant = pythonMeaning(statement, environment, (node, scope) => this.evaluate(node, scope));
+    if (meant === null) return super.evaluate(statement, environment);
+    return "value" in meant ? meant.value : super.evaluate(meant.node, environment);
   }
 }
 

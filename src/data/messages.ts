@@ -48,6 +48,8 @@ const REFUSED = {
   function_call: "write it as tool_calls",
   train_detail: "weights of parts of a turn are not supported",
 } as const;
+/** Names of a turn's reasoning, the first as templates read it (Transformers takes the others for it, too). */
+const REASONING = ["reasoning_content", "thinking", "reasoning"] as const;
 /** A turn may have no content where it has one of these. */
 const INSTEAD_OF_CONTENT = ["tool_calls", "reasoning_content"] as const;
 
@@ -121,6 +123,12 @@ function extraFields(message: Fields, where: string, known: readonly string[]): 
   const extra: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(message)) {
     if (!known.includes(name) && value !== null && value !== undefined) extra[name] = value;
+  }
+  const reasoning = REASONING.find((name) => typeof extra[name] === "string");
+  if (reasoning !== undefined) {
+    const text = extra[reasoning];
+    for (const name of REASONING) delete extra[name];
+    extra.reasoning_content = text;
   }
   if (!has(extra, "tool_calls")) return extra;
   const calls = extra.tool_calls === "" ? [] : parsedText(extra.tool_calls);
