@@ -5,11 +5,15 @@ import { readConfig } from "../model/index.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { trainDefaults } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
+import { withBase } from "./adapter-base.ts";
+import { completeModel, findModel } from "./checked-model.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
+import { expectDataWords } from "./locate.ts";
 import {
   adapterOption,
+  dataNames,
   dtypeOption,
   encodingOptions,
   expectModel,
@@ -18,7 +22,6 @@ import {
   modelOption,
   noteDataset,
   requireData,
-  requireModel,
   wantedSplits,
 } from "./model-data.ts";
 import { chooseTemplate, templateLine } from "./prompt-template.ts";
@@ -60,13 +63,16 @@ export const evalCommand = defineCommand({
     ["neftune eval --model ./tiny --dataset data.jsonl --json --per-sample", "for a program, row by row"],
   ],
   interruptible: true,
-  async run(values, context) {
-    expectModel(values.model, "eval");
+  async run(given, context) {
+    expectModel(given.model, "eval");
+    const values = withBase(given, context);
     checkQuantization(values);
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
+    expectDataWords(dataNames(names), context);
+    const found = await findModel(values, "eval", context);
     const data = await requireData(names, context, wantedSplits(values));
-    const { path: dir, preset } = await requireModel(values.model, "eval", context);
+    const { path: dir, preset } = await completeModel(found, values, context);
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
     const encoding = { ...values, "prompt-template": template.option };
     const loading = loadDatasets(data, dir, encoding, readConfig(dir).vocabSize, {

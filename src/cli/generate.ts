@@ -12,6 +12,8 @@ import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
 import { finishUnlessAborted } from "../steps.ts";
+import { withBase } from "./adapter-base.ts";
+import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import {
   type Asked,
@@ -23,6 +25,7 @@ import {
 } from "./completions.ts";
 import { openDevice } from "./device.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
+import { expectDataWords } from "./locate.ts";
 import {
   adapterOption,
   columnNames,
@@ -34,7 +37,6 @@ import {
   modelOption,
   type ReadingValues,
   readingOptions,
-  requireModel,
   templateHelp,
   wantedSplits,
 } from "./model-data.ts";
@@ -206,8 +208,8 @@ export const generateCommand = defineCommand({
     ],
   ],
   interruptible: true,
-  async run(values, context) {
-    const { prompt, dataset: datasetName, output } = values;
+  async run(given, context) {
+    const { prompt, dataset: datasetName, output } = given;
     if ((prompt === undefined) === (datasetName === undefined)) {
       throw new UsageError("generate needs either --prompt or --dataset");
     }
@@ -217,11 +219,14 @@ export const generateCommand = defineCommand({
     if (prompt !== undefined && output !== undefined)
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
-    expectModel(values.model, "generate");
-    checkQuantization(values);
+    expectModel(given.model, "generate");
+    checkQuantization(given);
+    const values = withBase(given, context);
+    if (datasetName !== undefined) expectDataWords([datasetName], context);
+    const found = await findModel(values, "generate", context);
     const dataset =
       datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
-    const { path: dir, label, preset } = await requireModel(values.model, "generate", context);
+    const { path: dir, label, preset } = await completeModel(found, values, context);
     const config = readConfig(dir);
     // Rows of ids do without.
     const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;

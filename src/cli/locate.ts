@@ -186,6 +186,22 @@ export async function locateData(
       `--dataset ${name}: no such file; expected a data file, a preset (${names.join(", ")}) or a Hub id`,
     );
   }
+  expectDataName(name, context);
+  const found = await obtained(`--dataset ${name}`, undefined, () =>
+    fromHub(name, splits, undefined, context),
+  );
+  return { ...found, label: lastPart(name), name };
+}
+
+/** Throws where a word is no file, preset or Hub id: before anything is downloaded. */
+export function expectDataWords(names: readonly string[], context: Looking): void {
+  for (const name of names)
+    if (/^[\w-]+$/.test(name) && kindAt(name) === null && presetOfData(name) === undefined)
+      expectDataName(name, context);
+}
+
+function expectDataName(name: string, context: Looking): void {
+  const names = datasetPresets.map((known) => known.name);
   if (!isHubId(name, "dataset", context)) {
     const hint = suggestion(name, names, `the presets are ${names.join(", ")}.`);
     throw new NeftuneError(
@@ -193,10 +209,6 @@ export async function locateData(
       `--dataset ${name}: neither a file nor a preset${hint} A data set on the Hub is given as org/name`,
     );
   }
-  const found = await obtained(`--dataset ${name}`, undefined, () =>
-    fromHub(name, splits, undefined, context),
-  );
-  return { ...found, label: lastPart(name), name };
 }
 
 async function fromHub(

@@ -1,10 +1,7 @@
 // neftune merge: an adapter added to its base model, as a full checkpoint.
 
-import { existsSync } from "node:fs";
-import { join } from "node:path";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import { checkpointBytes, openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
-import { readJsonObject } from "../formats/json-file.ts";
 import {
   COMPANIONS,
   CONFIG_FILE,
@@ -20,10 +17,12 @@ import { Nf4Room } from "../model/nf4-room.ts";
 import type { Device } from "../native/index.ts";
 import type { Steps } from "../steps.ts";
 import { trainDefaults } from "../train/index.ts";
+import { type TrainedOn, trainedQuantization, withBase } from "./adapter-base.ts";
+import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
-import { expectModel, modelOption, requireModel } from "./model-data.ts";
+import { expectModel, modelOption } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
 
 export interface MergeRequest {
@@ -76,21 +75,6 @@ export function* mergeInSteps(
   }
   const bytes = checkpointBytes(openCheckpoint(dir));
   return { base, files, bytes };
-}
-
-interface TrainedOn {
-  isQuantized: boolean;
-  double: boolean;
-}
-
-/** How a run of neftune quantised the weights that its adapter was trained on; null: the adapter is another's. */
-function trainedQuantization(adapter: string): TrainedOn | null {
-  const path = join(adapter, CONFIG_FILE);
-  if (!existsSync(path)) return null;
-  const record = readJsonObject(path);
-  if (!record.has("neftune_version")) return null;
-  const isQuantized = record.get("quantization") === "nf4";
-  return { isQuantized, double: record.get("double-quantization") !== false };
 }
 
 function baseOf({ model, base }: MergeRequest, isQuantized: boolean): MergeOptions["base"] {
@@ -153,14 +137,17 @@ export const merge = defineCommand({
     ],
   ],
   interruptible: true,
-  async run(values, context) {
-    expectModel(values.model, "merge");
+  async run(given, context) {
+    expectModel(given.model, "merge");
+    const values = withBase(given, context);
     const { adapter, output, base, dtype = null } = values;
     if (adapter === undefined) throw new UsageError("merge needs --adapter: the folder of a PEFT adapter");
     if (output === undefined) throw new UsageError("merge needs --output: the folder to write");
-    if (!existsSync(adapter)) throw new NeftuneError("not_found", `--adapter ${adapter}: no such folder`);
     expectNewFolder(output);
-    const { path: model } = await requireModel(values.model, "merge", context);
+    // What becomes of the weights is --base's matter.
+    const wish = { model: values.model, adapter };
+    const found = await findModel(wish, "merge", context);
+    const { path: model } = await completeModel(found, wish, context);
     const device = openDevice(values, context);
     try {
       const start = performance.now();

@@ -175,6 +175,10 @@ export async function requireData(
   return found;
 }
 
+/** The names in a repeated --dataset, without their weights. */
+export const dataNames = (given: readonly string[]) =>
+  given.map((text) => parseWeighted(text, existsSync).name);
+
 /** The splits that --split asks for. */
 export function wantedSplits({ split }: Pick<ReadingValues, "split">): readonly string[] | null {
   return split === undefined ? null : [split];

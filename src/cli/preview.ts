@@ -12,6 +12,7 @@ import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
+import { withBase } from "./adapter-base.ts";
 import { defineCommand } from "./command.ts";
 import { countOf } from "./format.ts";
 import {
@@ -60,7 +61,8 @@ export const preview = defineCommand({
     ["neftune preview --model ./tiny --dataset chat.jsonl --json --limit 0", "ids and labels of all"],
   ],
   interruptible: true,
-  async run(values, context) {
+  async run(given, context) {
+    const values = withBase(given, context);
     const { path: dir, preset } = await requireModel(values.model, "preview", context, "text");
     const { path, files } = await datasetFiles(values.dataset, context, wantedSplits(values));
     const columns = columnNames(values);

@@ -18,6 +18,7 @@ import { quantizedTensors } from "../model/quantized-checkpoint.ts";
 import type { Device } from "../native/index.ts";
 import type { Steps } from "../steps.ts";
 import { trainDefaults } from "../train/index.ts";
+import { withBase } from "./adapter-base.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
@@ -107,7 +108,13 @@ export const quantize = defineCommand({
     const { output } = values;
     if (output === undefined) throw new UsageError("quantize needs --output: the folder to write");
     expectNewFolder(output);
-    const { path: from } = await requireModel(values.model, "quantize", context);
+    const { model } = withBase<{ model: string | undefined; adapter?: string }>(
+      { model: values.model },
+      context,
+    );
+    if (model !== values.model)
+      context.note("note: the base alone is quantized; neftune merge makes one model of both first");
+    const { path: from } = await requireModel(model, "quantize", context);
     const device = openDevice(values, context);
     try {
       const start = performance.now();

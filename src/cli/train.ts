@@ -4,13 +4,16 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { promptTemplate } from "../data/templates.ts";
 import { UsageError } from "../errors.ts";
-import { readConfig } from "../model/index.ts";
+import { baseFingerprint, checkpointSource, readConfig } from "../model/index.ts";
 import { RunFolder, type TrainResult } from "../train/index.ts";
+import { BASE_FINGERPRINT, withBase } from "./adapter-base.ts";
+import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { toJson } from "./format.ts";
 import { type Sources, withLayers } from "./layers.ts";
-import { columnNames, dataRows, expectModel, requireData, requireModel, wantedSplits } from "./model-data.ts";
+import { expectDataWords } from "./locate.ts";
+import { columnNames, dataNames, dataRows, expectModel, requireData, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { progressReporter } from "./progress.ts";
 import { checkQuantization } from "./quantization.ts";
@@ -51,15 +54,18 @@ export const train = defineCommand({
   ],
   interruptible: true,
   async run(resolved, context) {
-    const { values, sources } = withLayers(resolved, context.given);
+    const { values: layered, sources } = withLayers(resolved, context.given);
+    const values = withBase(layered, context);
     checkTogether(values, context);
     expectModel(values.model, "train");
-    // What is wrong shall be told before gigabytes are downloaded, so the model comes last.
     promptTemplate(values["prompt-template"]);
     if (values.output !== undefined) RunFolder.check(values.output, values);
+    expectDataWords(dataNames([...values.dataset, ...(values["eval-dataset"] ?? [])]), context);
+    // Fail before downloading gigabytes: the model's small files, then the data, then the weights.
+    const found = await findModel(values, "train", context);
     const datasets = await requireData(values.dataset, context, wantedSplits(values));
     const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
-    const model = await requireModel(values.model, "train", context);
+    const model = await completeModel(found, values, context);
     if (readConfig(model.path).quantization !== null) {
       for (const name of ["quantization", "double-quantization"]) sources[name] = "checkpoint";
     }
@@ -88,7 +94,12 @@ export const train = defineCommand({
       output,
       resume: values.resume,
       origins: sources,
-      record: record(values, sources, model.path),
+      record: {
+        ...record(values, sources, model.path),
+        ...(values.tune === "lora"
+          ? { [BASE_FINGERPRINT]: baseFingerprint(checkpointSource(model.path)) }
+          : {}),
+      },
     };
     // After the run its files may be gone.
     const hint = await promptHint(datasets[0]!.path, values);

@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   readlinkSync,
+  readSync,
   renameSync,
   rmSync,
   writeSync,
@@ -117,6 +118,21 @@ function removePartial(partial: string): void {
     rmSync(partial, { force: true });
   } catch {
     // Such as ENOTDIR, where the file could not be made either.
+  }
+}
+
+/** The first bytes of a file, at most `length`. */
+export function readStart(path: string, length: number): Uint8Array {
+  try {
+    const fd = openSync(path, "r");
+    try {
+      const bytes = new Uint8Array(length);
+      return bytes.subarray(0, readSync(fd, bytes, 0, length, 0));
+    } finally {
+      closeSync(fd);
+    }
+  } catch (error) {
+    throw ioError(path, "read", error);
   }
 }
 

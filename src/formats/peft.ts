@@ -26,6 +26,8 @@ export interface AdapterConfig {
   useRslora: boolean;
   /** What PEFT calls base_model_name_or_path. */
   baseModel: string | null;
+  /** Of the base, where it is on the Hub; null or absent: none is named. */
+  revision?: string | null;
 }
 
 export interface Adapter {
@@ -94,7 +96,8 @@ export function readAdapterConfig(dir: string): AdapterConfig {
     targetModules: targetModules(path, fields.get("target_modules")),
     ...layers(path, fields),
     useRslora: booleanField(path, fields, "use_rslora"),
-    baseModel: baseModel(path, fields.get("base_model_name_or_path")),
+    baseModel: textField(path, fields, "base_model_name_or_path"),
+    ...(fields.get("revision") == null ? {} : { revision: textField(path, fields, "revision") }),
   };
 }
 
@@ -263,9 +266,10 @@ function layers(
   };
 }
 
-function baseModel(path: string, value: JsonValue | undefined): string | null {
-  if (value === undefined || value === null || typeof value === "string") return value ?? null;
-  throw new FormatError(path, `base_model_name_or_path must be a string, found ${show(value)}`);
+function textField(path: string, fields: ReadonlyMap<string, JsonValue>, name: string): string | null {
+  const value = fields.get(name) ?? null;
+  if (value === null || typeof value === "string") return value;
+  throw new FormatError(path, `${name} must be a string, found ${show(value)}`);
 }
 
 /** A value as short JSON for a message. */

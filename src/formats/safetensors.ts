@@ -2,7 +2,12 @@
 export { SAFETENSORS_DTYPES, type SafetensorsDType, tensorBytes } from "./safetensors/dtype.ts";
 export { countNonFiniteBytes } from "./safetensors/finite.ts";
 export { parseSafetensorsHeader, type SafetensorsHeader, type TensorEntry } from "./safetensors/header.ts";
-export { readSafetensorsHeader, readTensorData, readTensorPieces } from "./safetensors/reader.ts";
+export {
+  readSafetensorsHeader,
+  readTensorData,
+  readTensorPart,
+  readTensorPieces,
+} from "./safetensors/reader.ts";
 export {
   type TensorSource,
   type TensorSources,

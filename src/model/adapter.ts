@@ -7,8 +7,9 @@ import { ADAPTER_CONFIG_FILE, type AdapterConfig, type openAdapter } from "../fo
 import { readTensorData, type TensorSource } from "../formats/safetensors.ts";
 import { targetedModules } from "./adapter-targets.ts";
 import type { LlamaConfig } from "./config.ts";
-import { type LoraOptions, loraOnLayers } from "./lora.ts";
+import { type LoraOptions, loraOnLayers, loraParameterSpecs } from "./lora.ts";
 import type { Parameters } from "./parameters.ts";
+import { widen } from "./widen.ts";
 
 const prefix = "base_model.model.";
 
@@ -22,13 +23,6 @@ export function adapterLoraOptions(dir: string, config: AdapterConfig, model: Ll
 }
 
 const readable: ReadonlySet<string> = new Set(["F32", "F16", "BF16"]);
-
-function widen(dtype: string, bytes: Uint8Array): Float32Array {
-  const aligned = bytes.slice().buffer;
-  if (dtype === "F32") return new Float32Array(aligned);
-  if (dtype === "F16") return Float32Array.from(new Float16Array(aligned));
-  return new Float32Array(Uint32Array.from(new Uint16Array(aligned), (half) => (half << 16) >>> 0).buffer);
-}
 
 /** Throws FormatError unless the adapter holds exactly the tensors of `specs`, which have names without PEFT's prefix. */
 export function expectAdapterTensors(
@@ -56,6 +50,14 @@ export function expectAdapterTensors(
       );
     }
   }
+}
+
+/** Throws FormatError unless the adapter fits a model with this config. */
+export function expectAdapter(adapter: Adapter, config: LlamaConfig): void {
+  expectAdapterTensors(
+    adapter,
+    loraParameterSpecs(config, adapterLoraOptions(adapter.dir, adapter.config, config)),
+  );
 }
 
 /** The values of one of the tensors that expectAdapterTensors has found in order. */

@@ -1,7 +1,7 @@
 // The model, as training, evaluation and generation use it.
 
 export type { Recompute } from "./activations.ts";
-export { adapterLoraOptions, adapterTensors, loadAdapter } from "./adapter.ts";
+export { adapterLoraOptions, adapterTensors, expectAdapter, loadAdapter } from "./adapter.ts";
 export {
   groupModules,
   groupNames,
@@ -11,6 +11,7 @@ export {
   linearShape,
   tensorSpecs,
 } from "./architecture.ts";
+export { baseFingerprint } from "./base-fingerprint.ts";
 export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConfig } from "./config.ts";
 export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
 export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";

@@ -37,7 +37,7 @@ export interface HubOptions extends Omit<ClientOptions, "note"> {
 /**
  * The folder of a model `org/name[@revision]` with what `need` says in it: the cache's, if it is whole, without asking
  * the Hub; else the Hub's newest of that revision, downloaded. `check` sees the folder when config.json is there, and
- * throws where the weights are not worth downloading. Throws NeftuneError, UsageError, InterruptedError.
+ * throws where the rest is not worth downloading. Throws NeftuneError, UsageError, InterruptedError.
  */
 export async function obtainModel(
   name: string,
@@ -57,11 +57,9 @@ export async function obtainModel(
   // A few kilobytes are not worth a line.
   const quiet = { ...reporter, onStart: () => {}, onProgress: () => {}, onDone: () => {} };
   const folder = await downloadFiles(client, listing, [...first, ...index], quiet);
+  check(folder);
   let late = last;
-  if (weights !== null) {
-    check(folder);
-    late = [...last, ...(index.length > 0 ? shardsOf(folder) : [weights])];
-  }
+  if (weights !== null) late = [...last, ...(index.length > 0 ? shardsOf(folder) : [weights])];
   await downloadFiles(client, listing, late, reporter);
   rememberRevision(client, listing);
   return folder;

@@ -39,6 +39,20 @@ export function readTensorData(header: SafetensorsHeader, name: string): Uint8Ar
   });
 }
 
+/** Some bytes of one tensor, `from` its first byte on. */
+export function readTensorPart(
+  header: SafetensorsHeader,
+  name: string,
+  from: number,
+  length: number,
+): Uint8Array {
+  const { begin } = expectTensor(header, name);
+  const bytes = new Uint8Array(length);
+  const read = withFile(header.path, (fd) => readAt(fd, bytes, begin + from));
+  if (read !== length) throw shortened(header.path, name, length, begin + from, read);
+  return bytes;
+}
+
 /**
  * The bytes of one tensor in pieces of at most `pieceBytes`, one after the other in the same buffer: a piece is gone when
  * the next is asked for.
