@@ -1,22 +1,13 @@
 // Tokens that a tokenizer.json adds beside its model's: `<s>`, `<|eot_id|>`. They are cut out of the text before the
 // model sees it, the leftmost first and the longest of those, as Hugging Face's tokenizers does.
 
-import * as v from "valibot";
 import { FormatError } from "../../errors.ts";
 import { StringSet } from "./string-set.ts";
 import { spaceAfter, spaceBefore, wordEndsAt, wordStartsAt } from "./unicode.ts";
 
-const AddedTokenSchema = v.object({
-  id: v.pipe(v.number(), v.integer(), v.minValue(0)),
-  content: v.string(),
-  special: v.optional(v.boolean(), false),
-  normalized: v.optional(v.boolean(), false),
-  single_word: v.optional(v.boolean(), false),
-  lstrip: v.optional(v.boolean(), false),
-  rstrip: v.optional(v.boolean(), false),
-});
+const FLAGS = ["special", "normalized", "single_word", "lstrip", "rstrip"] as const;
 
-export type AddedToken = v.InferOutput<typeof AddedTokenSchema>;
+export type AddedToken = { id: number; content: string } & Record<(typeof FLAGS)[number], boolean>;
 
 /** A stretch of a text: an added token, or text between them (`id` null). */
 export interface Section {
@@ -34,20 +25,38 @@ export function parseAddedTokens(
   vocab: ReadonlyMap<string, number>,
   path: string,
 ): AddedToken[] {
-  const parsed = v.safeParse(v.nullish(v.array(AddedTokenSchema)), value);
-  if (!parsed.success) {
-    const issue = parsed.issues[0];
-    throw new FormatError(path, `added_tokens.${v.getDotPath(issue) ?? ""}: ${issue.message}`);
+  if (value !== undefined && value !== null && !Array.isArray(value)) {
+    throw new FormatError(path, "added_tokens: expected a list");
   }
   const byContent = new Map<string, AddedToken>();
   let next = vocab.size;
-  for (const token of parsed.output ?? []) {
-    if (token.content === "") continue;
+  (value ?? []).forEach((one: unknown, i: number) => {
+    const token = addedToken(one, `added_tokens.${i}`, path);
+    if (token.content === "") return;
     const known = vocab.get(token.content) ?? byContent.get(token.content)?.id;
-    byContent.set(token.content, { ...token, id: known ?? next });
+    token.id = known ?? next;
+    byContent.set(token.content, token);
     if (known === undefined) next++;
-  }
+  });
   return [...byContent.values()];
+}
+
+/** By hand, not by a schema: there may be hundreds of thousands. */
+function addedToken(value: unknown, where: string, path: string): AddedToken {
+  const wrong = (field: string, expected: string): FormatError =>
+    new FormatError(path, `${where}${field}: expected ${expected}`);
+  if (typeof value !== "object" || value === null) throw wrong("", "an object");
+  const fields = value as Record<string, unknown>;
+  const { id, content } = fields;
+  if (!Number.isInteger(id) || (id as number) < 0) throw wrong(".id", "a whole number of at least 0");
+  if (typeof content !== "string") throw wrong(".content", "a string");
+  const token = { id: id as number, content } as AddedToken;
+  for (const flag of FLAGS) {
+    const set = fields[flag] ?? false;
+    if (typeof set !== "boolean") throw wrong(`.${flag}`, "true or false");
+    token[flag] = set;
+  }
+  return token;
 }
 
 /** Finds added tokens in a text. */

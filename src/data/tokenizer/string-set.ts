@@ -36,13 +36,15 @@ export class StringSet {
 
   private longestAt(text: string, at: number): string | null {
     let longest: string | null = null;
-    let node: Node | undefined = this.root;
-    for (;;) {
-      node = this.childrenOf(node).get(text.charCodeAt(at + node.depth));
-      if (node === undefined) return longest;
-      const shortest = this.strings[node.begin]!;
-      if (!text.startsWith(shortest.slice(0, node.depth), at)) return longest;
-      if (shortest.length === node.depth) longest = shortest;
+    for (let node = this.root; ; ) {
+      const next = this.childrenOf(node).get(text.charCodeAt(at + node.depth));
+      if (next === undefined) return longest;
+      const shortest = this.strings[next.begin]!;
+      for (let i = node.depth + 1; i < next.depth; i++) {
+        if (text.charCodeAt(at + i) !== shortest.charCodeAt(i)) return longest;
+      }
+      if (shortest.length === next.depth) longest = shortest;
+      node = next;
     }
   }
 
