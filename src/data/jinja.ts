@@ -30,11 +30,13 @@ export class JinjaTemplate {
       // Jinja reads every line end as a line feed
       this.#template = new Template(source.replace(/\r\n?/g, "\n"));
     } catch (error) {
-      // the parser runs past its last token
+      // the parser runs past its last token, or out of stack
       const reason =
         error instanceof TypeError
           ? "it ends inside {{ … }} or a block that has no end"
-          : (error as Error).message.replace(/^Parser Error: /, "");
+          : error instanceof RangeError
+            ? "it is nested too deeply"
+            : (error as Error).message.replace(/^Parser Error: /, "");
       throw new FormatError(name, `not a Jinja template: ${reason}`, { cause: error });
     }
   }
@@ -57,6 +59,9 @@ export class JinjaTemplate {
     } catch (error) {
       // the engine refuses strings of 2 GiB
       if (error instanceof RangeError && /memory|length/i.test(error.message)) throw tooMuchText();
+      if (error instanceof RangeError && /call stack/i.test(error.message)) {
+        throw new TemplateLimit("calls itself without end, or is nested too deeply");
+      }
       throw error;
     }
     if (typeof rendered !== "string") throw new Error("it gives no text");

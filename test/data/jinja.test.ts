@@ -40,6 +40,11 @@ describe("limits", () => {
     }
   });
 
+  test("so are calls and nesting", () => {
+    const recursive = "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}";
+    expect(() => render(recursive, {}, 60_000)).toThrow("calls itself without end, or is nested too deeply");
+  });
+
   test("an error names the template; whoever knows the row names it", () => {
     const template = {
       kind: "file",
@@ -64,6 +69,15 @@ describe("what is no template is named as one, with its file", () => {
     expect(() => new JinjaTemplate(source, "x.jinja")).toThrow(
       /^x\.jinja: not a Jinja template: (?!undefined)/,
     );
+  });
+
+  test("nesting without measure", () => {
+    const deep = 20_000;
+    for (const source of [`{{ ${"(".repeat(deep)}1${")".repeat(deep)} }}`, "{% if 1 %}".repeat(deep)]) {
+      expect(() => new JinjaTemplate(source, "x.jinja")).toThrow(
+        "x.jinja: not a Jinja template: it is nested too deeply",
+      );
+    }
   });
 
   test("also a tokenizer's own", () => {
