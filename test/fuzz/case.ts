@@ -79,9 +79,13 @@ export const commandLine = (args: readonly string[]) =>
   ["neftune", ...args].map((word) => (/^[\w./=-]+$/.test(word) ? word : `'${word}'`)).join(" ");
 
 /** What is wrong with an outcome, its output folder included: it is whole or not there. */
-export function caseComplaint({ args }: Case, dir: string, outcome: Outcome, limits: Limits): string | null {
-  // Of a shape that is large, init writes what was asked for.
-  if (args[0] === "init" && outcome.stopped === "disk") return null;
+export function caseComplaint(
+  { args, kind }: Case,
+  dir: string,
+  outcome: Outcome,
+  limits: Limits,
+): string | null {
+  if (kind.asksForWork && outcome.stopped !== null && hasBegun(dir, outcome)) return null;
   const found = complaint(outcome, limits);
   if (found !== null || outcome.status === 0 || args[0] === "train") return found;
   const left = readdirSync(dir).filter((name) => /^\.?out(\.|$)/.test(name));
@@ -92,3 +96,7 @@ export function caseComplaint({ args }: Case, dir: string, outcome: Outcome, lim
   const wrong = args[0] === "generate" ? left.filter((name) => !whole.includes(name)) : left;
   return wrong.length === 0 ? null : `exit status ${outcome.status}, and ${wrong.join(", ")} is left`;
 }
+
+/** True where all was read and checked, and the work was under way. */
+const hasBegun = (dir: string, { stderr }: Outcome) =>
+  /^run: /m.test(stderr) || existsSync(join(dir, ".out.partial"));

@@ -14,6 +14,8 @@ export interface Kind {
   mutate: Mutation;
   /** Commands that read `file`. */
   commands(file: string): readonly (readonly string[])[];
+  /** The file may ask for a great deal of work, which then takes its time, memory and disk. */
+  asksForWork?: true;
   /** Options of which one is added now and then. */
   variants?: readonly (readonly string[])[];
 }
@@ -123,6 +125,7 @@ export const kinds: readonly Kind[] = [
   { name: "config", files: ["model/config.json", "nf4/config.json"], mutate: json, commands: modelCommands },
   {
     name: "shape",
+    asksForWork: true,
     files: ["shape.json"],
     mutate: json,
     commands: (file) => [["init", "--shape", file, "--tokenizer", "tokenizer", ...output, ...device]],
@@ -203,24 +206,28 @@ export const kinds: readonly Kind[] = [
   },
   {
     name: "toml",
+    asksForWork: true,
     files: ["run.toml"],
     mutate: syntax("toml"),
     commands: (file) => [["train", "--config", file, ...device]],
   },
   {
     name: "yaml",
+    asksForWork: true,
     files: ["run.yaml"],
     mutate: syntax("yaml"),
     commands: (file) => [["train", "--config", file, ...device]],
   },
   {
     name: "json config",
+    asksForWork: true,
     files: ["run.json"],
     mutate: json,
     commands: (file) => [["train", "--config", file, ...device]],
   },
   {
     name: "model preset",
+    asksForWork: true,
     files: ["model.toml"],
     mutate: syntax("toml"),
     commands: (file) => [["init", "--shape", file, ...output, ...device], preview(file, "alpaca.json")],
@@ -233,6 +240,7 @@ export const kinds: readonly Kind[] = [
   },
   {
     name: "run record",
+    asksForWork: true,
     files: ["run/config.json", "full/run.json", "full/config.json"],
     mutate: json,
     commands: (file) => [
