@@ -5,7 +5,7 @@
 //   bun build.ts --emulated   and the CUDA kernels under the emulator, for tests
 //   bun build.ts --native     the libraries alone (what `bun src/main.ts` needs)
 
-import { chmodSync, statSync } from "node:fs";
+import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildCuda, buildEmulated, leaveOutStaleCuda } from "./build/cuda.ts";
 import { buildNative } from "./build/native.ts";
@@ -25,8 +25,26 @@ async function buildExecutable(): Promise<void> {
     compile: { target: "bun-linux-x64", outfile, autoloadDotenv: false, autoloadBunfig: false },
   });
   if (!result.success) throw new AggregateError(result.logs, "bundling failed");
+  withoutBunVariables(outfile);
   chmodSync(outfile, 0o755);
   console.error(`${outfile}: ${(statSync(outfile).size / 2 ** 20).toFixed(0)} MiB`);
+}
+
+/**
+ * Bun reads these variables in compiled programs, too: BUN_OPTIONS would run other people's code in neftune, and
+ * BUN_BE_BUN turn it into Bun. There is no setting for that, so their names in the executable become empty, which no
+ * variable's name is.
+ */
+function withoutBunVariables(executable: string): void {
+  const bytes = readFileSync(executable);
+  for (const name of ["BUN_OPTIONS", "BUN_BE_BUN"]) {
+    const at = bytes.indexOf(`\0${name}\0`);
+    if (at < 0 || bytes.indexOf(`\0${name}\0`, at + 1) >= 0) {
+      throw new Error(`${executable}: ${name} does not stand there once; look how this Bun reads it`);
+    }
+    bytes[at + 1] = 0;
+  }
+  writeFileSync(executable, bytes);
 }
 
 await buildNative();

@@ -2,6 +2,7 @@
 // status. The only place that ends the process.
 
 import packageJson from "../package.json" with { type: "json" };
+import { expectAddressSpace, limitHint } from "./cli/address-space.ts";
 import { type Command, type Context, commonOptions } from "./cli/command.ts";
 import { parseDevice } from "./cli/device-name.ts";
 import { suggestion } from "./cli/nearest.ts";
@@ -187,6 +188,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   const values = resolveValues(table, given, file);
   terminal.setQuiet(values.quiet);
   parseDevice(values.device);
+  expectAddressSpace(command.name);
   const context: Context = {
     version,
     env: process.env,
@@ -239,7 +241,10 @@ function tell(error: unknown, terminal: Terminal): void {
   }
   const isKnown = error instanceof NeftuneError;
   const message = error instanceof Error ? error.message : String(error);
-  terminal.fail(isKnown ? message : `${message} (internal error; please report this bug)`);
+  const hint = limitHint(error);
+  terminal.fail(
+    isKnown || hint !== "" ? `${message}${hint}` : `${message} (internal error; please report this bug)`,
+  );
   if (process.env.NEFTUNE_DEBUG === "1" && error instanceof Error)
     say(`${escapeText(String(error.stack))}\n`);
   else if (!isKnown) say("NEFTUNE_DEBUG=1 shows where it happened; add that to the report.\n");

@@ -32,6 +32,6 @@ function openCuda(name: string, index: number): Device {
     return Device.open({ kind: "cuda", index });
   } catch (cause) {
     if (!(cause instanceof NeftuneError)) throw cause;
-    throw new NeftuneError("no_device", `--device ${name}: ${cause.message}`, { cause });
+    throw new NeftuneError("no_device", `--device ${name}: ${cause.message}; or use --device cpu`, { cause });
   }
 }

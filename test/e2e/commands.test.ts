@@ -132,7 +132,7 @@ describe("failures end with 1 and say what to do", () => {
       ["--dataset", "train.json", "--output", "never"],
     ])
       expect(await failure(...args, "--model", "nan")).toMatch(
-        /^error: model\.\S+ has 16 values that are NaN or infinite; the checkpoint is damaged/,
+        /^error: model\.\S+ has 16 values that are NaN or infinite; the checkpoint is damaged/m,
       );
     expect(existsSync(place.path("never/adapter_model.safetensors"))).toBe(false);
   });
