@@ -127,7 +127,7 @@ function expectOurs(path: string): void {
     ? "is a link"
     : !status.isDirectory()
       ? "is a file"
-      : readdirSync(path).length > 0 && !RunLock.isIn(path)
+      : readdirSync(path).length > 0 && !RunLock.marks(path)
         ? "holds files that are not neftune's"
         : null;
   if (what === null) return;

@@ -15,8 +15,8 @@ import { RunLock } from "./run-lock.ts";
 
 const METRICS_FILE = "metrics.jsonl";
 const CHECKPOINTS = "checkpoints";
-/** What a killed writer leaves; see writeFileAtomically. */
-const LEFTOVER = /^\..+\.\d+\.partial$/;
+/** What a killed writer leaves; see writeFileAtomically and RunLock. */
+const LEFTOVER = /^\..+\.\d+\.(partial|new)$/;
 
 /** Files that say that a folder is taken, by a run or by a model. */
 const TAKEN =

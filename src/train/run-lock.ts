@@ -1,13 +1,15 @@
 // OUTPUT/.neftune.lock: which process writes to the folder of a run. A lock of a process that is gone counts for
 // nothing, so that a killed run can be resumed at once.
 
-import { existsSync, linkSync, lstatSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, linkSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
 import { ioError } from "../formats/io.ts";
 
 export const LOCK_FILE = ".neftune.lock";
+/** What a process that is killed while it takes the lock, or removes a stale one, leaves. */
+const DRAFT = /^\.neftune\.lock\.\d+\.(new|partial)$/;
 const ATTEMPTS = 10;
 
 interface Holder {
@@ -48,11 +50,14 @@ export class RunLock {
     throw busy(folder, "several processes at once");
   }
 
-  /** Whether a folder has our mark: a lock, in use or left behind. */
-  static isIn(folder: string): boolean {
-    const path = join(folder, LOCK_FILE);
-    const text = inodeOf(path) === null || lstatSync(path).isSymbolicLink() ? null : readIfThere(path);
-    return text !== null && parseHolder(text) !== null;
+  /** Whether what is in a folder has our mark: a lock, in use, left behind, or about to be made or removed. */
+  static marks(folder: string): boolean {
+    const names = readdirSync(folder).filter((name) => name === LOCK_FILE || DRAFT.test(name));
+    if (names.length > 0 && names.length === readdirSync(folder).length) return true;
+    return names.some((name) => {
+      const path = join(folder, name);
+      return lstatSync(path).isFile() && parseHolder(readIfThere(path) ?? "") !== null;
+    });
   }
 
   /** Throws NeftuneError (code "busy") where a process holds the lock. Returns a stale lock's text; null: no lock. */

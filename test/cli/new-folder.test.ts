@@ -108,6 +108,19 @@ describe("what has the partial folder's name already", () => {
     expectUntouched(victim);
   });
 
+  test.each([
+    ["while it took the lock", { ".neftune.lock.77.new": "" }],
+    ["while it removed another's stale lock", { ".neftune.lock.77.partial": staleLock, precious: "x" }],
+  ])("what a process killed %s left goes", async (_, files) => {
+    const place = newPlace();
+    const partial = join(place, ".q.partial");
+    mkdirSync(partial);
+    for (const [name, text] of Object.entries(files)) writeFileSync(join(partial, name), text);
+    await make(join(place, "q"));
+    expect(readdirSync(join(place, "q")).sort()).toEqual(["one", "two"]);
+    expect(readdirSync(place)).toEqual(["q"]);
+  });
+
   test("an empty folder, left by a process killed before it had a lock, is taken over", async () => {
     const place = newPlace();
     mkdirSync(join(place, ".q.partial"));

@@ -334,6 +334,7 @@ describe("stopping and resuming", () => {
       writeFileSync(join(output, "checkpoints", name, "progress.json"), "{");
     }
     writeFileSync(join(output, ".adapter_model.safetensors.4711.partial"), "half");
+    writeFileSync(join(output, ".neftune.lock.4711.new"), "half");
     await noisy({ output, evalDataset, resume: true }).trainer.train();
     expectSameRun(output);
     expect(readdirSync(output)).toHaveLength(5);
