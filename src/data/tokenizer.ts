@@ -17,6 +17,9 @@ import { readSettings, type TokenizerSettings } from "./tokenizer-settings.ts";
 
 export type { Section };
 
+/** Tokens of a text whose buffer is kept for the next one. */
+const MOST_KEPT = 1 << 20;
+
 export interface EncodeOptions {
   /** Puts the tokens before the text that the tokenizer itself begins with: BOS, or nothing. Default: no. */
   addBos?: boolean;
@@ -49,7 +52,7 @@ export class Tokenizer {
   private readonly special: TokenMatcher; // to find special text in data
   private readonly tokens: string[]; // [vocabSize], undefined where an id has none
   private readonly specialIds: ReadonlySet<number>;
-  private readonly buffer = new TokenBuffer(); // of the text that is being encoded
+  private buffer = new TokenBuffer(); // of the text that is being encoded
 
   /** The tokenizer of a folder: tokenizer.json, and tokenizer_config.json and its like where they are. */
   static load(dir: string): Tokenizer {
@@ -173,6 +176,7 @@ export class Tokenizer {
       else buffer.add(section.id, section.begin, section.begin + section.text.length);
     }
     const { ids, starts, ends, count } = buffer;
+    if (count > MOST_KEPT) this.buffer = new TokenBuffer();
     return { ids: ids.slice(0, count), starts: starts.slice(0, count), ends: ends.slice(0, count) };
   }
 

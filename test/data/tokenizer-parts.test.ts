@@ -62,6 +62,14 @@ describe("a part that is not supported is refused by name", () => {
       { pre_tokenizer: { type: "Split", pattern: { Regex: "a\\Kb" }, behavior: "Isolated", invert: false } },
       /the regular expression "a\\\\Kb" has \\K, which is not supported/,
     ],
+    [
+      { pre_tokenizer: { type: "Split", pattern: { Regex: "[z-a]" }, behavior: "Isolated", invert: false } },
+      /the regular expression "\[z-a\]" is not valid/,
+    ],
+    [
+      { pre_tokenizer: { type: "Split", pattern: { Regex: "(a|b" }, behavior: "Isolated", invert: false } },
+      /has a group without end, which is not supported/,
+    ],
     [{ decoder: { type: "CTC" } }, /decoder CTC is not supported/],
   ];
   for (const [change, message] of cases) {

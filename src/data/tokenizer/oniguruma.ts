@@ -30,7 +30,13 @@ const ANCHORS: Record<string, string> = {
 
 /** A global expression for an Oniguruma pattern. Throws an Error that names what in it is not supported. */
 export function oniguruma(pattern: string): RegExp {
-  return new RegExp(new Translator(pattern).whole(), "gv");
+  const source = new Translator(pattern).whole();
+  try {
+    return new RegExp(source, "gv");
+  } catch (error) {
+    // the error tells of the translation, which nobody has seen
+    throw new Error(`the regular expression ${quoted(pattern)} is not valid`, { cause: error });
+  }
 }
 
 /** A global expression for a text as it is. */
@@ -289,11 +295,14 @@ class Translator {
   }
 
   private unsupported(what: string): Error {
-    const pattern = this.pattern.length > 200 ? [...this.pattern.slice(0, 200), "…"] : this.pattern;
     return new Error(
-      `the regular expression ${JSON.stringify(pattern.join(""))} has ${what}, which is not supported`,
+      `the regular expression ${quoted(this.pattern.join(""))} has ${what}, which is not supported`,
     );
   }
+}
+
+function quoted(pattern: string): string {
+  return JSON.stringify(pattern.length > 200 ? `${pattern.slice(0, 200)}…` : pattern);
 }
 
 const GENERAL_CATEGORIES = new Map<string, string>(
