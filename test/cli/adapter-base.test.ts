@@ -62,7 +62,7 @@ const other = copyOf((dir) => setBytes(dir, "model.embed_tokens.weight", Uint8Ar
 describe("--model RUN", () => {
   test("stands for its base and itself as adapter, and says so", () => {
     const dir = run(tiny);
-    const values = { model: dir, adapter: undefined, other: 1 };
+    const values: { model: string; adapter?: string; other: number } = { model: dir, other: 1 };
     expect(
       noted(() => expect(withBase(values, context)).toEqual({ model: tiny, adapter: dir, other: 1 })),
     ).toEqual([`${dir} is an adapter on ${tiny}, which is loaded with it`]);
