@@ -8,18 +8,8 @@ import { parseDevice } from "./cli/device-name.ts";
 import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
-import {
-  displayWidth,
-  escapeText,
-  fitParts,
-  type LinePart,
-  messageText,
-  pageWidth,
-  quoted,
-  shorten,
-  shown,
-  wrap,
-} from "./cli/text.ts";
+import { Terminal } from "./cli/terminal.ts";
+import { escapeText, pageWidth, quoted, shown } from "./cli/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
 
 /** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
@@ -102,54 +92,6 @@ function say(text: string): void {
     writeFully(2, text);
   } catch (error) {
     if (!(error instanceof ClosedPipe || error instanceof NeftuneError)) throw error;
-  }
-}
-
-class Terminal {
-  #quiet = false;
-  #drawn = false;
-
-  setQuiet(quiet: boolean): void {
-    this.#quiet = quiet;
-  }
-
-  get live(): boolean {
-    return process.stderr.isTTY === true && !this.#quiet;
-  }
-
-  note(text: string): void {
-    if (this.#quiet) return;
-    this.clear();
-    say(this.#fitted(messageText(text)));
-  }
-
-  /** Whole lines, on a terminal broken between words; what goes to a file or program stays one line. */
-  #fitted(text: string): string {
-    if (process.stderr.isTTY !== true) return `${text}\n`;
-    const width = process.stderr.columns || 80;
-    const lines = text.split("\n").map((line) => {
-      return displayWidth(line) <= width ? line : wrap(line, width - 2).join("\n  ");
-    });
-    return `${lines.join("\n")}\n`;
-  }
-
-  draw(line: string | readonly LinePart[]): void {
-    if (!this.live) return;
-    const width = (process.stderr.columns || 80) - 1;
-    const text = typeof line === "string" ? shorten(line, width) : fitParts(line, width);
-    say(`\r\x1b[2K${escapeText(text)}`);
-    this.#drawn = text !== "";
-  }
-
-  /** Takes a drawn line away, so that the next text starts on a line of its own. */
-  clear(): void {
-    if (this.#drawn) say("\r\x1b[2K");
-    this.#drawn = false;
-  }
-
-  fail(message: string): void {
-    this.clear();
-    say(this.#fitted(`error: ${messageText(message.trim().replaceAll(/\s*\n\s*/g, " "))}`));
   }
 }
 
@@ -250,7 +192,11 @@ function tell(error: unknown, terminal: Terminal): void {
   else if (!isKnown) say("NEFTUNE_DEBUG=1 shows where it happened; add that to the report.\n");
 }
 
-const terminal = new Terminal();
+const terminal = new Terminal({
+  write: say,
+  isTerminal: process.stderr.isTTY === true,
+  columns: () => process.stderr.columns || 80,
+});
 let status = 0;
 try {
   await main(process.argv.slice(2), terminal);

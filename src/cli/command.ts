@@ -24,8 +24,8 @@ export interface Context {
   /** All else, on standard error; nothing with --quiet. */
   note(text: string): void;
   /**
-   * A line on standard error that the next one takes the place of, fitted to the terminal; nothing with --quiet or where
-   * there is no terminal.
+   * A line on standard error that the next one takes the place of, fitted to the terminal; elsewhere a line every few
+   * seconds; nothing with --quiet.
    */
   draw(line: string | readonly LinePart[]): void;
 }

@@ -9,7 +9,7 @@ import { withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
+import { countOf, formatSeconds, toJson } from "./format.ts";
 import { expectDataWords } from "./locate.ts";
 import {
   adapterOption,
@@ -24,12 +24,18 @@ import {
   requireData,
   wantedSplits,
 } from "./model-data.ts";
+import { EvaluationProgress } from "./progress.ts";
 import { chooseTemplate, templateLine } from "./prompt-template.ts";
 import { checkQuantization, quantizationOptions } from "./quantization.ts";
 import { usedTemplates } from "./row-notes.ts";
 
 /** Decimals of a loss that do not depend on how samples are batched. --json has all. */
 const DIGITS = { bf16: 3, f32: 5 } as const;
+
+/** A perplexity is off by its own size times what the loss is off by. */
+function perplexityText(perplexity: number, digits: number): string {
+  return perplexity.toFixed(Math.max(0, digits - Math.ceil(Math.log10(perplexity))));
+}
 
 export const evalCommand = defineCommand({
   name: "eval",
@@ -89,12 +95,12 @@ export const evalCommand = defineCommand({
       const { adapter, dtype } = values;
       const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);
       try {
+        const progress = new EvaluationProgress();
         const result = await evaluate(model, dataset, {
           batchSize: values["batch-size"],
           packing: values.packing,
           signal: context.signal,
-          onProgress: (done) =>
-            context.draw(`${formatCount(done)} of ${formatCount(dataset.length)} samples`),
+          onProgress: (done) => context.draw(progress.parts(done, dataset.length)),
         });
         device.expectFilesUnchanged("in place");
         const { loss, perplexity, seconds } = result;
@@ -130,7 +136,7 @@ export const evalCommand = defineCommand({
           }
         }
         context.print(
-          `loss ${loss.toFixed(digits)}, perplexity ${perplexity.toFixed(digits - 1)}: ${countOf(result.samples, "sample")}, ` +
+          `loss ${loss.toFixed(digits)}, perplexity ${perplexityText(perplexity, digits)}: ${countOf(result.samples, "sample")}, ` +
             `${countOf(result.targetTokens, "target token")}, ${formatSeconds(seconds)}`,
         );
       } finally {

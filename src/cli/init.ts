@@ -17,6 +17,7 @@ import { openDevice } from "./device.ts";
 import { formatBytes, formatCount, toJson } from "./format.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
 import { readShape, shapeNames } from "./presets.ts";
+import { withWritingProgress } from "./writing-progress.ts";
 
 /** Values that pass from the device to the file at a time. */
 const PIECE_VALUES = 2 ** 22;
@@ -174,7 +175,11 @@ export const init = defineCommand({
     const device = openDevice(values, context);
     try {
       const { files, parameters } = await makeFolder(output, "init", context.signal, function* (dir) {
-        const written = yield* writeRandomModelInSteps(device, dir, config, values.seed);
+        const total =
+          tensorSpecs(config).reduce((sum, { shape }) => sum + sizeOf(shape), 0) *
+          (values.dtype === "f32" ? 4 : 2);
+        const steps = writeRandomModelInSteps(device, dir, config, values.seed);
+        const written = yield* withWritingProgress(steps, { name: output, dir, total }, context);
         const copied = tokenizer === undefined ? [] : copyPresent(tokenizer, dir, tokenizerFiles);
         return { ...written, files: [...written.files, ...copied] };
       });

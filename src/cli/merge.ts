@@ -11,7 +11,7 @@ import {
   withWeights,
 } from "../formats/model-folder.ts";
 import { openAdapter } from "../formats/peft.ts";
-import { adapterLoraOptions, checkpointSource } from "../model/index.ts";
+import { adapterLoraOptions, checkpointSource, readConfig } from "../model/index.ts";
 import { type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
 import type { Device } from "../native/index.ts";
@@ -24,6 +24,7 @@ import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
 import { expectModel, modelOption } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
+import { withWritingProgress } from "./writing-progress.ts";
 
 export interface MergeRequest {
   /** Folders. */
@@ -152,8 +153,15 @@ export const merge = defineCommand({
     try {
       const start = performance.now();
       const request = { model, adapter, base, dtype };
+      // In another dtype than the model's, the size is not known before.
+      const isKept = dtype === null && readConfig(model).quantization === null;
+      const total = isKept ? checkpointBytes(openCheckpoint(model)) : null;
       const merged = await makeFolder(output, "merge", context.signal, (dir) =>
-        mergeInSteps(device, request, dir, context),
+        withWritingProgress(
+          mergeInSteps(device, request, dir, context),
+          { name: output, dir, total },
+          context,
+        ),
       );
       const seconds = (performance.now() - start) / 1000;
       if (values.json) context.print(toJson({ output, ...merged, seconds }));

@@ -264,7 +264,7 @@ export async function loadDatasets(
         vocabSize,
         templateDate,
         signal: context.signal,
-        onProgress: (rows) => context.draw(`${path}: ${countOf(rows, "row")} tokenised`),
+        onProgress: (rows) => context.draw(`${path}: ${countOf(rows, "row")} tokenized`),
       });
       left -= part.stats.rows;
       parts.push(part);

@@ -35,6 +35,30 @@ class SmoothedLoss {
   }
 }
 
+/** How far an evaluation is. */
+export class EvaluationProgress {
+  readonly #label: string;
+  #start = 0;
+  #last = Number.POSITIVE_INFINITY;
+
+  constructor(label = "") {
+    this.#label = label;
+  }
+
+  /** For `samples` of `total`; fewer than before are a new evaluation's. */
+  parts(samples: number, total: number): LinePart[] {
+    const now = performance.now();
+    if (samples < this.#last) this.#start = now;
+    this.#last = samples;
+    const left = ((now - this.#start) / 1000) * (total / samples - 1);
+    return [
+      ...(this.#label === "" ? [] : [{ text: `${this.#label}:`, rank: 2 }]),
+      { text: `evaluating ${formatCount(samples)} of ${formatCount(total)} samples`, rank: 0 },
+      ...(left > 0 ? [{ text: `${formatSeconds(left)} left`, rank: 1 }] : []),
+    ];
+  }
+}
+
 interface Shown {
   step: StepMetrics;
   plan: RunPlan;
@@ -60,13 +84,17 @@ export function stepParts({ step, plan, loss, tokensPerSecond, secondsLeft }: Sh
 /** Shows a run: step, loss, learning rate, tokens per second, time left. `label` tells several runs of a command apart. */
 export function progressReporter(context: Context, label = ""): Reporter {
   const smoothed = new SmoothedLoss();
+  const evaluating = new EvaluationProgress(label);
   let secondsPerStep = 0;
   let tokensPerSecond = 0;
   let shownAt = Number.NEGATIVE_INFINITY;
   const prefix = label === "" ? "" : `${label}: `;
 
   return {
-    onPlan: (plan) => context.note(prefix + describePlan(plan)),
+    onPlan(plan) {
+      context.note(prefix + describePlan(plan));
+      context.draw(`${prefix}first step of ${plan.totalSteps - plan.startStep}`);
+    },
     onNote: (text) => context.note(prefix + text),
     onStep(step, plan) {
       smoothed.add(step.loss);
@@ -87,7 +115,7 @@ export function progressReporter(context: Context, label = ""): Reporter {
     },
     onSkip: (step, reason, skipped) =>
       context.note(`${prefix}step ${step} made no update: ${reason} (${skipped} so far)`),
-    onEvalProgress: (samples, total) => context.draw(`${prefix}evaluating ${samples}/${total}`),
+    onEvalProgress: (samples, total) => context.draw(evaluating.parts(samples, total)),
     onEval: (metrics: EvalMetrics) =>
       context.note(`${prefix}step ${metrics.step}: evaluation ${evaluationText(metrics)}`),
     onSave: (step, path) => context.note(`${prefix}step ${step}: saved ${path}`),

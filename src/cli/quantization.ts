@@ -70,13 +70,17 @@ export function loadModel(
   }
   const quantization = { double: values["double-quantization"] };
   const folder = values["quantized-cache"];
-  if (folder === undefined) return Llama.load(device, source, { ...options, quantization });
+  if (folder === undefined) {
+    context.note(`quantizing ${dir} to NF4 while loading it`);
+    return Llama.load(device, source, { ...options, quantization });
+  }
   const cache = new QuantizedCache(folder, dir, source, quantization, device);
   const cached = cache.open();
   if (cached !== null) {
     context.note(`quantised weights: ${cache.path}`);
     source = checkpointSource(dir, cached);
   }
+  if (cached === null) context.note(`quantizing ${dir} to NF4 while loading it`);
   const model = Llama.load(device, source, { ...options, quantization });
   try {
     if (cached === null) {

@@ -24,6 +24,7 @@ import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
 import { expectModel, modelOption, requireModel } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
+import { withWritingProgress } from "./writing-progress.ts";
 
 /** As Transformers writes it. */
 const quantizationConfig = (computeDtype: string, double: boolean) => ({
@@ -119,7 +120,11 @@ export const quantize = defineCommand({
     try {
       const start = performance.now();
       const { files, originalBytes, bytes } = await makeFolder(output, "quantize", context.signal, (dir) =>
-        quantizeInSteps(device, from, dir, values["double-quantization"]),
+        withWritingProgress(
+          quantizeInSteps(device, from, dir, values["double-quantization"]),
+          { name: output, dir, total: null },
+          context,
+        ),
       );
       const seconds = (performance.now() - start) / 1000;
       if (values.json) {

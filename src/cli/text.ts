@@ -83,9 +83,9 @@ export function quoted(text: string, width = 80): string {
 const MOST_OF_WORD = 240;
 const MOST_OF_MESSAGE = 4000;
 
-/** A message that may hold whatever a file holds, for the terminal. */
+/** A message that may hold whatever a file holds, for the terminal: one line. */
 export function messageText(message: string): string {
-  const words = escapeText(message).replace(/\S{200,}/g, (word) => shorten(word, MOST_OF_WORD));
+  const words = escapeLine(message).replace(/\S{200,}/g, (word) => shorten(word, MOST_OF_WORD));
   return shorten(words, MOST_OF_MESSAGE);
 }
 
