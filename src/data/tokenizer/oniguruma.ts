@@ -3,7 +3,9 @@
 
 import { NEWER_THAN_16, WHITE_SPACE, without } from "./unicode.ts";
 
-const WORD_INSIDE = `[${without("\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", NEWER_THAN_16)}]\\xb2\\xb3\\xb9\\xbc-\\xbe`;
+const WORD_IN_CLASS = without("\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}", NEWER_THAN_16);
+/** Outside classes, Oniguruma's \w has six Latin-1 characters more: ² ³ ¹ ¼ ½ ¾. */
+const WORD_INSIDE = `[${WORD_IN_CLASS}]\\xb2\\xb3\\xb9\\xbc-\\xbe`;
 const CLASSES: Record<string, string> = {
   d: `[${without("\\p{Nd}", NEWER_THAN_16)}]`,
   h: "[0-9a-fA-F]",
@@ -177,7 +179,8 @@ class Translator {
   private escape(inClass: boolean): string {
     const letter = this.next();
     const lower = letter.toLowerCase();
-    if (CLASSES[lower] !== undefined) return letter === lower ? CLASSES[lower] : `[^${CLASSES[lower]}]`;
+    const set = lower === "w" && inClass ? `[${WORD_IN_CLASS}]` : CLASSES[lower];
+    if (set !== undefined) return letter === lower ? set : `[^${set}]`;
     if (lower === "p") return this.property(letter === "P");
     if (CONTROLS[letter] !== undefined) return escaped(CONTROLS[letter]);
     if (letter === "x" || letter === "u") return this.codePoint(letter);

@@ -55,6 +55,8 @@ VARIANTS = [
     ("bytes", "Tekken", bytes_after(split(TEKKEN, "Isolated"))),
     ("bytes", "cl100k with possessive quantifiers", bytes_after(split(CL100K, "Isolated"))),
     *(("bytes", f"Split {behavior}", bytes_after(split(r"\s|\d", behavior))) for behavior in ("Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous")),
+    ("bytes", "Split by words in classes", bytes_after(split(r"[\w-]+|\w+|[^\W_]", "Isolated"))),
+    ("bytes", "Split by case, options and anchors", bytes_after(split(r"(?i:the|ſ)|^\s+|(?<=a)t$|\bx\B|\p{^L}\h?|[a-m&&[^e-g]]{2,}", "Isolated"))),
     ("bytes", "Split, inverted", bytes_after(split(r"\w+|[^\w\s]+", "Removed", True))),
     ("bytes", "Split by a string", bytes_after(split(" t", "MergedWithNext", False, "String"))),
     ("bytes", "Split with empty matches", bytes_after(split(r"x*|\b", "Isolated"))),
