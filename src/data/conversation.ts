@@ -83,8 +83,11 @@ function expectPlace({ messages, tools }: Conversation, template: ChatTemplate):
   });
 }
 
-/** Refuses turns other than answers that the template leaves out. */
+/** Refuses an empty text, and turns other than answers that the template leaves out. */
 function expectShown(rendering: Rendering, messages: readonly Message[], template: ChatTemplate): void {
+  if (rendering.text.trim() === "") {
+    throw new RowProblem("the prompt template makes an empty text of this row");
+  }
   const k = rendering.firstLeftOut();
   if (k < 0) return;
   throw new RowProblem(

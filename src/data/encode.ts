@@ -113,7 +113,6 @@ export class Encoder {
       exchanges !== null
         ? this.exchangeScript(exchanges)
         : conversationPrompt(asConversation(row, true), this.chat, this.tokenizer, parseSpecial);
-    if (exchanges === null) expectText(script);
     const { ids, text } = encodeScript(script, this.tokenizer, "answers");
     return { ids, text, template: this.templateOf(row) };
   }
@@ -139,7 +138,6 @@ export class Encoder {
       parseSpecial,
       lossOn,
     });
-    expectText(script);
     return encodeScript(script, this.tokenizer, lossOn);
   }
 
@@ -215,12 +213,6 @@ export class Encoder {
       "template",
       `prompt template chat: the tokenizer has no chat template; use ${names} or a Jinja file`,
     );
-  }
-}
-
-function expectText(script: Script): void {
-  if (script.text.trim() === "") {
-    throw new RowProblem("the prompt template makes an empty text of this row");
   }
 }
 

@@ -223,6 +223,7 @@ test("data without any target: eval and train say so", async () => {
       ...[command, "--model", "model", "--dataset", "train.json", "--max-length", "2"],
     );
     expect(status).toBe(1);
-    expect(stderr).toContain("48 with no target left\nerror: no");
+    expect(stderr).toContain("48 with no target left\n");
+    expect(stderr).toContain("\nerror: no");
   }
 });
