@@ -189,7 +189,7 @@ export function mutateText(text: string, random: Random, syntax: Syntax): string
     case 7: {
       const word = random.pick(words[syntax]);
       return (
-        text.slice(0, at) + word.repeat(Math.min(5000, Math.ceil(100_000 / word.length))) + text.slice(at)
+        text.slice(0, at) + word.repeat(Math.min(5000, Math.ceil(20_000 / word.length))) + text.slice(at)
       );
     }
     default:
