@@ -143,7 +143,9 @@ async function tokenizeSource(
   { skipBadRows, samples, before, mostMemory }: Reading,
   writer: CacheWriter | null,
 ): Promise<Tokenized> {
-  const workers = options.workers ?? workersFor(source.bytes);
+  // While a thread renders and tokenizes, this one hears the signal.
+  const least = options.signal === undefined ? 0 : 1;
+  const workers = options.workers ?? Math.max(least, workersFor(source.bytes));
   const kept = new KeptTokens(source.path, writer, mostMemory);
   const problems: { place: string; reason: string }[] = [];
   const notes = noNotes<string>();
@@ -166,7 +168,9 @@ async function tokenizeSource(
     noteUnused(notes, block.unread ?? []);
     kept.add(tokens);
   };
-  await tokenizeAll(firstRows(source, samples), options.tokenizerDir, encoding, workers, !skipBadRows, take);
+  const blocks = firstRows(source, samples);
+  const { tokenizerDir, signal } = options;
+  await tokenizeAll(blocks, tokenizerDir, encoding, workers, !skipBadRows, take, signal);
   if (rows === 0) throw new NeftuneError("dataset", `dataset ${source.path}: has no rows`);
   if (skipped === rows) {
     const first = problems.map(({ place, reason }) => `${source.path}${place}: ${reason}`)[0] ?? "";

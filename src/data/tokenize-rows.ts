@@ -2,7 +2,7 @@
 // order.
 
 import { availableParallelism } from "node:os";
-import { NeftuneError } from "../errors.ts";
+import { InterruptedError, NeftuneError } from "../errors.ts";
 import { Encoder, type EncoderOptions } from "./encode.ts";
 import { type EncodingNotes, noNotes, noteRow } from "./encoding-notes.ts";
 import { RowProblem } from "./formats.ts";
@@ -67,7 +67,8 @@ export type BlockSink = (block: RowBlock, tokenized: TokenizedRows) => void;
 
 /**
  * Encodes the blocks of a source with `workers` threads, or in this one for 0 and wherever threads cannot be started.
- * Few blocks are held at a time. `sink` gets them in order; with `stopAtBad` none comes after one with a bad row.
+ * Few blocks are held at a time. `sink` gets them in order; with `stopAtBad` none comes after one with a bad row. Throws
+ * InterruptedError once `signal` aborts, at once where threads encode.
  */
 export async function tokenizeAll(
   blocks: AsyncGenerator<RowBlock, void, void>,
@@ -76,7 +77,9 @@ export async function tokenizeAll(
   workers: number,
   stopAtBad: boolean,
   sink: BlockSink,
+  signal?: AbortSignal,
 ): Promise<void> {
+  const interrupted = interruption(signal);
   const pool = workers > 0 ? new Pool(workers, tokenizerDir, options) : null;
   let encoder: Encoder | undefined;
   const encode = async (block: RowBlock): Promise<TokenizedRows> => {
@@ -89,7 +92,7 @@ export async function tokenizeAll(
   /** Takes the oldest block; true where the work ends with it. */
   const takeOne = async (): Promise<boolean> => {
     const { block, tokenized } = waiting.shift()!;
-    const result = await tokenized;
+    const result = await Promise.race([tokenized, interrupted]);
     sink(block, result);
     return stopAtBad && result.bad.length > 0;
   };
@@ -107,6 +110,16 @@ export async function tokenizeAll(
   } finally {
     pool?.close();
   }
+}
+
+/** Rejects where the signal aborts: a thread that is busy with a row is not waited for. */
+function interruption(signal: AbortSignal | undefined): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(new InterruptedError("stopped while the data was read"));
+  if (signal?.aborted === true) stop();
+  else signal?.addEventListener("abort", stop, { once: true });
+  promise.catch(() => {});
+  return promise;
 }
 
 /** Threads that encode blocks, each several behind one another. */

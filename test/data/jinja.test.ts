@@ -1,8 +1,11 @@
 import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
 import { Encoder } from "../../src/data/encode.ts";
 import { JinjaTemplate, TemplateLimit } from "../../src/data/jinja.ts";
+import { loadDataset } from "../../src/data/load-dataset.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
-import { llamaFolder } from "./tiny-tokenizer.ts";
+import { InterruptedError } from "../../src/errors.ts";
+import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 function render(source: string, variables: Record<string, unknown> = {}, milliseconds = 5000): string {
   return new JinjaTemplate(source, "test.jinja").render(variables, {}, performance.now() + milliseconds);
@@ -124,4 +127,27 @@ describe("Python's meaning", () => {
   test("line ends are line feeds", () => {
     expect(render("{% if true %}\r\na\r\n{% endif %}\r\nb\r\n")).toBe("a\nb");
   });
+});
+
+test("a signal ends a load that renders without end, at once", async () => {
+  const dir = folderOf({
+    "loop.jinja": "{% for i in range(10000) %}{% for j in range(10000) %}{% endfor %}{% endfor %}",
+    "x.json": [{ prompt: "a", completion: "b" }],
+  });
+  const controller = new AbortController();
+  const load = loadDataset({
+    path: join(dir, "x.json"),
+    tokenizerDir: llamaFolder(),
+    template: join(dir, "loop.jinja"),
+    maxLength: 64,
+    cacheDir: null,
+    signal: controller.signal,
+  });
+  load.catch(() => {});
+  await Bun.sleep(300);
+  const asked = performance.now();
+  controller.abort();
+  expect(load).rejects.toThrow(InterruptedError);
+  await load.catch(() => {});
+  expect(performance.now() - asked).toBeLessThan(2000);
 });
