@@ -42,7 +42,7 @@ const TAIL_BYTES = 16;
 /** Tokens are hashed in pieces of so many bytes, each piece's hash the seed of the next. */
 const PIECE_BYTES = 4 * PIECE_WORDS;
 /** Bytes of words up to which they are held in memory. */
-export const MEMORY_BYTES = 1 << 26;
+export const MEMORY_BYTES = 1 << 24;
 /** A `.part` file this old was left by a process that was killed. */
 const STALE_MILLISECONDS = 24 * 3600 * 1000;
 

@@ -59,7 +59,7 @@ export interface LoadOptions {
   templateDate?: TemplateDate | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
   workers?: number | undefined;
-  /** Bytes of tokens held in memory; more are read from the cache's file as they are needed. Default: 64 MiB. */
+  /** Bytes of tokens held in memory; more are read from the cache's file as they are needed. Default: 16 MiB. */
   mostMemory?: number | undefined;
   /** Ends the loading with an InterruptedError. */
   signal?: AbortSignal | undefined;
@@ -72,7 +72,7 @@ export interface LoadOptions {
 /**
  * Loads and tokenizes a data set, or takes it from the cache. Throws RowError at the first bad row (unless
  * `skipBadRows`), FormatError for a file that is not what it says, NeftuneError where it is missing or has no usable
- * row. Rows are read and tokenized in blocks; past 64 MiB of tokens they are kept in the cache's file alone.
+ * row. Rows are read and tokenized in blocks; past 16 MiB of tokens they are kept in the cache's file alone.
  */
 export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const { path, rows, columns } = options;
@@ -212,6 +212,8 @@ class KeptTokens {
       this.#filed += this.#inMemory.length;
       this.#inMemory = [];
       this.#bytes = 0;
+      // the collector sees arrays that other threads made too late
+      Bun.gc(true);
     } else if (this.#bytes > MOST_MEMORY) throw cannotKeep(this.#path, this.#writer.failure);
   }
 

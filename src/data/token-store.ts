@@ -25,10 +25,7 @@ export interface TokenBlock {
 /** Words per piece of a `forWords` pass. */
 export const PIECE_WORDS = 1 << 18;
 
-export function hashIds(ids: Int32Array): bigint {
-  return Bun.hash.xxHash64(ids);
-}
-
+/** xxHash64 of a sample's ids and labels, the hash of its ids being the seed. */
 export function hashSample(ids: Int32Array, labels: Int32Array): bigint {
   return Bun.hash.xxHash64(labels, Bun.hash.xxHash64(ids));
 }
@@ -100,7 +97,10 @@ export class MemoryStore extends TokenStore {
   }
 }
 
-/** Collects samples into a block. */
+/** Words that a builder keeps room for from one block to the next. */
+const KEPT_WORDS = 1 << 22;
+
+/** Collects samples into blocks, one after the other. */
 export class TokenBlockBuilder {
   #words = new Int32Array(1 << 14);
   #end = 0;
@@ -124,16 +124,17 @@ export class TokenBlockBuilder {
     this.#words[begin] = ids.length;
     this.#words.set(ids, begin + 1);
     this.#words.set(labels, begin + 1 + ids.length);
-    this.#idHashes.push(hashIds(ids));
-    this.#hashes.push(hashSample(ids, labels));
+    const idHash = Bun.hash.xxHash64(ids);
+    this.#idHashes.push(idHash);
+    this.#hashes.push(Bun.hash.xxHash64(labels, idHash));
     this.#lengths.push(ids.length);
     this.#targets.push(countTargets(labels));
     this.#truncated.push(truncated ? 1 : 0);
   }
 
-  /** The block, in arrays of just the size. */
+  /** The block, in arrays of just the size; the next sample begins another. */
   finish(): TokenBlock {
-    return {
+    const block = {
       index: {
         idHashes: BigUint64Array.from(this.#idHashes),
         hashes: BigUint64Array.from(this.#hashes),
@@ -143,6 +144,11 @@ export class TokenBlockBuilder {
       },
       words: this.#words.slice(0, this.#end),
     };
+    this.#end = 0;
+    if (this.#words.length > KEPT_WORDS) this.#words = new Int32Array(1 << 14);
+    for (const list of [this.#lengths, this.#targets, this.#truncated]) list.length = 0;
+    for (const list of [this.#idHashes, this.#hashes]) list.length = 0;
+    return block;
   }
 }
 

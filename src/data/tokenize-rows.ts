@@ -44,9 +44,13 @@ export function workersFor(bytes: number): number {
   return workers < 2 ? 0 : workers;
 }
 
-/** Encodes rows in this thread. A bad row is left out and noted; `first` is the number of the first. */
-export function tokenizeRows(encoder: Encoder, rows: readonly unknown[], first: number): TokenizedRows {
-  const builder = new TokenBlockBuilder();
+/** Encodes rows in this thread into a block of `builder`. A bad row is left out and noted; `first` is the number of the first. */
+export function tokenizeRows(
+  encoder: Encoder,
+  builder: TokenBlockBuilder,
+  rows: readonly unknown[],
+  first: number,
+): TokenizedRows {
   const bad: BadRow[] = [];
   const notes = noNotes<number>();
   rows.forEach((row, i) => {
@@ -82,11 +86,12 @@ export async function tokenizeAll(
   const interrupted = interruption(signal);
   const pool = workers > 0 ? new Pool(workers, tokenizerDir, options) : null;
   let encoder: Encoder | undefined;
+  const builder = new TokenBlockBuilder();
   const encode = async (block: RowBlock): Promise<TokenizedRows> => {
     const threaded = await pool?.encode(block);
     if (threaded != null) return threaded;
     encoder ??= new Encoder(() => Tokenizer.load(tokenizerDir), options);
-    return tokenizeRows(encoder, block.rows, block.first);
+    return tokenizeRows(encoder, builder, block.rows, block.first);
   };
   const waiting: { block: RowBlock; tokenized: Promise<TokenizedRows> }[] = [];
   /** Takes the oldest block; true where the work ends with it. */

@@ -3,12 +3,14 @@
 
 import { NeftuneError } from "../errors.ts";
 import { Encoder } from "./encode.ts";
+import { TokenBlockBuilder } from "./token-store.ts";
 import { tokenizeRows, type WorkerReply, type WorkerRequest } from "./tokenize-rows.ts";
 import { Tokenizer } from "./tokenizer.ts";
 
 declare const self: Worker;
 
 let encoder: Encoder | undefined;
+const builder = new TokenBlockBuilder();
 
 self.onmessage = ({ data }: MessageEvent<WorkerRequest>) => {
   try {
@@ -16,7 +18,7 @@ self.onmessage = ({ data }: MessageEvent<WorkerRequest>) => {
       const { tokenizerDir, options } = data;
       encoder = new Encoder(() => Tokenizer.load(tokenizerDir), options);
     } else if (encoder !== undefined) {
-      const tokenized = tokenizeRows(encoder, data.rows, data.first);
+      const tokenized = tokenizeRows(encoder, builder, data.rows, data.first);
       const { index, words } = tokenized.tokens;
       const reply: WorkerReply = { kind: "done", first: data.first, ...tokenized };
       self.postMessage(
