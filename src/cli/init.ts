@@ -174,7 +174,7 @@ export const init = defineCommand({
     expectNewFolder(output);
     const device = openDevice(values, context);
     try {
-      const { files, parameters } = await makeFolder(output, "init", context.signal, function* (dir) {
+      const { files, parameters } = await makeFolder(output, "init", context, function* (dir) {
         const total =
           tensorSpecs(config).reduce((sum, { shape }) => sum + sizeOf(shape), 0) *
           (values.dtype === "f32" ? 4 : 2);

@@ -156,7 +156,7 @@ export const merge = defineCommand({
       // In another dtype than the model's, the size is not known before.
       const isKept = dtype === null && readConfig(model).quantization === null;
       const total = isKept ? checkpointBytes(openCheckpoint(model)) : null;
-      const merged = await makeFolder(output, "merge", context.signal, (dir) =>
+      const merged = await makeFolder(output, "merge", context, (dir) =>
         withWritingProgress(
           mergeInSteps(device, request, dir, context),
           { name: output, dir, total },

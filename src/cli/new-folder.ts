@@ -18,6 +18,7 @@ import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, flushFolder, ioError } from "../formats/io.ts";
 import { finishUnlessAborted, type Steps } from "../steps.ts";
 import { LOCK_FILE, RunLock } from "../train/run-lock.ts";
+import type { Context } from "./command.ts";
 
 /** Throws UsageError where a new folder cannot have this name. */
 export function expectNewFolder(path: string): void {
@@ -32,12 +33,12 @@ export function expectNewFolder(path: string): void {
 
 /**
  * Makes the folder `path`, which is not there or empty, of what `write` puts into the folder it is given. On an error, and
- * when `signal` aborts, nothing of it stays; what a killed process has left of it goes first. `name` is the command's.
+ * when the command is stopped, nothing of it stays; what a killed process has left of it goes first. `name` is the command's.
  */
 export async function makeFolder<T>(
   path: string,
   name: string,
-  signal: AbortSignal,
+  context: Pick<Context, "signal" | "finishFirst">,
   write: (dir: string) => Steps<T>,
 ): Promise<T> {
   expectNewFolder(path);
@@ -47,7 +48,8 @@ export async function makeFolder<T>(
     const whole = existsSync(path) ? realpathSync(path) : resolve(path);
     const part = PartialFolder.open(join(dirname(whole), `.${basename(whole)}.partial`));
     partial = part;
-    const result = await finishUnlessAborted(whileHeld(part.lock, write(part.path)), signal);
+    context.finishFirst?.(); // what there is of it has to be removed
+    const result = await finishUnlessAborted(whileHeld(part.lock, write(part.path)), context.signal);
     if (result === null) throw new InterruptedError(`${name} was stopped; it left nothing`);
     expectNewFolder(path);
     partial = null;

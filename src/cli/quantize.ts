@@ -119,7 +119,7 @@ export const quantize = defineCommand({
     const device = openDevice(values, context);
     try {
       const start = performance.now();
-      const { files, originalBytes, bytes } = await makeFolder(output, "quantize", context.signal, (dir) =>
+      const { files, originalBytes, bytes } = await makeFolder(output, "quantize", context, (dir) =>
         withWritingProgress(
           quantizeInSteps(device, from, dir, values["double-quantization"]),
           { name: output, dir, total: null },

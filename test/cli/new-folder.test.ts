@@ -40,7 +40,7 @@ const expectUntouched = (victim: string) => {
   expect(readFileSync(join(victim, "precious"), "utf8")).toBe("mine");
 };
 
-const never = new AbortController().signal;
+const never = { signal: new AbortController().signal };
 /** Makes the folder of two files; `between` comes between them. */
 const make = (path: string, between = () => {}) =>
   makeFolder(path, "test", never, function* (dir) {
