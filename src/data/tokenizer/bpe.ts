@@ -81,7 +81,7 @@ export class BpeModel {
     this.ignoreMerges = ignore_merges === true;
     this.ranks = new PairRanks(merges.length);
     this.merged = new Int32Array(merges.length);
-    let apart = !asBytes && this.vocab.has(METASPACE);
+    let apart = !asBytes && !this.ignoreMerges && this.vocab.has(METASPACE);
     for (let rank = 0; rank < merges.length; rank++) {
       const pair = merges[rank]!;
       const space = typeof pair === "string" ? pair.indexOf(" ") : -1;
@@ -94,7 +94,7 @@ export class BpeModel {
         const lacking = leftId === undefined ? left : rightId === undefined ? right : left + right;
         throw new FormatError(
           path,
-          `model.merges[${rank}]: ${JSON.stringify(lacking)} is not in model.vocab`,
+          `model.merges[${rank}]: ${JSON.stringify(lacking.slice(0, 100))} is not in model.vocab`,
         );
       }
       this.ranks.set(leftId, rightId, rank);
@@ -106,13 +106,6 @@ export class BpeModel {
 
   /** Appends to `out` the tokens of a piece that no pre-tokenizer splits further; it stands at `begin` in its text. */
   encode(piece: string, begin: number, out: TokenBuffer): void {
-    const whole = this.ignoreMerges
-      ? this.vocab.get(this.asBytes ? bytesAsCharacters(piece) : piece)
-      : undefined;
-    if (whole !== undefined) {
-      out.add(whole, begin, begin + piece.length);
-      return;
-    }
     let done = 0;
     if (this.wordsAreApart) {
       for (let i = piece.indexOf(METASPACE, 1); i > 0; i = piece.indexOf(METASPACE, i + 1)) {
@@ -143,6 +136,10 @@ export class BpeModel {
   }
 
   private merge(word: string): number[] {
+    if (this.ignoreMerges) {
+      const whole = this.vocab.get(this.asBytes ? bytesAsCharacters(word) : word);
+      if (whole !== undefined) return [whole, 0, word.length];
+    }
     const { ids, widths, starts, ends } = this.characters(word);
     const count = ids.length;
     const next = Int32Array.from({ length: count }, (_, i) => (i + 1 < count ? i + 1 : -1));

@@ -61,7 +61,7 @@ function strip(left: boolean, right: boolean): Normalizer {
 
 /** Character by character, as Rust does it there: a final sigma is like any other. */
 function lowercase(text: AlignedText): AlignedText {
-  if (!/[^\p{Ll}\P{L}]/u.test(text.text) && text.text === text.text.toLowerCase()) return text;
+  if (text.text === text.text.toLowerCase()) return text;
   const characters: string[] = [];
   const changes: number[] = [];
   for (const character of text.text) {

@@ -19,10 +19,6 @@ export class StringSet {
     for (const one of this.strings) this.first[one.charCodeAt(0)] = 1;
   }
 
-  get size(): number {
-    return this.strings.length;
-  }
-
   /** The first string in a text at or behind `from`: where it begins, and the string. */
   find(text: string, from: number): { begin: number; found: string } | null {
     if (this.strings.length === 0) return null;
