@@ -7,11 +7,18 @@ import {
   CONFIG_FILE,
   copyConfig,
   copyPresent,
+  type dtypeNames,
   MAX_SHARD_BYTES,
   withWeights,
 } from "../formats/model-folder.ts";
 import { openAdapter } from "../formats/peft.ts";
-import { adapterLoraOptions, checkpointSource, readConfig } from "../model/index.ts";
+import {
+  adapterLoraOptions,
+  checkpointSource,
+  type FolderSource,
+  quantizableWeights,
+  readConfig,
+} from "../model/index.ts";
 import { type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
 import type { Device } from "../native/index.ts";
@@ -22,8 +29,19 @@ import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
-import { expectModel, modelOption } from "./model-data.ts";
+import { checkMerge } from "./merge-check.ts";
+import {
+  encodingOptions,
+  expectModel,
+  loadDatasets,
+  modelOption,
+  requireData,
+  wantedSplits,
+} from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
+import { chooseTemplate } from "./prompt-template.ts";
+import type { QuantizationValues } from "./quantization.ts";
+import { evaluationText } from "./run-lines.ts";
 import { withWritingProgress } from "./writing-progress.ts";
 
 export interface MergeRequest {
@@ -39,6 +57,8 @@ interface Merged {
   files: string[];
   /** Of all tensors. */
   bytes: number;
+  /** Of the adapter's change, what rounding to `dtype` took (norms); null: nothing was rounded. */
+  roundingLoss: number | null;
 }
 
 /** Merges into the folder `dir`, a tensor at a time. */
@@ -59,6 +79,7 @@ export function* mergeInSteps(
   copyConfig(request.model, dir, ({ quantization_config: _, ...config }) =>
     withWeights(config, { dtype: request.dtype, isTied: source.config.tieWordEmbeddings }),
   );
+  let roundingLoss: number | null = null;
   source.retain();
   const room = new Nf4Room(device, source, trained?.double ?? trainDefaults.doubleQuantization);
   try {
@@ -66,6 +87,7 @@ export function* mergeInSteps(
     try {
       const tensors = merger.tensors();
       files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
+      roundingLoss = merger.roundingLoss;
       device.expectFilesUnchanged("all");
     } finally {
       merger.free();
@@ -75,7 +97,36 @@ export function* mergeInSteps(
     source.release(device);
   }
   const bytes = checkpointBytes(openCheckpoint(dir));
-  return { base, files, bytes };
+  const written = request.dtype ?? source.dtypeOf(...firstLinear(source));
+  if (roundingLoss !== null) context.note(roundingNote(written, roundingLoss));
+  return { base, files, bytes, roundingLoss };
+}
+
+/** How --check quantizes the base that the adapter was added to; a model that is stored in NF4 needs no word. */
+function checkQuantizationOf(base: MergeOptions["base"], adapter: string): QuantizationValues {
+  const double = trainedQuantization(adapter)?.double ?? trainDefaults.doubleQuantization;
+  return {
+    quantization: base === "dequantized" ? "nf4" : "none",
+    "double-quantization": double,
+    "quantized-cache": undefined,
+  };
+}
+
+function firstLinear(source: FolderSource): [string, number[]] {
+  const { name, shape } = quantizableWeights(source)[0]!;
+  return [name, shape];
+}
+
+/** What rounding to `dtype` costs, and what keeps the change where it costs much. */
+export function roundingNote(dtype: keyof typeof dtypeNames, loss: number): string {
+  const remedy = dtype === "bf16" ? "--dtype f32 or f16 keeps it" : "--dtype f32 keeps it";
+  if (loss > 1.005) {
+    const times = loss.toFixed(loss < 10 ? 1 : 0);
+    return `rounding to ${dtype} changes the weights ${times} times as much as the adapter does; --dtype f32 keeps its change`;
+  }
+  const percent = loss < 0.0995 ? (100 * loss).toPrecision(1) : (100 * loss).toFixed(0);
+  const cost = `rounding to ${dtype} loses ${Number(percent)} % of the change (norm)`;
+  return loss < 0.02 ? cost : `${cost}; ${remedy}`;
 }
 
 function baseOf({ model, base }: MergeRequest, isQuantized: boolean): MergeOptions["base"] {
@@ -126,11 +177,21 @@ export const merge = defineCommand({
       values: ["bf16", "f16", "f32"],
       help: "type of all tensors written (default: the model's own)",
     },
+    check: {
+      type: "string",
+      value: "NAME|FILE|ID",
+      help: "data to evaluate base + adapter and the merged model on, side by side, in float32",
+    },
+    ...encodingOptions,
   },
   examples: [
     [
       "neftune merge --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --output merged",
       "for Transformers, vLLM and others",
+    ],
+    [
+      "neftune merge --model runs/mine --output merged --dtype f32 --check held-out.json",
+      "a run onto its own base, and what the merge costs in loss",
     ],
     [
       "neftune merge --model llama2-7b --adapter runs/qlora --base dequantized --output merged",
@@ -148,7 +209,20 @@ export const merge = defineCommand({
     // What becomes of the weights is --base's matter.
     const wish = { model: values.model, adapter };
     const found = await findModel(wish, "merge", context);
-    const { path: model } = await completeModel(found, wish, context);
+    const files =
+      values.check === undefined ? null : await requireData([values.check], context, wantedSplits(values));
+    const { path: model, preset } = await completeModel(found, wish, context);
+    const template = chooseTemplate(values["prompt-template"], [adapter, model], preset);
+    const data =
+      files === null
+        ? null
+        : await loadDatasets(
+            files,
+            model,
+            { ...values, "prompt-template": template.option },
+            readConfig(model).vocabSize,
+            { seed: 0, context },
+          );
     const device = openDevice(values, context);
     try {
       const start = performance.now();
@@ -164,11 +238,24 @@ export const merge = defineCommand({
         ),
       );
       const seconds = (performance.now() - start) / 1000;
-      if (values.json) context.print(toJson({ output, ...merged, seconds }));
-      else {
-        const size = formatBytes(merged.bytes);
-        context.print(`${output}: ${size}, onto the ${merged.base} weights, ${formatSeconds(seconds)}`);
+      const quantization = checkQuantizationOf(merged.base, adapter);
+      const check =
+        data === null
+          ? null
+          : await checkMerge(device, { model, adapter, merged: output, quantization }, data.dataset, context);
+      if (values.json) {
+        const { roundingLoss, ...rest } = merged;
+        const losses = check && { base_and_adapter: check.separate.loss, merged: check.merged.loss };
+        context.print(
+          toJson({ output, ...rest, rounding_loss: roundingLoss, ...(losses && { check: losses }), seconds }),
+        );
+        return;
       }
+      const size = formatBytes(merged.bytes);
+      context.print(`${output}: ${size}, onto the ${merged.base} weights, ${formatSeconds(seconds)}`);
+      if (check === null) return;
+      context.print(`base + adapter: ${evaluationText(check.separate)}`);
+      context.print(`merged:         ${evaluationText(check.merged)}`);
     } finally {
       device.close();
     }

@@ -4,9 +4,10 @@
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
 import { ADAPTER_CONFIG_FILE, type AdapterConfig, type openAdapter } from "../formats/peft.ts";
-import { readTensorData, type TensorSource } from "../formats/safetensors.ts";
+import { countNonFiniteBytes, readTensorData, type TensorSource } from "../formats/safetensors.ts";
 import { targetedModules } from "./adapter-targets.ts";
 import type { LlamaConfig } from "./config.ts";
+import { notFinite } from "./finite.ts";
 import { type LoraOptions, loraOnLayers, loraParameterSpecs } from "./lora.ts";
 import type { Parameters } from "./parameters.ts";
 import { widen } from "./widen.ts";
@@ -63,7 +64,10 @@ export function expectAdapter(adapter: Adapter, config: LlamaConfig): void {
 /** The values of one of the tensors that expectAdapterTensors has found in order. */
 export function adapterValues({ weights }: Adapter, name: string): Float32Array {
   const { dtype } = weights.tensors.get(prefix + name)!;
-  return widen(dtype, readTensorData(weights, prefix + name));
+  const bytes = readTensorData(weights, prefix + name);
+  const odd = countNonFiniteBytes(dtype, bytes);
+  if (odd > 0) throw notFinite(`${weights.path}: ${prefix}${name}`, odd);
+  return widen(dtype, bytes);
 }
 
 /** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */

@@ -2,6 +2,12 @@
 // counts read once, behind the last weight, so that loading does not wait for them.
 
 import { NeftuneError } from "../errors.ts";
+import {
+  countNonFiniteBytes,
+  readTensorPieces,
+  type SafetensorsHeader,
+  type TensorEntry,
+} from "../formats/safetensors.ts";
 import { addNonFinite, type Device, type Nf4, type Tensor } from "../native/index.ts";
 
 export class FiniteCheck {
@@ -50,4 +56,18 @@ export function notFinite(name: string, count: number): NeftuneError {
     "data",
     `${name} has ${what} NaN or infinite; the checkpoint is damaged or its training diverged: download or save it again`,
   );
+}
+
+/** The bytes of a tensor as it is stored. Throws NeftuneError behind the last where values are not finite. */
+export function* finitePieces(
+  file: SafetensorsHeader,
+  { name, dtype }: TensorEntry,
+  pieceBytes: number,
+): Generator<Uint8Array<ArrayBuffer>> {
+  let odd = 0;
+  for (const bytes of readTensorPieces(file, name, pieceBytes)) {
+    odd += countNonFiniteBytes(dtype, bytes);
+    yield bytes;
+  }
+  if (odd > 0) throw notFinite(name, odd);
 }

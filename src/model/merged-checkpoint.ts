@@ -4,8 +4,9 @@ import { NeftuneError } from "../errors.ts";
 import type { CheckpointTensor } from "../formats/checkpoint.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import type { openAdapter } from "../formats/peft.ts";
-import { readTensorPieces, type SafetensorsDType, type TensorSource } from "../formats/safetensors.ts";
+import type { SafetensorsDType, TensorSource } from "../formats/safetensors.ts";
 import {
+  addNonFinite,
   type Device,
   dtypeBytes,
   dtypeCode,
@@ -15,10 +16,13 @@ import {
 } from "../native/index.ts";
 import { adapterValues, expectAdapterTensors } from "./adapter.ts";
 import { tensorSpecs } from "./architecture.ts";
+import { finitePieces, notFinite } from "./finite.ts";
 import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, targetPaths } from "./lora.ts";
 import type { Nf4Room } from "./nf4-room.ts";
 import { quantizableWeights } from "./quantize.ts";
+import { RoundingLoss } from "./rounding-loss.ts";
 import type { FolderSource } from "./source.ts";
+import { widen } from "./widen.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 type Adapter = ReturnType<typeof openAdapter>;
@@ -51,10 +55,15 @@ export class Merger {
   /** Where pieces are computed and rounded. */
   readonly #piece: Tensor; // f32 [values]
   readonly #rounded: Tensor; // bf16 [values]
+  /** How many values of a weight are not finite, before and after the merge. */
+  readonly #odd: Tensor; // i32 [2]
+  readonly #loss = new RoundingLoss();
 
   /** Throws FormatError where the adapter does not fit the model. The room is borrowed. */
   constructor(device: Device, source: FolderSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
-    expectAdapterTensors(adapter, loraParameterSpecs(source.config, options.lora));
+    const specs = loraParameterSpecs(source.config, options.lora);
+    expectAdapterTensors(adapter, specs);
+    for (const { name } of specs) adapterValues(adapter, name); // throws where one is not finite
     this.#adapted = new Set(targetPaths(source.config, options.lora).map((path) => `${path}.weight`));
     this.#device = device;
     this.#source = source;
@@ -64,11 +73,18 @@ export class Merger {
     const widest = Math.max(...quantizableWeights(source).map(({ shape }) => shape[1]!));
     this.#piece = device.allocate("f32", [Math.max(PIECE_VALUES, widest)]);
     this.#rounded = device.allocate("bf16", [this.#piece.size]);
+    this.#odd = device.allocate("i32", [2]);
   }
 
   free(): void {
     this.#device.free(this.#piece.ptr);
     this.#device.free(this.#rounded.ptr);
+    this.#device.free(this.#odd.ptr);
+  }
+
+  /** Of the adapter's change, what rounding has taken of the tensors written so far (norms); null: nothing was rounded. */
+  get roundingLoss(): number | null {
+    return this.#loss.share;
   }
 
   /** The tensors of the merged checkpoint, in the order of the source's. */
@@ -106,10 +122,10 @@ export class Merger {
         name,
         dtype: entry.dtype,
         shape,
-        data: () => readTensorPieces(file, entry.name, 4 * PIECE_VALUES),
+        data: () => finitePieces(file, entry, 4 * PIECE_VALUES),
       };
     const convert = function* (this: Merger) {
-      for (const bytes of readTensorPieces(file, entry.name, dtypeBytes[stored] * PIECE_VALUES)) {
+      for (const bytes of finitePieces(file, entry, dtypeBytes[stored] * PIECE_VALUES)) {
         const values = this.#piece.rows(0, bytes.length / dtypeBytes[stored]);
         this.#device.call("nt_upload", values.ptr, dtypeCode.f32, bytes, dtypeCode[stored], values.size);
         yield this.#encode(name, values, dtype);
@@ -126,21 +142,50 @@ export class Merger {
     const merge = function* (this: Merger) {
       const base = this.#room.values(name, shape, this.#isQuantized(name, shape));
       const update = this.#isAdapted(name) ? this.#update(name.replace(/\.weight$/, ""), inputs) : null;
+      this.#device.fill(this.#odd, 0);
       try {
         for (let row = 0; row < out; row += rows) {
           const part = base.rows(row, Math.min(rows, out - row));
           const values = this.#piece.rows(0, part.size);
           const codes = [dtypeCode.f32, dtypeCode[part.dtype as FloatDType]] as const;
+          addNonFinite(this.#device, this.#odd.rows(0, 1), part);
           this.#device.call("nt_cast", values.ptr, codes[0], part.ptr, codes[1], part.size);
+          const sample = update === null || dtype === "f32" ? null : this.#sample(values, part.shape);
           update?.add(values.reshape(part.shape), row);
-          yield this.#encode(name, values, dtype);
+          addNonFinite(this.#device, this.#odd.rows(1, 1), values);
+          const bytes = this.#encode(name, values, dtype);
+          sample?.(dtype, bytes);
+          yield bytes;
         }
+        const [before, after] = this.#device.readInts(this.#odd);
+        if (before! > 0) throw notFinite(name, before!);
+        if (after! > 0)
+          throw new NeftuneError(
+            "data",
+            `${name}: the merged weight is not finite; the adapter's values are too large`,
+          );
       } finally {
         update?.free();
         this.#source.forget(this.#device, name);
       }
     };
     return { name, dtype: storedNames[dtype], shape, data: () => merge.call(this) };
+  }
+
+  /** Keeps some rows of a weight's piece as they are now, and compares them when the piece is changed and written. */
+  #sample(values: Tensor, [rows = 1, inputs = 1]: readonly number[]) {
+    const device = this.#device;
+    const stride = RoundingLoss.stride([rows, inputs]);
+    const picked = Array.from({ length: Math.ceil(rows / stride) }, (_, i) => i * stride);
+    const read = (row: number) => device.readFloats(values.rows(row * inputs, inputs));
+    const before = picked.map(read);
+    return (dtype: FloatDType, bytes: Uint8Array) => {
+      const width = inputs * dtypeBytes[dtype];
+      for (const [i, row] of picked.entries()) {
+        const written = widen(storedNames[dtype], bytes.subarray(row * width, (row + 1) * width));
+        this.#loss.add(before[i]!, read(row), written, stride);
+      }
+    };
   }
 
   /** s·B·A of one linear. */
@@ -175,7 +220,10 @@ export class Merger {
     const device = this.#device;
     if (dtype === "f32") return device.readBytes(values);
     if (dtype === "f16") {
-      const halves = new Float16Array(device.readFloats(values));
+      const floats = device.readFloats(values);
+      const halves = new Float16Array(floats);
+      if (!floats.every(Number.isFinite))
+        throw notFinite(name, floats.filter((one) => !Number.isFinite(one)).length);
       if (!halves.every(Number.isFinite))
         throw new NeftuneError("data", `${name} holds values past float16's 65504; give --dtype bf16 or f32`);
       return new Uint8Array(halves.buffer);

@@ -1,14 +1,8 @@
 // A checkpoint with its linears in NF4, as Transformers and bitsandbytes write it: one weight is quantised at a time.
 
-import {
-  countNonFiniteBytes,
-  readTensorPieces,
-  type SafetensorsHeader,
-  type TensorEntry,
-  type TensorSource,
-} from "../formats/safetensors.ts";
+import type { TensorSource } from "../formats/safetensors.ts";
 import type { Device, Nf4 } from "../native/index.ts";
-import { notFinite } from "./finite.ts";
+import { finitePieces } from "./finite.ts";
 import type { Nf4Room } from "./nf4-room.ts";
 import { storedNf4Tensors } from "./nf4-tensors.ts";
 import { quantizableWeights } from "./quantize.ts";
@@ -31,18 +25,8 @@ export function quantizedTensors(
     const shape = linears.get(name);
     if (shape !== undefined) return quantizedParts(device, name, room.tensor(name, shape), room);
     const { dtype } = entry;
-    return { name, dtype, shape: entry.shape, data: () => finitePieces(file, entry) };
+    return { name, dtype, shape: entry.shape, data: () => finitePieces(file, entry, PIECE_BYTES) };
   });
-}
-
-/** The bytes of a tensor that is kept as it is. Throws NeftuneError behind the last where values are not finite. */
-function* finitePieces(file: SafetensorsHeader, { name, dtype }: TensorEntry): Generator<Uint8Array> {
-  let odd = 0;
-  for (const bytes of readTensorPieces(file, name, PIECE_BYTES)) {
-    odd += countNonFiniteBytes(dtype, bytes);
-    yield bytes;
-  }
-  if (odd > 0) throw notFinite(name, odd);
 }
 
 /** The parts of one weight. The first to be written quantises it; the others read the same memory. */

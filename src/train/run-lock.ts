@@ -1,7 +1,16 @@
 // OUTPUT/.neftune.lock: which process writes to the folder of a run. A lock of a process that is gone counts for
 // nothing, so that a killed run can be resumed at once.
 
-import { existsSync, linkSync, lstatSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  linkSync,
+  lstatSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";

@@ -1,0 +1,50 @@
+// merge --check: base + adapter and the merged model on the same data, side by side.
+
+import type { SampleSource } from "../data/samples.ts";
+import type { Device } from "../native/index.ts";
+import { type Evaluation, evaluate } from "../train/evaluate.ts";
+import { evaluationLimits } from "../train/order.ts";
+import type { Context } from "./command.ts";
+import { loadForInference } from "./model-data.ts";
+import type { QuantizationValues } from "./quantization.ts";
+
+const BATCH_SIZE = 8;
+
+/** What is compared: folders, and how the base was quantized for the merge. */
+export interface MergeCheck {
+  model: string;
+  adapter: string;
+  merged: string;
+  quantization: QuantizationValues;
+}
+
+export interface CheckResult {
+  separate: Evaluation;
+  merged: Evaluation;
+}
+
+/** Evaluates both in float32, so that what differs is the merge's rounding alone. */
+export async function checkMerge(
+  device: Device,
+  { model, adapter, merged, quantization }: MergeCheck,
+  dataset: SampleSource,
+  context: Context,
+): Promise<CheckResult> {
+  const limits = evaluationLimits(dataset, BATCH_SIZE, true);
+  const lossOf = async (dir: string, more: { adapter?: string; quantization?: QuantizationValues }) => {
+    const { adapter, ...rest } = more;
+    const loaded = loadForInference(device, { dir, adapter, dtype: "f32", ...rest }, limits, context);
+    try {
+      return await evaluate(loaded, dataset, {
+        batchSize: BATCH_SIZE,
+        packing: true,
+        signal: context.signal,
+        onProgress: () => {},
+      });
+    } finally {
+      loaded.close();
+    }
+  };
+  const separate = await lossOf(model, { adapter, quantization });
+  return { separate, merged: await lossOf(merged, {}) };
+}
