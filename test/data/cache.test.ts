@@ -8,7 +8,6 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
-  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -172,8 +171,7 @@ describe("a data set that is larger than memory may be", () => {
     expect(samplesOf(blocked)).toEqual(samplesOf(await loadDataset({ ...load, cacheDir: null })));
   });
 
-  test("goes on in memory where the disk is full, and keeps what was written", () => {
-    // /dev/full takes nothing: the writer fails at its first block
+  test("keeps what was written where the disk is full, and leaves no file", () => {
     const dir = folderOf({});
     const writer = new CacheWriter(dir, "print");
     writer.append(blockOf(0, 5));
@@ -184,6 +182,5 @@ describe("a data set that is larger than memory may be", () => {
     expect(rowsOf(writer.store(1))).toEqual([0, 1, 2, 3, 4].map(sample));
     expect(existsSync(join(dir, "tokens", "print.bin"))).toBe(false);
     expect(readdirSync(join(dir, "tokens"))).toEqual([]);
-    expect(statSync(dir).isDirectory()).toBe(true);
   });
 });
