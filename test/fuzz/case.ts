@@ -85,7 +85,8 @@ export function caseComplaint(
   outcome: Outcome,
   limits: Limits,
 ): string | null {
-  if (kind.asksForWork && outcome.stopped !== null && hasBegun(dir, outcome)) return null;
+  const mayBeLong = kind.asksForWork === true || args[0] === "generate";
+  if (mayBeLong && outcome.stopped !== null && hasBegun(dir, outcome)) return null;
   const found = complaint(outcome, limits);
   if (found !== null || outcome.status === 0 || args[0] === "train") return found;
   const left = readdirSync(dir).filter((name) => /^\.?out(\.|$)/.test(name));
@@ -99,4 +100,4 @@ export function caseComplaint(
 
 /** True where all was read and checked, and the work was under way. */
 const hasBegun = (dir: string, { stderr }: Outcome) =>
-  /^run: /m.test(stderr) || existsSync(join(dir, ".out.partial"));
+  /^(run:|note: a prompt of \d+ tokens) /m.test(stderr) || existsSync(join(dir, ".out.partial"));
