@@ -17,6 +17,7 @@ async function buildExecutable(): Promise<void> {
     entrypoints: [
       join(import.meta.dir, "src", "main.ts"),
       join(import.meta.dir, "src", "cli", "interrupt-worker.ts"),
+      join(import.meta.dir, "src", "data", "encoder-worker.ts"),
       join(import.meta.dir, "src", "data", "tokenize-worker.ts"),
       join(import.meta.dir, "src", "data", "source", "parquet-worker.ts"),
     ],

@@ -3,7 +3,7 @@
 import { existsSync } from "node:fs";
 import { extname, join } from "node:path";
 import type { ColumnNames } from "../data/columns.ts";
-import { Encoder } from "../data/encode.ts";
+import { type EncoderThread, withEncoder } from "../data/encoder-thread.ts";
 import { RowProblem } from "../data/formats.ts";
 import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
@@ -46,9 +46,9 @@ import { checkQuantization, quantizationOptions } from "./quantization.ts";
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
 
-function askedOf(row: unknown, encoder: Encoder, where: string): Asked {
+async function askedOf(row: unknown, encoder: EncoderThread, where: string): Promise<Asked> {
   try {
-    return { ...encoder.encodePrompt(row), row };
+    return { ...(await encoder.encodePrompt(row)), row };
   } catch (error) {
     if (!(error instanceof RowProblem)) throw error;
     throw new RowError(where, error.message, { cause: error });
@@ -58,14 +58,14 @@ function askedOf(row: unknown, encoder: Encoder, where: string): Asked {
 async function readPrompts(
   files: readonly string[],
   values: ReadingValues,
-  encoder: Encoder,
+  encoder: EncoderThread,
   signal: AbortSignal,
 ): Promise<Asked[]> {
   const asked: Asked[] = [];
   for await (const { row, problem, where } of dataRows(files, values, signal)) {
     if (signal.aborted) throw new InterruptedError("generate was stopped before anything was done");
     if (problem !== null) throw new RowError(where, problem);
-    asked.push(askedOf(row, encoder, where));
+    asked.push(await askedOf(row, encoder, where));
   }
   return asked;
 }
@@ -232,17 +232,20 @@ export const generateCommand = defineCommand({
     const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
     const columns = columnNames(values);
-    const encoder = new Encoder(tokenizer ?? (() => Tokenizer.load(dir)), {
+    const options = {
       template: promptTemplate(template.option),
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
       ...(datasetName === undefined || columns === undefined ? {} : { columns }),
-    });
-    const asked =
-      dataset === undefined
-        ? [askedOf({ prompt }, encoder, "--prompt")]
-        : await readPrompts(dataset.files, values, encoder, context.signal);
+    };
+    const { asked, endOfTurn } = await withEncoder(dir, options, context.signal, async (encoder) => ({
+      asked:
+        dataset === undefined
+          ? [await askedOf({ prompt }, encoder, "--prompt")]
+          : await readPrompts(dataset.files, values, encoder, context.signal),
+      endOfTurn: await encoder.endOfTurnId(),
+    }));
     if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
     if (values["prompt-template"] === undefined) {
       const used = asked.flatMap((one) => one.template ?? []);
@@ -273,7 +276,7 @@ export const generateCommand = defineCommand({
           topK: values["top-k"],
           repetitionPenalty: values["repetition-penalty"],
           seed: values.seed,
-          eosIds: stopIds(model, tokenizer, encoder),
+          eosIds: stopIds(model, tokenizer, endOfTurn),
         };
         const completions = await complete(
           model,
@@ -325,8 +328,7 @@ export const generateCommand = defineCommand({
 });
 
 /** The ids that end a completion: EOS, as tokenizer and model have it, and what ends the template's answers. */
-function stopIds(model: Llama, tokenizer: Tokenizer | null, encoder: Encoder): number[] {
-  const endOfTurn = tokenizer === null ? null : encoder.endOfTurnId();
+function stopIds(model: Llama, tokenizer: Tokenizer | null, endOfTurn: number | null): number[] {
   const ids = [...(tokenizer?.eosIds ?? []), ...model.config.eosTokenIds];
   return [...new Set(endOfTurn === null ? ids : [...ids, endOfTurn])];
 }

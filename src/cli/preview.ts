@@ -2,7 +2,8 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type EncodedSample, Encoder } from "../data/encode.ts";
+import type { EncodedSample } from "../data/encode.ts";
+import { withEncoder } from "../data/encoder-thread.ts";
 import { noNotes, noteRow } from "../data/encoding-notes.ts";
 import { RowProblem } from "../data/formats.ts";
 import { previewParts } from "../data/preview.ts";
@@ -69,37 +70,39 @@ export const preview = defineCommand({
     // Rows of ids do without.
     const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
-    const encoder = new Encoder(tokenizer ?? (() => Tokenizer.load(dir)), {
+    const options = {
       template: promptTemplate(template.option),
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
       lossOn: values["loss-on"],
       vocabSize: existsSync(join(dir, "config.json")) ? readConfig(dir).vocabSize : null,
       ...(columns === undefined ? {} : { columns }),
-    });
+    };
     const wanted = values.limit === 0 ? Number.POSITIVE_INFINITY : values.limit;
     const samples: (EncodedSample & { row: number })[] = [];
     const notes = noNotes<string>();
     let [rows, isAll] = [0, true];
-    for await (const { row, problem, where } of dataRows(files, values, context.signal)) {
-      if (samples.length >= wanted) {
-        isAll = false;
-        break;
+    await withEncoder(dir, options, context.signal, async (encoder) => {
+      for await (const { row, problem, where } of dataRows(files, values, context.signal)) {
+        if (samples.length >= wanted) {
+          isAll = false;
+          break;
+        }
+        rows++;
+        if (context.signal.aborted) throw new InterruptedError("preview was stopped");
+        try {
+          if (problem !== null) throw new RowProblem(problem);
+          const sample = await encoder.encode(row);
+          samples.push({ ...sample, row: rows });
+          noteRow(notes, where, sample.notes);
+        } catch (error) {
+          if (!(error instanceof RowProblem)) throw error;
+          const located = new RowError(where, error.message, { cause: error });
+          if (!values["skip-bad-rows"]) throw located;
+          context.note(`left out: ${located.message}`);
+        }
       }
-      rows++;
-      if (context.signal.aborted) throw new InterruptedError("preview was stopped");
-      try {
-        if (problem !== null) throw new RowProblem(problem);
-        const sample = encoder.encode(row);
-        samples.push({ ...sample, row: rows });
-        noteRow(notes, where, sample.notes);
-      } catch (error) {
-        if (!(error instanceof RowProblem)) throw error;
-        const located = new RowError(where, error.message, { cause: error });
-        if (!values["skip-bad-rows"]) throw located;
-        context.note(`left out: ${located.message}`);
-      }
-    }
+    });
     if (rows === 0) throw new NeftuneError("dataset", `dataset ${path}: has no rows`);
     if (samples.length > 0 && samples.every(({ labels }) => countTargets(labels) === 0)) {
       context.note(
