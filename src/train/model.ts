@@ -16,6 +16,9 @@ export type TrainedParameters = Pick<
   | "afterWrite"
 >;
 
+/** What of them is written. */
+export type TrainedValues = Pick<TrainedParameters, "tensors" | "read">;
+
 export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {

@@ -14,7 +14,13 @@ import {
   makeRounding,
 } from "./identity.ts";
 import { evalLine, type MetricsFile, missingNote, type StepMetrics, stepLine } from "./metrics.ts";
-import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters } from "./model.ts";
+import {
+  loraOf,
+  type ModelOrigin,
+  type TrainableModel,
+  type TrainedParameters,
+  type TrainedValues,
+} from "./model.ts";
 import { neftune } from "./noise.ts";
 import { expectEvaluable, optionName, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
@@ -93,7 +99,7 @@ export class Trainer {
       run.watch.expectFinite(run.progress.step, this.#parameters, ["values"]);
       this.model.device.expectFilesUnchanged("in place");
       run.folder.expectOurs();
-      this.#writeResult(run.folder.path);
+      this.#writeResult(run.folder);
       run.folder.expectOurs();
     } finally {
       run.metrics.close();
@@ -316,7 +322,7 @@ export class Trainer {
     folder.expectOurs();
     metrics.flush();
     const path = folder.checkpoints.save(progress, marks, this.options.saveTotalLimit, (dir) =>
-      writeTrainingState(dir, this.model, this.#parameters, this.#settings.origin ?? null),
+      writeTrainingState(dir, this.model, this.#valuesFor(folder), this.#settings.origin ?? null),
     );
     run.savedStep = progress.step;
     this.#settings.reporter?.onSave?.(progress.step, path);
@@ -332,12 +338,23 @@ export class Trainer {
   }
 
   /** The run's product: the adapter, or with tune "full" the model in its base's dtype. */
-  #writeResult(output: string): void {
+  #writeResult(folder: RunFolder): void {
+    const { path: output } = folder;
+    const values = this.#valuesFor(folder);
     const origin = this.#settings.origin ?? null;
     const lora = loraOf(this.model);
-    if (lora === null)
-      writeModel(output, this.model, this.#parameters, origin, this.model.config.dtype ?? "f32");
-    else writeAdapter(output, this.#parameters, lora, origin?.name ?? null);
+    if (lora === null) writeModel(output, this.model, values, origin, this.model.config.dtype ?? "f32");
+    else writeAdapter(output, values, lora, origin?.name ?? null);
+  }
+
+  /** The trained values, to be written into the folder: it is looked for before each tensor, as writing may take minutes. */
+  #valuesFor(folder: RunFolder): TrainedValues {
+    const parameters = this.#parameters;
+    const read: TrainedValues["read"] = (...which) => {
+      folder.expectOurs();
+      return parameters.read(...which);
+    };
+    return { tensors: parameters.tensors, read };
   }
 
   #epoch(step: number): number {

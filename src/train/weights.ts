@@ -35,7 +35,13 @@ import {
   type StateKind,
   targetNames,
 } from "../model/index.ts";
-import { loraOf, type ModelOrigin, type TrainableModel, type TrainedParameters } from "./model.ts";
+import {
+  loraOf,
+  type ModelOrigin,
+  type TrainableModel,
+  type TrainedParameters,
+  type TrainedValues,
+} from "./model.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 
@@ -85,7 +91,7 @@ function readFloats(...tensor: Parameters<typeof expectFloats>): Float32Array {
 const dtypeNames = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
 
 function sources(
-  parameters: TrainedParameters,
+  parameters: TrainedValues,
   nameOf: (tensor: ParameterTensor) => string,
   kind: StateKind = "values",
   dtype: FloatDType = "f32",
@@ -111,7 +117,7 @@ function expectHeld(name: string, dtype: FloatDType, bytes: Uint8Array): Uint8Ar
 /** Writes a PEFT adapter into `dir`: float32, as PEFT does. The config comes last and makes it whole. */
 export function writeAdapter(
   dir: string,
-  parameters: TrainedParameters,
+  parameters: TrainedValues,
   lora: LoraOptions,
   baseModel: string | null,
 ): void {
@@ -133,7 +139,7 @@ export function writeAdapter(
 export function writeModel(
   dir: string,
   model: TrainableModel,
-  parameters: TrainedParameters,
+  parameters: TrainedValues,
   origin: ModelOrigin | null,
   dtype: FloatDType,
 ): void {
@@ -159,7 +165,7 @@ export function writeModel(
 export function writeTrainingState(
   dir: string,
   model: TrainableModel,
-  parameters: TrainedParameters,
+  parameters: TrainedValues,
   origin: ModelOrigin | null,
 ): void {
   const lora = loraOf(model);

@@ -33,7 +33,7 @@ async function merged(request: Partial<MergeRequest>) {
   const dir = join(root, `merged-${++folders}`);
   const whole = { model: gqa, adapter: gqaAdapter, base: undefined, dtype: null, ...request };
   notes.length = 0;
-  const result = await makeFolder(dir, "merge", signal, (to) => mergeInSteps(device, whole, to, context));
+  const result = await makeFolder(dir, "merge", { signal }, (to) => mergeInSteps(device, whole, to, context));
   return { ...result, dir };
 }
 

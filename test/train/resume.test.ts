@@ -376,6 +376,35 @@ describe("the folder of a run, taken away after step 5", () => {
       expect(readdirSync(join(`${output}-old`, "checkpoints"))).toHaveLength(1);
   });
 
+  test.each(["lora", "full"] as const)("taken away while the result is written, tune %s", async (tune) => {
+    const [output, victim] = [newFolder(), newFolder()];
+    mkdirSync(victim);
+    for (const name of ["model.safetensors", "adapter_model.safetensors"])
+      writeFileSync(join(victim, name), "mine");
+    const model = new FakeModel(tune);
+    const read = model.parameters.read.bind(model.parameters);
+    let isLast = false;
+    const reporter = {
+      onSave: (step: number) => {
+        isLast = step === 12;
+      },
+    };
+    // Behind the last checkpoint, the first of the result's two tensors.
+    model.parameters.read = (name, kind) => {
+      const values = read(name, kind);
+      if (isLast) {
+        renameSync(output, `${output}-old`);
+        symlinkSync(victim, output);
+        isLast = false;
+      }
+      return values;
+    };
+    const error = await failureOf(run({ output, reporter }, model).trainer.train());
+    expect(error).toMatchObject({ code: "moved" });
+    expect(readdirSync(victim).sort()).toEqual(["adapter_model.safetensors", "model.safetensors"]);
+    for (const name of readdirSync(victim)) expect(readFileSync(join(victim, name), "utf8")).toBe("mine");
+  });
+
   test("moved away and back, or seen through a link, it is still the run's", async () => {
     const output = newFolder();
     const reporter = {
