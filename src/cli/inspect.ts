@@ -19,7 +19,7 @@ export const inspect = defineCommand({
     help: "FILE is a .safetensors file; DIR a model's folder (one file or shards with an index) or a PEFT adapter's.",
   },
   description:
-    "Reads and checks headers only: name, dtype, shape and bytes of every tensor, and the metadata. A weight in NF4 is one line, with the shape and dtype that were quantised; --json lists its parts, and the weight under nf4. A malformed file is refused with the reason.",
+    "Reads and checks headers only: name, dtype, shape and bytes of every tensor, and the metadata. A weight in NF4 is one line, with the shape and dtype that were quantized; --json lists its parts, and the weight under nf4. A malformed file is refused with the reason.",
   options: {},
   examples: [
     ["neftune inspect model.safetensors", "lists the tensors of a file"],

@@ -124,7 +124,7 @@ async function obtained<T>(what: string, title: string | undefined, work: () => 
   }
 }
 
-/** True where a name can only mean the Hub: org/name, or a name without an organisation that the cache has. */
+/** True where a name can only mean the Hub: org/name, or a name without an organization that the cache has. */
 function isHubId(name: string, kind: "model" | "dataset", context: Looking): boolean {
   if (/^[\w.-]+\/[\w.-]+(?:@[\w./+-]+)?$/.test(name) && !/^\.{1,2}\//.test(name)) return true;
   if (!/^\w[\w.-]*(?:@[\w./+-]+)?$/.test(name)) return false;

@@ -133,7 +133,7 @@ function baseOf({ model, base }: MergeRequest, isQuantized: boolean): MergeOptio
   if (!isQuantized) return base ?? "original";
   if (base !== "original") return "dequantized";
   throw new UsageError(
-    `--base original: ${model} holds its linears in NF4 only, not the original weights; give the model that it was quantised from as --model, or leave --base out to add the adapter to the dequantised weights`,
+    `--base original: ${model} holds its linears in NF4 only, not the original weights; give the model that it was quantized from as --model, or leave --base out to add the adapter to the dequantized weights`,
   );
 }
 

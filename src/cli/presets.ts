@@ -54,7 +54,7 @@ const datasetSchema = v.strictObject({
   ...repository,
   /** Paths in the repository, or patterns. Default: the split's files. */
   files: v.optional(v.array(text)),
-  /** What its rows are, as data.md calls the formats. For people: rows are recognised by their fields. */
+  /** What its rows are, as data.md calls the formats. For people: rows are recognized by their fields. */
   format: v.optional(text),
   rows: v.optional(count),
   /** Of the download. */

@@ -50,7 +50,7 @@ export function checkQuantization(values: QuantizationValues): void {
 }
 
 /**
- * Loads the model in `dir`, quantised by `values` (none given: as it is). Fills the cache where it lacks the model. The
+ * Loads the model in `dir`, quantized by `values` (none given: as it is). Fills the cache where it lacks the model. The
  * caller closes the model.
  */
 export function loadModel(
@@ -65,7 +65,7 @@ export function loadModel(
   const options = optionsOf(source.config);
   if (values === undefined || values.quantization === "none") return Llama.load(device, source, options);
   if (source.isQuantized) {
-    context.note(`${dir} is quantised already and used as it is`);
+    context.note(`${dir} is quantized already and used as it is`);
     return Llama.load(device, source, options);
   }
   const quantization = { double: values["double-quantization"] };
@@ -77,7 +77,7 @@ export function loadModel(
   const cache = new QuantizedCache(folder, dir, source, quantization, device);
   const cached = cache.open();
   if (cached !== null) {
-    context.note(`quantised weights: ${cache.path}`);
+    context.note(`quantized weights: ${cache.path}`);
     source = checkpointSource(dir, cached);
   }
   if (cached === null) context.note(`quantizing ${dir} to NF4 while loading it`);
@@ -85,7 +85,7 @@ export function loadModel(
   try {
     if (cached === null) {
       cache.save(device, model.quantized);
-      context.note(`quantised weights: kept as ${cache.path}`);
+      context.note(`quantized weights: kept as ${cache.path}`);
     }
     return model;
   } catch (error) {

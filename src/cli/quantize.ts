@@ -50,11 +50,11 @@ interface Written {
   bytes: number;
 }
 
-/** Quantises the model in `from` into the folder `dir`, a tensor at a time. */
+/** Quantizes the model in `from` into the folder `dir`, a tensor at a time. */
 export function* quantizeInSteps(device: Device, from: string, dir: string, double: boolean): Steps<Written> {
   const source = checkpointSource(from);
   if (source.isQuantized || source.config.quantization !== null) {
-    throw new FormatError(from, "is quantised already; give the original, unquantised model");
+    throw new FormatError(from, "is quantized already; give the original, unquantized model");
   }
   const [first] = quantizableWeights(source);
   const computeDtype = dtypeNames[source.dtypeOf(first!.name, first!.shape)];
@@ -100,7 +100,7 @@ export const quantize = defineCommand({
     ["neftune quantize --model llama2-7b --output llama2-7b-nf4", "13.5 GB become 3.9"],
     [
       "neftune --model ./llama2-7b-nf4 --dataset alpaca --alpha 5",
-      "QLoRA with NEFTune on it; nothing is quantised again",
+      "QLoRA with NEFTune on it; nothing is quantized again",
     ],
   ],
   interruptible: true,

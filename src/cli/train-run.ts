@@ -247,7 +247,7 @@ function loraRecord(lora: LoraOptions | undefined): Record<string, unknown> {
   };
 }
 
-/** The quantisation in use, which the checkpoint may have brought. */
+/** The quantization in use, which the checkpoint may have brought. */
 function quantizationRecord(quantized: Llama["quantized"]): Record<string, unknown> {
   const [first] = quantized.values();
   if (first === undefined) return {};

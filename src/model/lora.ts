@@ -54,7 +54,7 @@ export function checkLoraOptions(options: LoraOptions): void {
   if (options.targetModules.length === 0) throw new UsageError("--target-modules names no module");
   for (const module of options.targetModules) {
     if (!linearModules.includes(module)) {
-      throw new UsageError(`--target-modules: ${module} is none of ${linearModules.join(", ")}`);
+      throw new UsageError(`--target-modules: ${module} is not one of ${linearModules.join(", ")}`);
     }
   }
 }

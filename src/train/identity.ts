@@ -153,8 +153,8 @@ export function expectSameIdentity(checkpoint: string, saved: Identity, current:
   const differences = differencesOf(saved, current);
   if (differences.length === 0) return;
   throw new UsageError(
-    `--resume: ${checkpoint} is of another run: ${differences.join("; ")}. ` +
-      "Give what that run was given, or another --output for a new one",
+    `--resume: ${checkpoint} belongs to a different run: ${differences.join("; ")}. ` +
+      "Give the options that run had, or another --output to start a new run",
   );
 }
 

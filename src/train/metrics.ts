@@ -180,7 +180,7 @@ function parseLine(path: string, number: number, line: string): { step: number; 
     fields = JSON.parse(line);
   } catch {}
   if (typeof fields?.step !== "number") {
-    throw new FormatError(path, `line ${number} is no line of metrics; remove it to go on with the run`);
+    throw new FormatError(path, `line ${number} is not a line of metrics; remove it to continue the run`);
   }
   return { ...fields, step: fields.step };
 }

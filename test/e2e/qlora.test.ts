@@ -91,7 +91,7 @@ describe("a checkpoint that neftune quantize wrote", () => {
     expect(config).toMatchObject({ quantization: "nf4", "double-quantization": true });
     expect(config.option_sources).toMatchObject({ quantization: "checkpoint" });
     const given = await place.must(...onIt, ...nf4, "--output", "stored", "--resume");
-    expect(given.stderr).toContain("is quantised already");
+    expect(given.stderr).toContain("is quantized already");
     expect(given.stderr).toContain("resumed after step 12");
   }, 60_000);
 
@@ -107,12 +107,12 @@ describe("--quantized-cache", () => {
 
   test("is filled once, whole, and changes no bit", async () => {
     const first = await place.must(...cached, "--output", "filling");
-    expect(first.stderr).toContain("quantised weights: kept as cache/");
+    expect(first.stderr).toContain("quantized weights: kept as cache/");
     const files = readdirSync(place.path("cache"));
     expect(files).toHaveLength(1);
     expect(files[0]).toMatch(/^[0-9a-f]{32}\.safetensors$/);
     const second = await place.must(...cached, "--output", "using");
-    expect(second.stderr).toContain(`quantised weights: cache/${files[0]}`);
+    expect(second.stderr).toContain(`quantized weights: cache/${files[0]}`);
     for (const run of ["filling", "using"]) {
       expect(adapter(run)).toEqual(adapter("run"));
       expect(lastingMetrics(place, run)).toEqual(lastingMetrics(place, "run"));

@@ -85,7 +85,7 @@ describe("refused, and nothing is written", () => {
       "train.json: cannot use as --output",
       1,
     ],
-    ["a quantised model", ["--model", "nested/nf4", "--output", "x"], "nf4: is quantised already", 1],
+    ["a quantised model", ["--model", "nested/nf4", "--output", "x"], "nf4: is quantized already", 1],
     ["no folder", ["--model", "./absent", "--output", "x"], "--model ./absent", 1],
   ])("%s", async (_, args, message, status) => {
     const before = names();

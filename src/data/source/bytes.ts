@@ -40,7 +40,7 @@ export function fileKind(path: string): FileKind {
       head = Buffer.alloc(HEAD_BYTES);
       head = head.subarray(0, readSync(fd, head, 0, HEAD_BYTES, stat.isFile() ? 0 : null));
       if (!stat.isFile())
-        throw new FormatError(path, "is no regular file; a data file is read more than once");
+        throw new FormatError(path, "is not a regular file; a data file is read more than once");
     } finally {
       closeSync(fd);
     }
