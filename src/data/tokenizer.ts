@@ -4,7 +4,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
-import { readJsonText } from "../formats/json-file.ts";
+import { expectShallow, readJsonText } from "../formats/json-file.ts";
 import type { Encoding } from "./targets.ts";
 import { type AddedToken, parseAddedTokens, type Section, TokenMatcher } from "./tokenizer/added-tokens.ts";
 import { AlignedText } from "./tokenizer/aligned-text.ts";
@@ -80,6 +80,9 @@ export class Tokenizer {
       throw new FormatError(path, "expected an object with a model, as Hugging Face's tokenizers writes it");
     }
     const parts = json as Record<string, unknown>;
+    for (const part of ["normalizer", "pre_tokenizer", "post_processor", "decoder"]) {
+      expectShallow(path, parts[part]);
+    }
     try {
       this.normalizer = normalizerOf(parts.normalizer);
       this.preTokenizer = preTokenizerOf(parts.pre_tokenizer);

@@ -6,6 +6,7 @@ import { expectNoLfsPointer } from "./lfs.ts";
 import { JsonError, type JsonValue, parseJson } from "./safetensors/json.ts";
 
 const MAX_BYTES = 256 * 1024 * 1024;
+const MAX_DEPTH = 64;
 
 /** The text of a JSON file. Throws FormatError where the file is too large, not UTF-8, or a Git LFS pointer; NeftuneError ("io"). */
 export function readJsonText(path: string): string {
@@ -25,6 +26,16 @@ export function readJsonText(path: string): string {
   } catch {
     throw new FormatError(path, "not valid UTF-8");
   }
+}
+
+/** Throws FormatError where a value that was read from `path` is nested more than 64 deep; no model's file is. */
+export function expectShallow(path: string, value: unknown): void {
+  if (isDeeper(value, MAX_DEPTH)) throw new FormatError(path, `nested more than ${MAX_DEPTH} deep`);
+}
+
+function isDeeper(value: unknown, depth: number): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return depth === 0 || Object.values(value).some((item) => isDeeper(item, depth - 1));
 }
 
 /** Reads a file that holds one JSON object. Throws FormatError, or NeftuneError ("io"). */

@@ -3,7 +3,7 @@
 
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
-import { readJsonText } from "../formats/json-file.ts";
+import { expectShallow, readJsonText } from "../formats/json-file.ts";
 import { CONFIG_FILE, dtypeNames } from "../formats/model-folder.ts";
 import { Fields, show } from "./config-fields.ts";
 import { parseRope, type RopeScaling, ropeScalingToJson } from "./rope-config.ts";
@@ -95,6 +95,7 @@ function parseQuantization(path: string, value: unknown): LlamaConfig["quantizat
 
 /** Checks and reads a config.json. Throws FormatError with the field that is wrong or not supported. */
 export function parseConfig(path: string, json: unknown): LlamaConfig {
+  expectShallow(path, json);
   const fields = new Fields(path, json);
   const modelType = fields.get("model_type");
   if (modelType !== "llama") {

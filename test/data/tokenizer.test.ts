@@ -120,6 +120,18 @@ describe("a tokenizer that cannot be used is refused with the reason", () => {
     });
   }
 
+  test.each(["normalizer", "pre_tokenizer", "post_processor", "decoder"])(
+    "a %s nested without measure",
+    (part) => {
+      const [begin, end] = ['{"type":"Sequence","normalizers":[', "]}"];
+      const text = JSON.stringify({ ...llamaTokenizerJson(), [part]: 0 });
+      const deep = text.replace(`"${part}":0`, `"${part}":${begin.repeat(50_000)}${end.repeat(50_000)}`);
+      expect(() => Tokenizer.load(folderOf({ "tokenizer.json": deep }))).toThrow(
+        /tokenizer\.json: nested more than 64 deep/,
+      );
+    },
+  );
+
   test("no tokenizer.json, with and without tokenizer.model", () => {
     const dir = llamaFolder();
     renameSync(join(dir, "tokenizer.json"), join(dir, "tokenizer.model"));

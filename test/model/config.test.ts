@@ -68,3 +68,14 @@ test.each([
   expect(() => quantised(config)).toThrow(reason);
   if (reason.startsWith("quant_method")) expect(() => quantised(config)).toThrow("--quantization nf4");
 });
+
+test.each(["num_key_value_heads", "rope_scaling", "quantization_config", "unknown"])(
+  "%s nested without measure is refused, not walked",
+  (field) => {
+    let value: unknown = 0;
+    for (let depth = 0; depth < 100_000; depth++) value = [value];
+    expect(() => parseConfig("x/config.json", { ...small, [field]: value })).toThrow(
+      "x/config.json: nested more than 64 deep",
+    );
+  },
+);
