@@ -10,7 +10,7 @@ const VICUNA = [
   "{%- for turn in turns -%}",
   "{%- if turn['role'] == 'user' -%}{{- 'USER: ' + turn['content'] + ' ' -}}",
   "{%- elif turn['role'] == 'assistant' -%}{{- 'ASSISTANT: ' + turn['content'] + eos_token -}}",
-  "{%- else -%}{{- raise_exception('a system message has to come first') -}}{%- endif -%}",
+  "{%- else -%}{{- raise_exception('after the system message, turns are those of user and assistant') -}}{%- endif -%}",
   "{%- endfor -%}",
   "{%- if add_generation_prompt -%}{{- 'ASSISTANT:' -}}{%- endif -%}",
 ].join("");
