@@ -1,7 +1,7 @@
 // The options of `neftune train`. Defaults are the library's.
 
 import { linearModules } from "../model/architecture.ts";
-import { schedulerTypes, trainDefaults } from "../train/index.ts";
+import { saveDtypes, schedulerTypes, trainDefaults } from "../train/index.ts";
 import { encodingOptions, modelOption } from "./model-data.ts";
 import { recipes } from "./presets.ts";
 import { quantizationOptions } from "./quantization.ts";
@@ -253,6 +253,13 @@ export const trainOptions = {
     default: defaults.saveTotalLimit,
     min: 1,
     help: "keep the N newest checkpoints",
+  },
+  "save-dtype": {
+    type: "enum",
+    group: "Output",
+    values: saveDtypes,
+    default: defaults.saveDtype,
+    help: "type of the model that --tune full writes; auto: the base checkpoint's",
   },
   "eval-steps": {
     type: "int",

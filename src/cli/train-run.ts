@@ -25,12 +25,14 @@ import {
   type RunPlan,
   resolveTrainerOptions,
   SampleOrder,
+  savedDtype,
   type TrainerOptions,
   type TrainResult,
   totalSteps,
   trainingLimits,
 } from "../train/index.ts";
 import type { Context } from "./command.ts";
+import { diskNote } from "./disk-note.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
 import { type ChosenTemplate, templateLine, templateRecord } from "./prompt-template.ts";
@@ -151,6 +153,16 @@ export async function runTraining(
           onPlan(plan) {
             const lines = settingLines(trainer.options, plan, model.options.lora, request.origins ?? {});
             for (const line of lines) context.note(line);
+            if (request.tune === "full") {
+              const saveDtype = savedDtype(trainer.options, model.config);
+              const use = {
+                ...trainer.options,
+                saveDtype,
+                parameters: plan.trainedParameters,
+                steps: plan.totalSteps,
+              };
+              context.note(diskNote(request.output, use));
+            }
             context.finishFirst?.();
             reporter.onPlan?.(plan);
           },

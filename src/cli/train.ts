@@ -173,6 +173,7 @@ function trainerOptions(values: TrainValues) {
     seed: values.seed,
     saveSteps: values["save-steps"],
     saveTotalLimit: values["save-total-limit"],
+    saveDtype: values["save-dtype"],
     evalSteps: values["eval-steps"] ?? null,
     loggingSteps: values["logging-steps"],
   };

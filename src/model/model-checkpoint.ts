@@ -13,22 +13,26 @@ export interface ModelCheckpoint extends Checkpoint {
   notes: string[];
 }
 
+const FLOATS = ["f32", "bf16", "f16"] as const;
 /** Of each tensor so much is compared at a time. */
 const PIECE_BYTES = 2 ** 22;
 
 /** Reads config.json and the headers in `dir`. Throws FormatError where they do not belong together. */
 export function openModelCheckpoint(dir: string): ModelCheckpoint {
-  const config = readConfig(dir);
-  const { files, tensors: stored } = openCheckpoint(dir);
+  const read = readConfig(dir);
+  const { files, tensors: asStored } = openCheckpoint(dir);
   const tensors = new Map<string, CheckpointTensor>();
-  for (const [name, tensor] of stored) {
+  for (const [name, tensor] of asStored) {
     const full = fullName(name);
-    tensors.set(stored.has(full) ? name : full, tensor);
+    tensors.set(asStored.has(full) ? name : full, tensor);
   }
-  expectLayers(dir, config, tensors);
+  expectLayers(dir, read, tensors);
   const notes: string[] = [];
-  if (!config.tieWordEmbeddings) return { dir, files, tensors, config, notes };
   const [embedding, head] = [tensors.get(EMBEDDING), tensors.get(HEAD)];
+  const stored = (embedding ?? head)?.entry.dtype.toLowerCase();
+  // The weights themselves say better what they are stored in.
+  const config = { ...read, dtype: FLOATS.find((dtype) => dtype === stored) ?? read.dtype };
+  if (!config.tieWordEmbeddings) return { dir, files, tensors, config, notes };
   if (head === undefined) return { dir, files, tensors, config, notes };
   // Whichever of the two is stored is both.
   if (embedding === undefined) tensors.set(EMBEDDING, head);

@@ -12,6 +12,7 @@ export {
   expectEvaluable,
   optionName,
   resolveTrainerOptions,
+  saveDtypes,
   schedulerTypes,
   type TrainerOptions,
   type TrainOptions,
@@ -31,4 +32,4 @@ export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
-export { writeAdapter, writeModel } from "./weights.ts";
+export { savedDtype, writeAdapter, writeModel } from "./weights.ts";

@@ -58,11 +58,16 @@ export interface TrainerOptions {
   seed: number;
   saveSteps: number;
   saveTotalLimit: number;
+  /** Of the model that tune "full" writes; auto: the base checkpoint's. */
+  saveDtype: SaveDtype;
   /** null: at the end of every epoch. */
   evalSteps: number | null;
   /** Steps from one line of metrics.jsonl to the next. */
   loggingSteps: number;
 }
+
+export const saveDtypes = ["auto", "f32", "bf16", "f16"] as const;
+export type SaveDtype = (typeof saveDtypes)[number];
 
 export const schedulerTypes = ["cosine", "linear", "constant", "constant_with_warmup"] as const;
 export type SchedulerType = (typeof schedulerTypes)[number];
@@ -106,6 +111,7 @@ export const trainerDefaults: Readonly<TrainerOptions> = {
   seed: 42,
   saveSteps: 500,
   saveTotalLimit: 3,
+  saveDtype: "auto",
   evalSteps: null,
   loggingSteps: 1,
 };

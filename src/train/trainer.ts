@@ -28,7 +28,7 @@ import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
+import { savedDtype, writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;
@@ -337,13 +337,14 @@ export class Trainer {
     );
   }
 
-  /** The run's product: the adapter, or with tune "full" the model in its base's dtype. */
+  /** The run's product: the adapter, or with tune "full" the model. */
   #writeResult(folder: RunFolder): void {
     const { path: output } = folder;
     const values = this.#valuesFor(folder);
     const origin = this.#settings.origin ?? null;
     const lora = loraOf(this.model);
-    if (lora === null) writeModel(output, this.model, values, origin, this.model.config.dtype ?? "f32");
+    if (lora === null)
+      writeModel(output, this.model, values, origin, savedDtype(this.options, this.model.config));
     else writeAdapter(output, values, lora, origin?.name ?? null);
   }
 

@@ -42,6 +42,7 @@ import {
   type TrainedParameters,
   type TrainedValues,
 } from "./model.ts";
+import type { TrainerOptions } from "./options.ts";
 
 type FloatDType = "f32" | "bf16" | "f16";
 
@@ -132,6 +133,14 @@ export function writeAdapter(
   });
 }
 
+/** What a fully trained model is stored in. */
+export function savedDtype(
+  { saveDtype }: Pick<TrainerOptions, "saveDtype">,
+  { dtype }: Pick<TrainableModel["config"], "dtype">,
+): FloatDType {
+  return saveDtype === "auto" ? (dtype ?? "f32") : saveDtype;
+}
+
 /**
  * Writes a fully trained model into `dir`: shards of at most 5 GB in `dtype`, after the base's config and tokenizer
  * (without a base, a config of the model's own).
@@ -149,9 +158,7 @@ export function writeModel(
   } else {
     const { tieWordEmbeddings: isTied } = model.config;
     copyPresent(origin.dir, dir, COMPANIONS);
-    copyConfig(origin.dir, dir, (config) =>
-      withWeights(config, { dtype: dtype === model.config.dtype ? null : dtype, isTied }),
-    );
+    copyConfig(origin.dir, dir, (config) => withWeights(config, { dtype, isTied }));
   }
   writeShards(
     dir,

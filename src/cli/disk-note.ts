@@ -1,0 +1,50 @@
+// The disk that a run with --tune full takes, said before it starts.
+
+import { existsSync, statfsSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { formatBytes } from "./format.ts";
+
+/** Values and AdamW's two moments, float32. */
+const CHECKPOINT_VALUE_BYTES = 12;
+const valueBytes = { f32: 4, bf16: 2, f16: 2 } as const;
+
+export interface DiskUse {
+  parameters: number;
+  /** In all. */
+  steps: number;
+  saveSteps: number;
+  saveTotalLimit: number;
+  saveDtype: keyof typeof valueBytes;
+}
+
+/** Bytes of a checkpoint, of the model at the end, and of the most that there is at a time. */
+export function diskUse({ parameters, steps, saveSteps, saveTotalLimit, saveDtype }: DiskUse) {
+  const saves = Math.max(1, Math.ceil(steps / saveSteps));
+  // The oldest goes when the next is whole.
+  const most = Math.min(saves, saveTotalLimit + 1);
+  const checkpoint = parameters * CHECKPOINT_VALUE_BYTES;
+  const model = parameters * valueBytes[saveDtype];
+  return { checkpoint, model, most, total: most * checkpoint + model };
+}
+
+/** A line on the disk that a run takes in `output`; a warning where that is more than is free. */
+export function diskNote(output: string, use: DiskUse, free = freeBytes(output)): string {
+  const { checkpoint, model, most, total } = diskUse(use);
+  const checkpoints = most === 1 ? "a checkpoint" : `up to ${most} checkpoints`;
+  const line = `disk: ${checkpoints} of ${formatBytes(checkpoint)} and the model's ${formatBytes(model)}, ${formatBytes(total)} in all`;
+  if (free === null) return line;
+  if (total <= free) return `${line}; ${formatBytes(free)} free`;
+  return `warning: ${line}, but ${formatBytes(free)} are free in ${output}; lower --save-total-limit, raise --save-steps, or choose another --output`;
+}
+
+/** What is free where `path` is or will be; null where the system does not say. */
+function freeBytes(path: string): number | null {
+  let folder = resolve(path);
+  while (!existsSync(folder) && folder !== dirname(folder)) folder = dirname(folder);
+  try {
+    const { bavail, bsize } = statfsSync(folder);
+    return bavail * bsize;
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,25 @@
+// The disk that full tuning takes, said before it starts.
+
+import { expect, test } from "bun:test";
+import { diskNote, diskUse } from "../../src/cli/disk-note.ts";
+
+const use = { parameters: 1000, steps: 100, saveSteps: 10, saveTotalLimit: 3, saveDtype: "bf16" } as const;
+
+test("checkpoints are three float32 values a parameter, one more than kept while the next is written", () => {
+  expect(diskUse(use)).toEqual({ checkpoint: 12_000, model: 2000, most: 4, total: 50_000 });
+  expect(diskUse({ ...use, steps: 15, saveDtype: "f32" })).toMatchObject({
+    most: 2,
+    model: 4000,
+    total: 28_000,
+  });
+  expect(diskUse({ ...use, steps: 5 })).toMatchObject({ most: 1, total: 14_000 });
+});
+
+test("what is free is said, a warning where it is less", () => {
+  expect(diskNote("runs/x", use, 60_000)).toBe(
+    "disk: up to 4 checkpoints of 11.7 KiB and the model's 2.0 KiB, 48.8 KiB in all; 58.6 KiB free",
+  );
+  expect(diskNote("runs/x", use, 10_000)).toContain("warning: disk: up to 4 checkpoints");
+  expect(diskNote("runs/x", use, 10_000)).toContain("lower --save-total-limit, raise --save-steps");
+  expect(diskNote("/", use)).toContain("free");
+});
