@@ -219,28 +219,30 @@ NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float
 // Causal attention of each sample with itself alone. q: heads · head_dim columns, k and v: kv_heads · head_dim
 // columns, all with row distance ldqkv (parts of one [T, (heads + 2·kv_heads)·head_dim] buffer); o[T, heads·head_dim]
 // with row distance ldo. lse[heads, T] = logsumexp of scale·q·kᵀ, for the backward pass (null: not wanted).
-// Query head h reads key/value head h / (heads / kv_heads). Never T × T in memory.
+// Query head h reads key/value head h / (heads / kv_heads). Never T × T in memory. With window > 0, position i sees
+// positions i − window + 1 … i (0: all up to i), and the work is proportional to what is seen.
 NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
                                     const void *q, const void *k, const void *v, int64_t ldqkv,
                                     const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
-                                    int64_t kv_heads, int64_t head_dim, float scale);
+                                    int64_t kv_heads, int64_t head_dim, int64_t window, float scale);
 // delta[heads, T] is scratch (Σ do∘o). dq, dk, dv have row distance lddqkv and are written, not added to.
 NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *dq, void *dk, void *dv, int64_t lddqkv,
                                      float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
                                      const void *k, const void *v, int64_t ldqkv, const float *lse,
                                      const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
-                                     int64_t kv_heads, int64_t head_dim, float scale);
+                                     int64_t kv_heads, int64_t head_dim, int64_t window, float scale);
 // Caches are [slots, kv_heads, capacity, head_dim]. Writes the rows of sample s (k, v as in attention) to slot
 // host_slots[s] from position host_starts[s] on.
 NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k,
                             const void *v, int64_t ldkv, const int32_t *host_cu_seqlens, const int32_t *host_slots,
                             const int32_t *host_starts, int64_t sequences, int64_t capacity, int64_t kv_heads,
                             int64_t head_dim);
-// One query token a sequence: o[sequences, heads·head_dim] from the first host_lengths[s] keys of slot host_slots[s].
+// One query token per sequence, at position host_lengths[s] − 1: o[sequences, heads·head_dim] from the first
+// host_lengths[s] keys of slot host_slots[s], or with window > 0 from the last `window` of them.
 NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
                                    int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *host_slots,
                                    const int32_t *host_lengths, int64_t sequences, int64_t capacity, int64_t heads,
-                                   int64_t kv_heads, int64_t head_dim, float scale);
+                                   int64_t kv_heads, int64_t head_dim, int64_t window, float scale);
 
 // ------------------------------------------------------------------ optimizer and generation
 

@@ -17,18 +17,34 @@ inline int64_t panel_count(const AttentionSize &size, int64_t length) {
   return (length * size.group + kPanel - 1) / kPanel;
 }
 
-// Keys that the last row of a panel sees.
-inline int64_t panel_keys(const AttentionSize &size, int64_t length, int64_t panel) {
-  return clamp(((panel + 1) * kPanel - 1) / size.group + 1, 0, length);
+// Keys that a panel works on: from the first that its first row sees, or the even one before (pairs of keys start
+// there), to its last row's own.
+struct Keys {
+  int64_t begin, end;
+  int64_t count() const { return end - begin; }
+};
+inline Keys panel_keys(const AttentionSize &size, int64_t length, int64_t panel) {
+  return {first_seen(panel * kPanel / size.group, size.window) & ~int64_t(1),
+          clamp(((panel + 1) * kPanel - 1) / size.group + 1, 0, length)};
+}
+
+// The panels that see any of the keys.
+struct Panels {
+  int64_t begin, end;
+};
+inline Panels panels_of(const AttentionSize &size, int64_t length, Keys keys) {
+  return {keys.begin * size.group / kPanel,
+          panel_count(size, std::min(length, keys.end - 1 + size.window))};
 }
 
 struct Panel {
-  int64_t first, rows, vectors, group;
+  int64_t first, rows, vectors, group, window;
   int32_t position[kPanel];  // in the sequence, of each row
   int32_t head[kPanel];      // query head of each row
 
   Panel(const AttentionSize &size, int64_t length, int64_t kv_head, int64_t panel) {
     group = size.group;
+    window = size.window;
     first = panel * kPanel;
     rows = clamp(length * group - first, 0, kPanel);
     vectors = (rows + kLanes - 1) / kLanes;
@@ -43,13 +59,38 @@ struct Panel {
     }
   }
 
-  int64_t keys() const { return position[rows - 1] + 1; }
-  // Keys of the tile [start, start + n) seen by row r; by every row of vector v; by any row of vector v.
-  int64_t seen(int64_t r, int64_t start, int64_t n) const { return clamp(position[r] + 1 - start, 0, n); }
-  int64_t seen_by_all(int64_t v, int64_t start, int64_t n) const { return seen(v * kLanes, start, n); }
-  int64_t seen_by_any(int64_t v, int64_t start, int64_t n) const { return seen(v * kLanes + kLanes - 1, start, n); }
-  // The first row that sees a key.
+  // The keys of the tile [start, start + n) that row r sees, counted in the tile.
+  Keys seen(int64_t r, int64_t start, int64_t n) const {
+    return {clamp(position[r] + 1 - window - start, 0, n), clamp(position[r] + 1 - start, 0, n)};
+  }
+  // The same for the rows of vector v: [begin, end) is seen by some, begin even, and [all_begin, all_end) by all.
+  struct Seen {
+    int64_t begin, all_begin, all_end, end;
+  };
+  Seen seen_by(int64_t v, int64_t start, int64_t n) const {
+    const Keys first = seen(v * kLanes, start, n), last = seen(v * kLanes + kLanes - 1, start, n);
+    if (first.begin >= last.end) return {0, 0, 0, 0};
+    const bool common = last.begin < first.end;
+    return {first.begin & ~int64_t(1), common ? last.begin : last.end, common ? first.end : last.end, last.end};
+  }
+  // Lane by lane, whether the rows of vector v see a key.
+  VecI sees(int64_t v, int64_t key) const {
+    const int64_t row = first + v * kLanes;
+    const VecI lanes = lane_numbers();
+    return (lanes >= int32_t(clamp(key * group - row, 0, kLanes))) &
+           (lanes < int32_t(clamp((key + window) * group - row, 0, kLanes)));
+  }
+  // The first row that sees a key; the first behind the last one that does, and that in whole vectors.
   int64_t first_row(int64_t key) const { return clamp(key * group - first, 0, rows); }
+  int64_t end_row(int64_t key) const { return clamp((key + window) * group - first, 0, rows); }
+  int64_t end_vector(int64_t key) const { return (end_row(key) + kLanes - 1) / kLanes; }
+  // The words of the tile's keys that a sum over keys needs for `several` rows from r on.
+  template <bool Pairs>
+  Part words_seen(int64_t r, int64_t several, int64_t start, int64_t n) const {
+    constexpr int64_t pair = Pairs ? 2 : 1;
+    const int64_t begin = seen(r, start, n).begin / pair, end = (seen(r + several - 1, start, n).end + pair - 1) / pair;
+    return {0, begin < end ? begin : end, end};
+  }
 };
 
 // ------------------------------------------------------------------ work

@@ -95,16 +95,14 @@ void row_products(int threads, const Backward<T> &call) {
 template <bool Pairs>
 void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
   const Vec factor = splat(scale * kLog2E), least = splat(-__builtin_inff());
-  const VecI lanes = lane_numbers();
   constexpr int64_t width = Pairs ? kPanel / 2 : kPanel, lanes_wide = Pairs ? kLanes / 2 : kLanes;
   for (int64_t v = 0; v < panel.vectors; v++) {
     const Vec lse = load(buffers.lse + v * kLanes), delta = load(buffers.delta + v * kLanes);
-    int64_t all = panel.seen_by_all(v, start, n), any_row = panel.seen_by_any(v, start, n);
-    int32_t first_row = int32_t(panel.first + v * kLanes);
+    const Panel::Seen seen = panel.seen_by(v, start, n);
     // p and ds of one key, 0 for rows that do not see it.
     auto at = [&](int64_t k, Vec *ds) {
       Vec x = fma(load(buffers.scores + k * kPanel + v * kLanes), factor, -lse);
-      if (k >= all) x = select(lanes >= int32_t((start + k) * panel.group) - first_row, x, least);
+      if (k < seen.all_begin || k >= seen.all_end) x = select(panel.sees(v, start + k), x, least);
       Vec p = exp2<Pairs>(x);
       *ds = p * (load(buffers.dscores + k * kPanel + v * kLanes) - delta);
       store_words<Pairs>(buffers.p_words + k * width + v * lanes_wide, p);
@@ -115,24 +113,28 @@ void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start,
       store_words<Pairs>(buffers.ds_words + k * width + v * lanes_wide, Vec{});
     };
     int64_t k = 0;
-    for (; k < any_row; k += Pairs ? 2 : 1) {
+    auto zero_up_to = [&](int64_t end) {
+      for (; k < end; k += Pairs ? 2 : 1) {
+        zero(k);
+        if constexpr (Pairs) {
+          if (k + 1 < n) zero(k + 1);
+          store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, Vec{});
+        }
+      }
+    };
+    zero_up_to(seen.begin);
+    for (; k < seen.end; k += Pairs ? 2 : 1) {
       Vec ds, next = Vec{};
       at(k, &ds);
       if constexpr (Pairs) {
-        if (k + 1 < any_row)
+        if (k + 1 < seen.end)
           at(k + 1, &next);
         else if (k + 1 < n)
           zero(k + 1);
         store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, pair_words(ds, next));
       }
     }
-    for (; k < n; k += Pairs ? 2 : 1) {
-      zero(k);
-      if constexpr (Pairs) {
-        if (k + 1 < n) zero(k + 1);
-        store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, Vec{});
-      }
-    }
+    zero_up_to(n);
   }
 }
 
@@ -159,18 +161,20 @@ void pack_panel(const Backward<T> &call, const Buffers &buffers, const HeadSize 
   }
 }
 
-// One panel with the keys [begin, end), packed at `begin`: adds to dkeys and dvalues, writes dq, as asked.
+// One panel and the tiles of `keys`: adds to dkeys and dvalues, writes dq, as asked. Buffers hold keys from `packed` on.
 template <typename T>
 void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
-                    int64_t token, int64_t begin, int64_t end, bool want_keys, bool want_queries) {
+                    Keys keys, int64_t packed, int64_t token, bool want_keys, bool want_queries) {
   constexpr bool Pairs = kPairs<T>;
   constexpr int64_t pair = Pairs ? 2 : 1;
   pack_panel(call, buffers, head, panel, token);
 
-  int64_t keys = std::min(end, panel.keys()), strips = head.columns / kLanes;
-  for (int64_t start = begin; start < keys; start += kTile) {
-    int64_t n = std::min(kTile, keys - start), offset = start - begin;
-    auto seen = [&](int64_t k, int64_t) { return Part{panel.first_row(start + k) / kLanes, 0, head.words}; };
+  const int64_t strips = head.columns / kLanes;
+  for (int64_t start = keys.begin; start < keys.end; start += kTile) {
+    const int64_t n = std::min(kTile, keys.end - start), offset = start - packed;
+    auto seen = [&](int64_t k, int64_t several) {
+      return Part{panel.first_row(start + k) / kLanes, 0, head.words, panel.end_vector(start + k + several - 1)};
+    };
     // Sᵀ[key, row] = K·Qᵀ and dPᵀ[key, row] = V·dOᵀ
     multiply<Pairs, false>(n, panel.vectors, buffers.keys + offset * head.stride, head.stride, buffers.queries, kPanel,
                            buffers.scores, kPanel, false, seen);
@@ -178,8 +182,9 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
                            kPanel, buffers.dscores, kPanel, false, seen);
     softmax_backward<Pairs>(buffers, panel, start, n, call.size.scale);
     if (want_keys) {
-      auto rows = [&](int64_t k, int64_t) {
-        return Part{0, panel.first_row(start + k) / pair, (panel.rows + pair - 1) / pair};
+      auto rows = [&](int64_t k, int64_t several) {
+        const int64_t end = panel.end_row(start + k + several - 1);
+        return Part{0, std::min(panel.first_row(start + k), end) / pair, (end + pair - 1) / pair};
       };
       // dV[key, column] += Pᵀ·dO, dK[key, column] += dSᵀ·Q
       multiply<Pairs, false>(n, strips, buffers.p_words, kPanel / pair, buffers.dout_pairs, head.columns,
@@ -190,9 +195,8 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
     if (want_queries)  // dQ[row, column] += dS·K
       multiply<Pairs, true>(panel.rows, strips, buffers.ds_pairs, kPanel,
                             buffers.key_pairs + offset / pair * head.columns, head.columns, buffers.dqueries,
-                            head.columns, start > 0, [&](int64_t r, int64_t rows) {
-                              return Part{0, 0, (panel.seen(r + rows - 1, start, n) + pair - 1) / pair};
-                            });
+                            head.columns, start > keys.begin,
+                            [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
   }
   if (!want_queries) return;
   for (int64_t r = 0; r < panel.rows; r++)
@@ -201,14 +205,11 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
 }
 
 // Keys that an item works on.
-struct Keys {
-  int64_t begin, end;
-  int64_t count() const { return end - begin; }
-};
 Keys key_range(const AttentionSize &size, const Work &item) {
   int64_t length = size.borders[item.sequence + 1] - size.borders[item.sequence];
   if (item.kind == kKeys) return {item.begin * kTile, std::min(length, item.end * kTile)};
-  if (item.kind == kQueries) return {0, panel_keys(size, length, item.end - 1)};
+  if (item.kind == kQueries)
+    return {panel_keys(size, length, item.begin).begin, panel_keys(size, length, item.end - 1).end};
   return {0, length};
 }
 
@@ -219,30 +220,30 @@ void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, f
   const int64_t token = size.borders[item.sequence], length = size.borders[item.sequence + 1] - token;
   const bool want_keys = item.kind != kQueries, want_queries = item.kind != kKeys;
   const Keys keys = key_range(size, item);
-  const int64_t begin = keys.begin, end = keys.end;
-  // The first panel that sees any of the keys, and the last.
-  const int64_t first = item.kind == kQueries ? item.begin : begin * size.group / kPanel;
-  const int64_t last = item.kind == kQueries ? item.end : panel_count(size, length);
+  const Panels panels = item.kind == kQueries ? Panels{item.begin, item.end} : panels_of(size, length, keys);
 
   Buffers buffers;
-  place<Pairs>(&buffers, memory, end - begin, want_keys, head);
+  place<Pairs>(&buffers, memory, keys.count(), want_keys, head);
   auto row_of = [&](const T *x) {
-    const T *first_row = x + (token + begin) * call.ld + item.kv_head * size.head_dim;
+    const T *first_row = x + (token + keys.begin) * call.ld + item.kv_head * size.head_dim;
     return [=, ld = call.ld](int64_t r) { return first_row + r * ld; };
   };
-  pack_rows<Pairs, T>(buffers.keys, end - begin, size.head_dim, head.stride, row_of(call.k));
-  pack_rows<Pairs, T>(buffers.values, end - begin, size.head_dim, head.stride, row_of(call.v));
-  if constexpr (Pairs) pack_row_pairs(buffers.key_pairs, buffers.keys, end - begin, head.stride, head.columns);
+  pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
+  pack_rows<Pairs, T>(buffers.values, keys.count(), size.head_dim, head.stride, row_of(call.v));
+  if constexpr (Pairs) pack_row_pairs(buffers.key_pairs, buffers.keys, keys.count(), head.stride, head.columns);
   if (want_keys) {
-    memset(buffers.dkeys, 0, size_t((end - begin) * head.columns * 4));
-    memset(buffers.dvalues, 0, size_t((end - begin) * head.columns * 4));
+    memset(buffers.dkeys, 0, size_t(keys.count() * head.columns * 4));
+    memset(buffers.dvalues, 0, size_t(keys.count() * head.columns * 4));
   }
-  for (int64_t panel = first; panel < last; panel++)
-    panel_backward(call, buffers, head, Panel(size, length, item.kv_head, panel), token, begin, end, want_keys,
+  for (int64_t panel = panels.begin; panel < panels.end; panel++) {
+    const Keys all = panel_keys(size, length, panel);
+    const Keys own = {std::max(keys.begin, all.begin), std::min(keys.end, all.end)};
+    panel_backward(call, buffers, head, Panel(size, length, item.kv_head, panel), own, keys.begin, token, want_keys,
                    want_queries);
+  }
   if (!want_keys) return;
-  for (int64_t key = begin; key < end; key++) {
-    int64_t at = (token + key) * call.ldd + item.kv_head * size.head_dim, from = (key - begin) * head.columns;
+  for (int64_t key = keys.begin; key < keys.end; key++) {
+    int64_t at = (token + key) * call.ldd + item.kv_head * size.head_dim, from = (key - keys.begin) * head.columns;
     store_row(call.dk + at, buffers.dkeys + from, size.scale, size.head_dim);
     store_row(call.dv + at, buffers.dvalues + from, 1.0f, size.head_dim);
   }
@@ -257,7 +258,7 @@ constexpr int64_t kLongest = 16384;
 
 int64_t head_cost(const AttentionSize &size, int64_t length) {
   int64_t cost = 0, panels = panel_count(size, length);
-  for (int64_t panel = 0; panel < panels; panel++) cost += panel_keys(size, length, panel);
+  for (int64_t panel = 0; panel < panels; panel++) cost += panel_keys(size, length, panel).count();
   return cost * kWholeCost;
 }
 
@@ -275,9 +276,11 @@ int64_t split_head(Work *items, const AttentionSize &size, const Work &whole, in
       items[count++] = item;
     }
   };
-  cut(kKeys, tiles, kLongest / kTile,
-      [&](int64_t tile) { return kKeysCost * kTile * (panels - tile * kTile * size.group / kPanel); });
-  cut(kQueries, panels, panels, [&](int64_t panel) { return kQueriesCost * panel_keys(size, length, panel); });
+  cut(kKeys, tiles, kLongest / kTile, [&](int64_t tile) {
+    const Panels see = panels_of(size, length, {tile * kTile, (tile + 1) * kTile});
+    return kKeysCost * kTile * (see.end - see.begin);
+  });
+  cut(kQueries, panels, panels, [&](int64_t panel) { return kQueriesCost * panel_keys(size, length, panel).count(); });
   return count;
 }
 
@@ -364,11 +367,11 @@ NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *d
                                      float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
                                      const void *k, const void *v, int64_t ldqkv, const float *lse,
                                      const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
-                                     int64_t head_dim, float scale) {
+                                     int64_t head_dim, int64_t window, float scale) {
   NT_CHECK_DTYPE("attention_backward", dtype);
   nt::AttentionSize size;
   if (int32_t status = nt::check_attention_backward(&size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse,
-                                                    cu_seqlens, sequences, heads, kv_heads, head_dim, scale))
+                                                    cu_seqlens, sequences, heads, kv_heads, head_dim, window, scale))
     return status;
   if (size.tokens == 0) return NT_OK;
   auto run = [&](auto element) {

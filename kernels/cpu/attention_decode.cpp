@@ -116,8 +116,12 @@ struct Decode {
   int64_t ldq;
   const T *k_cache, *v_cache;
   const int32_t *slots, *lengths;
-  int64_t sequences, capacity, heads, kv_heads, head_dim;
+  int64_t sequences, capacity, heads, kv_heads, head_dim, window;
   float scale;
+
+  // The first key that sequence s reads, and how many pieces it reads.
+  int64_t begin(int64_t s) const { return first_cached(lengths[s], window); }
+  int64_t pieces(int64_t s) const { return (lengths[s] - begin(s) + kPiece - 1) / kPiece; }
 };
 
 template <typename T>
@@ -127,12 +131,8 @@ int32_t decode(int threads, const Decode<T> &call) {
   const int64_t group = call.heads / call.kv_heads, columns = head.columns;
   const int64_t partial = columns + kLanes;  // Σ p·v, then the maximum and Σ p
 
-  int64_t pieces = 0, longest = 0;
-  for (int64_t s = 0; s < call.sequences; s++) {
-    pieces += (call.lengths[s] + kPiece - 1) / kPiece;
-    longest = std::max(longest, int64_t(call.lengths[s]));
-  }
-  if (longest == 0) pieces = 0;
+  int64_t pieces = 0;
+  for (int64_t s = 0; s < call.sequences; s++) pieces += call.pieces(s);
   const int64_t count = pieces * call.kv_heads;
   Work *items = work_list(count);
   static thread_local Scratch memory_of_partials;
@@ -142,9 +142,9 @@ int32_t decode(int threads, const Decode<T> &call) {
   int64_t n = 0;
   for (int64_t s = 0; s < call.sequences; s++)
     for (int64_t h = 0; h < call.kv_heads; h++)
-      for (int32_t begin = 0; begin < call.lengths[s]; begin += int32_t(kPiece), n++) {
-        int32_t end = int32_t(std::min(begin + kPiece, int64_t(call.lengths[s])));
-        items[n] = {end - begin, int32_t(s), int32_t(h), begin, end, int32_t(n)};
+      for (int64_t begin = call.begin(s); begin < call.lengths[s]; begin += kPiece, n++) {
+        int64_t end = std::min(begin + kPiece, int64_t(call.lengths[s]));
+        items[n] = {end - begin, int32_t(s), int32_t(h), int32_t(begin), int32_t(end), int32_t(n)};
       }
 
   const int64_t floats = group * (head.stride + kPiece) + 2 * kChunk * columns;
@@ -168,7 +168,7 @@ int32_t decode(int threads, const Decode<T> &call) {
   // The pieces of a head lie `group` partial results apart.
   const float *head_partials = partials;
   for (int64_t s = 0; s < call.sequences; s++) {
-    int64_t cuts = (call.lengths[s] + kPiece - 1) / kPiece;
+    int64_t cuts = call.pieces(s);
     for (int64_t h = 0; h < call.heads; h++) {
       T *o = call.o + s * call.ldo + h * call.head_dim;
       const float *first = head_partials + (h / group * cuts * group + h % group) * partial;
@@ -223,10 +223,10 @@ NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, v
 NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
                                    int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *slots,
                                    const int32_t *lengths, int64_t sequences, int64_t capacity, int64_t heads,
-                                   int64_t kv_heads, int64_t head_dim, float scale) {
+                                   int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
   NT_CHECK_DTYPE("attention_decode", dtype);
   if (int32_t status = nt::check_attention_decode(o, ldo, q, ldq, k_cache, v_cache, slots, lengths, sequences, capacity,
-                                                  heads, kv_heads, head_dim, scale))
+                                                  heads, kv_heads, head_dim, window, scale))
     return status;
   if (sequences == 0) return NT_OK;
   auto run = [&](auto element) {
@@ -234,7 +234,7 @@ NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, 
     return nt::decode<T>(context->threads,
                          {static_cast<T *>(o), ldo, static_cast<const T *>(q), ldq, static_cast<const T *>(k_cache),
                           static_cast<const T *>(v_cache), slots, lengths, sequences, capacity, heads, kv_heads,
-                          head_dim, scale});
+                          head_dim, window, scale});
   };
   return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
 }

@@ -45,32 +45,37 @@ int64_t place(Buffers *buffers, float *memory, int64_t keys, const HeadSize &hea
 // A running maximum may lag behind by this much (p stays below 2⁸) before earlier sums are scaled down.
 constexpr float kLag = 8.0f;
 
-// From scores to probabilities of the tile's n keys from `start` on; true when sums so far must shrink.
+// Every row sees a key of its panel's first tile, so that a maximum is a number from then on.
+static_assert(kPanel < kTile, "the last row's first key, fewer than kPanel behind the first row's, is in the first tile");
+
+// From scores to probabilities of the tile's n keys from `start` on; true when sums so far must shrink. `first`: there
+// are none yet.
 template <bool Pairs>
-bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
+bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, bool first, float scale) {
   const Vec least = splat(-__builtin_inff());
   const Vec factor = splat(scale * kLog2E);
-  const VecI lanes = lane_numbers();
   bool shrinks = false;
   for (int64_t v = 0; v < panel.vectors; v++) {
     float *column = buffers.scores + v * kLanes;
-    int64_t all = panel.seen_by_all(v, start, n), any_row = panel.seen_by_any(v, start, n);
-    int32_t first_row = int32_t(panel.first + v * kLanes);
+    const Panel::Seen seen = panel.seen_by(v, start, n);
 
     Vec tops[4] = {least, least, least, least};
-    int64_t k = 0;
-    for (; k + 4 <= all; k += 4)
+    int64_t k = seen.begin;
+    auto masked_up_to = [&](int64_t end) {
+      for (; k < end; k++) {
+        Vec s = select(panel.sees(v, start + k), load(column + k * kPanel), least);
+        store(column + k * kPanel, s);
+        tops[0] = max(s, tops[0]);
+      }
+    };
+    masked_up_to(seen.all_begin);
+    for (; k + 4 <= seen.all_end; k += 4)
       for (int i = 0; i < 4; i++) tops[i] = max(load(column + (k + i) * kPanel), tops[i]);
-    for (; k < all; k++) tops[0] = max(load(column + k * kPanel), tops[0]);
-    for (; k < any_row; k++) {
-      VecI sees = lanes >= int32_t((start + k) * panel.group) - first_row;
-      Vec s = select(sees, load(column + k * kPanel), least);
-      store(column + k * kPanel, s);
-      tops[0] = max(s, tops[0]);
-    }
+    for (; k < seen.all_end; k++) tops[0] = max(load(column + k * kPanel), tops[0]);
+    masked_up_to(seen.end);
     Vec top = max(max(tops[0], tops[1]), max(tops[2], tops[3])) * factor;
     Vec total = Vec{};
-    if (start > 0) {
+    if (!first) {
       Vec old = load(buffers.top + v * kLanes);
       VecI grows = top > old + splat(kLag);
       top = select(grows, top, old);
@@ -87,14 +92,16 @@ bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t 
       return p;
     };
     if constexpr (Pairs) {
-      for (k = 0; k + 2 <= any_row; k += 2) {
+      for (k = 0; k < seen.begin; k += 2) store(column + k / 2 * kPanel, Vec{});
+      for (; k + 2 <= seen.end; k += 2) {
         Vec p = probability(k), next = probability(k + 1);
         store(column + k / 2 * kPanel, pair_words(p, next));
       }
-      if (k < any_row) store(column + k / 2 * kPanel, pair_words(probability(k), Vec{}));
-      for (k = (any_row + 1) / 2; k < (n + 1) / 2; k++) store(column + k * kPanel, Vec{});
+      if (k < seen.end) store(column + k / 2 * kPanel, pair_words(probability(k), Vec{}));
+      for (k = (seen.end + 1) / 2; k < (n + 1) / 2; k++) store(column + k * kPanel, Vec{});
     } else {
-      for (k = 0; k < any_row; k++) store(column + k * kPanel, probability(k));
+      for (k = 0; k < seen.begin; k++) store(column + k * kPanel, Vec{});
+      for (; k < seen.end; k++) store(column + k * kPanel, probability(k));
       for (; k < n; k++) store(column + k * kPanel, Vec{});
     }
     store(buffers.total + v * kLanes, total);
@@ -102,9 +109,10 @@ bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t 
   return shrinks;
 }
 
+// The tiles of `keys`; buffers hold keys from `packed` on.
 template <typename T>
 void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
-                   int64_t token) {
+                   Keys keys, int64_t packed, int64_t token) {
   constexpr bool Pairs = kPairs<T>;
   constexpr int64_t pair = Pairs ? 2 : 1;
   const int64_t head_dim = call.size.head_dim;
@@ -113,15 +121,16 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
   });
   pack_transposed(buffers.queries, buffers.rows, panel.rows, head.stride);
 
-  int64_t keys = panel.keys();
-  for (int64_t start = 0; start < keys; start += kTile) {
-    int64_t n = std::min(kTile, keys - start);
+  for (int64_t start = keys.begin; start < keys.end; start += kTile) {
+    const int64_t n = std::min(kTile, keys.end - start), at = start - packed;
+    const bool first = start == keys.begin;
     // Sᵀ[key, row] = K·Qᵀ
-    multiply<Pairs, false>(n, panel.vectors, buffers.keys + start * head.stride, head.stride, buffers.queries, kPanel,
-                           buffers.scores, kPanel, false, [&](int64_t k, int64_t) {
-                             return Part{panel.first_row(start + k) / kLanes, 0, head.words};
+    multiply<Pairs, false>(n, panel.vectors, buffers.keys + at * head.stride, head.stride, buffers.queries, kPanel,
+                           buffers.scores, kPanel, false, [&](int64_t k, int64_t several) {
+                             return Part{panel.first_row(start + k) / kLanes, 0, head.words,
+                                         panel.end_vector(start + k + several - 1)};
                            });
-    bool shrinks = softmax<Pairs>(buffers, panel, start, n, call.size.scale);
+    bool shrinks = softmax<Pairs>(buffers, panel, start, n, first, call.size.scale);
     if (shrinks)
       for (int64_t r = 0; r < panel.rows; r++)
         if (buffers.shrink[r] != 1.0f)
@@ -131,10 +140,8 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
           }
     // O[row, column] += P·V
     multiply<Pairs, true>(panel.rows, head.columns / kLanes, buffers.scores, kPanel,
-                          buffers.values + start / pair * head.columns, head.columns, buffers.out, head.columns,
-                          start > 0, [&](int64_t r, int64_t rows) {
-                            return Part{0, 0, (panel.seen(r + rows - 1, start, n) + pair - 1) / pair};
-                          });
+                          buffers.values + at / pair * head.columns, head.columns, buffers.out, head.columns, !first,
+                          [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
   }
 
   for (int64_t r = 0; r < panel.rows; r++)
@@ -148,6 +155,11 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
     call.lse[panel.head[r] * call.size.tokens + token + panel.position[r]] = buffers.shrink[r];
 }
 
+// The keys of all the panels of an item.
+Keys item_keys(const AttentionSize &size, int64_t length, const Work &item) {
+  return {panel_keys(size, length, item.begin).begin, panel_keys(size, length, item.end - 1).end};
+}
+
 template <typename T>
 int32_t forward(int threads, const Forward<T> &call) {
   constexpr bool Pairs = kPairs<T>;
@@ -155,27 +167,28 @@ int32_t forward(int threads, const Forward<T> &call) {
   const HeadSize head = head_size<Pairs>(size.head_dim);
 
   // An item is a run of panels of one key/value head, which share packed keys and values.
-  int64_t total = 0, most = 0, longest = 0;
+  int64_t total = 0, most = 0;
   for (int64_t s = 0; s < size.sequences; s++) {
     int64_t length = size.borders[s + 1] - size.borders[s];
-    for (int64_t panel = 0; panel < panel_count(size, length); panel++) total += panel_keys(size, length, panel);
+    for (int64_t panel = 0; panel < panel_count(size, length); panel++)
+      total += panel_keys(size, length, panel).count();
     most += panel_count(size, length);
-    longest = std::max(longest, length);
   }
   most *= size.kv_heads;
   total *= size.kv_heads;
   int64_t share = threads == 1 ? total : total / (threads * 6) + 1;
   Work *items = work_list(most);
   if (items == nullptr) return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld items", (long long)most);
-  int64_t count = 0;
+  int64_t count = 0, longest = 0;
   for (int64_t s = 0; s < size.sequences; s++) {
     int64_t length = size.borders[s + 1] - size.borders[s], panels = panel_count(size, length);
     for (int64_t h = 0; h < size.kv_heads; h++)
       for (int64_t panel = 0; panel < panels;) {
         Work item = {0, int32_t(s), int32_t(h), int32_t(panel), 0, 0};
-        while (panel < panels && (item.cost == 0 || item.cost + panel_keys(size, length, panel) <= share))
-          item.cost += panel_keys(size, length, panel++);
+        while (panel < panels && (item.cost == 0 || item.cost + panel_keys(size, length, panel).count() <= share))
+          item.cost += panel_keys(size, length, panel++).count();
         item.end = int32_t(panel);
+        longest = std::max(longest, item_keys(size, length, item).count());
         items[count++] = item;
       }
   }
@@ -184,21 +197,23 @@ int32_t forward(int threads, const Forward<T> &call) {
   int64_t floats = place(&sizes, nullptr, longest, head);
   bool done = run_longest_first(threads, items, count, floats, [&](const Work &item, float *memory) {
     int64_t token = size.borders[item.sequence], length = size.borders[item.sequence + 1] - token;
-    int64_t keys = panel_keys(size, length, item.end - 1);
+    const Keys keys = item_keys(size, length, item);
     Buffers buffers;
-    place(&buffers, memory, keys, head);
+    place(&buffers, memory, keys.count(), head);
     auto row_of = [&](const T *x) {
-      return [=, &call](int64_t r) { return x + (token + r) * call.ld + item.kv_head * call.size.head_dim; };
+      const T *first = x + (token + keys.begin) * call.ld + item.kv_head * size.head_dim;
+      return [=, ld = call.ld](int64_t r) { return first + r * ld; };
     };
     if constexpr (Pairs) {
-      pack_rows<true, T>(buffers.keys, keys, size.head_dim, head.stride, row_of(call.v));
-      pack_row_pairs(buffers.values, buffers.keys, keys, head.stride, head.columns);
+      pack_rows<true, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.v));
+      pack_row_pairs(buffers.values, buffers.keys, keys.count(), head.stride, head.columns);
     } else {
-      pack_rows<false, T>(buffers.values, keys, size.head_dim, head.columns, row_of(call.v));
+      pack_rows<false, T>(buffers.values, keys.count(), size.head_dim, head.columns, row_of(call.v));
     }
-    pack_rows<Pairs, T>(buffers.keys, keys, size.head_dim, head.stride, row_of(call.k));
+    pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
     for (int64_t panel = item.begin; panel < item.end; panel++)
-      panel_forward(call, buffers, head, Panel(size, length, item.kv_head, panel), token);
+      panel_forward(call, buffers, head, Panel(size, length, item.kv_head, panel), panel_keys(size, length, panel),
+                    keys.begin, token);
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld floats a thread", (long long)floats);
@@ -211,11 +226,11 @@ int32_t forward(int threads, const Forward<T> &call) {
 NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
                                     const void *q, const void *k, const void *v, int64_t ldqkv,
                                     const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
-                                    int64_t head_dim, float scale) {
+                                    int64_t head_dim, int64_t window, float scale) {
   NT_CHECK_DTYPE("attention_forward", dtype);
   nt::AttentionSize size;
   if (int32_t status = nt::check_attention_forward(&size, o, ldo, q, k, v, ldqkv, cu_seqlens, sequences, heads,
-                                                   kv_heads, head_dim, scale))
+                                                   kv_heads, head_dim, window, scale))
     return status;
   if (size.tokens == 0) return NT_OK;
   auto run = [&](auto element) {

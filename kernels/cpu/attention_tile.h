@@ -1,7 +1,7 @@
 // The tiles that attention computes with, forward and backward.
 //
 // The query heads of one key/value head are stacked by position: row r of the stack is head r % group at position
-// r / group, so that row r sees the keys 0 … r / group. Rows are taken kPanel at a time, keys kTile at a time, and
+// r / group, so that row r sees the keys up to r / group, `window` of them at most. Rows are taken kPanel at a time, keys kTile at a time, and
 // every product of a panel with a tile is one call of `multiply`.
 //
 // Operands are copied into words once and used many times. A word holds what one lane multiplies at a time: a float,
@@ -113,9 +113,10 @@ inline void micro(int64_t m, int64_t n, int64_t count, const float *a, int64_t l
   micro_rows<Pairs, Columns, rows_at_once(1), 1>(m, count, a, lda, b, ldb, c, ldc, add);
 }
 
-// What causality leaves of a block of rows of C: vectors from `vector` on, and the words [begin, end) of the sum.
+// What is seen of a block of rows of C: vectors from `vector` up to `last`, and the words [begin, end) of the sum.
 struct Part {
   int64_t vector, begin, end;
+  int64_t last = INT64_MAX;
 };
 
 // C[rows, vectors] (+)= A·B, A[rows, words] (Columns: stored [words, rows]), B[words, vectors], all row-major.
@@ -131,9 +132,9 @@ inline void multiply(int64_t rows, int64_t vectors, const float *a, int64_t lda,
     for (int64_t block = 0, m = 0; block < blocks; block++) {
       int64_t height = (rows - m + blocks - block - 1) / (blocks - block);
       Part wanted = part(m, height);
-      int64_t first = wanted.vector > n ? wanted.vector : n;
-      if (first < n + width)
-        micro<Pairs, Columns>(height, n + width - first, wanted.end - wanted.begin,
+      int64_t first = wanted.vector > n ? wanted.vector : n, end = wanted.last < n + width ? wanted.last : n + width;
+      if (first < end)
+        micro<Pairs, Columns>(height, end - first, wanted.end - wanted.begin,
                               a + (Columns ? wanted.begin * lda + m : m * lda + wanted.begin), lda,
                               b + wanted.begin * ldb + first * kLanes, ldb, c + m * ldc + first * kLanes, ldc, add);
       m += height;

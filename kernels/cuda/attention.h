@@ -2,8 +2,8 @@
 // tiles that stands for a batch of samples of different lengths.
 //
 // Everything is counted inside a sample: a tile's rows and keys have positions 0 … length − 1, a key is seen by the
-// queries at its own position and later. So a key past the sample's end is past every query, and the causal mask covers
-// ragged ends too.
+// queries at its own position and later, `window` of them at most. So a key past the sample's end is past every query,
+// and the causal mask covers ragged ends too.
 #pragma once
 #include <stdlib.h>
 
@@ -54,6 +54,12 @@ inline bool rows_aligned(const void *p, int64_t ld) {
 inline bool has_tiles(int32_t dtype, int64_t head_dim) {
   return dtype == NT_BF16 && (head_dim == 64 || head_dim == 96 || head_dim == 128);
 }
+
+// A constant that a lambda receives as an argument.
+template <bool condition>
+struct Flag {
+  static constexpr bool value = condition;
+};
 
 // ------------------------------------------------------------------ tiles in shared memory
 
@@ -126,7 +132,7 @@ struct alignas(16) SampleTile {
 };
 
 // By tiles of queries, each reading the keys up to its own end; or by tiles of keys, each reading the queries from its
-// own start on.
+// own start on. A window cuts off what is far away: tiles then have less to read, in the same order.
 enum class TileOrder { kQueries, kKeys };
 
 // Tiles of all samples, those with the most to read first, as blocks start in that order and the last to start should

@@ -19,7 +19,8 @@ struct BackwardArguments {
   const float *lse, *delta;  // [heads, tokens]
   int64_t tokens;
   int ldd, ldo, ld;
-  int group;  // query heads of a key/value head
+  int group;   // query heads of a key/value head
+  int window;  // positions that a position sees, itself included
   float scale, factor;  // of scores: scale · log₂ e
 };
 
@@ -41,6 +42,7 @@ inline BackwardArguments backward_arguments(const AttentionBackward &call, const
           int(call.ldo),
           int(call.ldqkv),
           int(call.size.group),
+          int(call.size.window),
           call.size.scale,
           call.size.scale * kLog2E};
 }
@@ -61,12 +63,6 @@ int32_t launch_tiles(nt_context *context, void (*kernel)(BackwardArguments), con
   }
   return NT_OK;
 }
-
-// A constant that a lambda receives as an argument.
-template <bool condition>
-struct Flag {
-  static constexpr bool value = condition;
-};
 
 // The kernels are as large as their registers allow: sums and tiles of scores leave some forty. What is found from the
 // numbers of the thread and the block within a few instructions is therefore found where it is needed, each time.
@@ -187,7 +183,9 @@ __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const f
       NT_UNROLL
       for (int half = 0; half < 2; half++) {
         const uint32_t pair = pack_bf16(scale * sum[m][n][2 * half], scale * sum[m][n][2 * half + 1]);
-        memcpy(own + A::offset(16 * m + 8 * half + (lane.index >> 2), n) + 4 * (lane.index & 3), &pair, 4);
+        // By a pointer of its type: nvcc makes four byte stores of a memcpy.
+        *reinterpret_cast<uint32_t *>(own + A::offset(16 * m + 8 * half + (lane.index >> 2), n) + 4 * (lane.index & 3)) =
+            pair;
       }
     }
   }

@@ -29,21 +29,22 @@ struct KvTiling {
   static constexpr int statistics = 2 * Columns;
   static constexpr int stage = 2 * Other::kBytes + statistics * int(sizeof(float));
   static constexpr int bytes = 2 * Own::kBytes + 2 * stage;
-  static_assert(rows % Columns == 0, "the tiles of the diagonal are the first rows / columns");
+  static_assert(rows % Columns == 0, "tiles of queries behind the block's last row are behind all of its rows");
   static_assert(statistics <= threads, "a thread loads one statistic of a tile");
 };
 
 // One query tile for the warp's keys. `first`: the column whose position is that of the block's first key; with
-// `masked`, key r of the block sees columns first + r and later only, else all.
+// `masked`, the `window` columns from first + r on see key r of the block, else all.
 template <class Tiling, bool masked>
 __device__ __forceinline__ void kv_step(float (&dk)[Tiling::m][Tiling::head_dim / 8][4],
                                         float (&dv)[Tiling::m][Tiling::head_dim / 8][4], const unsigned char *keys,
-                                        const unsigned char *queries, float factor, int first) {
+                                        const unsigned char *queries, float factor, int first, int window) {
   typedef typename Tiling::Own Own;
   typedef typename Tiling::Other Other;
   constexpr int head_dim = Tiling::head_dim, M = Tiling::m, N = Tiling::columns / 8;
   const Lane lane = this_lane<Own, M>();
-  if (masked && first + lane.row >= Tiling::columns) return;  // no key of the warp is seen
+  // No key of the warp is seen.
+  if (masked && (first + lane.row >= Tiling::columns || first + lane.row + 16 * M + window <= 1)) return;
   // This lane's row and column cancel all but the constants below.
   const int diagonal = first + lane.row + (lane.index >> 2) - 2 * (lane.index & 3);
 
@@ -68,7 +69,8 @@ __device__ __forceinline__ void kv_step(float (&dk)[Tiling::m][Tiling::head_dim 
         for (int i = 0; i < 4; i++) {
           p[m][n][i] = exp2_fast(fmaf(p[m][n][i], factor, i & 1 ? lse.y : lse.x));
           ds[m][n][i] = p[m][n][i] * (ds[m][n][i] + (i & 1 ? delta.y : delta.x));
-          if (masked && 8 * n + (i & 1) - 16 * m - 8 * (i >> 1) < diagonal) p[m][n][i] = ds[m][n][i] = 0.0f;
+          const int behind = 8 * n + (i & 1) - 16 * m - 8 * (i >> 1) - diagonal;  // the query's position − the key's
+          if (masked && unsigned(behind) >= unsigned(window)) p[m][n][i] = ds[m][n][i] = 0.0f;
         }
         pack_half(p_operand, m, half, p[m][n]);
         pack_half(ds_operand, m, half, ds[m][n]);
@@ -124,7 +126,7 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
     __syncthreads();  // this tile is there, and all are done with the one before
     const int first = place.begin - at;
     at += columns;
-    if (at >= place.end) {
+    if (at >= min(place.end, place.begin + Tiling::rows - 1 + a.window)) {
       at = place.begin;
       head++;
     }
@@ -133,17 +135,17 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
       load(next_queries, head, at);
       statistic = load_statistic(head, at);
     }
-    kv_step<Tiling, masked.value>(dk, dv, keys, queries, a.factor, first);
+    kv_step<Tiling, masked.value>(dk, dv, keys, queries, a.factor, first, a.window);
     store_statistic(next_queries, statistic);
     unsigned char *const done = queries;
     queries = next_queries;
     next_queries = done;
   };
   while (head < last_head) {
-    const int current = head;
-    do step(Flag<true>());
-    while (head == current && at < place.begin + Tiling::rows);
-    while (head == current) step(Flag<false>());
+    if (at < place.begin + Tiling::rows || at + columns > place.begin + a.window)
+      step(Flag<true>());  // on the diagonal or at the edge of the window
+    else
+      step(Flag<false>());
   }
 
   const Place out = tile_place(a.tiles, blockIdx.z);

@@ -30,7 +30,7 @@ struct QTiling {
   typedef Tile<HeadDim, Columns> Other;
   static constexpr int own = 2 * Own::kBytes + rows * int(sizeof(float2));
   static constexpr int bytes = own + 4 * Other::kBytes;
-  static_assert(rows % Columns == 0, "the tiles of the diagonal are the last rows / columns");
+  static_assert(rows % Columns == 0, "tiles of keys before the block's first row are before all of its rows");
 };
 
 // The warp's queries as operands, where they are held in registers.
@@ -61,16 +61,17 @@ __device__ __forceinline__ void scores(float (&s)[Tiling::m][N][4], float (&dp)[
 }
 
 // One key tile for the warp's queries. `first`: the column whose position is that of the block's first query; with
-// `masked`, query r of the block sees columns up to first + r only, else all.
+// `masked`, query r of the block sees the `window` columns up to first + r only, else all.
 template <class Tiling, bool masked>
 __device__ __forceinline__ void q_step(float (&dq)[Tiling::m][Tiling::head_dim / 8][4], const Held<Tiling> &held,
                                        const unsigned char *queries, const unsigned char *keys, float factor,
-                                       int first) {
+                                       int first, int window) {
   typedef typename Tiling::Own Own;
   typedef typename Tiling::Other Other;
   constexpr int head_dim = Tiling::head_dim, M = Tiling::m, N = Tiling::columns / 8;
   const Lane lane = this_lane<Own, M>();
-  if (masked && first + lane.row + 16 * M <= 0) return;  // no query of the warp sees the tile
+  // No query of the warp sees the tile.
+  if (masked && (first + lane.row + 16 * M <= 0 || first + lane.row - window + 1 >= Tiling::columns)) return;
   // This lane's column and row cancel all but the constants below.
   const int diagonal = first + lane.row + (lane.index >> 2) - 2 * (lane.index & 3);
 
@@ -88,7 +89,8 @@ __device__ __forceinline__ void q_step(float (&dq)[Tiling::m][Tiling::head_dim /
         for (int i = 2 * half; i < 2 * half + 2; i++) {
           p[m][n][i] = exp2_fast(fmaf(p[m][n][i], factor, row.x));
           ds[m][n][i] = p[m][n][i] * (ds[m][n][i] + row.y);
-          if (masked && 8 * n + (i & 1) - 16 * m - 8 * half > diagonal) ds[m][n][i] = 0.0f;
+          const int behind = diagonal - (8 * n + (i & 1) - 16 * m - 8 * half);  // the query's position − the key's
+          if (masked && unsigned(behind) >= unsigned(window)) ds[m][n][i] = 0.0f;
         }
       }
     }
@@ -126,7 +128,8 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
                                         kv_head * head_dim);
     copy_async_commit();
   };
-  load(keys, 0);
+  int at = max(0, place.begin - a.window + 1) / columns * columns;
+  load(keys, at);
   for (int row = threadIdx.x; row < Tiling::rows; row += threads) {
     const bool exists = place.begin + row < end;
     const int64_t at = head * a.tokens + place.token + place.begin + row;
@@ -146,19 +149,22 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
   }
 
   float dq[M][head_dim / 8][4] = {};
-  int at = 0;
   auto step = [&](auto masked) {
     copy_async_wait<0>();
     __syncthreads();  // this tile is there, and all are done with the one before
     if (at + columns < end) load(next_keys, at + columns);
-    q_step<Tiling, masked.value>(dq, held, queries, keys, a.factor, place.begin - at);
+    q_step<Tiling, masked.value>(dq, held, queries, keys, a.factor, place.begin - at, a.window);
     unsigned char *const done = keys;
     keys = next_keys;
     next_keys = done;
     at += columns;
   };
-  while (at < place.begin) step(Flag<false>());
-  while (at < end) step(Flag<true>());
+  while (at < end) {
+    if (at >= place.begin || at + a.window < place.begin + Tiling::rows)
+      step(Flag<true>());  // on the diagonal or at the edge of the window
+    else
+      step(Flag<false>());
+  }
 
   const Place out = tile_place(a.tiles, blockIdx.z);
   store_rows<Own, head_dim>(a.dq + int64_t(out.token + out.begin) * a.ldd + head * head_dim, a.ldd,

@@ -260,58 +260,66 @@ struct Plan {
   bool cut;  // some sequence has several
 };
 
+// The cached keys of a call: sequence s reads keys begin(s) … lengths[s] − 1 of its slot.
+struct Cached {
+  const int32_t *slots, *lengths;
+  int64_t sequences, window;
+
+  int64_t begin(int64_t s) const { return first_cached(lengths[s], window); }
+  int64_t count(int64_t s) const { return lengths[s] - begin(s); }
+};
+
 // Pieces of `piece` keys; a sequence without keys has one piece all the same, which writes zeros.
-int64_t count_pieces(const int32_t *lengths, int64_t sequences, int64_t piece) {
+int64_t count_pieces(const Cached &cached, int64_t piece) {
   int64_t count = 0;
-  for (int64_t s = 0; s < sequences; s++) count += lengths[s] > 0 ? ceil_div(lengths[s], piece) : 1;
+  for (int64_t s = 0; s < cached.sequences; s++) count += cached.count(s) > 0 ? ceil_div(cached.count(s), piece) : 1;
   return count;
 }
 
 // Long enough to give the device 4 blocks a multiprocessor, but a tile for each warp at least, and no more partial
 // results than the workspace holds.
-int64_t choose_piece(const nt_context *context, const int32_t *lengths, int64_t sequences, int64_t blocks_per_piece,
-                     int64_t heads, int64_t head_dim) {
+int64_t choose_piece(const nt_context *context, const Cached &cached, int64_t blocks_per_piece, int64_t heads,
+                     int64_t head_dim) {
   int64_t keys = 0, longest = 0;
-  for (int64_t s = 0; s < sequences; s++) {
-    keys += lengths[s];
-    if (lengths[s] > longest) longest = lengths[s];
+  for (int64_t s = 0; s < cached.sequences; s++) {
+    keys += cached.count(s);
+    if (cached.count(s) > longest) longest = cached.count(s);
   }
   constexpr int64_t least = kWarps * kTile;
   const int64_t wanted = ceil_div(4 * int64_t(context->multiprocessors), blocks_per_piece);
   int64_t piece = ceil_div(ceil_div(keys, wanted) + 1, least) * least;
   const int64_t row_bytes = heads * (head_dim + 2) * int64_t(sizeof(float));
-  while (piece < longest && count_pieces(lengths, sequences, piece) * row_bytes > context->workspace_bytes) piece *= 2;
+  while (piece < longest && count_pieces(cached, piece) * row_bytes > context->workspace_bytes) piece *= 2;
   return piece;
 }
 
-int32_t make_plan(Plan *plan, const int32_t *slots, const int32_t *lengths, int64_t sequences, int64_t piece) {
-  const int64_t count = count_pieces(lengths, sequences, piece);
+int32_t make_plan(Plan *plan, const Cached &cached, int64_t piece) {
+  const int64_t count = count_pieces(cached, piece);
   *plan = {static_cast<Piece *>(malloc(size_t(count) * sizeof(Piece))),
-           static_cast<int32_t *>(malloc(size_t(sequences + 1) * sizeof(int32_t))), 0, false};
+           static_cast<int32_t *>(malloc(size_t(cached.sequences + 1) * sizeof(int32_t))), 0, false};
   if (plan->pieces == nullptr || plan->starts == nullptr)
     return fail(NT_OUT_OF_MEMORY, "attention_decode: no host memory for %lld pieces", (long long)count);
-  for (int64_t s = 0; s < sequences; s++) {
+  for (int64_t s = 0; s < cached.sequences; s++) {
     plan->starts[s] = int32_t(plan->count);
-    int64_t begin = 0;
+    const int64_t length = cached.lengths[s];
+    int64_t begin = cached.begin(s);
     do {
-      const int64_t end = begin + piece < lengths[s] ? begin + piece : lengths[s];
-      plan->pieces[plan->count++] = {int32_t(s), slots[s], int32_t(begin), int32_t(end)};
+      const int64_t end = begin + piece < length ? begin + piece : length;
+      plan->pieces[plan->count++] = {int32_t(s), cached.slots[s], int32_t(begin), int32_t(end)};
       begin = end;
-    } while (begin < lengths[s]);
-    plan->cut = plan->cut || lengths[s] > piece;
+    } while (begin < length);
+    plan->cut = plan->cut || cached.count(s) > piece;
   }
-  plan->starts[sequences] = int32_t(plan->count);
+  plan->starts[cached.sequences] = int32_t(plan->count);
   return NT_OK;
 }
 
 template <class T, int elements, int lanes, int accesses, int size>
-int32_t run(nt_context *context, Arguments<T> &arguments, const int32_t *slots, const int32_t *lengths,
-            int64_t sequences) {
-  const int64_t blocks_per_piece = arguments.kv_heads * ceil_div(arguments.group, size);
-  const int64_t piece = choose_piece(context, lengths, sequences, blocks_per_piece, arguments.heads,
-                                     arguments.head_dim);
+int32_t run(nt_context *context, Arguments<T> &arguments, const Cached &cached) {
+  const int64_t blocks_per_piece = arguments.kv_heads * ceil_div(arguments.group, size), sequences = cached.sequences;
+  const int64_t piece = choose_piece(context, cached, blocks_per_piece, arguments.heads, arguments.head_dim);
   Plan plan;
-  int32_t status = make_plan(&plan, slots, lengths, sequences, piece);
+  int32_t status = make_plan(&plan, cached, piece);
   const int32_t *starts = nullptr;
   if (status == NT_OK) {
     arguments.pieces = device_table(context, plan.pieces, plan.count);
@@ -341,11 +349,10 @@ int32_t run(nt_context *context, Arguments<T> &arguments, const int32_t *slots, 
 
 // Kernels for what models have: bf16 and head_dim up to 128. The rest makes do with fewer.
 template <class T>
-int32_t decode(nt_context *context, Arguments<T> &arguments, const int32_t *slots, const int32_t *lengths,
-               int64_t sequences) {
+int32_t decode(nt_context *context, Arguments<T> &arguments, const Cached &cached) {
   auto aligned = [](const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   constexpr int elements = Pack<T>::size;
-  auto with = [&](auto run) { return run(context, arguments, slots, lengths, sequences); };
+  auto with = [&](auto run) { return run(context, arguments, cached); };
   if (arguments.head_dim % elements != 0 || !aligned(arguments.k_cache) || !aligned(arguments.v_cache))
     return with(run<T, 1, 32, 8, 4>);
   const int reads = arguments.head_dim / elements, group = arguments.group;
@@ -365,10 +372,10 @@ int32_t decode(nt_context *context, Arguments<T> &arguments, const int32_t *slot
 NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
                                    int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *slots,
                                    const int32_t *lengths, int64_t sequences, int64_t capacity, int64_t heads,
-                                   int64_t kv_heads, int64_t head_dim, float scale) {
+                                   int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
   NT_CHECK_DTYPE("attention_decode", dtype);
   if (int32_t status = nt::check_attention_decode(o, ldo, q, ldq, k_cache, v_cache, slots, lengths, sequences, capacity,
-                                                  heads, kv_heads, head_dim, scale))
+                                                  heads, kv_heads, head_dim, window, scale))
     return status;
   if (sequences == 0) return NT_OK;
   auto run = [&](auto element) {
@@ -388,7 +395,7 @@ NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, 
                                   int(heads / kv_heads),
                                   int(head_dim),
                                   scale * nt::kLog2E};
-    return nt::decode<T>(context, arguments, slots, lengths, sequences);
+    return nt::decode<T>(context, arguments, {slots, lengths, sequences, window});
   };
   return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
 }

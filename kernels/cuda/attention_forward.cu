@@ -9,13 +9,13 @@ namespace {
 constexpr int kThreads = 128;
 
 // Blocks that share a multiprocessor, which sets the registers a thread may have. Three of 168 registers at
-// head_dim 64, where softmax takes as long as the products and more warps hide more of it; nvcc for sm_100 and later
-// would spill.
-constexpr int blocks(int head_dim) {
+// head_dim 64, where softmax takes as long as the products and more warps hide more of it; nvcc for sm_100 and later,
+// and the kernel with a window would spill.
+constexpr int blocks(int head_dim, bool windowed) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
   return 2;
 #else
-  return head_dim == 64 ? 3 : 2;
+  return head_dim == 64 && !windowed ? 3 : 2;
 #endif
 }
 
@@ -26,7 +26,7 @@ struct Arguments {
   int ldo, ldqkv;
   const SampleTile *tiles;
   int64_t tokens;
-  int heads, group;
+  int heads, group, window;
   float scale_log2;  // scale · log₂ e: p = 2^(scale_log2 · s − m), one FMA and one MUFU
 };
 
@@ -75,6 +75,22 @@ __device__ __forceinline__ void score(float (&s)[groups][keys / 8][4], const uns
       }
     }
   }
+}
+
+// Scores of keys that a query does not see become −∞: keys after it, and with `windowed` keys `window` or more before it.
+// `behind`: the position of the warp's first row − that of the tile's first key.
+template <bool windowed, int keys, int groups>
+__device__ __forceinline__ void mask(float (&s)[groups][keys / 8][4], int behind, int window, int lane) {
+  NT_UNROLL
+  for (int group = 0; group < groups; group++) NT_UNROLL
+    for (int i = 0; i < 4; i++) {
+      const int last = behind + 16 * group + lane / 4 + i / 2 * 8 - lane % 4 * 2;  // the lane's columns start at 0 then
+      NT_UNROLL
+      for (int n = 0; n < keys / 8; n++) {
+        const int column = n * 8 + i % 2;
+        if (windowed ? unsigned(last - column) >= unsigned(window) : column > last) s[group][n][i] = -INFINITY;
+      }
+    }
 }
 
 // Scores become p, and the state's references and totals follow.
@@ -152,9 +168,10 @@ __device__ __forceinline__ void weigh(State<head_dim, groups> &state, const floa
 // computed, the next tile's keys during softmax and p·v. Warps of 32 rows (rows = 128) read each fragment of keys and
 // values once for two mma: 16 rows would ask shared memory for all it can give at half of Hopper's rate.
 // A query is read once, keys and values once for each tile of queries, mostly from L2; o and lse are written once.
-template <int head_dim, int rows, int keys>
-__global__ void __launch_bounds__(kThreads, blocks(head_dim)) attention_forward_kernel(const Arguments a) {
-  static_assert(rows % keys == 0, "only tiles of keys from the query tile's first row on need the mask");
+// `windowed`: a kernel of its own, as the one without has no register left.
+template <int head_dim, int rows, int keys, bool windowed>
+__global__ void __launch_bounds__(kThreads, blocks(head_dim, windowed)) attention_forward_kernel(const Arguments a) {
+  static_assert(rows % keys == 0, "tiles of keys before the query tile's first row are before all of its rows");
   constexpr int warp_rows = rows / (kThreads / 32), groups = warp_rows / 16;
   typedef Tile<head_dim, rows> Queries;
   NT_DYNAMIC_SHARED(shared);
@@ -181,8 +198,9 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim)) attention_forward_
     }
   }
 
-  // From the last tile that a valid query sees down to 0.
+  // From the last tile that a valid query sees down to the first.
   int first_key = (tile.first + valid - 1) / keys * keys;
+  const int last_tile = windowed ? max(0, tile.first - a.window + 1) / keys * keys : 0;
   load_tile<head_dim, rows, kThreads, false>(queries, a.q + (token + tile.first) * a.ldqkv + int64_t(head) * head_dim,
                                              a.ldqkv, valid);
   load_tile<head_dim, keys, kThreads, false>(key_tile, k + int64_t(first_key) * a.ldqkv, a.ldqkv,
@@ -200,19 +218,11 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim)) attention_forward_
     float s[groups][keys / 8][4];
     if (sees) {
       score<head_dim, rows, keys, groups>(s, queries, warp_row, key_tile, lane);
-      // Key n·8 + (i mod 2) of this lane's two columns is seen by row r when it is at most `last`.
-      NT_UNROLL
-      for (int group = 0; group < groups; group++) NT_UNROLL
-        for (int i = 0; i < 4; i++) {
-          const int last = tile.first + warp_row + 16 * group + lane / 4 + i / 2 * 8 - first_key - lane % 4 * 2;
-          NT_UNROLL
-          for (int n = 0; n < keys / 8; n++)
-            if (n * 8 + i % 2 > last) s[group][n][i] = -INFINITY;
-        }
+      mask<windowed, keys, groups>(s, tile.first + warp_row - first_key, a.window, lane);
     }
     copy_async_wait<0>();
     __syncthreads();  // the values have come, and no warp reads the keys any longer
-    if (first_key > 0)
+    if (first_key > last_tile)
       load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldqkv, a.ldqkv, keys);
     copy_async_commit();
     if (sees) {
@@ -222,17 +232,19 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim)) attention_forward_
     first_key -= keys;
   } while (rows > keys && first_key >= tile.first);
 
-  // Tiles that all queries see in full.
-  for (; first_key >= 0; first_key -= keys) {
+  // Tiles that all queries see in full, but for the window's edge.
+  for (; first_key >= last_tile; first_key -= keys) {
     copy_async_wait<0>();
     __syncthreads();
     load_tile<head_dim, keys, kThreads, true>(values, v + int64_t(first_key) * a.ldqkv, a.ldqkv, keys);
     copy_async_commit();
     float s[groups][keys / 8][4];
     score<head_dim, rows, keys, groups>(s, queries, warp_row, key_tile, lane);
+    if (windowed && first_key + a.window < tile.first + rows)
+      mask<windowed, keys, groups>(s, tile.first + warp_row - first_key, a.window, lane);
     copy_async_wait<0>();
     __syncthreads();
-    if (first_key > 0)
+    if (first_key > last_tile)
       load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldqkv, a.ldqkv, keys);
     copy_async_commit();
     softmax<head_dim, keys, groups>(state, s, a.scale_log2);
@@ -273,7 +285,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim)) attention_forward_
   }
 }
 
-template <int head_dim, int rows, int keys>
+template <int head_dim, int rows, int keys, bool windowed>
 int32_t forward(nt_context *context, const AttentionForward &call) {
   const AttentionSize &size = call.size;
   TileTable table;
@@ -289,9 +301,10 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
                                size.tokens,
                                int(size.heads),
                                int(size.group),
+                               int(size.window),
                                size.scale * kLog2E};
   constexpr size_t shared = Tile<head_dim, rows>::kBytes + 2 * Tile<head_dim, keys>::kBytes;
-  NT_CUDA(launch(attention_forward_kernel<head_dim, rows, keys>, dim3(unsigned(table.count * size.heads)),
+  NT_CUDA(launch(attention_forward_kernel<head_dim, rows, keys, windowed>, dim3(unsigned(table.count * size.heads)),
                  dim3(kThreads), shared, context->stream, arguments),
           "attention_forward");
   return NT_OK;
@@ -308,19 +321,28 @@ bool is_aligned(const AttentionForward &call) {
 NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
                                     const void *q, const void *k, const void *v, int64_t ldqkv,
                                     const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
-                                    int64_t head_dim, float scale) {
+                                    int64_t head_dim, int64_t window, float scale) {
   NT_CHECK_DTYPE("attention_forward", dtype);
   nt::AttentionForward call = {dtype, {}, o, ldo, lse, q, k, v, ldqkv};
   if (int32_t status = nt::check_attention_forward(&call.size, o, ldo, q, k, v, ldqkv, cu_seqlens, sequences, heads,
-                                                   kv_heads, head_dim, scale))
+                                                   kv_heads, head_dim, window, scale))
     return status;
   if (call.size.tokens == 0) return NT_OK;
   if (!nt::has_tiles(dtype, head_dim) || !nt::is_aligned(call)) return nt::attention_forward_plain(context, call);
+  if (call.size.window != nt::kNoWindow) {
+    switch (head_dim) {
+      case 64: return nt::forward<64, 128, 64, true>(context, call);
+      case 96: return nt::forward<96, 64, 64, true>(context, call);  // 128 rows would spill, here and below
+      default: return nt::forward<128, 64, 64, true>(context, call);
+    }
+  }
   // Cards with 99 KB (sm_86, 89, 120) have half the tensor cores an SM and hold two blocks of 48 KB.
   const bool large = context->shared_limit >= 160 * 1024;
   switch (head_dim) {
-    case 64: return nt::forward<64, 128, 64>(context, call);
-    case 96: return large ? nt::forward<96, 128, 64>(context, call) : nt::forward<96, 64, 64>(context, call);
-    default: return large ? nt::forward<128, 128, 64>(context, call) : nt::forward<128, 64, 64>(context, call);
+    case 64: return nt::forward<64, 128, 64, false>(context, call);
+    case 96:
+      return large ? nt::forward<96, 128, 64, false>(context, call) : nt::forward<96, 64, 64, false>(context, call);
+    default:
+      return large ? nt::forward<128, 128, 64, false>(context, call) : nt::forward<128, 64, 64, false>(context, call);
   }
 }

@@ -99,6 +99,14 @@ __device__ __forceinline__ void add_weighted(float (&sums)[kWarpRows][kColumns],
   }
 }
 
+// Whether a query sees a key, and where the tiles of keys that a row's queries and later ones see begin.
+__device__ __forceinline__ bool is_seen(int key, int query, int window) {
+  return key <= query && key > query - window;
+}
+__device__ __forceinline__ int first_tile(int query, int window) {
+  return max(0, query - window + 1) / kTile * kTile;
+}
+
 __device__ __forceinline__ void clear(float (&sums)[kWarpRows][kColumns]) {
   NT_UNROLL
   for (int r = 0; r < kWarpRows; r++) NT_UNROLL
@@ -126,7 +134,7 @@ struct ForwardArguments {
   const T *q, *k, *v;
   int64_t ldo, ldqkv, tokens;
   const SampleTile *tiles;
-  int heads, group, head_dim, width;
+  int heads, group, head_dim, width, window;
   float scale;
 };
 
@@ -150,13 +158,13 @@ __global__ void __launch_bounds__(kThreads, 4) attention_forward_plain_kernel(co
     top[r] = -INFINITY;
     total[r] = 0.0f;
   }
-  for (int first = 0; first < tile.first + valid; first += kTile) {
+  for (int first = first_tile(tile.first, a.window); first < tile.first + valid; first += kTile) {
     load_tile(shared, k + first * a.ldqkv, a.ldqkv, tile.length - first);
     float p[kWarpRows];
     multiply(p, shared, 0);
     NT_UNROLL
     for (int r = 0; r < kWarpRows; r++) {
-      const bool sees = first + lane <= tile.first + warp_row + r;
+      const bool sees = is_seen(first + lane, tile.first + warp_row + r, a.window);
       const float score = sees ? p[r] * a.scale : -INFINITY, old = top[r];
       top[r] = fmaxf(old, warp_max(score));
       const float reference = top[r] == -INFINITY ? 0.0f : top[r], shrink = expf(old - reference);
@@ -198,6 +206,7 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
                                          int(size.group),
                                          int(size.head_dim),
                                          width_of(size.head_dim),
+                                         int(size.window),
                                          size.scale};
   NT_CUDA(launch(attention_forward_plain_kernel<T>, dim3(unsigned(table.count * size.heads)), dim3(kThreads),
                  shared_bytes(size.head_dim, 1), context->stream, arguments),
@@ -215,7 +224,7 @@ struct BackwardArguments {
   const float *lse;
   int64_t lddqkv, ldo, ldqkv, tokens;
   const SampleTile *tiles;
-  int heads, kv_heads, group, head_dim, width;
+  int heads, kv_heads, group, head_dim, width, window;
   float scale;
 };
 
@@ -257,7 +266,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_backward_q_plain_kernel
     delta[r] = exists ? a.delta[head * a.tokens + row + r] : 0.0f;
     factor[r] = a.scale;
   }
-  for (int first = 0; first < tile.first + valid; first += kTile) {
+  for (int first = first_tile(tile.first, a.window); first < tile.first + valid; first += kTile) {
     float dp[kWarpRows], ds[kWarpRows];
     load_tile(shared, v + first * a.ldqkv, a.ldqkv, tile.length - first);
     multiply(dp, shared, 1);
@@ -265,7 +274,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_backward_q_plain_kernel
     multiply(ds, shared, 0);
     NT_UNROLL
     for (int r = 0; r < kWarpRows; r++) {
-      const bool sees = warp_row + r < valid && first + lane <= tile.first + warp_row + r;
+      const bool sees = warp_row + r < valid && is_seen(first + lane, tile.first + warp_row + r, a.window);
       ds[r] = sees ? expf(ds[r] * a.scale - lse[r]) * (dp[r] - delta[r]) : 0.0f;
     }
     add_weighted(sums, ds, shared);
@@ -286,13 +295,14 @@ __global__ void __launch_bounds__(kThreads, 3) attention_backward_kv_plain_kerne
   load_rows(shared, 0, a.k + (token + tile.first) * a.ldqkv + kv_column, a.ldqkv, valid);
   load_rows(shared, 1, a.v + (token + tile.first) * a.ldqkv + kv_column, a.ldqkv, valid);
 
+  const int end = min(tile.length, tile.first + kRows - 1 + a.window);  // of the queries that see the block's keys
   float key_sums[kWarpRows][kColumns], value_sums[kWarpRows][kColumns];
   clear(key_sums);
   clear(value_sums);
   for (int head = kv_head * a.group; head < (kv_head + 1) * a.group; head++) {
     const T *const q = a.q + token * a.ldqkv + int64_t(head) * a.head_dim;
     const T *const dout = a.dout + token * a.ldo + int64_t(head) * a.head_dim;
-    for (int first = tile.first; first < tile.length; first += kTile) {
+    for (int first = tile.first; first < end; first += kTile) {
       const int query = first + lane, queries = tile.length - first;
       const float lse = lane < queries ? a.lse[head * a.tokens + token + query] : 0.0f;
       const float delta = lane < queries ? a.delta[head * a.tokens + token + query] : 0.0f;
@@ -301,7 +311,7 @@ __global__ void __launch_bounds__(kThreads, 3) attention_backward_kv_plain_kerne
       multiply(p, shared, 0);
       NT_UNROLL
       for (int r = 0; r < kWarpRows; r++) {
-        const bool seen = lane < queries && tile.first + warp_row + r <= query;
+        const bool seen = lane < queries && is_seen(tile.first + warp_row + r, query, a.window);
         p[r] = seen ? expf(p[r] * a.scale - lse) : 0.0f;
       }
       load_tile(shared, dout + first * a.ldo, a.ldo, queries);
@@ -349,6 +359,7 @@ int32_t backward(nt_context *context, const AttentionBackward &call) {
                                     int(size.group),
                                     int(size.head_dim),
                                     width_of(size.head_dim),
+                                    int(size.window),
                                     size.scale};
   const size_t shared = shared_bytes(size.head_dim, 2);
   NT_CUDA(launch(attention_delta_plain_kernel<T>, dim3(unsigned(ceil_div(size.tokens * size.heads, kWarps))),

@@ -289,9 +289,10 @@ void cross_entropy() {
 }
 
 struct Heads {
-  int64_t heads, kv_heads, head_dim, gap;
+  int64_t heads, kv_heads, head_dim, gap, window;
 };
-constexpr Heads kHeads[] = {{4, 2, 64, 0}, {2, 2, 96, 8}, {4, 1, 128, 0}, {3, 3, 20, 1}, {2, 1, 64, 1}};
+constexpr Heads kHeads[] = {{4, 2, 64, 0, 0},  {2, 2, 96, 8, 0}, {4, 1, 128, 0, 0}, {3, 3, 20, 1, 0}, {2, 1, 64, 1, 0},
+                            {2, 1, 64, 0, 70}, {1, 1, 96, 8, 1}, {2, 1, 128, 0, 5}, {2, 1, 20, 1, 40}};
 
 void attention() {
   static const int32_t borders[] = {0, 1, 71, 199};
@@ -307,11 +308,12 @@ void attention() {
       float *lse = zeros(h.heads * T), *delta = zeros(h.heads * T);
       const float scale = 1.0f / sqrtf(float(h.head_dim));
       CALL(nt_attention_forward, dtype, o.data, o.ld, nullptr, qkv.data, part(qkv, k), part(qkv, v), qkv.ld, borders,
-           sequences, h.heads, h.kv_heads, h.head_dim, scale);
+           sequences, h.heads, h.kv_heads, h.head_dim, h.window, scale);
       CALL(nt_attention_forward, dtype, o.data, o.ld, lse, qkv.data, part(qkv, k), part(qkv, v), qkv.ld, borders,
-           sequences, h.heads, h.kv_heads, h.head_dim, scale);
+           sequences, h.heads, h.kv_heads, h.head_dim, h.window, scale);
       CALL(nt_attention_backward, dtype, d.data, part(d, k), part(d, v), d.ld, delta, dout.data, o.data, o.ld, qkv.data,
-           part(qkv, k), part(qkv, v), qkv.ld, lse, borders, sequences, h.heads, h.kv_heads, h.head_dim, scale);
+           part(qkv, k), part(qkv, v), qkv.ld, lse, borders, sequences, h.heads, h.kv_heads, h.head_dim, h.window,
+           scale);
       free_arrays();
     }
   }
@@ -330,7 +332,7 @@ void decode() {
            h.kv_heads, h.head_dim);
       const Matrix q = matrix(dtype, sequences, q_columns, h.gap), o = matrix(dtype, sequences, q_columns, h.gap);
       CALL(nt_attention_decode, dtype, o.data, o.ld, q.data, q.ld, k_cache, v_cache, slots, lengths, sequences,
-           capacity, h.heads, h.kv_heads, h.head_dim, 0.125f);
+           capacity, h.heads, h.kv_heads, h.head_dim, h.window, 0.125f);
       free_arrays();
     }
   }

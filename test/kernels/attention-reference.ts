@@ -25,7 +25,7 @@ export function bordersOf(lengths: readonly number[]): Int32Array {
   return borders;
 }
 
-/** Calls visit(head, row, probabilities of the sample's rows up to this one, lse) for every head and token. */
+/** Calls visit(head, row, first row, probabilities of the sample's rows from there to this one, lse) for every head and token. */
 function eachRow(
   { shape, lengths, qkv }: AttentionInput,
   visit: (h: number, t: number, begin: number, p: Float64Array, lse: number) => void,
@@ -34,8 +34,8 @@ function eachRow(
   const columns = (heads + 2 * kvHeads) * headDim;
   const borders = bordersOf(lengths);
   for (let s = 0; s < lengths.length; s++) {
-    const begin = borders[s]!;
-    for (let t = begin; t < borders[s + 1]!; t++) {
+    for (let t = borders[s]!; t < borders[s + 1]!; t++) {
+      const begin = Math.max(borders[s]!, shape.window ? t - shape.window + 1 : 0);
       for (let h = 0; h < heads; h++) {
         const query = t * columns + h * headDim;
         const key = (heads + Math.floor(h / (heads / kvHeads))) * headDim;

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Device, NativeError, Tensor } from "../../src/native/index.ts";
+import { Device, NativeError } from "../../src/native/index.ts";
 import { loadCpuLibrary } from "../../src/native/library.ts";
 import {
   type AttentionShape,
@@ -10,10 +10,19 @@ import {
   kvAppend,
 } from "../../src/native/ops/attention.ts";
 import { bordersOf, referenceBackward, referenceForward, tokensOf } from "./attention-reference.ts";
+import {
+  alignedGaps,
+  checkBoth,
+  columnsOf,
+  dtypes,
+  gather,
+  gradientTolerance,
+  nameOf,
+  runBoth,
+  spread,
+  unalignedGaps,
+} from "./attention-runs.ts";
 import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
-
-type Activation = "f32" | "bf16";
-const dtypes: readonly Activation[] = ["f32", "bf16"];
 
 // Tiles hold 96 keys, panels 64 rows of all the query heads of a key/value head.
 const cases: [AttentionShape, number[]][] = [
@@ -43,79 +52,12 @@ const tiled: [AttentionShape, number[]][] = [
   [{ heads: 8, kvHeads: 1, headDim: 128 }, [128, 17]],
 ];
 
-const columnsOf = (shape: AttentionShape) => (shape.heads + 2 * shape.kvHeads) * shape.headDim;
-
-/** Uploads [rows, columns] values as a window, `gap` columns of NaN apart. */
-function spread(
-  device: Device,
-  dtype: Activation,
-  values: Float32Array,
-  columns: number,
-  gap: number,
-): Tensor {
-  const rows = columns === 0 ? 0 : values.length / columns;
-  const wide = new Float32Array(rows * (columns + gap)).fill(Number.NaN);
-  for (let r = 0; r < rows; r++)
-    wide.set(values.subarray(r * columns, (r + 1) * columns), r * (columns + gap));
-  return upload(device, dtype, [rows, columns + gap], wide).columns(0, columns);
-}
-
-/** The values of a window; what lies between its rows must still be NaN. */
-function gather(device: Device, tensor: Tensor): Float32Array {
-  const ld = tensor.rowStride;
-  const whole = device.readFloats(new Tensor(tensor.ptr, tensor.dtype, [tensor.rowCount, ld]));
-  const result = new Float32Array(tensor.size);
-  for (let r = 0; r < tensor.rowCount; r++) {
-    result.set(whole.subarray(r * ld, r * ld + tensor.columnCount), r * tensor.columnCount);
-    const gap = whole.subarray(r * ld + tensor.columnCount, (r + 1) * ld);
-    expect(gap.every(Number.isNaN), `row ${r}: written past its end`).toBe(true);
-  }
-  return result;
-}
-
-interface Pass {
-  o: Float32Array;
-  lse: Float32Array;
-  dqkv: Float32Array;
-}
-
-/** Between the rows of qkv, o's gradient, o and dqkv, in elements: rows then start anywhere, or at 16 bytes each. */
-const unalignedGaps = [5, 3, 3, 7] as const;
-const alignedGaps = [8, 8, 8, 16] as const;
-
-/** Forward, then backward from its results. */
-function runBoth(
-  device: Device,
-  dtype: Activation,
-  shape: AttentionShape,
-  lengths: readonly number[],
-  qkv: Float32Array,
-  dout: Float32Array,
-  gaps: readonly [number, number, number, number] = unalignedGaps,
-): Pass {
-  const T = tokensOf(lengths);
-  const width = shape.heads * shape.headDim;
-  const samples = { cuSeqlens: bordersOf(lengths) };
-  const input = spread(device, dtype, qkv, columnsOf(shape), gaps[0]);
-  const gradient = spread(device, dtype, dout, width, gaps[1]);
-  const o = poisoned(device, dtype, [T, width + gaps[2]]).columns(0, width);
-  const lse = poisoned(device, "f32", [shape.heads, T]);
-  attentionForward(device, o, lse, input, samples, shape);
-  const delta = poisoned(device, "f32", [shape.heads, T]);
-  const dqkv = poisoned(device, dtype, [T, columnsOf(shape) + gaps[3]]).columns(0, columnsOf(shape));
-  attentionBackward(device, dqkv, delta, gradient, o, input, lse, samples, shape);
-  return { o: gather(device, o), lse: device.readFloats(lse), dqkv: gather(device, dqkv) };
-}
-
-/** Columns [begin, end) of a matrix. */
-function part(matrix: ArrayLike<number>, columns: number, begin: number, end: number): number[] {
-  return Array.from(matrix).filter((_, i) => i % columns >= begin && i % columns < end);
-}
-
-// p and ds become bf16 before the products they enter, and o is rounded before delta is formed from it.
-const gradientTolerance = { f32: 3e-6, bf16: 1e-2 } as const;
-
-for (const [shape, lengths] of cases.slice(0, 4)) {
+const numeric: typeof cases = [
+  ...cases.slice(0, 4),
+  [{ heads: 2, kvHeads: 1, headDim: 3, window: 2 }, [4, 1, 3]],
+  [{ heads: 1, kvHeads: 1, headDim: 4, window: 1 }, [3]],
+];
+for (const [shape, lengths] of numeric) {
   test(`the reference's gradients are those of its forward pass, numerically: ${JSON.stringify(shape)}`, () => {
     const few = lengths.map((length) => Math.min(length, 4));
     const random = new Random(3);
@@ -138,36 +80,9 @@ for (const [shape, lengths] of cases.slice(0, 4)) {
 
 forEachBackend((device, name) => {
   const isCpu = name.startsWith("cpu ");
-  const checkBoth = (
-    dtype: Activation,
-    shape: AttentionShape,
-    lengths: readonly number[],
-    gaps: readonly [number, number, number, number],
-  ) => {
-    const { heads, kvHeads, headDim } = shape;
-    const T = tokensOf(lengths);
-    const random = new Random(T + headDim);
-    const qkv = roundTo(dtype, random.floats(T * columnsOf(shape), 2));
-    const dout = roundTo(dtype, random.floats(T * heads * headDim));
-    const wanted = referenceForward({ shape, lengths, qkv });
-    const got = runBoth(device, dtype, shape, lengths, qkv, dout, gaps);
-    expectClose(got.o, wanted.o, tolerance[dtype], "o");
-    expectClose(got.lse, wanted.lse, tolerance.f32, "lse");
-    const gradient = referenceBackward({ shape, lengths, qkv }, dout);
-    const columns = columnsOf(shape);
-    const borders = [0, heads * headDim, (heads + kvHeads) * headDim, columns];
-    for (const [i, name] of ["dq", "dk", "dv"].entries()) {
-      const of = (values: ArrayLike<number>) => part(values, columns, borders[i]!, borders[i + 1]!);
-      expectClose(of(got.dqkv), of(gradient), gradientTolerance[dtype], name);
-    }
-    expect(runBoth(device, dtype, shape, lengths, qkv, dout, gaps)).toEqual(got);
-  };
-  const nameOf = ({ heads, kvHeads, headDim }: AttentionShape, lengths: readonly number[]) =>
-    `${heads}/${kvHeads} heads of ${headDim}, samples of ${lengths}`;
-
   for (const [shape, lengths] of tiled) {
     test(`bf16, aligned rows, ${nameOf(shape, lengths)}`, () => {
-      checkBoth("bf16", shape, lengths, alignedGaps);
+      checkBoth(device, "bf16", shape, lengths, alignedGaps);
     });
   }
 
@@ -189,7 +104,7 @@ forEachBackend((device, name) => {
   for (const dtype of dtypes) {
     for (const [shape, lengths] of cases) {
       test(`${dtype}, ${nameOf(shape, lengths)}`, () => {
-        checkBoth(dtype, shape, lengths, unalignedGaps);
+        checkBoth(device, dtype, shape, lengths, unalignedGaps);
       });
     }
 
@@ -247,7 +162,13 @@ forEachBackend((device, name) => {
       }
     });
 
-    for (const [heads, kvHeads, headDim] of [
+    for (const [heads, kvHeads, headDim, window = 0] of [
+      [2, 1, 16, 1],
+      [8, 1, 16, 513],
+      [4, 2, 16, 1024],
+      [3, 1, 96, 5],
+      [10, 1, 128, 31],
+      [2, 2, 64, 64],
       [1, 1, 1],
       [6, 2, 24],
       [4, 1, 65],
@@ -259,8 +180,8 @@ forEachBackend((device, name) => {
       [10, 2, 40],
       [3, 1, 256],
     ] as const) {
-      test(`${dtype}: decoding over the cache, ${heads}/${kvHeads} heads of ${headDim}`, () => {
-        const shape = { heads, kvHeads, headDim };
+      test(`${dtype}: decoding over the cache, ${heads}/${kvHeads} heads of ${headDim}, window ${window}`, () => {
+        const shape = { heads, kvHeads, headDim, window };
         const columns = columnsOf(shape);
         const lengths = [17, 3, headDim < 20 ? 1100 : 130]; // pieces hold 512 keys
         const [capacity, slots] = [1101, Int32Array.of(3, 0, 1)];
@@ -348,6 +269,7 @@ forEachBackend((device, name) => {
         heads: 2,
         kv: 1,
         dim: 8,
+        window: 0,
         scale: 1,
         ...changed,
       };
@@ -366,6 +288,7 @@ forEachBackend((device, name) => {
         a.heads,
         a.kv,
         a.dim,
+        a.window,
         a.scale,
       );
     };
@@ -379,6 +302,8 @@ forEachBackend((device, name) => {
       [{ borders: Int32Array.of(1, 4) }, /cu_seqlens must start with 0/],
       [{ borders: Int32Array.of(0, 4, 3), sequences: 2 }, /cu_seqlens must not fall, got 3 after 4/],
       [{ sequences: -1 }, /sequences must be ≥ 0, got -1/],
+      [{ window: -1 }, /window must be ≥ 0, got -1/],
+      [{ borders: Int32Array.of(0, 2 ** 30) }, /fewer than 2\^30 tokens, got 1073741824/],
       [{ scale: 0 }, /scale must be finite and > 0, got 0/],
       [{ scale: Number.NaN }, /scale must be finite/],
       [{ q: null }, /o, q, k and v must not be null/],
@@ -409,6 +334,7 @@ forEachBackend((device, name) => {
         2,
         1,
         8,
+        0,
         1,
       );
     expect(backward(null, 32)).toThrow(/attention_backward: no pointer may be null/);
@@ -432,25 +358,29 @@ forEachBackend((device, name) => {
       );
     expect(append(0, 3)).toThrow(/sample 0 must fit its slot of 6 positions, got slot 0, positions 3 … 7/);
     expect(append(-1, 0)).toThrow(/got slot -1/);
-    const decode = (length: number) => () =>
-      device.call(
-        "nt_attention_decode",
-        0,
-        x,
-        16,
-        x,
-        32,
-        x,
-        x,
-        Int32Array.of(0),
-        Int32Array.of(length),
-        1,
-        6,
-        2,
-        1,
-        8,
-        1,
-      );
+    const decode =
+      (length: number, window = 0) =>
+      () =>
+        device.call(
+          "nt_attention_decode",
+          0,
+          x,
+          16,
+          x,
+          32,
+          x,
+          x,
+          Int32Array.of(0),
+          Int32Array.of(length),
+          1,
+          6,
+          2,
+          1,
+          8,
+          window,
+          1,
+        );
+    expect(decode(3, -1)).toThrow(/attention_decode: window must be ≥ 0, got -1/);
     expect(decode(7)).toThrow(
       /lengths must be between 0 and the capacity 6, slots ≥ 0, got length 7 of slot 0/,
     );

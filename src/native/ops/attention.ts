@@ -10,6 +10,8 @@ export interface AttentionShape {
   heads: number;
   kvHeads: number;
   headDim: number;
+  /** Positions that a position sees, itself included; 0 or absent: all up to its own. */
+  window?: number;
 }
 
 /** The q, k and v parts of a [T, (heads + 2·kvHeads)·headDim] buffer. */
@@ -59,6 +61,7 @@ export function attentionForward(
     shape.heads,
     shape.kvHeads,
     shape.headDim,
+    shape.window ?? 0,
     1 / Math.sqrt(shape.headDim),
   );
 }
@@ -107,6 +110,7 @@ export function attentionBackward(
     shape.heads,
     shape.kvHeads,
     shape.headDim,
+    shape.window ?? 0,
     1 / Math.sqrt(shape.headDim),
   );
 }
@@ -179,6 +183,7 @@ export function attentionDecode(
     shape.heads,
     shape.kvHeads,
     shape.headDim,
+    shape.window ?? 0,
     1 / Math.sqrt(shape.headDim),
   );
 }
