@@ -139,6 +139,20 @@ NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, co
 NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
                                   int64_t T, int64_t I);
 // Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
+// A norm of each head and RoPE behind it, as Qwen3 has them for q and for k. In place on x: a head becomes
+// rope(head · rstd · weight), rstd = 1 / sqrt(mean(head²) + eps) over its head_dim ≤ 256 columns, rounded once. weight
+// float32 [head_dim]. kept [T, heads · head_dim] (row distance ldkept; null: not wanted) receives x as it was.
+NT_API int32_t nt_rmsnorm_rope_forward(nt_context *context, int32_t dtype, void *x, int64_t ldx, void *kept,
+                                       int64_t ldkept, const float *weight, const float *cosine, const float *sine,
+                                       const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
+                                       float eps);
+// In place on dx: the gradient of forward's result becomes that of its input x (what forward kept). With g = dx turned
+// back by RoPE and c = mean(g ∘ weight ∘ x) · rstd² for each head: dx = rstd · (g ∘ weight − x · c),
+// dweight[head_dim] += Σ g ∘ x · rstd over tokens and heads (null: not wanted).
+NT_API int32_t nt_rmsnorm_rope_backward(nt_context *context, int32_t dtype, void *dx, int64_t lddx, float *dweight,
+                                        const void *x, int64_t ldx, const float *weight, const float *cosine,
+                                        const float *sine, const int32_t *positions, int64_t T, int64_t heads,
+                                        int64_t head_dim, float eps);
 // accumulate. Kept where the word's top 24 bits ≥ p · 2²⁴; word j & 3 of the Philox block with counter
 // (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may alias x.
 NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const void *x, int64_t T, int64_t columns,

@@ -1,5 +1,6 @@
 // RMSNorm (arXiv 1910.07467), with the residual sum before it.
 #include "context.h"
+#include "partials.h"
 #include "rows.h"
 
 namespace nt {
@@ -215,24 +216,6 @@ __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
   if (weighted && first < H) store_columns<vector>(partials + first, sums, H - first);
 }
 
-// dweight[j] += Σ partials[0 … parts − 1][j]: a block takes 32 columns; row i of its threads sums parts i, i + 32, …,
-// then the 32 sums are added in order (shared: [32][32], one word a bank).
-__global__ void __launch_bounds__(1024, 1)
-    rmsnorm_weight_kernel(float *dweight, const float *partials, int64_t parts, int64_t H) {
-  NT_SHARED(float, sums, [32][32]);
-  const int64_t j = int64_t(blockIdx.x) * 32 + threadIdx.x;
-  float sum = 0.0f;
-  if (j < H)
-    for (int64_t p = threadIdx.y; p < parts; p += 32) sum += partials[p * H + j];
-  sums[threadIdx.y][threadIdx.x] = sum;
-  __syncthreads();
-  if (threadIdx.y > 0 || j >= H) return;
-  float all = 0.0f;
-  NT_UNROLL
-  for (int i = 0; i < 32; i++) all += sums[i][threadIdx.x];
-  dweight[j] += all;
-}
-
 template <class T>
 int32_t forward(nt_context *context, T *y, T *sum, float *rstd, const T *x, const T *delta, const float *weight,
                 int64_t rows, int64_t H, float eps) {
@@ -270,10 +253,7 @@ int32_t backward(nt_context *context, T *dx, float *dweight, const T *dy, const 
   NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(parts, shape.rows))), shape.block, 0, context->stream, dx, partials,
                  dy, x, weight, rstd, residual, rows, part_rows, int(H)),
           "rmsnorm_backward");
-  NT_CUDA(launch(rmsnorm_weight_kernel, dim3(unsigned(ceil_div(H, 32))), dim3(32, 32), 0, context->stream, dweight,
-                 partials, parts, H),
-          "rmsnorm_backward: dweight");
-  return NT_OK;
+  return add_partials(context, dweight, partials, parts, H, "rmsnorm_backward: dweight");
 }
 
 }  // namespace

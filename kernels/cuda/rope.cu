@@ -1,4 +1,5 @@
 // Rotary position embedding (arXiv 2104.09864, with Transformers' pairing of halves), in place.
+#include "../rope_checks.h"
 #include "context.h"
 #include "rows.h"
 
@@ -64,14 +65,8 @@ NT_API int32_t nt_rope(nt_context *context, int32_t dtype, void *x, int64_t ldx,
                        const float *sine, const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
                        int32_t inverse) {
   NT_CHECK_DTYPE("rope", dtype);
-  NT_CHECK(T >= 0 && heads >= 0 && head_dim >= 0, "rope: sizes must be ≥ 0, got T %lld, heads %lld, head_dim %lld",
-           (long long)T, (long long)heads, (long long)head_dim);
-  NT_CHECK(head_dim % 2 == 0, "rope: head_dim must be even, got %lld", (long long)head_dim);
-  NT_CHECK(ldx >= heads * head_dim, "rope: ldx must be at least heads · head_dim = %lld, got %lld",
-           (long long)(heads * head_dim), (long long)ldx);
+  if (int32_t status = nt::check_rope("rope", x, ldx, cosine, sine, positions, T, heads, head_dim)) return status;
   if (T == 0 || heads == 0 || head_dim == 0) return NT_OK;
-  NT_CHECK(x != nullptr && cosine != nullptr && sine != nullptr && positions != nullptr,
-           "rope: x, cosine, sine and positions must not be null");
   NT_CHECK(T <= INT32_MAX && heads <= nt::kMostColumns && head_dim <= nt::kMostColumns,
            "rope: T must be below 2^31, heads and head_dim at most 2^30, got %lld, %lld, %lld", (long long)T,
            (long long)heads, (long long)head_dim);

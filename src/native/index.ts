@@ -17,4 +17,5 @@ export * from "./ops/finite.ts";
 export * from "./ops/linear.ts";
 export * from "./ops/nf4.ts";
 export * from "./ops/optimizer.ts";
+export * from "./ops/rope.ts";
 export { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";

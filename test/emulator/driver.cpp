@@ -182,6 +182,27 @@ void rope() {
 
 void swiglu_and_dropout() {
   for (int32_t dtype : kDtypes) {
+void rmsnorm_rope() {
+  for (int32_t dtype : kDtypes) {
+    for (int64_t head_dim : {2, 6, 64, 80, 128, 256}) {
+      for (int64_t gap : {0, 1, 8}) {
+        constexpr int64_t T = 5, heads = 3, positions = 9;
+        const Matrix x = matrix(dtype, T, heads * head_dim, gap), kept = matrix(dtype, T, heads * head_dim, gap);
+        float *cosine = floats(positions * head_dim / 2), *sine = floats(positions * head_dim / 2);
+        float *weight = floats(head_dim);
+        int32_t *at = ids(T, positions);
+        for (void *copy : {kept.data, static_cast<void *>(nullptr)})
+          CALL(nt_rmsnorm_rope_forward, dtype, x.data, x.ld, copy, kept.ld, weight, cosine, sine, at, T, heads, head_dim,
+               1e-6f);
+        for (float *dweight : {zeros(head_dim), static_cast<float *>(nullptr)})
+          CALL(nt_rmsnorm_rope_backward, dtype, x.data, x.ld, dweight, kept.data, kept.ld, weight, cosine, sine, at, T,
+               heads, head_dim, 1e-6f);
+        free_arrays();
+      }
+    }
+  }
+}
+
     for (int64_t columns : {1, 8, 130, 1001}) {
       for (int64_t T : {int64_t(0), int64_t(1), kTokens}) {
         void *gate_up = numbers(dtype, 2 * T * columns), *h = numbers(dtype, T * columns);
@@ -406,12 +427,19 @@ struct Group {
   void (*run)();
 };
 constexpr Group kGroups[] = {
-    {"memory", memory},       {"embedding", embedding},
-    {"rmsnorm", rmsnorm},     {"rope", rope},
-    {"swiglu", swiglu_and_dropout}, {"linear", linear},
-    {"lora", lora},           {"cross_entropy", cross_entropy},
-    {"attention", attention}, {"decode", decode},
-    {"optimizer", optimizer}, {"generation", generation},
+    {"memory", memory},
+    {"embedding", embedding},
+    {"rmsnorm", rmsnorm},
+    {"rope", rope},
+    {"rmsnorm_rope", rmsnorm_rope},
+    {"swiglu", swiglu_and_dropout},
+    {"linear", linear},
+    {"lora", lora},
+    {"cross_entropy", cross_entropy},
+    {"attention", attention},
+    {"decode", decode},
+    {"optimizer", optimizer},
+    {"generation", generation},
     {"nf4", nf4},
 };
 

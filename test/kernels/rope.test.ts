@@ -1,41 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, rope, Tensor } from "../../src/native/index.ts";
 import { expectClose, forEachBackend, Random, roundTo, tolerance, upload, uploadInts } from "./harness.ts";
-
-/** cos and sin of position · θ^(−2i/d), [positions, d/2]. */
-function angles(positions: number, headDim: number) {
-  const half = headDim / 2;
-  const angle = Float64Array.from(
-    { length: positions * half },
-    (_, i) => Math.floor(i / half) * 10000 ** (-(i % half) / half),
-  );
-  return { cosine: Float32Array.from(angle, Math.cos), sine: Float32Array.from(angle, Math.sin) };
-}
-
-function reference(
-  x: Float32Array,
-  ldx: number,
-  tables: ReturnType<typeof angles>,
-  positions: number[],
-  heads: number,
-  headDim: number,
-  sign: 1 | -1,
-): Float64Array {
-  const half = headDim / 2;
-  const out = Float64Array.from(x);
-  for (const [t, position] of positions.entries()) {
-    for (let h = 0; h < heads; h++) {
-      for (let i = 0; i < half; i++) {
-        const at = t * ldx + h * headDim + i;
-        const [a, b] = [x[at]!, x[at + half]!];
-        const [c, s] = [tables.cosine[position * half + i]!, sign * tables.sine[position * half + i]!];
-        out[at] = a * c - b * s;
-        out[at + half] = b * c + a * s;
-      }
-    }
-  }
-  return out;
-}
+import { angles, turn } from "./rope-reference.ts";
 
 function uploadTables(device: Device, tables: ReturnType<typeof angles>, headDim: number) {
   const shape = [tables.cosine.length / (headDim / 2), headDim / 2];
@@ -68,7 +34,7 @@ forEachBackend((device) => {
 
         rope(device, part, deviceTables, places, headDim);
         const turned = device.readFloats(whole);
-        const want = reference(x, ldx, tables, positions, heads, headDim, 1);
+        const want = turn(x, ldx, tables, positions, heads, headDim, 1);
         expectClose(turned, want, tolerance[dtype], "turned");
         for (let t = 0; t < T; t++) {
           const beyond = [t * ldx + heads * headDim, (t + 1) * ldx] as const;
@@ -76,7 +42,7 @@ forEachBackend((device) => {
         }
 
         rope(device, part, deviceTables, places, headDim, true);
-        const back = reference(turned, ldx, tables, positions, heads, headDim, -1);
+        const back = turn(turned, ldx, tables, positions, heads, headDim, -1);
         expectClose(device.readFloats(whole), back, tolerance[dtype], "turned back");
         expectClose(device.readFloats(whole), x, 2 * tolerance[dtype], "the start");
       });

@@ -1,4 +1,4 @@
-// Embedding with NEFTune noise, norms, rotary embedding, SwiGLU and dropout. Formulas: kernels/neftune.h.
+// Embedding with NEFTune noise, norms, SwiGLU and dropout. Formulas: kernels/neftune.h.
 
 import { NeftuneError } from "../../errors.ts";
 import type { Device } from "../device.ts";
@@ -153,42 +153,6 @@ export function rmsnormBackward(
     residual?.ptr ?? null,
     T,
     H,
-  );
-}
-
-/** cos and sin of position · frequency, float32 [positions, headDim / 2]. */
-export interface RopeTables {
-  cosine: Tensor;
-  sine: Tensor;
-}
-
-/** Rotates `heads` heads of x[T, heads · headDim] in place by their positions; `inverse` turns back. */
-export function rope(
-  device: Device,
-  x: Tensor,
-  tables: RopeTables,
-  positions: Tensor,
-  headDim: number,
-  inverse = false,
-): void {
-  const op = "rope";
-  const heads = x.columnCount / headDim;
-  if (!Number.isInteger(heads))
-    throw new NeftuneError("shape", `${op}: ${x} is not whole heads of ${headDim}`);
-  expectVector(op, "positions", positions, "i32", x.rowCount);
-  expectMatrix(op, "cosine", tables.cosine, "f32", tables.cosine.rowCount, headDim / 2);
-  device.call(
-    "nt_rope",
-    activationCode(op, x),
-    x.ptr,
-    x.rowStride,
-    tables.cosine.ptr,
-    tables.sine.ptr,
-    positions.ptr,
-    x.rowCount,
-    heads,
-    headDim,
-    inverse ? 1 : 0,
   );
 }
 
