@@ -102,12 +102,20 @@ NT_API int32_t nt_random(nt_context *context, int32_t dtype, void *destination, 
 // y[T,H] = table[ids[t]] + scales[s] · n, noise added in float32 with one fma, then rounded once.
 // n from the Philox block with key = seed, counter = (j >> 2, position in its sample, draws[s] low,
 // draws[s] high 16 bits); stream 0. `host_cu_seqlens` [sequences + 1] are the sample borders,
-// 0 first and T last. noise = NT_NOISE_NONE reads neither scales nor draws (may be null).
+// 0 first and T last. noise = NT_NOISE_NONE reads neither scales nor draws (may be null). With learned_scale (float32
+// [H]; null: none) column j has scales[s] · learned_scale[j], rounded to float32, in place of scales[s].
 // `table_dtype` may differ from `dtype`. ids are int32 on the device, 0 ≤ id < V.
 NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y, const void *table,
                                     int32_t table_dtype, const int32_t *ids, int64_t T, int64_t H, int64_t V,
                                     int32_t noise, uint64_t seed, const int32_t *host_cu_seqlens,
-                                    const float *host_scales, const int64_t *host_draws, int64_t sequences);
+                                    const float *host_scales, const int64_t *host_draws, int64_t sequences,
+                                    const float *learned_scale);
+// dlearned_scale[H] (float32) += Σ_t (scales[s] · n) · dy[t], n drawn again as forward drew it; noise is not
+// NT_NOISE_NONE.
+NT_API int32_t nt_learned_scale_backward(nt_context *context, int32_t dtype, float *dlearned_scale, const void *dy,
+                                         int64_t T, int64_t H, int32_t noise, uint64_t seed,
+                                         const int32_t *host_cu_seqlens, const float *host_scales,
+                                         const int64_t *host_draws, int64_t sequences);
 // dtable[V,H] (float32) += the rows of dy[T,H] at their ids, in token order.
 NT_API int32_t nt_embedding_backward(nt_context *context, int32_t dtype, float *dtable, const void *dy,
                                      const int32_t *ids, int64_t T, int64_t H, int64_t V);
@@ -131,14 +139,6 @@ NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx,
 NT_API int32_t nt_rope(nt_context *context, int32_t dtype, void *x, int64_t ldx, const float *cosine,
                        const float *sine, const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
                        int32_t inverse);
-// gate_up [T, 2I]: gate in the first I columns, up in the rest. h[T,I] = silu(gate) · up.
-NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
-                                 int64_t I);
-// gate_up comes in as forward's input and leaves as its gradient; h (null: not wanted) is written anew as
-// forward's output; h may alias dh.
-NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
-                                  int64_t T, int64_t I);
-// Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
 // A norm of each head and RoPE behind it, as Qwen3 has them for q and for k. In place on x: a head becomes
 // rope(head · rstd · weight), rstd = 1 / sqrt(mean(head²) + eps) over its head_dim ≤ 256 columns, rounded once. weight
 // float32 [head_dim]. kept [T, heads · head_dim] (row distance ldkept; null: not wanted) receives x as it was.
@@ -153,6 +153,14 @@ NT_API int32_t nt_rmsnorm_rope_backward(nt_context *context, int32_t dtype, void
                                         const void *x, int64_t ldx, const float *weight, const float *cosine,
                                         const float *sine, const int32_t *positions, int64_t T, int64_t heads,
                                         int64_t head_dim, float eps);
+// gate_up [T, 2I]: gate in the first I columns, up in the rest. h[T,I] = silu(gate) · up.
+NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
+                                 int64_t I);
+// gate_up comes in as forward's input and leaves as its gradient; h (null: not wanted) is written anew as
+// forward's output; h may alias dh.
+NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
+                                  int64_t T, int64_t I);
+// Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
 // accumulate. Kept where the word's top 24 bits ≥ p · 2²⁴; word j & 3 of the Philox block with counter
 // (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may alias x.
 NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const void *x, int64_t T, int64_t columns,

@@ -19,4 +19,17 @@ inline int32_t check_samples(const char *op, const int32_t *borders, const int64
   return NT_OK;
 }
 
+inline int32_t check_learned_scale(const float *dlearned_scale, const void *dy, int64_t T, int64_t H, int32_t noise,
+                                   const int32_t *borders, const float *scales, const int64_t *draws,
+                                   int64_t sequences) {
+  const char *op = "learned_scale_backward";
+  NT_CHECK(T >= 0 && H >= 0 && sequences >= 0, "%s: sizes must be ≥ 0, got T %lld, H %lld, sequences %lld", op,
+           (long long)T, (long long)H, (long long)sequences);
+  NT_CHECK(noise > NT_NOISE_NONE && noise <= NT_NOISE_GAUSSIAN, "%s: no such noise: %d", op, int(noise));
+  if (T == 0 || H == 0) return NT_OK;
+  NT_CHECK(dlearned_scale != nullptr && dy != nullptr && borders != nullptr && scales != nullptr && draws != nullptr,
+           "%s: no pointer may be null", op);
+  return check_samples(op, borders, draws, sequences, T);
+}
+
 }  // namespace nt

@@ -14,6 +14,7 @@ struct Samples {
   const float *scales;     // [sequences]
   const int64_t *draws;    // [sequences]
   int64_t count;
+  const float *learned;  // [H], or null
 };
 
 template <typename Out, typename In>
@@ -25,23 +26,28 @@ void copy_row(Out *y, const In *e, int64_t H) {
 inline void copy_row(bf16 *y, const bf16 *e, int64_t H) { memcpy(y, e, size_t(H) * sizeof(bf16)); }
 inline void copy_row(float *y, const float *e, int64_t H) { memcpy(y, e, size_t(H) * sizeof(float)); }
 
-// y[H] = fma(scale, n, e[H]), n of one token.
+// y[H] = fma(scale, n, e[H]), n of one token; with `learned` scale · learned[j] for scale.
 template <typename Noise, typename Out, typename In>
-void noisy_row(Out *y, const In *e, int64_t H, float scale, const PhiloxKey &key, uint32_t position, int64_t draw) {
-  uint32_t c2 = uint32_t(draw), c3 = uint32_t(draw >> 32) | uint32_t(NT_STREAM_NOISE) << 16;
-  Vec factor = splat(scale);
+void noisy_row(Out *y, const In *e, int64_t H, float scale, const float *learned, const PhiloxKey &key,
+               uint32_t position, int64_t draw) {
+  NoiseCounter counter(position, draw);
   Noise noise;
+  auto factor = [&](int64_t j) { return learned == nullptr ? splat(scale) : splat(scale) * load(learned + j); };
+  auto factor_part = [&](int64_t j, int64_t n) {
+    return learned == nullptr ? splat(scale) : splat(scale) * load_part(learned + j, n);
+  };
   int64_t j = 0;
   for (; j + kGroup <= H; j += kGroup) {
-    Group n = noise(philox_blocks(key, uint32_t(j >> 2), position, c2, c3));
-    store(y + j, fma(factor, n.low, load(e + j)));
-    store(y + j + kLanes, fma(factor, n.high, load(e + j + kLanes)));
+    Group n = noise(counter.blocks(key, j));
+    store(y + j, fma(factor(j), n.low, load(e + j)));
+    store(y + j + kLanes, fma(factor(j + kLanes), n.high, load(e + j + kLanes)));
   }
   if (j == H) return;
-  Group n = noise(philox_blocks(key, uint32_t(j >> 2), position, c2, c3));
+  Group n = noise(counter.blocks(key, j));
   int64_t first = H - j < kLanes ? H - j : kLanes, second = H - j - first;
-  store_part(y + j, fma(factor, n.low, load_part(e + j, first)), first);
-  if (second > 0) store_part(y + j + kLanes, fma(factor, n.high, load_part(e + j + kLanes, second)), second);
+  store_part(y + j, fma(factor_part(j, first), n.low, load_part(e + j, first)), first);
+  j += kLanes;
+  if (second > 0) store_part(y + j, fma(factor_part(j, second), n.high, load_part(e + j, second)), second);
 }
 
 template <typename Out, typename In>
@@ -59,12 +65,9 @@ void forward(int threads, Out *y, const In *table, const int32_t *ids, int64_t T
       }
       while (t >= samples.borders[s + 1]) s++;
       uint32_t position = uint32_t(t - samples.borders[s]);
-      if (noise == NT_NOISE_UNIFORM)
-        noisy_row<Uniform>(row, e, H, samples.scales[s], key, position, samples.draws[s]);
-      else if (noise == NT_NOISE_BERNOULLI)
-        noisy_row<Bernoulli>(row, e, H, samples.scales[s], key, position, samples.draws[s]);
-      else
-        noisy_row<Gaussian>(row, e, H, samples.scales[s], key, position, samples.draws[s]);
+      with_noise(noise, [&](auto kind) {
+        noisy_row<decltype(kind)>(row, e, H, samples.scales[s], samples.learned, key, position, samples.draws[s]);
+      });
     }
   });
 }
@@ -100,7 +103,7 @@ void backward(int threads, float *dtable, const T_ *dy, const int32_t *ids, int6
 NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y, const void *table,
                                     int32_t table_dtype, const int32_t *ids, int64_t T, int64_t H, int64_t V,
                                     int32_t noise, uint64_t seed, const int32_t *cu_seqlens, const float *scales,
-                                    const int64_t *draws, int64_t sequences) {
+                                    const int64_t *draws, int64_t sequences, const float *learned_scale) {
   NT_CHECK_DTYPE("embedding_forward", dtype);
   NT_CHECK_DTYPE("embedding_forward: table", table_dtype);
   NT_CHECK(T >= 0 && H >= 0 && V >= 0 && sequences >= 0,
@@ -117,7 +120,7 @@ NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y,
     status = nt::check_samples("embedding_forward", cu_seqlens, draws, sequences, T);
     if (status != NT_OK) return status;
   }
-  nt::Samples samples = {cu_seqlens, scales, draws, sequences};
+  nt::Samples samples = {cu_seqlens, scales, draws, sequences, learned_scale};
   auto run = [&](auto *out, const auto *in) {
     nt::forward(context->threads, out, in, ids, T, H, noise, seed, samples);
   };

@@ -2,6 +2,7 @@
 // kGroup consecutive words. Each block sits in a 64-bit lane, so that one even-lane multiplication gives both halves
 // of a product where the next round needs them.
 #pragma once
+#include "../neftune.h"
 #include "../philox.h"
 #include "vec.h"
 
@@ -163,6 +164,29 @@ struct Gaussian {
     Group group;
     interleave(r * cosine, r * sine, group.low, group.high);
     return group;
+  }
+};
+
+// body(Uniform(), …) by an nt_noise other than NT_NOISE_NONE.
+template <typename Body>
+inline void with_noise(int32_t noise, const Body &body) {
+  if (noise == NT_NOISE_UNIFORM)
+    body(Uniform());
+  else if (noise == NT_NOISE_BERNOULLI)
+    body(Bernoulli());
+  else
+    body(Gaussian());
+}
+
+// NEFTune's blocks for one token: columns j … j + kGroup − 1.
+struct NoiseCounter {
+  uint32_t position, c2, c3;
+
+  NoiseCounter(uint32_t position, int64_t draw)
+      : position(position), c2(uint32_t(draw)), c3(uint32_t(draw >> 32) | uint32_t(NT_STREAM_NOISE) << 16) {}
+
+  Blocks blocks(const PhiloxKey &key, int64_t j) const {
+    return philox_blocks(key, uint32_t(j >> 2), position, c2, c3);
   }
 };
 

@@ -14,9 +14,10 @@ struct Samples {
   const float *scales;     // [sequences]
   const int64_t *draws;    // [sequences]
   int32_t count;
+  const float *learned;  // [H], or null
 };
 
-// y[t] = table[ids[t]] + scale · n, a block a token, a chunk of 16 output bytes a thread: 4 or 8 columns, that is one
+// y[t] = table[ids[t]] + (scale · learned) · n, a block a token, a chunk of 16 output bytes a thread: 4 or 8 columns, that is one
 // or two Philox blocks, whose noise never touches memory. Bytes an element: one read of the table, one write of y
 // (4 in all in bf16). An id outside the table, which no host can see in time, becomes a row of NaN.
 template <class Out, class In, bool vector>
@@ -47,12 +48,19 @@ __global__ void __launch_bounds__(kThreads, 4)
       for (int i = 0; i < N; i++) x[i] = NAN;
     }
     if (noise != NT_NOISE_NONE) {
+      float learned[N];
+      if (samples.learned != nullptr) {
+        load_columns<vector>(learned, samples.learned + j, H - j);
+      } else {
+        NT_UNROLL
+        for (int i = 0; i < N; i++) learned[i] = 1.0f;
+      }
       NT_UNROLL
       for (int i = 0; i < N; i += 4) {
         float n[4];
         noise_of(n, noise, nt_philox(uint32_t(seed), uint32_t(seed >> 32), uint32_t((j + i) >> 2), position, c2, c3));
         NT_UNROLL
-        for (int k = 0; k < 4; k++) x[i + k] = fmaf(scale, n[k], x[i + k]);
+        for (int k = 0; k < 4; k++) x[i + k] = fmaf(scale * learned[i + k], n[k], x[i + k]);
       }
     }
     Pack<Out> out;
@@ -116,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 template <class Out, class In>
 int32_t forward(nt_context *context, Out *y, const In *table, const int32_t *ids, int64_t T, int64_t H, int64_t V,
                 int32_t noise, uint64_t seed, const Samples &samples) {
-  const bool vector = H % 8 == 0 && aligned16(y, table);
+  const bool vector = H % 8 == 0 && aligned16(y, table, samples.learned);
   const int64_t chunks = ceil_div(H, kChunk<Out>);
   const int threads = chunks < kThreads ? int(ceil_div(chunks, 32) * 32) : kThreads;
   auto *kernel = vector ? embedding_forward_kernel<Out, In, true> : embedding_forward_kernel<Out, In, false>;
@@ -143,7 +151,7 @@ int32_t backward(nt_context *context, float *dtable, const T_ *dy, const int32_t
 NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y, const void *table,
                                     int32_t table_dtype, const int32_t *ids, int64_t T, int64_t H, int64_t V,
                                     int32_t noise, uint64_t seed, const int32_t *cu_seqlens, const float *scales,
-                                    const int64_t *draws, int64_t sequences) {
+                                    const int64_t *draws, int64_t sequences, const float *learned_scale) {
   NT_CHECK_DTYPE("embedding_forward", dtype);
   NT_CHECK_DTYPE("embedding_forward: table", table_dtype);
   NT_CHECK(T >= 0 && H >= 0 && V >= 0 && sequences >= 0,
@@ -164,6 +172,7 @@ NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y,
     samples.scales = nt::device_table(context, scales, sequences);
     samples.draws = nt::device_table(context, draws, sequences);
     samples.count = int32_t(sequences);
+    samples.learned = learned_scale;
     if (samples.borders == nullptr || samples.scales == nullptr || samples.draws == nullptr) return NT_DEVICE;
   }
   auto run = [&](auto *out, const auto *in) {

@@ -139,7 +139,9 @@ void embedding() {
         int32_t *tokens = ids(kTokens, V);
         for (int32_t noise : {NT_NOISE_NONE, NT_NOISE_UNIFORM, NT_NOISE_BERNOULLI, NT_NOISE_GAUSSIAN})
           CALL(nt_embedding_forward, dtype, y, table, table_dtype, tokens, kTokens, H, V, noise, 11, kBorders, kScales,
-               kDraws, kSamples);
+               kDraws, kSamples, noise == NT_NOISE_UNIFORM ? nullptr : floats(H));
+        for (int32_t noise : {NT_NOISE_UNIFORM, NT_NOISE_BERNOULLI, NT_NOISE_GAUSSIAN})
+          CALL(nt_learned_scale_backward, dtype, zeros(H), y, kTokens, H, noise, 11, kBorders, kScales, kDraws, kSamples);
         if (table_dtype == NT_F32) CALL(nt_embedding_backward, dtype, zeros(V * H), y, tokens, kTokens, H, V);
         free_arrays();
       }
@@ -180,8 +182,6 @@ void rope() {
   }
 }
 
-void swiglu_and_dropout() {
-  for (int32_t dtype : kDtypes) {
 void rmsnorm_rope() {
   for (int32_t dtype : kDtypes) {
     for (int64_t head_dim : {2, 6, 64, 80, 128, 256}) {
@@ -203,6 +203,8 @@ void rmsnorm_rope() {
   }
 }
 
+void swiglu_and_dropout() {
+  for (int32_t dtype : kDtypes) {
     for (int64_t columns : {1, 8, 130, 1001}) {
       for (int64_t T : {int64_t(0), int64_t(1), kTokens}) {
         void *gate_up = numbers(dtype, 2 * T * columns), *h = numbers(dtype, T * columns);

@@ -48,6 +48,7 @@ function forward(
     samples === null ? null : Float32Array.from(samples.scales),
     samples === null ? null : BigInt64Array.from(samples.draws),
     samples === null ? 0 : samples.draws.length,
+    null,
   );
 }
 
@@ -233,7 +234,7 @@ forEachBackend((device) => {
     let first: Float32Array<ArrayBuffer> | null = null;
     for (let call = 0; call < 40; call++) {
       scales[0] = call; // of a sample without tokens
-      const arguments_ = [T, 4, 1, noiseCodes.uniform, 9, borders, scales, draws, sequences] as const;
+      const arguments_ = [T, 4, 1, noiseCodes.uniform, 9, borders, scales, draws, sequences, null] as const;
       device.call("nt_embedding_forward", 0, y.ptr, table.ptr, 0, ids.ptr, ...arguments_);
       first ??= device.readFloats(y);
       expect(device.readFloats(y), `call ${call}`).toEqual(first);

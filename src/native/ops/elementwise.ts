@@ -19,9 +19,17 @@ export interface EmbeddingNoise {
   scales: Float32Array;
   /** How many samples the run fed to training before each. */
   draws: BigInt64Array;
+  /** float32 [H], or absent: what each column's scale is multiplied by. */
+  learnedScale?: Tensor;
 }
 
 const noiseCode = { none: 0, uniform: 1, bernoulli: 2, gaussian: 3 } as const;
+
+function checkNoise(op: string, noise: EmbeddingNoise, sequences: number): void {
+  if (noise.scales.length !== sequences || noise.draws.length !== sequences) {
+    throw new NeftuneError("shape", `${op}: ${sequences} samples need as many scales and draws`);
+  }
+}
 
 /** y[T,H] = table[ids[T]] + noise. */
 export function embeddingForward(
@@ -39,9 +47,8 @@ export function embeddingForward(
   if (table.columnCount !== H || table.dtype === "i32")
     throw new NeftuneError("shape", `${op}: table must be [V,${H}], got ${table}`);
   const sequences = samples.cuSeqlens.length - 1;
-  if (noise !== null && (noise.scales.length !== sequences || noise.draws.length !== sequences)) {
-    throw new NeftuneError("shape", `${op}: ${sequences} samples need as many scales and draws`);
-  }
+  if (noise !== null) checkNoise(op, noise, sequences);
+  if (noise?.learnedScale) expectVector(op, "learnedScale", noise.learnedScale, "f32", H);
   device.call(
     "nt_embedding_forward",
     activationCode(op, y),
@@ -57,6 +64,37 @@ export function embeddingForward(
     samples.cuSeqlens,
     noise?.scales ?? null,
     noise?.draws ?? null,
+    sequences,
+    noise?.learnedScale?.ptr ?? null,
+  );
+}
+
+/** dlearnedScale[H] (float32) += Σ over tokens of scale · n ∘ dy[T,H], with the noise of the forward pass. */
+export function learnedScaleBackward(
+  device: Device,
+  dlearnedScale: Tensor,
+  dy: Tensor,
+  samples: Samples,
+  noise: EmbeddingNoise,
+): void {
+  const op = "learned_scale_backward";
+  const [T, H] = [dy.rowCount, dy.columnCount];
+  expectVector(op, "dlearnedScale", dlearnedScale, "f32", H);
+  expectContiguous(op, "dy", dy);
+  const sequences = samples.cuSeqlens.length - 1;
+  checkNoise(op, noise, sequences);
+  device.call(
+    "nt_learned_scale_backward",
+    activationCode(op, dy),
+    dlearnedScale.ptr,
+    dy.ptr,
+    T,
+    H,
+    noiseCode[noise.kind],
+    noise.seed,
+    samples.cuSeqlens,
+    noise.scales,
+    noise.draws,
     sequences,
   );
 }
