@@ -83,7 +83,6 @@ export async function tokenizeAll(
   sink: BlockSink,
   signal?: AbortSignal,
 ): Promise<void> {
-  const interrupted = interruption(signal);
   const pool = workers > 0 ? new Pool(workers, tokenizerDir, options) : null;
   let encoder: Encoder | undefined;
   const builder = new TokenBlockBuilder();
@@ -97,7 +96,7 @@ export async function tokenizeAll(
   /** Takes the oldest block; true where the work ends with it. */
   const takeOne = async (): Promise<boolean> => {
     const { block, tokenized } = waiting.shift()!;
-    const result = await Promise.race([tokenized, interrupted]);
+    const result = await unlessInterrupted(tokenized, signal);
     sink(block, result);
     return stopAtBad && result.bad.length > 0;
   };
@@ -117,14 +116,18 @@ export async function tokenizeAll(
   }
 }
 
-/** Rejects where the signal aborts: a thread that is busy with a row is not waited for. */
-function interruption(signal: AbortSignal | undefined): Promise<never> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(new InterruptedError("stopped while the data was read"));
-  if (signal?.aborted === true) stop();
-  else signal?.addEventListener("abort", stop, { once: true });
-  promise.catch(() => {});
-  return promise;
+/**
+ * What a thread makes of a block, or a rejection as soon as the signal aborts: one that is busy with a row is not
+ * waited for. No race against one promise for all blocks, which would hold the tokens of every one.
+ */
+function unlessInterrupted<T>(tokenized: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const stop = () => reject(new InterruptedError("stopped while the data was read"));
+    if (signal?.aborted === true) return stop();
+    signal?.addEventListener("abort", stop, { once: true });
+    const done = () => signal?.removeEventListener("abort", stop);
+    tokenized.then(resolve, reject).finally(done);
+  });
 }
 
 /** Threads that encode blocks, each several behind one another. */
