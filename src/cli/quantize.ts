@@ -116,6 +116,7 @@ export const quantize = defineCommand({
     if (model !== values.model)
       context.note("note: the base alone is quantized; neftune merge makes one model of both first");
     const { path: from } = await requireModel(model, "quantize", context);
+    for (const note of checkpointSource(from).notes) context.note(note);
     const device = openDevice(values, context);
     try {
       const start = performance.now();
