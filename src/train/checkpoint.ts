@@ -157,7 +157,7 @@ export function readProgress(checkpoint: string): { progress: Progress } & Marks
   if (version !== FORMAT_VERSION) {
     throw new FormatError(
       path,
-      `format_version is ${version}; this version of neftune reads ${FORMAT_VERSION}`,
+      `format_version is ${JSON.stringify(toPlain(version ?? null))}; this version of neftune reads ${FORMAT_VERSION}`,
     );
   }
   const plain = <T>(name: string, accepts: (value: unknown) => boolean): T => {

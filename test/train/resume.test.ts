@@ -82,6 +82,16 @@ const damages: [string, Damage, string][] = [
     (dir) => writeFileSync(join(dir, "progress.json"), '{"format_version":1,"step":-1}'),
     "step is -1",
   ],
+  [
+    "a progress.json whose version is an object",
+    (dir) => writeFileSync(join(dir, "progress.json"), '{"format_version":{"a":1}}'),
+    'format_version is {"a":1}',
+  ],
+  [
+    "a progress.json without a version",
+    (dir) => writeFileSync(join(dir, "progress.json"), "{}"),
+    "format_version is null",
+  ],
   ["no optimizer", (dir) => rmSync(join(dir, "optimizer.safetensors")), "optimizer.safetensors"],
   ["half an optimizer", (dir) => halve(join(dir, "optimizer.safetensors")), "optimizer.safetensors"],
   ["half an adapter", (dir) => halve(join(dir, "adapter_model.safetensors")), "adapter_model.safetensors"],
