@@ -18,6 +18,15 @@ import llama32Small from "../../models/llama3.2-1b.toml";
 import llama32Large from "../../models/llama3.2-3b.toml";
 import llama3 from "../../models/llama3-8b.toml";
 import llama3Instruct from "../../models/llama3-8b-instruct.toml";
+import mistral from "../../models/mistral-7b.toml";
+import mistralInstruct from "../../models/mistral-7b-instruct.toml";
+import qwen25Small from "../../models/qwen2.5-0.5b.toml";
+import qwen25Middle from "../../models/qwen2.5-1.5b.toml";
+import qwen25Large from "../../models/qwen2.5-7b.toml";
+import qwen25Instruct from "../../models/qwen2.5-7b-instruct.toml";
+import qwen3Small from "../../models/qwen3-0.6b.toml";
+import qwen3Middle from "../../models/qwen3-1.7b.toml";
+import qwen3Large from "../../models/qwen3-8b.toml";
 import neftuneRecipe from "../../models/recipes/neftune.toml";
 import qloraRecipe from "../../models/recipes/qlora.toml";
 import shapesTable from "../../models/shapes.toml";
@@ -46,6 +55,8 @@ const modelSchema = v.strictObject({
   ...repository,
   /** What --prompt-template is where it is not given. */
   prompt_template: v.optional(text),
+  /** Where its facts were read. */
+  source: v.optional(text),
   /** config.json's fields. */
   architecture: v.optional(v.record(v.string(), v.unknown())),
 });
@@ -88,6 +99,8 @@ export const modelPresets: readonly ModelPreset[] = embedded(modelSchema, [
   ...[llama2Small, llama2Large, llama2SmallChat, llama2LargeChat],
   ...[llama3, llama3Instruct, llama31, llama32Small, llama32Large],
   ...[tinyllama, smollm2Small, smollm2Middle, smollm2Large],
+  ...[mistral, mistralInstruct, qwen25Small, qwen25Middle, qwen25Large, qwen25Instruct],
+  ...[qwen3Small, qwen3Middle, qwen3Large],
 ]);
 
 export const datasetPresets: readonly DatasetPreset[] = embedded(datasetSchema, [
@@ -135,19 +148,20 @@ const shapes = new Map<string, Table>([
 
 export const shapeNames: readonly string[] = [...shapes.keys()];
 
+/** Fields that an architecture leaves out. TOML has no null, by which a config.json says that there is no window. */
+const implied = { model_type: "llama", sliding_window: null } as const;
+
 /** The config of a preset's architecture. */
 export function presetConfig(preset: ModelPreset): LlamaConfig | null {
   const { architecture, name } = preset;
-  return architecture === undefined
-    ? null
-    : parseConfig(`preset ${name}`, { model_type: "llama", ...architecture });
+  return architecture === undefined ? null : parseConfig(`preset ${name}`, { ...implied, ...architecture });
 }
 
 /** The config of a shape's name or of a config.json. Throws UsageError where it is neither, FormatError where it is malformed. */
 export function readShape(name: string): LlamaConfig {
   const shape = shapes.get(name) ?? (isPresetFile(name) ? modelPreset(name)?.architecture : undefined);
   if (shape !== undefined) {
-    return parseConfig(`shape ${name}`, { model_type: "llama", bos_token_id: 1, eos_token_id: 2, ...shape });
+    return parseConfig(`shape ${name}`, { ...implied, bos_token_id: 1, eos_token_id: 2, ...shape });
   }
   if (!existsSync(name) || statSync(name).isDirectory()) {
     const hint = suggestion(name, shapeNames, `the shapes are ${shapeNames.join(", ")}`);

@@ -2,7 +2,7 @@
 // depends on `recompute`; what need not be kept is one buffer for all layers.
 
 import type { Allocator, DType, Tensor } from "../native/index.ts";
-import { type GroupName, groupNames, type LinearModule, widthsOf } from "./architecture.ts";
+import { type GroupName, groupNames, kinds, type LinearModule, widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { type LoraOptions, stackModules } from "./lora.ts";
 
@@ -19,6 +19,7 @@ export interface NormActivations {
 export interface LayerActivations {
   norm1: NormActivations; // of the layer's input, for q, k and v
   qkv: Tensor; // [T, queries + 2·keys], rotated
+  unnormed: Tensor | null; // [T, queries + keys], q and k before the norms of their heads; null: no such norms
   attention: Tensor; // [T, queries]
   lse: Tensor; // f32 [heads, T]
   norm2: NormActivations; // of the residual stream after attention, for gate and up
@@ -82,6 +83,7 @@ export function allocateActivations(
   const attentionPart = () => ({
     rstd1: vector("f32", T),
     qkv: buffer(queries + 2 * keys),
+    unnormed: training && kinds[config.modelType].headNorms ? buffer(queries + keys) : null,
     attention: buffer(queries),
     lse: vector("f32", heads * T),
     mid: buffer(hidden),
@@ -143,6 +145,7 @@ export function viewsOf(buffers: Activations, T: number): Activations {
   const layers = buffers.layers.map((layer) => ({
     norm1: norm(layer.norm1),
     qkv: rows(layer.qkv),
+    unnormed: layer.unnormed && rows(layer.unnormed),
     attention: rows(layer.attention),
     lse: perHead(layer.lse, layer.lse.size / maxTokens),
     norm2: norm(layer.norm2),

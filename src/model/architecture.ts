@@ -1,7 +1,62 @@
 // What a model of each kind is made of: its tensors in order, the linears of a layer with their names, shapes and biases,
-// norms, head. Loading, the memory plan, LoRA, quantizing and merging all ask here.
+// norms, windows, head. Config, loading, the memory plan, LoRA, quantizing, merging and the layer loop ask here; what
+// differs between Llama and its near kin stands in `kinds`.
 
 import type { LlamaConfig } from "./config.ts";
+import type { WindowFields } from "./window-config.ts";
+
+/** Whether linears have a bias: yes or no, or as this field of the config says. */
+type Bias = boolean | "attentionBias" | "mlpBias";
+
+/** What one model_type has that another lacks. */
+interface Kind {
+  /** Transformers' class: config.json's architectures. */
+  className: string;
+  /** What Transformers takes for fields of config.json that are absent; null: as with Llama, from other fields. */
+  defaults: { numKeyValueHeads: number | null; headDim: number | null; maxPositionEmbeddings: number };
+  bias: { qkv: Bias; o: Bias; mlp: Bias };
+  /** RMSNorm over each head of q and k, before RoPE. */
+  headNorms: boolean;
+  /** Which fields of config.json tell of a window. */
+  window: WindowFields;
+}
+
+export const kinds = {
+  llama: {
+    className: "LlamaForCausalLM",
+    defaults: { numKeyValueHeads: null, headDim: null, maxPositionEmbeddings: 2048 },
+    bias: { qkv: "attentionBias", o: "attentionBias", mlp: "mlpBias" },
+    headNorms: false,
+    window: "none",
+  },
+  mistral: {
+    className: "MistralForCausalLM",
+    defaults: { numKeyValueHeads: 8, headDim: null, maxPositionEmbeddings: 131072 },
+    bias: { qkv: false, o: false, mlp: false },
+    headNorms: false,
+    window: "all layers",
+  },
+  qwen2: {
+    className: "Qwen2ForCausalLM",
+    defaults: { numKeyValueHeads: 32, headDim: null, maxPositionEmbeddings: 32768 },
+    bias: { qkv: true, o: false, mlp: false },
+    headNorms: false,
+    window: "by layer",
+  },
+  qwen3: {
+    className: "Qwen3ForCausalLM",
+    defaults: { numKeyValueHeads: 32, headDim: 128, maxPositionEmbeddings: 32768 },
+    bias: { qkv: "attentionBias", o: "attentionBias", mlp: false },
+    headNorms: true,
+    window: "by layer",
+  },
+} as const satisfies Record<string, Kind>;
+
+/** config.json's model_type. */
+export type ModelType = keyof typeof kinds;
+
+export const isModelType = (value: unknown): value is ModelType =>
+  typeof value === "string" && Object.hasOwn(kinds, value);
 
 /** The linears of a layer that LoRA may adapt, in the layer's order. */
 export const linearModules = [
@@ -100,36 +155,48 @@ const isInMlp = (module: LinearModule) =>
 export const moduleIndex = (layer: number, module: LinearModule) =>
   layer * linearModules.length + linearModules.indexOf(module);
 
-/** One layer: names of its norms' weights, and its linears. */
+/** One layer: names of its norms' weights, its linears and its window. */
 export interface Layer {
   /** [H], of the layer's input. */
   norm1: string;
   /** [H], of the residual stream after attention. */
   norm2: string;
+  /** [headDim] each, of the heads of q and k; null: none. */
+  headNorms: { q: string; k: string } | null;
   linears: Readonly<Record<LinearModule, Linear>>;
+  /** Positions that a position sees, itself included; null: every position before it. */
+  window: number | null;
 }
 
 export function layerOf(config: LlamaConfig, layer: number): Layer {
   const path = `model.layers.${layer}`;
+  const kind: Kind = kinds[config.modelType];
+  const hasBias = (bias: Bias) => (typeof bias === "string" ? config[bias] : bias);
+  const { window } = config;
   const linear = (module: LinearModule): [LinearModule, Linear] => {
     const [out, inputs] = linearShape(config, module);
-    const bias = isInMlp(module) ? config.mlpBias : config.attentionBias;
+    const { qkv, o, mlp } = kind.bias;
+    const bias = hasBias(isInMlp(module) ? mlp : module === "o_proj" ? o : qkv);
     const index = moduleIndex(layer, module);
     return [module, { module, path: modulePath(layer, module), out, in: inputs, bias, index }];
   };
   return {
     norm1: `${path}.input_layernorm.weight`,
     norm2: `${path}.post_attention_layernorm.weight`,
+    headNorms: kind.headNorms
+      ? { q: `${path}.self_attn.q_norm.weight`, k: `${path}.self_attn.k_norm.weight` }
+      : null,
     linears: Object.fromEntries(linearModules.map(linear)) as Record<LinearModule, Linear>,
+    window: window === null || window.layers?.[layer] === false ? null : window.size,
   };
 }
 
 /** Every tensor of a checkpoint with this config, in the order of the computation. */
 export function tensorSpecs(config: LlamaConfig): TensorSpec[] {
-  const { hiddenSize: H, vocabSize: V } = config;
+  const { hiddenSize: H, vocabSize: V, headDim } = config;
   const specs: TensorSpec[] = [{ name: EMBEDDING, shape: [V, H] }];
   for (let i = 0; i < config.numHiddenLayers; i++) {
-    const { norm1, norm2, linears } = layerOf(config, i);
+    const { norm1, norm2, headNorms, linears } = layerOf(config, i);
     const add = (module: LinearModule) => {
       const { path, out, in: inputs, bias } = linears[module];
       specs.push({ name: `${path}.weight`, shape: [out, inputs] });
@@ -137,6 +204,8 @@ export function tensorSpecs(config: LlamaConfig): TensorSpec[] {
     };
     specs.push({ name: norm1, shape: [H] });
     for (const module of groupModules.qkv) add(module);
+    if (headNorms !== null)
+      specs.push({ name: headNorms.q, shape: [headDim] }, { name: headNorms.k, shape: [headDim] });
     for (const module of groupModules.o) add(module);
     specs.push({ name: norm2, shape: [H] });
     for (const module of [...groupModules.gateUp, ...groupModules.down]) add(module);

@@ -1,17 +1,21 @@
-// A Llama's config.json, as Transformers 4 and 5 write it. What would change the numbers and is not supported is
+// The config.json of a Llama or its near kin, as Transformers 4 and 5 write it. What would change the numbers and is not supported is
 // refused by name.
 
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
 import { expectShallow, readJsonText } from "../formats/json-file.ts";
 import { CONFIG_FILE, dtypeNames } from "../formats/model-folder.ts";
+import { isModelType, kinds, type ModelType } from "./architecture.ts";
 import { Fields, show } from "./config-fields.ts";
 import { parseRope, type RopeScaling, ropeScalingToJson } from "./rope-config.ts";
+
+import { parseWindow, type Window, windowToJson } from "./window-config.ts";
 
 export type { RopeScaling } from "./rope-config.ts";
 
 /** What tensors follow from it: architecture.ts. */
 export interface LlamaConfig {
+  modelType: ModelType;
   hiddenSize: number;
   intermediateSize: number;
   numHiddenLayers: number;
@@ -23,10 +27,12 @@ export interface LlamaConfig {
   ropeTheta: number;
   ropeScaling: RopeScaling | null;
   tieWordEmbeddings: boolean;
-  /** Biases on q, k, v and o. */
+  /** Biases on q, k, v and o, in a kind that leaves it to the config. */
   attentionBias: boolean;
-  /** Biases on gate, up and down. */
+  /** Biases on gate, up and down, likewise. */
   mlpBias: boolean;
+  /** Null: every layer attends to all that came before. */
+  window: Window | null;
   maxPositionEmbeddings: number;
   bosTokenId: number | null;
   eosTokenIds: number[];
@@ -96,15 +102,16 @@ function parseQuantization(path: string, value: unknown): LlamaConfig["quantizat
 /** Checks and reads a config.json. Throws FormatError with the field that is wrong or not supported. */
 export function parseConfig(path: string, json: unknown): LlamaConfig {
   expectShallow(path, json);
-  const fields = new Fields(path, json);
+  const fields: Fields = new Fields(path, json);
   const modelType = fields.get("model_type");
-  if (modelType !== "llama") {
-    fields.fail(`model_type must be "llama", got ${modelType == null ? "nothing" : show(modelType)}`);
+  if (!isModelType(modelType)) {
+    const known = Object.keys(kinds).join(", ");
+    fields.fail(`model_type must be one of ${known}; got ${modelType == null ? "nothing" : show(modelType)}`);
   }
+  const { defaults } = kinds[modelType];
   fields.refuseUnless("hidden_act", ["silu", "swish"], "only silu is");
   fields.refuseUnless("attention_dropout", [0], "set it to 0");
   fields.refuseUnless("partial_rotary_factor", [1], "RoPE on the whole head is");
-  fields.refuseUnless("sliding_window", [], "full causal attention is");
   fields.refuseUnless("num_local_experts", [], "mixtures of experts are not");
   fields.refuseUnless("embedding_multiplier", [1], "scaled embeddings are not");
   fields.refuseUnless("residual_multiplier", [1], "scaled residuals are not");
@@ -117,29 +124,36 @@ export function parseConfig(path: string, json: unknown): LlamaConfig {
 
   const hiddenSize = fields.count("hidden_size", undefined, MAX_HIDDEN);
   const numAttentionHeads = fields.count("num_attention_heads", undefined, MAX_HEADS);
-  const numKeyValueHeads = fields.count("num_key_value_heads", numAttentionHeads);
+  const likeQueries = fields.get("num_key_value_heads") === null;
+  const numKeyValueHeads = fields.count(
+    "num_key_value_heads",
+    (likeQueries ? null : defaults.numKeyValueHeads) ?? numAttentionHeads,
+  );
   if (numAttentionHeads % numKeyValueHeads !== 0) {
     fields.fail(
       `num_attention_heads ${numAttentionHeads} is not a multiple of num_key_value_heads ${numKeyValueHeads}`,
     );
   }
-  if (fields.get("head_dim") == null && hiddenSize % numAttentionHeads !== 0) {
+  const givenHeadDim = fields.get("head_dim") ?? defaults.headDim;
+  if (givenHeadDim === null && hiddenSize % numAttentionHeads !== 0) {
     fields.fail(
       `hidden_size ${hiddenSize} is not a multiple of num_attention_heads ${numAttentionHeads}, and head_dim is absent`,
     );
   }
-  const headDim = fields.count("head_dim", hiddenSize / numAttentionHeads);
+  const headDim = fields.count("head_dim", defaults.headDim ?? hiddenSize / numAttentionHeads);
   if (headDim % 2 !== 0) fields.fail(`head_dim must be even for RoPE, got ${headDim}`);
   if (headDim > MAX_HEAD_DIM) {
     fields.fail(`head_dim ${headDim} is not supported (attention takes at most ${MAX_HEAD_DIM})`);
   }
 
-  const maxPositionEmbeddings = fields.count("max_position_embeddings", 2048);
+  const maxPositionEmbeddings = fields.count("max_position_embeddings", defaults.maxPositionEmbeddings);
+  const numHiddenLayers = fields.count("num_hidden_layers", undefined, MAX_LAYERS);
   const bos = parseTokenIds(fields, "bos_token_id");
   return {
+    modelType,
     hiddenSize,
     intermediateSize: fields.count("intermediate_size", undefined, MAX_INTERMEDIATE),
-    numHiddenLayers: fields.count("num_hidden_layers", undefined, MAX_LAYERS),
+    numHiddenLayers,
     numAttentionHeads,
     numKeyValueHeads,
     headDim,
@@ -149,6 +163,7 @@ export function parseConfig(path: string, json: unknown): LlamaConfig {
     tieWordEmbeddings: fields.flag("tie_word_embeddings", false),
     attentionBias: fields.flag("attention_bias", false),
     mlpBias: fields.flag("mlp_bias", false),
+    window: parseWindow(fields, kinds[modelType].window, numHiddenLayers),
     maxPositionEmbeddings,
     bosTokenId: bos[0] ?? null,
     eosTokenIds: parseTokenIds(fields, "eos_token_id"),
@@ -178,7 +193,7 @@ export function readConfigFile(path: string): LlamaConfig {
 /** The same as Hugging Face's config.json (Transformers 4's wording, which 5 reads too). */
 export function configToJson(config: LlamaConfig): Json {
   return {
-    architectures: ["LlamaForCausalLM"],
+    architectures: [kinds[config.modelType].className],
     attention_bias: config.attentionBias,
     attention_dropout: 0,
     bos_token_id: config.bosTokenId,
@@ -190,7 +205,7 @@ export function configToJson(config: LlamaConfig): Json {
     intermediate_size: config.intermediateSize,
     max_position_embeddings: config.maxPositionEmbeddings,
     mlp_bias: config.mlpBias,
-    model_type: "llama",
+    model_type: config.modelType,
     num_attention_heads: config.numAttentionHeads,
     num_hidden_layers: config.numHiddenLayers,
     num_key_value_heads: config.numKeyValueHeads,
@@ -201,5 +216,6 @@ export function configToJson(config: LlamaConfig): Json {
     torch_dtype: dtypeNames[config.dtype ?? "f32"],
     use_cache: true,
     vocab_size: config.vocabSize,
+    ...windowToJson(config.window, kinds[config.modelType].window),
   };
 }

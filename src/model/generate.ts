@@ -69,7 +69,7 @@ class Generator {
     this.#model = model;
     this.#options = options;
     this.#sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0, ...options };
-    const { kvHeads, headDim } = model.attentionShape;
+    const { kvHeads, headDim } = model.attentionShape(0);
     const shape = [slots, kvHeads, capacity, headDim];
     const bytes = slots * kvHeads * capacity * headDim * (model.options.dtype === "f32" ? 4 : 2);
     const free = model.device.freeMemory();
@@ -106,8 +106,8 @@ class Generator {
     const batch = inputBatch(rows);
     const starts = Int32Array.from(rows, (row) => row.start);
     const lengths = Int32Array.from(rows, (row) => row.start + row.tokens.length);
-    const shape = model.attentionShape;
     const attend: Attend = (layer, { qkv, attention: out }) => {
+      const shape = model.attentionShape(layer);
       kvAppend(model.device, this.#caches[layer]!, qkv, batch, slots, starts, shape);
       if (prefill) attentionForward(model.device, out, null, qkv, batch, shape);
       else attentionDecode(model.device, out, qkv, this.#caches[layer]!, slots, lengths, shape);

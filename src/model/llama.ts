@@ -21,6 +21,8 @@ import {
   type RopeTables,
   rmsnormBackward,
   rmsnormForward,
+  rmsnormRopeBackward,
+  rmsnormRopeForward,
   rope,
   type Samples,
   swigluBackward,
@@ -35,7 +37,7 @@ import {
   type Recompute,
   viewsOf,
 } from "./activations.ts";
-import { widthsOf } from "./architecture.ts";
+import { layerOf, widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { Embedding } from "./embedding.ts";
 import {
@@ -104,7 +106,7 @@ export class Llama {
   readonly #buffers: Activations;
   readonly #scratch: GroupScratch;
   readonly #rope: RopeTables; // f32 [positions, headDim / 2]
-  readonly #attention: AttentionShape;
+  readonly #attention: readonly AttentionShape[]; // of each layer
 
   private constructor(device: Device, source: ModelSource, options: ModelOptions, prepared: Prepared) {
     const { config } = source;
@@ -141,11 +143,12 @@ export class Llama {
     if (training) this.parameters?.zeroState();
     if (lora !== null && this.parameters !== null) initializeLora(device, this.parameters, options.seed);
     this.#scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
-    this.#attention = {
+    this.#attention = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
       heads: config.numAttentionHeads,
       kvHeads: config.numKeyValueHeads,
       headDim: config.headDim,
-    };
+      window: layerOf(config, layer).window ?? 0,
+    }));
   }
 
   /** Loads a model. Throws where the checkpoint is not in order or memory does not suffice. */
@@ -167,8 +170,8 @@ export class Llama {
     this.#source.release(this.device);
   }
 
-  get attentionShape(): AttentionShape {
-    return this.#attention;
+  attentionShape(layer: number): AttentionShape {
+    return this.#attention[layer]!;
   }
 
   /**
@@ -232,9 +235,9 @@ export class Llama {
   }
 
   #packedAttention(samples: Samples): Attend {
-    return (_layer, { attention, lse, qkv }) => {
+    return (layer, { attention, lse, qkv }) => {
       const kept = this.#buffers.backward === null ? null : lse;
-      attentionForward(this.device, attention, kept, qkv, samples, this.#attention);
+      attentionForward(this.device, attention, kept, qkv, samples, this.attentionShape(layer));
     };
   }
 
@@ -287,7 +290,7 @@ export class Llama {
     const { groups, norm2 } = this.#weights.layers[i]!;
     const { branch } = pass.buffers; // [T, H]
     this.#linear(groups.qkv, a.qkv, a.norm1.normed, a.u.qkv, pass);
-    this.#rotate(a.qkv, pass, false);
+    this.#rotate(i, a, pass);
     pass.attend(i, a);
     this.#linear(groups.o, branch, a.attention, a.u.o, pass);
     this.#addAndNorm(a.norm2, norm2, a.norm1.x, pass);
@@ -314,11 +317,43 @@ export class Llama {
     rmsnormBackward(this.device, dx, norm.dweight, dy, x, norm.weight, rstd, past);
   }
 
-  /** RoPE on the q and k columns, in place. */
-  #rotate(qkv: Tensor, { buffers }: Pass, inverse: boolean): void {
+  /** RoPE on the q and k columns, in place; before it, where the model has them, the norms of their heads. */
+  #rotate(i: number, { qkv, unnormed }: LayerActivations, { buffers }: Pass): void {
     const { queries, keys } = widthsOf(this.config);
-    const rotated = qkv.columns(0, queries + keys);
-    rope(this.device, rotated, this.#rope, buffers.positions, this.config.headDim, inverse);
+    const { headNorms } = this.#weights.layers[i]!;
+    const { headDim, rmsNormEps: eps } = this.config;
+    if (headNorms === null) {
+      rope(this.device, qkv.columns(0, queries + keys), this.#rope, buffers.positions, headDim);
+      return;
+    }
+    const parts = [
+      [headNorms.q, 0, queries],
+      [headNorms.k, queries, keys],
+    ] as const;
+    for (const [{ weight }, begin, width] of parts) {
+      const kept = unnormed?.columns(begin, width) ?? null;
+      const x = qkv.columns(begin, width);
+      rmsnormRopeForward(this.device, x, kept, { weight, eps }, this.#rope, buffers.positions);
+    }
+  }
+
+  /** Turns the gradient of what #rotate made into that of what it was given, in place. */
+  #rotateBack(i: number, dqkv: Tensor, { unnormed }: LayerActivations, { buffers }: Pass): void {
+    const { queries, keys } = widthsOf(this.config);
+    const { headNorms } = this.#weights.layers[i]!;
+    const { headDim, rmsNormEps: eps } = this.config;
+    if (headNorms === null) {
+      rope(this.device, dqkv.columns(0, queries + keys), this.#rope, buffers.positions, headDim, true);
+      return;
+    }
+    const parts = [
+      [headNorms.q, 0, queries],
+      [headNorms.k, queries, keys],
+    ] as const;
+    for (const [{ weight, dweight }, begin, width] of parts) {
+      const [dx, x] = [dqkv.columns(begin, width), unnormed!.columns(begin, width)];
+      rmsnormRopeBackward(this.device, dx, dweight, x, { weight, eps }, this.#rope, buffers.positions);
+    }
   }
 
   /** The loss of each target token, f32 [targets], and with `gradients` those of the head. */
@@ -387,8 +422,9 @@ export class Llama {
     // Attention: x + o(attention(rope(q), rope(k), v))
     g = backwardInput(groups.o, dattention, dx, a.u.o);
     backwardWeight(groups.o, dx, a.attention, g);
-    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, batch, this.#attention);
-    this.#rotate(dqkv, pass, true);
+    const shape = this.attentionShape(i);
+    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, batch, shape);
+    this.#rotateBack(i, dqkv, a, pass);
     const isLast = i === 0 && this.#weights.dembedding === null; // nothing below is trained
     if (hasTrained(groups.qkv) && !keepNorms) this.#norm(norm1, weights.norm1);
     g = backwardInput(groups.qkv, isLast ? null : dnormed, dqkv, a.u.qkv);

@@ -25,13 +25,15 @@ import type { ModelSource } from "./source.ts";
 export type Tune = "none" | "lora" | "full";
 
 export interface Norm {
-  weight: Tensor; // f32 [H]
+  weight: Tensor; // f32 [H], of heads [headDim]
   dweight: Tensor | null;
 }
 
 export interface LayerWeights {
   norm1: Norm;
   norm2: Norm;
+  /** Of the heads of q and k; null: none. */
+  headNorms: { q: Norm; k: Norm } | null;
   groups: Record<GroupName, LinearGroup>;
 }
 
@@ -250,6 +252,7 @@ export class ModelWeights {
       return {
         norm1: norm(layer.norm1),
         norm2: norm(layer.norm2),
+        headNorms: layer.headNorms && { q: norm(layer.headNorms.q), k: norm(layer.headNorms.k) },
         groups: Object.fromEntries(groups) as Record<GroupName, LinearGroup>,
       };
     });

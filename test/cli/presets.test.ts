@@ -60,6 +60,15 @@ describe("architectures have the parameters that their models are published with
     "smollm2-135m": 134_515_008,
     "smollm2-360m": 361_821_120,
     "smollm2-1.7b": 1_711_376_384,
+    "mistral-7b": 7_248_023_552,
+    "mistral-7b-instruct": 7_248_023_552,
+    "qwen2.5-0.5b": 494_032_768,
+    "qwen2.5-1.5b": 1_543_714_304,
+    "qwen2.5-7b": 7_615_616_512,
+    "qwen2.5-7b-instruct": 7_615_616_512,
+    "qwen3-0.6b": 596_049_920,
+    "qwen3-1.7b": 1_720_574_976,
+    "qwen3-8b": 8_190_735_360,
   };
   for (const [name, count] of Object.entries(published)) {
     test(name, () => expect(parametersOf(readShape(name))).toBe(count));
@@ -80,7 +89,10 @@ describe("architectures have the parameters that their models are published with
     expect(tied).toEqual([
       ...["s135m", "l1b", "llama3.2-1b", "llama3.2-3b"],
       ...["smollm2-135m", "smollm2-360m", "smollm2-1.7b"],
+      ...["qwen2.5-0.5b", "qwen2.5-1.5b", "qwen3-0.6b", "qwen3-1.7b"],
     ]);
+    // TOML cannot say that sliding_window is null; what a preset leaves out is no window.
+    expect(of("mistral-7b").window).toBeNull();
   });
 });
 

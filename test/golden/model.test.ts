@@ -80,6 +80,8 @@ describeBackends((device) => {
           for (const [tensor, { norm, change_norm }] of Object.entries(run.tensors)) {
             const values = model.parameters!.read(tensor);
             const start = before.get(tensor)!;
+            // The softmax cancels most of what a bias of k adds, so Adam steps on a gradient that is rounding.
+            const rounding = tensor.endsWith("k_proj.bias") ? run.other_order.weights_relative_l2 : 0;
             const length = (of: (i: number) => number) =>
               Math.sqrt(values.reduce((sum, _, i) => sum + of(i) ** 2, 0));
             expect(
@@ -88,14 +90,14 @@ describeBackends((device) => {
                 norm,
               ),
               `${tensor}: norm`,
-            ).toBeLessThan(1e-6);
+            ).toBeLessThan(Math.max(1e-6, rounding));
             expect(
               relative(
                 length((i) => values[i]! - start[i]!),
                 change_norm,
               ),
               `${tensor}: change`,
-            ).toBeLessThan(1e-4);
+            ).toBeLessThan(Math.max(1e-4, (rounding * norm) / change_norm));
           }
           expect(relative(evalLoss(model, golden), run.eval_loss_after)).toBeLessThan(1e-5);
           model.close();

@@ -17,7 +17,14 @@ import type { Device } from "../../src/native/index.ts";
 import { neftune } from "../../src/train/noise.ts";
 
 export const folder = import.meta.dir;
-export const modelNames = ["tiny-mha-f32", "tiny-gqa-bf16-sharded"] as const;
+export const llamaNames = ["tiny-mha-f32", "tiny-gqa-bf16-sharded"] as const;
+/** One of each kind, and a second Llama. */
+export const modelNames = [
+  ...llamaNames,
+  "tiny-mistral-window",
+  "tiny-qwen2-tied-bf16",
+  "tiny-qwen3",
+] as const;
 
 export interface GoldenSample {
   ids: number[];
@@ -53,6 +60,8 @@ export interface GoldenRun {
 
 export interface GoldenFullRun extends GoldenRun {
   tensors: Record<string, { decayed: boolean; norm: number; change_norm: number }>;
+  /** How far PyTorch is from itself with padding and another attention kernel: rounding alone. */
+  other_order: { weights_relative_l2: number };
 }
 
 export interface GoldenCase {

@@ -1,5 +1,10 @@
 import { expect, test } from "bun:test";
-import { parseConfig } from "../../src/model/index.ts";
+import {
+  configToJson,
+  layerOf,
+  parseConfig,
+  tensorSpecs,
+} from "../../src/model/index.ts";
 
 const small = {
   model_type: "llama",
@@ -79,3 +84,84 @@ test.each(["num_key_value_heads", "rope_scaling", "quantization_config", "unknow
     );
   },
 );
+
+const kin = (model_type: string, changes: Record<string, unknown> = {}) =>
+  parseConfig("x/config.json", { ...small, model_type, ...changes });
+const windows = (config: ReturnType<typeof kin>) => [0, 1].map((layer) => layerOf(config, layer).window);
+
+test("fields that a Mistral, Qwen2 or Qwen3 leaves out are what Transformers takes for them", () => {
+  const heads = { num_attention_heads: 32, hidden_size: 2048 };
+  expect(kin("mistral", heads)).toMatchObject({
+    numKeyValueHeads: 8,
+    headDim: 64,
+    maxPositionEmbeddings: 131072,
+  });
+  expect(kin("qwen2", heads)).toMatchObject({
+    numKeyValueHeads: 32,
+    headDim: 64,
+    maxPositionEmbeddings: 32768,
+  });
+  expect(kin("qwen3", heads)).toMatchObject({ numKeyValueHeads: 32, headDim: 128 });
+  expect(kin("mistral", { ...heads, num_key_value_heads: null }).numKeyValueHeads).toBe(32);
+});
+
+test.each([
+  ["mistral", { num_key_value_heads: 2 }, [4096, 4096]],
+  ["mistral", { num_key_value_heads: 2, sliding_window: 16 }, [16, 16]],
+  ["mistral", { num_key_value_heads: 2, sliding_window: null }, [null, null]],
+  ["qwen2", { sliding_window: 8, max_window_layers: 0 }, [null, null]],
+  ["qwen2", { use_sliding_window: true, sliding_window: 8, max_window_layers: 1 }, [null, 8]],
+  ["qwen2", { use_sliding_window: true, sliding_window: 8 }, [null, null]],
+  ["qwen3", { use_sliding_window: true, max_window_layers: 0 }, [4096, 4096]],
+  ["qwen3", { use_sliding_window: true, sliding_window: null, max_window_layers: 0 }, [null, null]],
+  [
+    "qwen3",
+    { use_sliding_window: true, sliding_window: 8, layer_types: ["sliding_attention", "full_attention"] },
+    [8, null],
+  ],
+])("%s with %p has the windows %p", (model_type, changes, expected) => {
+  const config = kin(model_type, { num_key_value_heads: 4, ...changes });
+  expect(windows(config)).toEqual(expected);
+  expect(windows(parseConfig("again", configToJson(config)))).toEqual(expected);
+});
+
+test.each([
+  ["llama", { sliding_window: 16 }, "sliding_window = 16"],
+  ["mistral", { num_key_value_heads: 2, sliding_window: 0 }, "sliding_window must be a whole number above 0"],
+  ["qwen2", { layer_types: ["sliding_attention", "full_attention"] }, "layer_types names sliding_attention"],
+  ["qwen2", { layer_types: ["full_attention"] }, "layer_types must be a list of 2"],
+  ["qwen3", { layer_types: ["full_attention", "chunked_attention"] }, 'layer_types: "chunked_attention"'],
+  ["qwen3", { use_sliding_window: true, max_window_layers: -1 }, "max_window_layers"],
+  ["gemma", {}, "model_type must be one of llama, mistral, qwen2, qwen3"],
+])("%s with %p is refused", (model_type, changes, message) => {
+  expect(() => kin(model_type, { num_key_value_heads: 4, ...changes })).toThrow(`x/config.json: ${message}`);
+});
+
+test("biases and norms of heads are those of each kind", () => {
+  const names = (model_type: string, changes = {}) =>
+    tensorSpecs(kin(model_type, { num_key_value_heads: 2, num_hidden_layers: 1, ...changes })).map(
+      ({ name }) => name,
+    );
+  const biases = (...given: Parameters<typeof names>) =>
+    names(...given)
+      .filter((name) => name.endsWith(".bias"))
+      .map((name) => name.split(".").at(-2));
+  const all = { attention_bias: true, mlp_bias: true };
+  expect(biases("llama", all)).toEqual([
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+  ]);
+  expect(biases("mistral", all)).toEqual([]);
+  expect(biases("qwen2")).toEqual(["q_proj", "k_proj", "v_proj"]);
+  expect(biases("qwen3")).toEqual([]);
+  expect(biases("qwen3", all)).toEqual(["q_proj", "k_proj", "v_proj", "o_proj"]);
+  expect(names("qwen3").filter((name) => /[qk]_norm/.test(name))).toEqual([
+    "model.layers.0.self_attn.q_norm.weight",
+    "model.layers.0.self_attn.k_norm.weight",
+  ]);
+});

@@ -12,6 +12,8 @@ const vocabulary = 11;
 const rank = 3;
 
 const config: LlamaConfig = {
+  modelType: "llama",
+  window: null,
   hiddenSize: rank,
   intermediateSize: 4,
   numHiddenLayers: 1,

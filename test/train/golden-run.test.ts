@@ -18,8 +18,8 @@ import {
   type GoldenCase,
   type GoldenQuantizedCase,
   type GoldenRun,
+  llamaNames,
   loadForRun,
-  modelNames,
   readCase,
   relative,
   toSample,
@@ -132,7 +132,7 @@ async function interrupt(setup: Setup, step: number): Promise<void> {
 }
 
 describeBackends((device) => {
-  for (const name of modelNames) {
+  for (const name of llamaNames) {
     describe(name, async () => {
       const golden = await readCase(name);
 
