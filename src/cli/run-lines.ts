@@ -24,11 +24,12 @@ function originOf(option: string, origins: Origins): string {
   return origin === undefined || origin === "flag" ? "" : ` (${origin})`;
 }
 
-function noiseText({ alpha, neftNoise, neftLength }: TrainerOptions, origins: Origins): string {
+function noiseText({ alpha, neftNoise, neftLength, neftScale }: TrainerOptions, origins: Origins): string {
   if (neftNoise === "none") return `off${originOf("neft-noise", origins)}`;
   if (alpha === 0) return `off, alpha 0${originOf("alpha", origins)}`;
   const length = neftLength === "padded" ? ", padded length" : "";
-  return `${neftNoise}${length}, alpha ${alpha}${originOf("alpha", origins)}`;
+  const scale = neftScale === "learned" ? ", learned scale" : "";
+  return `${neftNoise}${length}${scale}, alpha ${alpha}${originOf("alpha", origins)}`;
 }
 
 function rateLine(options: TrainerOptions, { totalSteps, warmupSteps }: RunPlan): string {

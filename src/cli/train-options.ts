@@ -64,6 +64,19 @@ export const trainOptions = {
     default: defaults.neftLength,
     help: "the L of the noise scale: tokens in the sample, or the padded width of the batch (needs --packing off)",
   },
+  "neft-scale": {
+    type: "enum",
+    group: "NEFTune",
+    values: ["fixed", "learned"],
+    default: defaults.neftScale,
+    help: "learned trains a factor on the noise for each hidden dimension, starting at 1",
+  },
+  "neft-scale-learning-rate": {
+    type: "float",
+    group: "NEFTune",
+    min: 0,
+    help: "peak learning rate of the learned noise scale (default: --learning-rate)",
+  },
   tune: {
     type: "enum",
     group: "Tuning",

@@ -18,6 +18,7 @@ import type { Device } from "../native/index.ts";
 import {
   evaluationLimits,
   expectEvaluable,
+  learnsNoise,
   mergeLimits,
   NoisyTrainer,
   type Reporter,
@@ -235,6 +236,7 @@ function loadForTraining(
       maxTargets: limits.maxTargets,
       maxPosition: limits.maxPosition,
       seed: options.seed,
+      learnedNoise: learnsNoise(options),
     };
   });
   try {

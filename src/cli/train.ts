@@ -155,6 +155,8 @@ function trainerOptions(values: TrainValues) {
     alpha: values.alpha,
     neftNoise: values["neft-noise"],
     neftLength: values["neft-length"],
+    neftScale: values["neft-scale"],
+    neftScaleLearningRate: values["neft-scale-learning-rate"] ?? null,
     epochs: values.epochs,
     maxSteps: values["max-steps"] ?? null,
     batchSize: values["batch-size"],

@@ -72,19 +72,20 @@ export function adapterValues({ weights }: Adapter, name: string): Float32Array 
 
 /** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */
 export function loadAdapter(
-  parameters: Pick<Parameters, "tensors" | "write" | "afterWrite">,
+  parameters: Pick<Parameters, "part" | "write" | "afterWrite">,
   adapter: Adapter,
 ): void {
-  expectAdapterTensors(adapter, parameters.tensors);
-  for (const { name } of parameters.tensors) parameters.write(name, adapterValues(adapter, name));
+  const tensors = parameters.part("lora");
+  expectAdapterTensors(adapter, tensors);
+  for (const { name } of tensors) parameters.write(name, adapterValues(adapter, name));
   parameters.afterWrite();
 }
 
 /** The trained values under PEFT's names, float32, for writeSafetensors. */
 export function adapterTensors(
-  parameters: Pick<Parameters, "tensors" | "read">,
+  parameters: Pick<Parameters, "part" | "read">,
 ): (Omit<TensorSource, "data"> & { data: () => Uint8Array })[] {
-  return parameters.tensors.map(({ name, shape }) => ({
+  return parameters.part("lora").map(({ name, shape }) => ({
     name: prefix + name,
     dtype: "F32",
     shape: [...shape],

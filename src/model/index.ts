@@ -18,7 +18,7 @@ export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
 export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
-export { Parameters, type ParameterTensor, type StateKind } from "./parameters.ts";
+export { Parameters, type ParameterTensor, type PartName, type StateKind } from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";

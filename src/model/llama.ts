@@ -15,6 +15,7 @@ import {
   embeddingBackward,
   embeddingForward,
   gatherRows,
+  learnedScaleBackward,
   linearCrossEntropy,
   linearForward,
   type Nf4,
@@ -51,6 +52,7 @@ import {
 } from "./linear-group.ts";
 import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { initializeLora } from "./lora-init.ts";
+import { initializeNoiseScale, NOISE_SCALE } from "./noise-scale.ts";
 import type { Parameters } from "./parameters.ts";
 import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./plan.ts";
 import { expectTrainable, type Quantization } from "./quantize.ts";
@@ -75,6 +77,8 @@ export interface ModelOptions {
   maxPosition: number;
   /** LoRA's start and dropout. */
   seed: number;
+  /** Trains a scale of the embedding's noise for each hidden dimension (noise-scale.ts). */
+  learnedNoise?: boolean;
   /** An adapter is applied but not trained: no gradients, no optimizer state, nothing kept for a backward pass. */
   inference?: boolean;
 }
@@ -89,6 +93,7 @@ interface Pass {
   buffers: Activations;
   attend: Attend;
   dropout: DropoutContext | null;
+  noise: EmbeddingNoise | null;
 }
 
 export class Llama {
@@ -141,6 +146,7 @@ export class Llama {
     this.quantized = storage.quantized.tensors;
     this.parameters = storage.parameters;
     if (training) this.parameters?.zeroState();
+    if (this.parameters !== null) initializeNoiseScale(device, this.parameters);
     if (lora !== null && this.parameters !== null) initializeLora(device, this.parameters, options.seed);
     this.#scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
     this.#attention = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
@@ -181,11 +187,11 @@ export class Llama {
   trainBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): Float32Array {
     if (this.#buffers.backward === null)
       throw new NeftuneError("model", "this model was loaded without anything to train");
-    const noise = this.embedTokens.noise(batch, this.config.hiddenSize, context.draws);
+    const noise = this.#scaled(this.embedTokens.noise(batch, this.config.hiddenSize, context.draws));
     const dropout = this.#dropoutContext(batch, context.draws);
     const buffers = viewsOf(this.#buffers, this.#checkedSize(batch));
-    const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout };
-    const normed = this.#forward(pass, buffers.layers, noise);
+    const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout, noise };
+    const normed = this.#forward(pass, buffers.layers);
     const { dnormed: dx } = buffers.backward!;
     const losses = this.#loss(batch, normed, { dx, dweight: this.#weights.dhead, scale: gradientScale });
     this.#backward(pass);
@@ -217,7 +223,7 @@ export class Llama {
     const first = { ...this.#buffers, layers: this.#buffers.layers.slice(0, 1) };
     const buffers = viewsOf(first, this.#checkedSize(batch));
     const layers = Array.from({ length: this.config.numHiddenLayers }, () => buffers.layers[0]!);
-    return this.#forward({ batch, buffers, attend, dropout: null }, layers, null);
+    return this.#forward({ batch, buffers, attend, dropout: null, noise: null }, layers);
   }
 
   /** logits float32 [rows, V] of some rows of the final hidden states, in memory from `arena`. */
@@ -227,6 +233,12 @@ export class Llama {
     const logits = arena.allocate("activations", "f32", [rows.length, this.config.vocabSize]);
     linearForward(this.device, logits, picked, this.#weights.head, null);
     return logits;
+  }
+
+  /** The noise with its learned scale, where there is one. */
+  #scaled(noise: EmbeddingNoise | null): EmbeddingNoise | null {
+    if (noise === null || this.options.learnedNoise !== true) return noise;
+    return { ...noise, learnedScale: this.parameters!.master(NOISE_SCALE) };
   }
 
   #dropoutContext(samples: Samples, draws: BigInt64Array): DropoutContext | null {
@@ -265,9 +277,9 @@ export class Llama {
   }
 
   /** Residual stream through all layers; returns the final norm's output. Each layer writes to its own activations. */
-  #forward(pass: Pass, layers: LayerActivations[], noise: EmbeddingNoise | null): Tensor {
+  #forward(pass: Pass, layers: LayerActivations[]): Tensor {
     const { device } = this;
-    const { batch, buffers } = pass;
+    const { batch, buffers, noise } = pass;
     const { norm1 } = layers[0]!;
     device.write(buffers.ids, batch.ids);
     device.write(buffers.positions, batch.positions);
@@ -379,12 +391,16 @@ export class Llama {
 
   /** From the gradient of the final norm's output (in dnormed) down to the embedding. */
   #backward(pass: Pass): void {
-    const { buffers } = pass;
+    const { batch, buffers, noise } = pass;
     const { dx, dnormed } = buffers.backward!;
     this.#normBackward(dx, dnormed, buffers.norm, this.#weights.norm, null);
     for (let i = this.config.numHiddenLayers - 1; i >= 0; i--) this.#layerBackward(i, pass);
     const { dembedding } = this.#weights;
     if (dembedding !== null) embeddingBackward(this.device, dembedding, dx, buffers.ids);
+    if (isLearned(noise)) {
+      const dscale = this.parameters!.gradient(NOISE_SCALE);
+      learnedScaleBackward(this.device, dscale, dx, batch, noise);
+    }
   }
 
   /** Turns dx from the gradient of layer i's output into that of its input. */
@@ -425,13 +441,17 @@ export class Llama {
     const shape = this.attentionShape(i);
     attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, batch, shape);
     this.#rotateBack(i, dqkv, a, pass);
-    const isLast = i === 0 && this.#weights.dembedding === null; // nothing below is trained
+    // nothing below is trained
+    const isLast = i === 0 && this.#weights.dembedding === null && !isLearned(pass.noise);
     if (hasTrained(groups.qkv) && !keepNorms) this.#norm(norm1, weights.norm1);
     g = backwardInput(groups.qkv, isLast ? null : dnormed, dqkv, a.u.qkv);
     backwardWeight(groups.qkv, dqkv, norm1.normed, g);
     if (!isLast) this.#normBackward(dx, dnormed, norm1, weights.norm1, dx);
   }
 }
+
+const isLearned = (noise: EmbeddingNoise | null): noise is EmbeddingNoise =>
+  noise?.learnedScale !== undefined;
 
 /** What is settled before anything is loaded. */
 interface Prepared {
@@ -452,7 +472,9 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
   const quantization = options.quantization ?? null;
   if (options.tune === "full") expectTrainable(source, quantization);
   const training = options.tune !== "none" && options.inference !== true;
-  const request = { ...options, lora, quantization, training, uses: { forward: false, backward: false } };
+  const learnedNoise = training && options.learnedNoise === true;
+  const uses = { forward: false, backward: false };
+  const request = { ...options, lora, quantization, training, learnedNoise, uses };
   const plan = choosePlan(device, source, request);
   const { weights, trained, activations, workspace } = plan;
   const tables = 2 * (options.maxPosition * (source.config.headDim / 2) * 4 + 256); // RoPE

@@ -1,5 +1,6 @@
 // All trained values in one flat float32 block, with gradients and AdamW's moments beside them at the same offsets:
-// one gradient norm, two AdamW calls (decayed tensors come first), one bf16 copy. Owns no memory; the arena does.
+// one gradient norm, an AdamW call for each run of tensors that are stepped alike (decayed ones come first), one bf16
+// copy. Owns no memory; the arena does.
 
 import { NeftuneError } from "../errors.ts";
 import {
@@ -12,8 +13,17 @@ import {
   Tensor,
 } from "../native/index.ts";
 
+/** What is trained together: LoRA's matrices, a model's own weights, the scale of NEFTune's noise. */
+export type PartName = "lora" | "weights" | "noise";
+
+export interface TrainedPart {
+  name: PartName;
+  specs: readonly ParameterSpec[];
+}
+
 export interface ParameterTensor {
   name: string;
+  part: PartName;
   shape: readonly number[];
   /** Elements before it in the flat block. */
   offset: number;
@@ -27,8 +37,9 @@ export type StateKind = "values" | "m" | "v";
 
 const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
 
-/** Gives each tensor its place: matrices first, in the given order, then vectors. */
-function place(specs: readonly ParameterSpec[]): ParameterTensor[] {
+/** Gives each tensor its place: matrices first, part by part and in the given order, then vectors. */
+function place(parts: readonly TrainedPart[]): ParameterTensor[] {
+  const specs = parts.flatMap(({ name: part, specs }) => specs.map((spec) => ({ ...spec, part })));
   let offset = 0;
   return [...specs.filter(isMatrix), ...specs.filter((spec) => !isMatrix(spec))].map((spec) => {
     const size = spec.shape.reduce((product, n) => product * n, 1);
@@ -55,12 +66,12 @@ export class Parameters {
   constructor(
     device: Device,
     allocator: Allocator,
-    specs: readonly ParameterSpec[],
+    parts: readonly TrainedPart[],
     dtype: "f32" | "bf16",
     training: boolean,
   ) {
     this.#device = device;
-    this.tensors = place(specs);
+    this.tensors = place(parts);
     this.#byName = new Map(this.tensors.map((tensor) => [tensor.name, tensor]));
     const n = this.tensors.reduce((sum, tensor) => sum + tensor.size, 0);
     this.values = allocator.allocate("trained", "f32", [n]);
@@ -75,6 +86,11 @@ export class Parameters {
 
   get count(): number {
     return this.values.size;
+  }
+
+  /** The tensors of one part. */
+  part(name: PartName): ParameterTensor[] {
+    return this.tensors.filter(({ part }) => part === name);
   }
 
   find(name: string): ParameterTensor {
@@ -128,31 +144,40 @@ export class Parameters {
     return this.#device.readFloats(this.#norm)[0]!;
   }
 
-  /** One AdamW step with the gradients clipped as the last gradientNorm found. */
-  adamwStep(options: AdamWOptions): void {
-    const decayed = this.tensors
-      .filter((tensor) => tensor.decay)
-      .reduce((sum, tensor) => sum + tensor.size, 0);
+  /**
+   * One AdamW step with the gradients clipped as the last gradientNorm found. `rates`: learning rates of parts that
+   * have one of their own.
+   */
+  adamwStep(options: AdamWOptions, rates: Partial<Record<PartName, number>> = {}): void {
     const factor = this.#norm.rows(1, 1);
-    const step = (begin: number, count: number, weightDecay: number) => {
-      if (count === 0) return;
+    for (const { begin, count, part: name, decay } of this.#runs()) {
       const part = (flat: Tensor) => flat.rows(begin, count);
       const copy = this.copy === null ? null : part(this.copy);
-      const values = part(this.values);
+      const learningRate = rates[name] ?? options.learningRate;
+      const weightDecay = decay ? options.weightDecay : 0;
       adamw(
         this.#device,
-        values,
+        part(this.values),
         copy,
         part(this.gradients),
         part(this.m),
         part(this.v),
-        { ...options, weightDecay },
+        { ...options, learningRate, weightDecay },
         factor,
       );
-    };
-    step(0, decayed, options.weightDecay);
-    step(decayed, this.count - decayed, 0);
+    }
     this.onChange();
+  }
+
+  /** Neighbors of one part that weight decay acts on, or does not. */
+  #runs(): { begin: number; count: number; part: PartName; decay: boolean }[] {
+    const runs: { begin: number; count: number; part: PartName; decay: boolean }[] = [];
+    for (const { offset, size, part, decay } of this.tensors) {
+      const last = runs.at(-1);
+      if (last?.part === part && last.decay === decay) last.count += size;
+      else runs.push({ begin: offset, count: size, part, decay });
+    }
+    return runs;
   }
 
   /** The name of a tensor with values, or moments, that are NaN or infinite; null where all are finite. */

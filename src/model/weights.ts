@@ -17,7 +17,8 @@ import {
 import { FiniteCheck } from "./finite.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, stackModules } from "./lora.ts";
-import { Parameters } from "./parameters.ts";
+import { noiseScalePart } from "./noise-scale.ts";
+import { Parameters, type TrainedPart } from "./parameters.ts";
 import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStorage } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
 
@@ -47,6 +48,8 @@ export interface WeightOptions {
   quantization: Quantization | null;
   /** Gradients and optimizer state too. */
   training: boolean;
+  /** A trained scale of the embedding's noise. */
+  learnedNoise?: boolean;
 }
 
 /** Tensors laid out but not yet filled. */
@@ -100,14 +103,16 @@ export function allocateWeights(
   device: Device,
   allocator: Allocator,
   source: ModelSource,
-  { tune, lora, dtype, quantization, training }: WeightOptions,
+  { tune, lora, dtype, quantization, training, learnedNoise = false }: WeightOptions,
 ): WeightStorage {
   const { config } = source;
+  const noise = learnedNoise ? [noiseScalePart(config)] : [];
+  const trained = (part: TrainedPart) => new Parameters(device, allocator, [part, ...noise], dtype, training);
   const specs = tensorSpecs(config);
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {
     const quantized = { tensors: new Map<string, Nf4>(), scratch: null };
-    return { frozen, quantized, parameters: new Parameters(device, allocator, specs, dtype, training) };
+    return { frozen, quantized, parameters: trained({ name: "weights", specs }) };
   }
   const quantized = allocateQuantized(allocator, source, quantization, dtype);
   const copied = specs.filter(
@@ -126,8 +131,8 @@ export function allocateWeights(
     }
   }
   if (tune === "none" || lora === null) return { frozen, quantized, parameters: null };
-  const loraSpecs = loraParameterSpecs(config, lora);
-  return { frozen, quantized, parameters: new Parameters(device, allocator, loraSpecs, dtype, training) };
+  const part = { name: "lora", specs: loraParameterSpecs(config, lora) } as const;
+  return { frozen, quantized, parameters: trained(part) };
 }
 
 export class ModelWeights {

@@ -107,6 +107,8 @@ export function makeIdentity(input: IdentityInput): Identity {
     "--batch-size": options.neftLength === "padded" ? options.batchSize : null,
     "warm-up steps (--warmup-steps, --warmup-ratio)": schedule.warmupSteps,
     "steps in all (--epochs, --max-steps)": constant ? null : schedule.totalSteps,
+    "--neft-scale": model.parameters?.part("noise").length ? "learned" : null,
+    "--neft-scale-learning-rate": options.neftScale === "learned" ? options.neftScaleLearningRate : null,
     "--tune": tune,
     "--dtype": dtype,
     "--quantization": quantization ? "nf4" : null,

@@ -10,6 +10,7 @@ export { type NeftuneOptions, neftune } from "./noise.ts";
 export {
   dataDefaults,
   expectEvaluable,
+  learnsNoise,
   optionName,
   resolveTrainerOptions,
   saveDtypes,

@@ -7,6 +7,7 @@ import type { Device } from "../native/index.ts";
 export type TrainedParameters = Pick<
   Parameters,
   | "tensors"
+  | "part"
   | "zeroGradients"
   | "gradientNorm"
   | "adamwStep"
@@ -17,7 +18,7 @@ export type TrainedParameters = Pick<
 >;
 
 /** What of them is written. */
-export type TrainedValues = Pick<TrainedParameters, "tensors" | "read">;
+export type TrainedValues = Pick<TrainedParameters, "tensors" | "part" | "read">;
 
 export type EvaluableModel = Pick<Llama, "evaluate">;
 

@@ -34,6 +34,10 @@ export interface TrainerOptions {
   neftNoise: "uniform" | "bernoulli" | "gaussian" | "none";
   /** The L of alpha / sqrt(L·d): a sample's own length, or the padded width of its micro-batch. */
   neftLength: "true" | "padded";
+  /** A scale of the noise for each hidden dimension, 1, or trained from there. */
+  neftScale: "fixed" | "learned";
+  /** Peak rate of a learned scale; null: learningRate. */
+  neftScaleLearningRate: number | null;
   /** Training ends after so many epochs or after maxSteps, whichever is first. May be a fraction. */
   epochs: number;
   maxSteps: number | null;
@@ -93,6 +97,8 @@ export const trainerDefaults: Readonly<TrainerOptions> = {
   alpha: 5,
   neftNoise: "uniform",
   neftLength: "true",
+  neftScale: "fixed",
+  neftScaleLearningRate: null,
   epochs: 3,
   maxSteps: null,
   batchSize: 8,
@@ -181,7 +187,15 @@ export function resolveTrainerOptions(given: Partial<TrainerOptions> = {}): Trai
   if (options.neftLength === "padded" && options.packing) {
     throw new UsageError("--neft-length padded needs padding, which --packing leaves out; add --packing off");
   }
+  if (options.neftScaleLearningRate !== null && options.neftScale === "fixed") {
+    throw new UsageError("--neft-scale-learning-rate needs --neft-scale learned");
+  }
   return options;
+}
+
+/** Whether the noise has a scale to train; without noise there is none. To load the model with. */
+export function learnsNoise({ alpha, neftNoise, neftScale }: TrainerOptions): boolean {
+  return neftScale === "learned" && alpha > 0 && neftNoise !== "none";
 }
 
 /** Throws UsageError where evaluations are asked for and there is nothing to evaluate on. */

@@ -6,7 +6,9 @@ import type { SchedulerType } from "./options.ts";
 export interface Schedule {
   readonly totalSteps: number;
   readonly warmupSteps: number;
-  /** The rate that step `step`, counted from 0, uses. With warm-up the first is 0. */
+  /** What step `step`, counted from 0, multiplies a peak rate with. With warm-up the first is 0. */
+  factor(step: number): number;
+  /** The learning rate of step `step`. */
   rate(step: number): number;
 }
 
@@ -26,11 +28,11 @@ export function warmupStepsOf(options: ScheduleOptions, totalSteps: number): num
 export function makeSchedule(options: ScheduleOptions, totalSteps: number): Schedule {
   const warmupSteps = warmupStepsOf(options, totalSteps);
   const afterWarmup = shapes[options.lrSchedulerType];
-  const rate = (step: number) => {
-    if (step < warmupSteps) return options.learningRate * (step / warmupSteps);
-    return options.learningRate * afterWarmup(step - warmupSteps, Math.max(1, totalSteps - warmupSteps));
-  };
-  return { totalSteps, warmupSteps, rate };
+  const factor = (step: number) =>
+    step < warmupSteps
+      ? step / warmupSteps
+      : afterWarmup(step - warmupSteps, Math.max(1, totalSteps - warmupSteps));
+  return { totalSteps, warmupSteps, factor, rate: (step) => options.learningRate * factor(step) };
 }
 
 /** The factor `step` steps after the warm-up, of `steps` that there are. */

@@ -22,13 +22,19 @@ import {
   type TrainedValues,
 } from "./model.ts";
 import { neftune } from "./noise.ts";
-import { expectEvaluable, optionName, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
+import {
+  expectEvaluable,
+  learnsNoise,
+  optionName,
+  resolveTrainerOptions,
+  type TrainerOptions,
+} from "./options.ts";
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { savedDtype, writeAdapter, writeModel, writeTrainingState } from "./weights.ts";
+import { savedDtype, writeAdapter, writeModel, writeNoiseScale, writeTrainingState } from "./weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;
@@ -70,6 +76,14 @@ export class Trainer {
       );
     }
     expectEvaluable(options, settings.evalDataset !== undefined);
+    const isLearned = settings.model.parameters.part("noise").length > 0;
+    if (isLearned !== learnsNoise(options)) {
+      const said = isLearned ? "with learnedNoise" : "without learnedNoise";
+      throw new NeftuneError(
+        "model",
+        `the model was loaded ${said}, but neftScale is "${options.neftScale}"`,
+      );
+    }
     this.model = settings.model;
     this.options = this.resolveNoise(options);
     this.#settings = settings;
@@ -138,14 +152,16 @@ export class Trainer {
       progress.optimizerSteps++;
       progress.loss = loss;
       watch.updated();
-      this.#parameters.adamwStep({
+      const adamw = {
         learningRate,
         beta1: options.adamBeta1,
         beta2: options.adamBeta2,
         epsilon: options.adamEpsilon,
         weightDecay: options.weightDecay,
         step: progress.optimizerSteps,
-      });
+      };
+      const scaleRate = options.neftScaleLearningRate ?? options.learningRate;
+      this.#parameters.adamwStep(adamw, { noise: scaleRate * this.#schedule.factor(progress.step - 1) });
     } else {
       progress.skipped++;
       this.#settings.reporter?.onSkip?.(progress.step, skipped, progress.skipped);
@@ -164,8 +180,17 @@ export class Trainer {
       seconds,
       tokensPerSecond: tokens / seconds,
       peakMemoryBytes: this.model.device.peakMemory(),
+      neftScale: this.#noiseScale(),
       skipped,
     };
+  }
+
+  #noiseScale(): StepMetrics["neftScale"] {
+    const [scale] = this.#parameters.part("noise");
+    if (scale === undefined) return null;
+    const values = this.#parameters.read(scale.name);
+    const mean = sum(values, (value) => value) / values.length;
+    return { mean, min: Math.min(...values), max: Math.max(...values) };
   }
 
   #log(run: Run, step: StepMetrics): void {
@@ -346,6 +371,7 @@ export class Trainer {
     if (lora === null)
       writeModel(output, this.model, values, origin, savedDtype(this.options, this.model.config));
     else writeAdapter(output, values, lora, origin?.name ?? null);
+    writeNoiseScale(output, values);
   }
 
   /** The trained values, to be written into the folder: it is looked for before each tensor, as writing may take minutes. */
@@ -355,7 +381,7 @@ export class Trainer {
       folder.expectOurs();
       return parameters.read(...which);
     };
-    return { tensors: parameters.tensors, read };
+    return { tensors: parameters.tensors, part: (name) => parameters.part(name), read };
   }
 
   #epoch(step: number): number {

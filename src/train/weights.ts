@@ -30,7 +30,6 @@ import {
   adapterTensors,
   configToJson,
   type LoraOptions,
-  loadAdapter,
   type ParameterTensor,
   type StateKind,
   targetNames,
@@ -47,6 +46,7 @@ import type { TrainerOptions } from "./options.ts";
 type FloatDType = "f32" | "bf16" | "f16";
 
 const OPTIMIZER_FILE = "optimizer.safetensors";
+const NOISE_SCALE_FILE = "neft_scale.safetensors";
 
 /** Float32 values as the little-endian bytes of another float type, rounded to nearest even. */
 export function encodeFloats(values: Float32Array<ArrayBuffer>, dtype: FloatDType): Uint8Array {
@@ -93,11 +93,12 @@ const dtypeNames = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
 
 function sources(
   parameters: TrainedValues,
+  tensors: readonly ParameterTensor[],
   nameOf: (tensor: ParameterTensor) => string,
   kind: StateKind = "values",
   dtype: FloatDType = "f32",
 ): TensorSource[] {
-  return parameters.tensors.map((tensor) => ({
+  return tensors.map((tensor) => ({
     name: nameOf(tensor),
     dtype: dtypeNames[dtype],
     shape: tensor.shape,
@@ -162,7 +163,7 @@ export function writeModel(
   }
   writeShards(
     dir,
-    sources(parameters, ({ name }) => name, "values", dtype),
+    sources(parameters, parameters.part("weights"), nameOf, "values", dtype),
     MAX_SHARD_BYTES,
     { format: "pt" },
   );
@@ -178,17 +179,41 @@ export function writeTrainingState(
   const lora = loraOf(model);
   if (lora !== null) writeAdapter(dir, parameters, lora, origin?.name ?? null);
   else
-    writeShards(
-      dir,
-      sources(parameters, ({ name }) => name),
-      MAX_SHARD_BYTES,
-      { format: "pt" },
-    );
-  const moments = moment.flatMap((kind) => sources(parameters, ({ name }) => `${kind}.${name}`, kind));
+    writeShards(dir, sources(parameters, parameters.part("weights"), nameOf), MAX_SHARD_BYTES, {
+      format: "pt",
+    });
+  writeNoiseScale(dir, parameters);
+  const moments = moment.flatMap((kind) =>
+    sources(parameters, parameters.tensors, ({ name }) => `${kind}.${name}`, kind),
+  );
   writeSafetensors(join(dir, OPTIMIZER_FILE), moments);
 }
 
 const moment = ["m", "v"] as const;
+const nameOf = ({ name }: ParameterTensor) => name;
+
+/** Writes the learned scale of the noise, float32 [H], beside the model that it was trained with; nothing where there is none. */
+export function writeNoiseScale(dir: string, parameters: TrainedValues): void {
+  const scale = parameters.part("noise");
+  if (scale.length > 0)
+    writeSafetensors(join(dir, NOISE_SCALE_FILE), sources(parameters, scale, nameOf), { format: "pt" });
+}
+
+/** The file of each trained tensor in a checkpoint, and its name there. */
+function storedTensors(dir: string, model: TrainableModel, parameters: TrainedParameters) {
+  const isFull = loraOf(model) === null;
+  const weights = isFull ? openCheckpoint(dir).tensors : null;
+  const adapter = isFull ? null : openAdapter(dir).weights;
+  const names = new Map(
+    adapterTensors(parameters).map(({ name }, i) => [parameters.part("lora")[i]!.name, name]),
+  );
+  const hasScale = parameters.part("noise").length > 0;
+  const scale = hasScale ? readSafetensorsHeader(join(dir, NOISE_SCALE_FILE)) : undefined;
+  return parameters.tensors.map(({ name, part, shape }) => {
+    const file = part === "noise" ? scale : (adapter ?? weights?.get(name)?.file);
+    return { name, shape, stored: names.get(name) ?? name, path: file?.path ?? dir, file };
+  });
+}
 
 /**
  * Checks from the headers alone that what writeTrainingState wrote is all there; a header is checked against the
@@ -197,15 +222,8 @@ const moment = ["m", "v"] as const;
 export function checkTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
   const optimizer = join(dir, OPTIMIZER_FILE);
   const moments = readSafetensorsHeader(optimizer);
-  const weights = loraOf(model) === null ? openCheckpoint(dir).tensors : null;
-  const adapter = weights === null ? openAdapter(dir).weights : null;
-  const stored =
-    adapter === null
-      ? null
-      : new Map(adapterTensors(parameters).map((t, i) => [parameters.tensors[i]!.name, t.name]));
-  for (const { name, shape } of parameters.tensors) {
-    const file = adapter ?? weights?.get(name)?.file;
-    expectFloats(adapter?.path ?? dir, file, stored?.get(name) ?? name, shape);
+  for (const { name, shape, stored, path, file } of storedTensors(dir, model, parameters)) {
+    expectFloats(path, file, stored, shape);
     for (const kind of moment) expectFloats(optimizer, moments, `${kind}.${name}`, shape);
   }
 }
@@ -214,13 +232,10 @@ export function checkTrainingState(dir: string, model: TrainableModel, parameter
 export function readTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
   const optimizer = join(dir, OPTIMIZER_FILE);
   const moments = readSafetensorsHeader(optimizer);
-  const weights = loraOf(model) === null ? openCheckpoint(dir).tensors : null;
-  for (const { name, shape } of parameters.tensors) {
-    if (weights !== null) parameters.write(name, readFloats(dir, weights.get(name)?.file, name, shape));
-    for (const kind of moment) {
+  for (const { name, shape, stored, path, file } of storedTensors(dir, model, parameters)) {
+    parameters.write(name, readFloats(path, file, stored, shape));
+    for (const kind of moment)
       parameters.write(name, readFloats(optimizer, moments, `${kind}.${name}`, shape), kind);
-    }
   }
-  if (weights === null) loadAdapter(parameters, openAdapter(dir));
-  else parameters.afterWrite();
+  parameters.afterWrite();
 }

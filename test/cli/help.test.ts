@@ -47,6 +47,7 @@ test("a wrapped example is one command for a shell", () => {
 const step = {
   ...{ step: 12_345, epoch: 12.3456, loss: 1.5, gradNorm: 1, learningRate: 1.8234e-4, samples: 8 },
   ...{ tokens: 4096, targetTokens: 1024, seconds: 1, tokensPerSecond: 4096, peakMemoryBytes: 1.2e9 },
+  neftScale: null,
   skipped: null,
 };
 const plan = {

@@ -152,6 +152,7 @@ export function runSteps(
   run: GoldenRun,
   layout: typeof packed,
   slack = 1,
+  onStep: (i: number) => void = () => {},
 ): void {
   const parameters = model.parameters!;
   const noise = run.neftune;
@@ -185,6 +186,7 @@ export function runSteps(
       weightDecay: run.weight_decay,
       step: i + 1,
     });
+    onStep(i);
   }
 }
 

@@ -1,10 +1,5 @@
 import { expect, test } from "bun:test";
-import {
-  configToJson,
-  layerOf,
-  parseConfig,
-  tensorSpecs,
-} from "../../src/model/index.ts";
+import { configToJson, layerOf, parseConfig, tensorSpecs } from "../../src/model/index.ts";
 
 const small = {
   model_type: "llama",

@@ -3,7 +3,13 @@
 
 import type { Batch } from "../../src/data/batch.ts";
 import type { Sample } from "../../src/data/sample.ts";
-import { Embedding, type LlamaConfig, type ParameterTensor, type StateKind } from "../../src/model/index.ts";
+import {
+  Embedding,
+  type LlamaConfig,
+  type ParameterTensor,
+  type PartName,
+  type StateKind,
+} from "../../src/model/index.ts";
 import type { AdamWOptions } from "../../src/native/index.ts";
 import type { TrainableModel, TrainedParameters } from "../../src/train/model.ts";
 
@@ -36,22 +42,21 @@ const config: LlamaConfig = {
 };
 
 class FakeParameters implements TrainedParameters {
-  readonly tensors: readonly ParameterTensor[] = [
-    {
-      name: `${path}.lora_A.weight`,
-      shape: [rank, vocabulary],
-      offset: 0,
-      size: rank * vocabulary,
-      decay: true,
-    },
-    {
-      name: `${path}.lora_B.weight`,
-      shape: [vocabulary, rank],
-      offset: rank * vocabulary,
-      size: rank * vocabulary,
-      decay: true,
-    },
-  ];
+  readonly tensors: readonly ParameterTensor[];
+
+  constructor(part: PartName) {
+    const size = rank * vocabulary;
+    const matrix = { part, size, decay: true };
+    this.tensors = [
+      { ...matrix, name: `${path}.lora_A.weight`, shape: [rank, vocabulary], offset: 0 },
+      { ...matrix, name: `${path}.lora_B.weight`, shape: [vocabulary, rank], offset: size },
+    ];
+  }
+
+  part(name: PartName): ParameterTensor[] {
+    return this.tensors.filter(({ part }) => part === name);
+  }
+
   readonly values = Float32Array.from({ length: 2 * rank * vocabulary }, (_, i) => Math.sin(i * 7 + 1) / 4);
   readonly gradients = new Float32Array(this.values.length);
   readonly m = new Float32Array(this.values.length);
@@ -111,7 +116,7 @@ export class FakeModel implements TrainableModel {
   readonly options: TrainableModel["options"];
   readonly device = { info: { backend: "fake" }, peakMemory: () => 0, expectFilesUnchanged: () => {} };
   readonly plan = { total: 1234 };
-  readonly parameters = new FakeParameters();
+  readonly parameters: FakeParameters;
   readonly embedTokens = new Embedding();
   /** Draws of every sample trained on, in order. */
   readonly draws: number[] = [];
@@ -121,6 +126,7 @@ export class FakeModel implements TrainableModel {
   calls = 0;
 
   constructor(tune: "lora" | "full" = "lora") {
+    this.parameters = new FakeParameters(tune === "lora" ? "lora" : "weights");
     const lora = { r: rank, alpha: 6, dropout: 0, targetModules: ["q_proj" as const], useRslora: false };
     this.options = { dtype: "f32", tune, ...(tune === "lora" ? { lora } : {}) };
   }
