@@ -173,7 +173,7 @@ describe("a run", () => {
     expect(state.tensors.get(name)).toMatchObject({ dtype: "F32" });
   });
 
-  test("tune full with a base: its config and tokenizer go along as they are", async () => {
+  test("tune full with a base: its tokenizer and config go along, with the dtype that is written", async () => {
     const [dir, output] = [newFolder(), newFolder()];
     mkdirSync(dir);
     const files = ["config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"];
@@ -184,7 +184,10 @@ describe("a run", () => {
     const origin = { dir, name: "some/base" };
     await noisy({ output, origin, options: { maxSteps: 1 } }, new FakeModel("full")).trainer.train();
     for (const file of files)
-      expect(JSON.parse(readFileSync(join(output, file), "utf8"))).toEqual({ of: file });
+      expect(JSON.parse(readFileSync(join(output, file), "utf8"))).toEqual({
+        of: file,
+        ...(file === "config.json" ? { torch_dtype: "bfloat16" } : {}),
+      });
     expect(existsSync(join(output, "README.md"))).toBe(false);
 
     // The base is told apart by its bytes, not by its folder's name.
