@@ -25,13 +25,13 @@ export interface Limits {
 export const defaultLimits: Limits = { seconds: 10, bytes: 2 * 2 ** 30, diskBytes: 2 ** 30 };
 
 const ALLOWED = new Set([0, 1, 2]);
-/** What no user should read: traces, and the words of JavaScript's own errors. */
+/** What no user should read: traces, and the words of JavaScript's own errors (templates' own say what they got). */
 const INNER = [
   /fault of neftune|internal error/i,
   /\bpanic\b|Segmentation fault|oh no: Bun has crashed/i,
   /^\s+at .+:\d+(:\d+)?\)?$/m,
   /\b(TypeError|RangeError|ReferenceError|SyntaxError|AssertionError)\b/,
-  /\b(undefined|null) is not (an object|a function|iterable)|is not a function|Cannot (read|set|convert|destructure)/,
+  /\b(undefined|null) is not (an object|a function|iterable)|is not a function(?!: got )|Cannot (read|set|convert|destructure)/,
   /Invalid array length|Maximum call stack|Out of memory|\[object \w+\]|Array buffer allocation/i,
 ];
 /** In columns of a terminal. */
