@@ -13,7 +13,7 @@ import { openDevice } from "./device.ts";
 import { toJson } from "./format.ts";
 import { type Sources, withLayers } from "./layers.ts";
 import { expectDataWords } from "./locate.ts";
-import { columnNames, dataNames, dataRows, expectModel, requireData, wantedSplits } from "./model-data.ts";
+import { dataNames, expectModel, requireData, wantedSplits } from "./model-data.ts";
 import type { Values } from "./options.ts";
 import { progressReporter } from "./progress.ts";
 import { checkQuantization } from "./quantization.ts";
@@ -101,8 +101,6 @@ export const train = defineCommand({
           : {}),
       },
     };
-    // After the run its files may be gone.
-    const hint = await promptHint(datasets[0]!.path, values);
     const history = new RunHistory();
     const result = await runTraining(
       request,
@@ -113,7 +111,7 @@ export const train = defineCommand({
     if (values.json) context.print(toJson(summary(result)));
     else {
       const lines = history.closingLines(result, values.tune === "full");
-      context.print([...lines, `try it:  ${tryCommand(result.output, values, hint)}`].join("\n"));
+      context.print([...lines, `try it:  ${tryCommand(result.output, values)}`].join("\n"));
     }
   },
 });
@@ -219,12 +217,11 @@ function summary(result: TrainResult) {
   };
 }
 
-/** What to type to ask the model a question. */
-function tryCommand(output: string, values: TrainValues, template: string | undefined): string {
+/** What to type to ask the model a question. The run brings its prompt template. */
+function tryCommand(output: string, values: TrainValues): string {
   const what = values.tune === "full" ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
   const asQuantized = values.quantization === "nf4" ? quantizationFlags(values) : "";
-  const asTemplate = template === undefined ? "" : ` --prompt-template ${template}`;
-  return `neftune generate ${what}${asQuantized}${asTemplate} --prompt "…"`;
+  return `neftune generate ${what}${asQuantized} --prompt "…"`;
 }
 
 /** What a command needs to load the weights that the run was trained on. */
@@ -235,18 +232,4 @@ function quantizationFlags(values: TrainValues): string {
     ...(values["double-quantization"] ? [] : ["--double-quantization off"]),
     ...(cache === undefined ? [] : [`--quantized-cache ${cache}`]),
   ].join(" ");
-}
-
-/** The --prompt-template that asks as the data does: Alpaca's where the first row is an instruction. Only a hint. */
-async function promptHint(path: string, values: TrainValues): Promise<string | undefined> {
-  if (values["prompt-template"] !== undefined) return values["prompt-template"];
-  try {
-    const instruction = columnNames(values)?.instruction ?? "instruction";
-    for await (const { row } of dataRows([path], values)) {
-      return typeof row === "object" && row !== null && instruction in row ? "alpaca" : undefined;
-    }
-  } catch {
-    // What is wrong with the data is told when it is loaded.
-  }
-  return undefined;
 }
