@@ -43,7 +43,7 @@ beforeAll(async () => {
   const repo = { kind: "model", commit: COMMIT } as const;
   hub.add({ ...repo, id: "HuggingFaceTB/SmolLM2-135M", files: [...files, tokenizer] });
   hub.add({ ...repo, id: "meta-llama/Llama-2-7b-hf", files: [...files, tokenizer], gatedFor: TOKEN });
-  const other = smallFile("config.json", '{"model_type": "mistral"}');
+  const other = smallFile("config.json", '{"model_type": "gpt2"}');
   hub.add({ ...repo, id: "some/large", files: [other, ...modelFiles.slice(1)] });
   hub.add({ ...repo, id: "some/noise", files: [config(), ...modelFiles.slice(1)] });
   const rows = Array.from({ length: 6 }, (_, i) => ({
@@ -262,7 +262,7 @@ test("what is wrong is told before a model is downloaded", async () => {
     ["--model some/large --dataset evol-instruct --output taken", "taken"],
     ["--model some/large --dataset evol-instruct --prompt-template none.jinja", "none.jinja"],
     ["--dataset evol-instruct", "train needs --model"],
-    ["--model some/large --dataset evol-instruct", 'model_type must be "llama"'],
+    ["--model some/large --dataset evol-instruct", "model_type must be one of llama, mistral, qwen2, qwen3"],
   ] as const) {
     const { status, stderr } = await run(args);
     expect(stderr).toContain(message);
@@ -276,7 +276,7 @@ describe("the lists", () => {
     const { status, stdout } = await run("models --json --quiet");
     expect(status).toBe(0);
     const rows = JSON.parse(stdout) as Record<string, unknown>[];
-    expect(rows).toHaveLength(13);
+    expect(rows).toHaveLength(22);
     const [llama2] = rows;
     expect(llama2).toMatchObject({ name: "llama2-7b", gated: true, parameters: 6_738_415_616 });
     for (const { name, training_memory_bytes } of rows) {
