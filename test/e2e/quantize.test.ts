@@ -98,7 +98,11 @@ describe("refused, and nothing is written", () => {
   });
 
   test.each<[string, Record<string, unknown>, string]>([
-    ["another model_type", { model_type: "gpt2" }, 'model_type must be one of llama, mistral, qwen2, qwen3; got "gpt2"'],
+    [
+      "another model_type",
+      { model_type: "gpt2" },
+      'model_type must be one of llama, mistral, qwen2, qwen3; got "gpt2"',
+    ],
     ["GPTQ", { quantization_config: { quant_method: "gptq" } }, 'quant_method "gptq" is not supported'],
     [
       "config.json that calls plain weights NF4",
