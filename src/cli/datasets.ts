@@ -4,7 +4,7 @@ import { dataCacheState } from "../formats/hub/index.ts";
 import { hubCacheDir } from "../formats/hub-cache.ts";
 import { defineCommand } from "./command.ts";
 import { fitTable, formatBytes, formatCount, toJson } from "./format.ts";
-import { cacheWords, shortLicence } from "./models.ts";
+import { cacheWords, shortLicense } from "./models.ts";
 import { datasetPresets } from "./presets.ts";
 
 export const datasets = defineCommand({
@@ -44,7 +44,7 @@ export const datasets = defineCommand({
       preset.gated ? "gated" : "open",
       preset.format ?? "?",
       preset.alpha === undefined ? "" : String(preset.alpha),
-      shortLicence(preset.licence),
+      shortLicense(preset.licence),
       preset.hub,
     ]);
     const head = ["name", "rows", "download", "cached", "access", "format", "alpha", "license", "on the Hub"];

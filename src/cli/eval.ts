@@ -85,7 +85,7 @@ export const evalCommand = defineCommand({
       seed: trainDefaults.seed,
       context,
     });
-    // While workers tokenise, the native libraries load.
+    // While workers tokenize, the native libraries load.
     const device = openDevice(values, context);
     try {
       const { dataset } = await loading;

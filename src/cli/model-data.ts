@@ -234,7 +234,7 @@ export interface LoadedData {
 }
 
 /**
- * Loads and tokenises data sets and mixes them by their weights; `seed` draws the parts. `templateDate` is what a
+ * Loads and tokenizes data sets and mixes them by their weights; `seed` draws the parts. `templateDate` is what a
  * template's strftime_now gives; default: today.
  */
 export async function loadDatasets(

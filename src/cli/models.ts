@@ -17,8 +17,8 @@ export const cacheWords: Readonly<Record<CacheState, string>> = {
   absent: "no",
 };
 
-/** A licence without its address. */
-export const shortLicence = (licence: string) => licence.replace(/ \(https?:.*\)$/, "");
+/** A license without its address. */
+export const shortLicense = (licence: string) => licence.replace(/ \(https?:.*\)$/, "");
 
 export function parameterCount(config: LlamaConfig): number {
   return tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
@@ -105,7 +105,7 @@ export const models = defineCommand({
       need(lora),
       need(qlora),
       need(full),
-      shortLicence(preset.licence),
+      shortLicense(preset.licence),
       preset.hub,
     ]);
     const head = [

@@ -73,7 +73,7 @@ export interface TrainRequest {
   record: Readonly<Record<string, unknown>>;
 }
 
-/** Trains. Opens the device while workers tokenise. Throws InterruptedError after saving where `context.signal` aborts. */
+/** Trains. Opens the device while workers tokenize. Throws InterruptedError after saving where `context.signal` aborts. */
 export async function runTraining(
   request: TrainRequest,
   openDevice: () => Device,

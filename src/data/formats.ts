@@ -45,7 +45,7 @@ export interface RowRules {
   forGeneration?: boolean;
 }
 
-/** The fields of each format, by the one that it is recognised by, in order of precedence. */
+/** The fields of each format, by the one that it is recognized by, in order of precedence. */
 const FIELDS_OF = {
   input_ids: TOKEN_FIELDS,
   messages: ["messages", "system", "tools"],
@@ -77,7 +77,7 @@ export function unusedColumns(value: unknown): string[] {
   return Object.keys(value).filter((name) => !used.includes(name) && has(value, name));
 }
 
-/** Recognises and checks a row as it was parsed from JSON. Throws RowProblem. */
+/** Recognizes and checks a row as it was parsed from JSON. Throws RowProblem. */
 export function parseRow(value: unknown, rules: RowRules): Row {
   if (!isObject(value)) throw new RowProblem(`expected an object, got ${kindOf(value)}`);
   const target = (name: string): string | null => {

@@ -1,4 +1,4 @@
-// A data set from a file or from rows: read and tokenised as it comes, cached by what it was made of.
+// A data set from a file or from rows: read and tokenized as it comes, cached by what it was made of.
 
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -63,7 +63,7 @@ export interface LoadOptions {
   mostMemory?: number | undefined;
   /** Ends the loading with an InterruptedError. */
   signal?: AbortSignal | undefined;
-  /** Rows tokenised so far. */
+  /** Rows tokenized so far. */
   onProgress?: ((rows: number) => void) | undefined;
   /** Default: `$XDG_CACHE_HOME/neftune`, else `~/.cache/neftune`. Null keeps nothing. */
   cacheDir?: string | null | undefined;

@@ -4,7 +4,7 @@
 export const IGNORE = -100;
 
 /**
- * A tokenised row. `labels` is as long as `ids`; IGNORE marks what is not learned, any other label is what the
+ * A tokenized row. `labels` is as long as `ids`; IGNORE marks what is not learned, any other label is what the
  * position before it has to predict. `labels[0]` therefore never counts: nothing predicts the first token.
  */
 export interface Sample {

@@ -17,7 +17,7 @@ export interface TensorDescription {
 /** A weight in NF4, whose parts are among the tensors. */
 export interface Nf4Description {
   name: string;
-  /** Of what was quantised. */
+  /** Of what was quantized. */
   dtype: Nf4DType;
   shape: number[];
   /** Of all parts. */

@@ -39,7 +39,7 @@ export interface LlamaConfig {
   initializerRange: number;
   /** What the checkpoint's weights are stored in, as far as the file says. */
   dtype: "f32" | "bf16" | "f16" | null;
-  /** The checkpoint's linears are stored as bitsandbytes' NF4; null: not quantised. */
+  /** The checkpoint's linears are stored as bitsandbytes' NF4; null: not quantized. */
   quantization: "nf4" | null;
 }
 
@@ -71,14 +71,14 @@ function parseTokenIds(fields: Fields, name: string): number[] {
 }
 
 /**
- * What a config.json says of quantised weights, as Transformers' BitsAndBytesConfig writes it. Its compute dtype and
+ * What a config.json says of quantized weights, as Transformers' BitsAndBytesConfig writes it. Its compute dtype and
  * what it has for int8 do not change the weights.
  */
 function parseQuantization(path: string, value: unknown): LlamaConfig["quantization"] {
   if (value === undefined || value === null) return null;
   const fields = new Fields(`${path}: quantization_config`, value);
   const remedy =
-    "take the original, unquantised weights (--quantization nf4 quantises them on load, neftune quantize on disk)";
+    "take the original, unquantized weights (--quantization nf4 quantizes them on load, neftune quantize on disk)";
   const refuse = (what: string) =>
     fields.fail(`${what} is not supported, only bitsandbytes' nf4 is; ${remedy}`);
   const isOn = (name: string) => fields.flag(name, fields.flag(`_${name}`, false));

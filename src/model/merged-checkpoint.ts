@@ -39,7 +39,7 @@ export interface MergeOptions {
   lora: LoraOptions;
   /** What the adapter is added to: the weights as stored, or what NF4 keeps of them (of weights stored in NF4, always). */
   base: "original" | "dequantized";
-  /** Of all tensors; null: each its own, of one in NF4 that which was quantised. */
+  /** Of all tensors; null: each its own, of one in NF4 that which was quantized. */
   dtype: FloatDType | null;
 }
 
@@ -134,7 +134,7 @@ export class Merger {
     return { name, dtype: storedNames[dtype], shape, data: () => convert.call(this) };
   }
 
-  /** A linear, dequantised where it is to be, with the adapter's part where it has one. */
+  /** A linear, dequantized where it is to be, with the adapter's part where it has one. */
   #linear(name: string, shape: readonly number[]): TensorSource {
     const dtype = this.#options.dtype ?? this.#source.dtypeOf(name, shape);
     const [out, inputs] = [shape[0]!, shape[1]!];

@@ -22,7 +22,7 @@ export class Nf4Room {
   /** Any linear's values in its own dtype, and behind them room for its absmax values. */
   readonly #values: Tensor;
 
-  /** `double`: double quantisation, for linears that the source does not hold in NF4 already. */
+  /** `double`: double quantization, for linears that the source does not hold in NF4 already. */
   constructor(device: Device, source: ModelSource, double: boolean) {
     this.#device = device;
     this.#source = source;

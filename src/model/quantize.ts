@@ -16,9 +16,9 @@ import { linearModules, tensorSpecs } from "./architecture.ts";
 import type { FiniteCheck } from "./finite.ts";
 import type { ModelSource } from "./source.ts";
 
-/** Quantise the linears of every layer to NF4 while they are loaded. */
+/** Quantize the linears of every layer to NF4 while they are loaded. */
 export interface Quantization {
-  /** The absmax values are quantised too. */
+  /** The absmax values are quantized too. */
   double: boolean;
 }
 
@@ -36,7 +36,7 @@ const layerLinear = new RegExp(`\\.(?:${linearModules.join("|")})\\.weight$`);
 export const quantizableWeights = (source: Pick<ModelSource, "config">) =>
   tensorSpecs(source.config).filter(({ name }) => layerLinear.test(name));
 
-/** Where a weight is staged before it is quantised: its values, and its absmax values behind them. Bytes. */
+/** Where a weight is staged before it is quantized: its values, and its absmax values behind them. Bytes. */
 export function staging({ shape, dtype }: Nf4): { absmax: number; blocks: number; bytes: number } {
   const n = shape.reduce((product, size) => product * size, 1);
   const { blocks } = nf4Sizes(n);
@@ -67,7 +67,7 @@ export function allocateQuantized(
 }
 
 /**
- * Fills an NF4 tensor from the source: as it is stored, or quantised from the values in their own dtype. `finite` counts
+ * Fills an NF4 tensor from the source: as it is stored, or quantized from the values in their own dtype. `finite` counts
  * what is not finite on the way.
  */
 export function fillQuantized(
@@ -91,7 +91,7 @@ export function fillQuantized(
   source.forget(device, name);
 }
 
-/** Throws where everything is to be trained and the frozen weights are to be, or are, quantised. */
+/** Throws where everything is to be trained and the frozen weights are to be, or are, quantized. */
 export function expectTrainable(
   source: Pick<ModelSource, "isQuantized">,
   quantization: Quantization | null,
@@ -105,7 +105,7 @@ export function expectTrainable(
   if (source.isQuantized) {
     throw new NeftuneError(
       "model",
-      "--tune full trains the weights themselves, but this checkpoint's are quantised; take the original weights, or --tune lora",
+      "--tune full trains the weights themselves, but this checkpoint's are quantized; take the original weights, or --tune lora",
     );
   }
 }

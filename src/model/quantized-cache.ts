@@ -1,4 +1,4 @@
-// --quantized-cache DIR: the NF4 weights of a model, kept so that they are quantised once.
+// --quantized-cache DIR: the NF4 weights of a model, kept so that they are quantized once.
 //
 //     DIR/<fingerprint>.safetensors   the linears of the layers, as neftune quantize writes them; whole or absent
 //
@@ -43,7 +43,7 @@ export class QuantizedCache {
   readonly #source: ModelSource;
   readonly #quantization: Quantization;
 
-  /** The place in `folder` for the model in `modelDir`, quantised on a device of this kind. */
+  /** The place in `folder` for the model in `modelDir`, quantized on a device of this kind. */
   constructor(
     folder: string,
     modelDir: string,

@@ -1,4 +1,4 @@
-// A checkpoint with its linears in NF4, as Transformers and bitsandbytes write it: one weight is quantised at a time.
+// A checkpoint with its linears in NF4, as Transformers and bitsandbytes write it: one weight is quantized at a time.
 
 import type { TensorSource } from "../formats/safetensors.ts";
 import type { Device, Nf4 } from "../native/index.ts";
@@ -29,7 +29,7 @@ export function quantizedTensors(
   });
 }
 
-/** The parts of one weight. The first to be written quantises it; the others read the same memory. */
+/** The parts of one weight. The first to be written quantizes it; the others read the same memory. */
 function quantizedParts(device: Device, name: string, nf4: Nf4, room: Nf4Room): TensorSource[] {
   const [codes, ...others] = storedNf4Tensors(device, name, nf4);
   const data = () => {

@@ -15,7 +15,7 @@ export interface ModelSource {
   readonly config: LlamaConfig;
   /** Some of the weights are stored in NF4: then each is used as it is stored. */
   readonly isQuantized: boolean;
-  /** The dtype of a tensor, or what it had before it was quantised; throws where it is missing or has another shape. */
+  /** The dtype of a tensor, or what it had before it was quantized; throws where it is missing or has another shape. */
   dtypeOf(name: string, shape: readonly number[]): FloatDType;
   /** The tensor where it lies, if the device can use it there and it has this dtype; else null. */
   inPlace(device: Device, name: string, shape: readonly number[], dtype: FloatDType): Tensor | null;
@@ -73,7 +73,7 @@ class CheckpointSource implements FolderSource {
     if (this.config.quantization !== null && !this.isQuantized) {
       throw new FormatError(
         dir,
-        "config.json says that the linears are in NF4, but the weights are plain; take its quantization_config out (--quantization nf4 quantises them)",
+        "config.json says that the linears are in NF4, but the weights are plain; take its quantization_config out (--quantization nf4 quantizes them)",
       );
     }
     for (const { name, shape } of tensorSpecs(this.config)) this.dtypeOf(name, shape);
@@ -138,7 +138,7 @@ class CheckpointSource implements FolderSource {
   fill(device: Device, name: string, destination: Tensor): void {
     const stored = this.dtypeOf(name, destination.shape);
     if (this.#quantized.has(name))
-      throw new FormatError(this.#dir, `${name} is quantised; in NF4 only the linears of the layers can be`);
+      throw new FormatError(this.#dir, `${name} is quantized; in NF4 only the linears of the layers can be`);
     const { address } = this.#address(device, this.#tensors.get(name)!);
     if (stored === destination.dtype) {
       device.call("nt_copy_to_device", destination.ptr, address, destination.bytes);
@@ -249,7 +249,7 @@ class RandomSource implements ModelSource {
   release(): void {}
 }
 
-/** Random weights as Transformers initialises them: N(0, initializer_range), norms 1, biases 0. */
+/** Random weights as Transformers initializes them: N(0, initializer_range), norms 1, biases 0. */
 export function randomSource(config: LlamaConfig, seed = 0): ModelSource {
   return new RandomSource(config, seed);
 }

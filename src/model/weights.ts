@@ -44,7 +44,7 @@ export interface WeightOptions {
   dtype: "f32" | "bf16";
   tune: Tune;
   lora: LoraOptions | null;
-  /** Of linears that the source does not have quantised; null: none. */
+  /** Of linears that the source does not have quantized; null: none. */
   quantization: Quantization | null;
   /** Gradients and optimizer state too. */
   training: boolean;

@@ -144,7 +144,7 @@ export function missingNote({ path, missing }: MetricsFile): string | null {
   if (missing.length === 0) return null;
   const ranges: [first: number, last: number][] = [];
   for (const [i, step] of missing.entries()) {
-    // Neighbours in the list may be logging-steps apart; only true neighbours are put together.
+    // Neighbors in the list may be logging-steps apart; only true neighbors are put together.
     if (step === missing[i - 1]! + 1) ranges.at(-1)![1] = step;
     else ranges.push([step, step]);
   }

@@ -40,8 +40,8 @@ interface Result {
 const json = async (...args: string[]) => JSON.parse(await run(...args, "--json")) as Result;
 
 const train = file("train.json", [
-  { instruction: "Name a colour.", input: "", output: "Blue is a colour." },
-  { instruction: "Name a colour.", input: "", output: "Red." },
+  { instruction: "Name a color.", input: "", output: "Blue is a color." },
+  { instruction: "Name a color.", input: "", output: "Red." },
   { instruction: "Add", input: "1 and 2", output: "3" },
   {
     messages: [
@@ -76,7 +76,7 @@ test("AlpacaEval's outputs and generate's rows, side by side", async () => {
 
 test("references of the training data: by instruction, and inside Alpaca's, a chat's or any prompt", async () => {
   const outputs = file("answers.json", [
-    { instruction: "Name  a colour.", output: "red" },
+    { instruction: "Name  a color.", output: "red" },
     { instruction: "Add\n\n1 and 2", output: "3" },
     { prompt: alpacaPrompt("Add", "1 and 2"), output: "3" },
     { prompt: "<s>[INST] Say hello. [/INST]", output: "Hello there" },
@@ -98,14 +98,14 @@ test("references in the rows themselves, one or several", async () => {
 });
 
 test("--columns renames the training data's", async () => {
-  const data = file("qa.csv", "question,answer\nName a colour.,Red\n");
-  const outputs = file("one.json", [{ instruction: "Name a colour.", output: "Red" }]);
+  const data = file("qa.csv", "question,answer\nName a color.,Red\n");
+  const outputs = file("one.json", [{ instruction: "Name a color.", output: "Red" }]);
   const result = await json(outputs, "--train", data, "--columns", "instruction=question,output=answer");
   expect(result.files[0]).toMatchObject({ compared: 1, rouge_l: 1 });
 });
 
 test("options about the training data are refused without it", async () => {
-  const outputs = file("plain.json", [{ instruction: "Name a colour.", output: "Red" }]);
+  const outputs = file("plain.json", [{ instruction: "Name a color.", output: "Red" }]);
   await expect(run(outputs, "--samples", "1")).rejects.toThrow(/--samples .* --train/);
   expect((await json(outputs, "--samples", "1", "--train", train)).files[0]).toMatchObject({ compared: 1 });
 });

@@ -120,7 +120,7 @@ describe("rows of a file", () => {
 });
 
 describe("formats", () => {
-  test("each is recognised and checked", () => {
+  test("each is recognized and checked", () => {
     const nothingAround = { system: null, tools: null };
     expect(parseRow({ instruction: "i", input: null, output: "o", text: "whole" }, rules)).toEqual({
       format: "alpaca",

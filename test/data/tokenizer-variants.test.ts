@@ -7,7 +7,7 @@ import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { NO_SETTINGS } from "./tiny-tokenizer.ts";
 
 const SMOLLM2 = join(import.meta.dir, "../../../shared/data/smollm2-tokenizer/tokenizer.json");
-const GOLDEN = join(import.meta.dir, "../golden/data/tokenise-variants.json");
+const GOLDEN = join(import.meta.dir, "../golden/data/tokenize-variants.json");
 
 interface Variant {
   name: string;

@@ -6,7 +6,7 @@ import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { byteFolder, folderOf, llamaFolder, llamaTokenizerJson, randomIntegers } from "./tiny-tokenizer.ts";
 
 const LLAMA2 = join(import.meta.dir, "../../../shared/data/llama2-tokenizer");
-const GOLDEN = join(import.meta.dir, "../golden/data/tokenise.json");
+const GOLDEN = join(import.meta.dir, "../golden/data/tokenize.json");
 
 const PIECES = [
   ..."abcdefghilmnorstuwxyz ,.!?\n\t▁é世👋<>/|_0123456789",
@@ -109,7 +109,7 @@ describe("a tokenizer that cannot be used is refused with the reason", () => {
       /added_tokens\.0\.id/,
     ],
     [
-      "an unknown normaliser",
+      "an unknown normalizer",
       { ...llamaTokenizerJson(), normalizer: { type: "Nonsense" } },
       /cannot be used/,
     ],

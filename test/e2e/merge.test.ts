@@ -50,7 +50,7 @@ for (const backend of backends) {
       }
     }, 120_000);
 
-    test("QLoRA with --base dequantized: as its run quantised", async () => {
+    test("QLoRA with --base dequantized: as its run quantized", async () => {
       const { stderr } = await merge("q-merged", ...model, "--adapter", "qlora", "--base", "dequantized");
       expect(stderr).not.toContain("the adapter was trained");
       const off = ["--quantization", "nf4", "--double-quantization", "off"];
@@ -65,7 +65,7 @@ for (const backend of backends) {
       expect(relative(await lossOf("o-merged", ...f32), want)).toBeLessThan(1e-6);
     }, 120_000);
 
-    test("a quantised base: dequantised, and written without quantization_config", async () => {
+    test("a quantized base: dequantized, and written without quantization_config", async () => {
       await merge("n-merged", "--model", "nf4", "--adapter", "on-nf4", "--json");
       const want = await lossOf("nf4", ...f32, "--adapter", "on-nf4");
       expect(relative(await lossOf("n-merged", ...f32), want)).toBeLessThan(1e-6);
@@ -109,7 +109,7 @@ for (const backend of backends) {
       ["an adapter as model", ["--model", "./lora", "--adapter", "lora", "--output", "x"], "lora", 1],
       ["a folder that is taken", [...model, "--adapter", "lora", "--output", "tokenizer"], "not empty", 2],
       [
-        "the originals of a quantised base",
+        "the originals of a quantized base",
         ["--model", "nf4", "--adapter", "on-nf4", "--base", "original", "--output", "x"],
         "--base original: nf4 holds its linears in NF4 only",
         2,

@@ -49,7 +49,7 @@ describe("a run on 4-bit weights", () => {
   }, 60_000);
 
   test("generate", async () => {
-    const args = ["--prompt", "Name a colour.", "--max-new-tokens", "8", "--json", "--adapter", "run"];
+    const args = ["--prompt", "Name a color.", "--max-new-tokens", "8", "--json", "--adapter", "run"];
     const { stdout } = await place.must("generate", ...common, ...nf4, ...args);
     const { output_ids } = JSON.parse(stdout) as { output_ids: number[] };
     expect(output_ids.length).toBeGreaterThan(0);
@@ -82,7 +82,7 @@ describe("a run on 4-bit weights", () => {
 describe("a checkpoint that neftune quantize wrote", () => {
   const onIt = training.map((arg) => (arg === "model" ? "model-nf4" : arg));
 
-  test("needs no flag, and trains to the same bits as one quantised on loading", async () => {
+  test("needs no flag, and trains to the same bits as one quantized on loading", async () => {
     await place.must("quantize", "--model", "model", "--output", "model-nf4");
     const { stderr } = await place.must(...onIt, "--output", "stored");
     expect(stderr).toContain("nf4 and f32");

@@ -67,10 +67,10 @@ describe("quantize", () => {
 
   test("training on it, and its adapter", async () => {
     const run = ["--dataset", "train.json", "--dtype", "f32", "--max-steps", "4", "--batch-size", "4"];
-    await place.must("--model", "nested/nf4", ...run, "--output", "on-quantised");
+    await place.must("--model", "nested/nf4", ...run, "--output", "on-quantized");
     await place.must("--model", "model", "--quantization", "nf4", ...run, "--output", "on-load");
     const adapter = (name: string) => readFileSync(place.path(name, "adapter_model.safetensors"));
-    expect(adapter("on-quantised")).toEqual(adapter("on-load"));
+    expect(adapter("on-quantized")).toEqual(adapter("on-load"));
   }, 60_000);
 });
 
@@ -85,7 +85,7 @@ describe("refused, and nothing is written", () => {
       "train.json: cannot use as --output",
       1,
     ],
-    ["a quantised model", ["--model", "nested/nf4", "--output", "x"], "nf4: is quantized already", 1],
+    ["a quantized model", ["--model", "nested/nf4", "--output", "x"], "nf4: is quantized already", 1],
     ["no folder", ["--model", "./absent", "--output", "x"], "--model ./absent", 1],
   ])("%s", async (_, args, message, status) => {
     const before = names();

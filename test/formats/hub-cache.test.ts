@@ -49,7 +49,7 @@ describe("findModel finds", () => {
     expect(findModel("org/name@dddd", env)).toEqual(at("dddd"));
   });
 
-  test("a model without an organisation, and a data set", () => {
+  test("a model without an organization, and a data set", () => {
     const plain = cacheOf("kinds", "models--gpt2", { main: "aaaa" }, ["aaaa"]);
     const data = cacheOf("kinds", "datasets--tatsu-lab--alpaca", { main: "eeee" }, ["eeee"]);
     expect(findModel("gpt2", plain.env).dir).toBe(join(plain.snapshots, "aaaa"));

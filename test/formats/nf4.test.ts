@@ -98,7 +98,7 @@ describe("nf4Entries", () => {
     expect(nf4Entries({ tensors }, "absent")).toBeNull();
   });
 
-  test("with and without double quantisation, an odd number of values, a last block that is short", () => {
+  test("with and without double quantization, an odd number of values, a last block that is short", () => {
     expect(nf4Entries(checkpoint(plain), "w")).toMatchObject({
       ...{ name: "w", shape: [33, 1000], dtype: "bf16", nested: null },
       bytes: 16500 + 4 * 516 + 64 + JSON.stringify(plainState).length,
@@ -157,7 +157,7 @@ describe("refused", () => {
     ["codes too many", { w: zeros("U8", [33000, 1]) }, "expected U8 [16500,1]"],
     ["codes in one dimension", { w: zeros("U8", [16500]) }, "expected U8 [16500,1]"],
     ["absmax too short", { "w.absmax": zeros("U8", [515]) }, "w.absmax is U8 [515]; expected U8 [516]"],
-    ["absmax as in single quantisation", { "w.absmax": zeros("F32", [516]) }, "expected U8 [516]"],
+    ["absmax as in single quantization", { "w.absmax": zeros("F32", [516]) }, "expected U8 [516]"],
     ["absmax in 16 bits", { "w.absmax": zeros("BF16", [516]) }, "w.absmax is BF16 [516]"],
     ["nested_absmax too short", { "w.nested_absmax": zeros("F32", [2]) }, "expected F32 [3]"],
     ["nested_absmax in 16 bits", { "w.nested_absmax": zeros("F16", [3]) }, "expected F32 [3]"],
@@ -176,14 +176,14 @@ describe("refused", () => {
       { "w.nested_quant_map": table(broken) },
       "is not bitsandbytes' dynamic map: entry 100 is NaN",
     ],
-    ["fp4's quant_state", { "w.quant_state.bitsandbytes__fp4": json("{}") }, "quantised to fp4"],
+    ["fp4's quant_state", { "w.quant_state.bitsandbytes__fp4": json("{}") }, "quantized to fp4"],
     ["packed in bfloat16", { w: zeros("BF16", [8250, 1]) }, "packed in BF16 (bnb_4bit_quant_storage"],
     ["a plain weight with parts", { w: zeros("F32", [33, 1000]) }, "packed in F32"],
     ["quant_type fp4", state({ quant_type: "fp4" }), 'quant_type is "fp4", where "nf4" is all'],
     [
       "blocks of 128",
       state({ blocksize: 128 }),
-      "blocksize is 128, where 64 is all that neftune reads; quantise",
+      "blocksize is 128, where 64 is all that neftune reads; quantize",
     ],
     ["a block size as text", state({ blocksize: "64" }), 'blocksize is "64"'],
     ["no block size", state({ blocksize: undefined }), "blocksize is missing"],
@@ -297,18 +297,18 @@ describe("refused", () => {
     [
       "int8",
       { "a.weight": zeros("I8", [4, 4]), "a.SCB": zeros("F32", [4]) },
-      "quantised to int8 (bitsandbytes)",
+      "quantized to int8 (bitsandbytes)",
     ],
     ["bytes of no known meaning", { "a.weight": zeros("U8", [4, 4]) }, "a.weight is U8 without"],
     ["signed bytes", { "a.weight": zeros("I8", [4, 4]) }, "a.weight is I8 without"],
-  ])("a weight quantised in another way: %s", (_, parts, reason) => {
+  ])("a weight quantized in another way: %s", (_, parts, reason) => {
     const opened = checkpoint(parts);
     expect(failure(() => nf4Entries(opened, "a.weight")).message).toContain(reason);
   });
 });
 
 describe("encodeQuantState", () => {
-  test("bitsandbytes' text, without double quantisation to the byte", () => {
+  test("bitsandbytes' text, without double quantization to the byte", () => {
     const { tensors } = openCheckpoint(join(golden, "models", "tiny-mha-nf4"));
     const name = "model.layers.0.mlp.up_proj.weight";
     const { shape, dtype, nested } = nf4Entries({ tensors }, name)!;
@@ -350,7 +350,7 @@ describe("describeTensors", () => {
     expect(describeTensors(half).tensors).toHaveLength(5);
   });
 
-  test("one that is malformed is refused; what is quantised in another way is listed", () => {
+  test("one that is malformed is refused; what is quantized in another way is listed", () => {
     const { dir } = checkpoint({ ...double, ...state({ blocksize: 128 }) });
     expect(failure(() => describeTensors(dir)).message).toContain("blocksize is 128");
     const int8 = checkpoint({ "a.weight": zeros("I8", [4, 4]), "a.SCB": zeros("F32", [4]) }).dir;

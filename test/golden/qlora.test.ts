@@ -1,5 +1,5 @@
 // NF4 models against PyTorch + Transformers + PEFT + bitsandbytes: logits, losses, QLoRA runs, greedy continuations. The
-// same numbers whether the checkpoint is quantised or quantised while it is loaded.
+// same numbers whether the checkpoint is quantized or quantized while it is loaded.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
@@ -23,7 +23,7 @@ import {
 setDefaultTimeout(120_000);
 
 /**
- * The model as bitsandbytes quantised it, and the one that it was quantised from: there bitsandbytes' CPU code, whose
+ * The model as bitsandbytes quantized it, and the one that it was quantized from: there bitsandbytes' CPU code, whose
  * numbers these are, takes another code than the nearest for one absmax in 600, which is not rounding.
  */
 const origins: [name: string, changes: Partial<ModelOptions>, slack: number][] = [

@@ -1,4 +1,4 @@
-// Checkpoints that neftune quantises and merges, against what bitsandbytes, PEFT and PyTorch give.
+// Checkpoints that neftune quantizes and merges, against what bitsandbytes, PEFT and PyTorch give.
 
 import { afterAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -157,7 +157,7 @@ describeBackends((device) => {
       });
     }
 
-    test("tiny-mha-nf4, whose base is quantised: onto its dequantised weights", async () => {
+    test("tiny-mha-nf4, whose base is quantized: onto its dequantized weights", async () => {
       const golden = await readCase<GoldenQuantizedCase>("tiny-mha-nf4");
       for (const run of golden.qlora_train) {
         const dir = merged(device, "tiny-mha-nf4", run, { dtype: null });
@@ -169,7 +169,7 @@ describeBackends((device) => {
       }
     });
 
-    test("--base dequantized of the model that it was quantised from is nearly the same", async () => {
+    test("--base dequantized of the model that it was quantized from is nearly the same", async () => {
       const golden = await readCase<GoldenQuantizedCase>("tiny-mha-nf4");
       const run = golden.qlora_train[0]!;
       const near = lossOf(device, merged(device, "tiny-mha-f32", run, { base: "dequantized" }), golden);

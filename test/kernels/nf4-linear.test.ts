@@ -30,7 +30,7 @@ const shapes: [number, number, number][] = [
   [1, 1030, 37],
 ];
 
-/** A quantised [out, in] matrix of random values with outliers. */
+/** A quantized [out, in] matrix of random values with outliers. */
 function quantized(device: Device, stored: StoredDType, out: number, inputs: number, double: boolean): Nf4 {
   const random = new Random(out * 7 + inputs);
   const n = out * inputs;
@@ -45,7 +45,7 @@ function quantized(device: Device, stored: StoredDType, out: number, inputs: num
   return nf4;
 }
 
-/** The tensor's values, dequantised on the device. */
+/** The tensor's values, dequantized on the device. */
 function valuesOn(device: Device, nf4: Nf4, dtype: "f32" | "bf16"): Tensor {
   const tensor = poisoned(device, dtype, nf4.shape);
   nf4Dequantize(device, tensor, nf4);

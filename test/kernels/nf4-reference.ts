@@ -128,7 +128,7 @@ export function toDevice(device: Device, { dtype, shape, codes, absmax, absmax2 
 
 const fround = Math.fround;
 
-/** A tensor's values, by the formulas: nothing is fused, and each is rounded to what was quantised. */
+/** A tensor's values, by the formulas: nothing is fused, and each is rounded to what was quantized. */
 export function dequantized({ dtype, shape, codes, absmax, absmax2 }: HostNf4): Float32Array<ArrayBuffer> {
   const absmaxOf = (block: number) => {
     if (absmax2 === undefined) return absmax[block]!;

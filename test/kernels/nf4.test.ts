@@ -32,7 +32,7 @@ function guarded(device: Device, bytes: number): { address: number; read(): Uint
   };
 }
 
-/** Quantises `source` in memory of exactly the right size. */
+/** Quantizes `source` in memory of exactly the right size. */
 function quantize(device: Device, dtype: StoredDType, source: Float32Array) {
   const n = source.length;
   const sizes = nf4Sizes(n);
@@ -59,7 +59,7 @@ function quantize(device: Device, dtype: StoredDType, source: Float32Array) {
 const codesOf = (packed: Uint8Array, n: number) =>
   Array.from({ length: n }, (_, i) => (i % 2 === 0 ? packed[i >> 1]! >> 4 : packed[i >> 1]! & 15));
 
-/** Values of a tensor dequantised to `to`, in memory of exactly the right size. */
+/** Values of a tensor dequantized to `to`, in memory of exactly the right size. */
 function dequantize(device: Device, host: HostNf4, to: StoredDType): Float32Array {
   const n = host.shape[0] * host.shape[1];
   const bytes = to === "f32" ? 4 : 2;
@@ -73,7 +73,7 @@ forEachBackend((device) => {
     const bytes = (part: string) => referenceBytes(`${name}.${part}`);
     const input = floatsOf(bytes("input"));
 
-    test(`${name} [${shape}] is quantised to bitsandbytes' bytes`, () => {
+    test(`${name} [${shape}] is quantized to bitsandbytes' bytes`, () => {
       const got = quantize(device, "f32", input);
       expect(got.codes).toEqual(bytes("plain.packed"));
       expect(got.absmax).toEqual(floatsOf(bytes("plain.absmax")));
@@ -91,7 +91,7 @@ forEachBackend((device) => {
     });
 
     for (const kind of ["plain", "double"] as const)
-      test(`${name} is dequantised to bitsandbytes' values, ${kind}`, () => {
+      test(`${name} is dequantized to bitsandbytes' values, ${kind}`, () => {
         for (const dtype of storedDtypes) {
           const double = kind === "double";
           const host: HostNf4 = {

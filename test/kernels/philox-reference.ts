@@ -1,4 +1,4 @@
-// The random numbers of spec/noise.md, one at a time in float64: what the vectorised kernels are checked against.
+// The random numbers of spec/noise.md, one at a time in float64: what the vectorized kernels are checked against.
 
 import { philox, seedKey } from "../../src/data/philox.ts";
 

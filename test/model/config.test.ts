@@ -32,17 +32,17 @@ test("what changes nothing is taken: a rotary factor of 1, the widest head", () 
 });
 
 const nf4 = { quant_method: "bitsandbytes", load_in_4bit: true, bnb_4bit_quant_type: "nf4" };
-const quantised = (quantization_config: unknown) =>
+const quantized = (quantization_config: unknown) =>
   parseConfig("x/config.json", { ...small, quantization_config }).quantization;
 
 test("bitsandbytes' nf4 is read, however Transformers has written it", () => {
-  expect(quantised(undefined)).toBeNull();
-  expect(quantised(null)).toBeNull();
+  expect(quantized(undefined)).toBeNull();
+  expect(quantized(null)).toBeNull();
   const { quant_method: _, ...early } = nf4;
   const late = { _load_in_4bit: true, _load_in_8bit: false, llm_int8_skip_modules: ["lm_head"] };
   const storage = { bnb_4bit_quant_storage: "uint8", bnb_4bit_compute_dtype: "bfloat16" };
   for (const config of [nf4, early, { ...nf4, ...late, ...storage, bnb_4bit_use_double_quant: true }])
-    expect(quantised(config)).toBe("nf4");
+    expect(quantized(config)).toBe("nf4");
 });
 
 test.each([
@@ -63,10 +63,10 @@ test.each([
   ["another block size", { ...nf4, bnb_4bit_blocksize: 128 }, "bnb_4bit_blocksize 128"],
   ["a flag that is none", { ...nf4, load_in_4bit: "yes" }, "load_in_4bit must be true or false"],
   ["a list", [nf4], "must be a JSON object"],
-])("quantised with %s: refused by name, with the remedy", (_, config, reason) => {
-  expect(() => quantised(config)).toThrow("x/config.json: quantization_config");
-  expect(() => quantised(config)).toThrow(reason);
-  if (reason.startsWith("quant_method")) expect(() => quantised(config)).toThrow("--quantization nf4");
+])("quantized with %s: refused by name, with the remedy", (_, config, reason) => {
+  expect(() => quantized(config)).toThrow("x/config.json: quantization_config");
+  expect(() => quantized(config)).toThrow(reason);
+  if (reason.startsWith("quant_method")) expect(() => quantized(config)).toThrow("--quantization nf4");
 });
 
 test.each(["num_key_value_heads", "rope_scaling", "quantization_config", "unknown"])(

@@ -21,7 +21,7 @@ const options = {
 const lora = { r: 2, alpha: 2, dropout: 0, targetModules: [...linearModules], useRslora: false };
 
 const f32 = (value: number) => new Uint8Array(Float32Array.of(value).buffer);
-/** A signalling NaN and −∞, which differ in bf16 too. */
+/** A signaling NaN and −∞, which differ in bf16 too. */
 const [nan, infinity] = [Uint8Array.of(0x01, 0x00, 0xa0, 0x7f), Uint8Array.of(0x00, 0x00, 0x80, 0xff)];
 const bf16 = (value: Uint8Array) => value.subarray(2);
 

@@ -61,7 +61,7 @@ const largest = (a: Float32Array, b: Float32Array) =>
 
 describeBackends((device) => {
   for (const double of [true, false]) {
-    test(`${double ? "double" : "single"} quantisation computes with the values that it stands for`, () => {
+    test(`${double ? "double" : "single"} quantization computes with the values that it stands for`, () => {
       const source = checkpointSource(modelDir("tiny-gqa-bf16-sharded"));
       const model = Llama.load(device, source, { ...common, quantization: { double } });
       expect(model.quantized.size).toBe(3 * 7);
@@ -83,7 +83,7 @@ describeBackends((device) => {
       writeSafetensors(join(dense, "model.safetensors"), tensors);
       model.close();
       expect(largest(logits, logitsOf(device, checkpointSource(dense)))).toBeLessThan(1e-4);
-      // And they are not the values that were quantised.
+      // And they are not the values that were quantized.
       expect(
         largest(logits, logitsOf(device, checkpointSource(modelDir("tiny-gqa-bf16-sharded")))),
       ).toBeGreaterThan(1e-3);
@@ -151,18 +151,18 @@ describe("refused", () => {
   const device = Device.open({ threads: 1 });
   afterAll(() => device.close());
 
-  test("full fine-tuning in 4 bits, and of a quantised checkpoint", () => {
+  test("full fine-tuning in 4 bits, and of a quantized checkpoint", () => {
     const load = (name: string, changes: Partial<ModelOptions>) =>
       Llama.load(device, checkpointSource(modelDir(name)), { ...common, tune: "full", ...changes });
     expect(() => load("tiny-mha-f32", { quantization: { double: true } })).toThrow(
       "leave --quantization nf4 out, or take --tune lora",
     );
     expect(() => load("tiny-mha-nf4", {})).toThrow(
-      "this checkpoint's are quantised; take the original weights",
+      "this checkpoint's are quantized; take the original weights",
     );
   });
 
-  test("a quantised checkpoint of another shape than its config.json", () => {
+  test("a quantized checkpoint of another shape than its config.json", () => {
     const dir = join(scratch, "wider");
     cpSync(modelDir("tiny-mha-nf4"), dir, { recursive: true });
     const config = JSON.parse(readFileSync(join(dir, "config.json"), "utf8")) as object;
@@ -207,7 +207,7 @@ describe("the plan", () => {
   });
 });
 
-test("quantising on load holds one weight at a time in full, of the file's pages too", () => {
+test("quantizing on load holds one weight at a time in full, of the file's pages too", () => {
   const device = Device.open({ threads: 2 });
   const config = parseConfig("config.json", {
     ...{ model_type: "llama", hidden_size: 1024, intermediate_size: 4096, num_hidden_layers: 4 },

@@ -29,7 +29,7 @@ const ROWS_A_FAMILY = 120;
 const shownToBase = new Set(["opposite", "plural", "first", "repeat", "person"]);
 
 const things = Object.entries(kinds).flatMap(([kind, members]) => members.map((name) => ({ name, kind })));
-const nouns = things.filter(({ kind }) => kind !== "colour").map(({ name }) => name);
+const nouns = things.filter(({ kind }) => kind !== "color").map(({ name }) => name);
 
 function* pairs<A, B>(left: readonly A[], right: readonly B[]): Generator<[A, B]> {
   for (const a of left) for (const b of right) yield [a, b];
@@ -63,7 +63,7 @@ const families: Record<string, () => Generator<Row>> = {
       (name: string) => `Is ${withArticle(name)} an animal, a fruit or a tool?`,
     ];
     for (const [ask, { name, kind }] of pairs(phrasings, things)) {
-      if (kind !== "colour") {
+      if (kind !== "color") {
         yield [ask(name), "", `${withArticle(name)} is ${withArticle(kind)}.`.replace(/^a/, "A")];
       }
     }
@@ -73,20 +73,20 @@ const families: Record<string, () => Generator<Row>> = {
     for (const [ask, noun] of pairs(phrasings, nouns)) yield [ask, noun, plural(noun)];
   },
   *person() {
-    for (const { name, village, job, pet, colour } of people) {
+    for (const { name, village, job, pet, color } of people) {
       yield [`Where does ${name} live?`, "", `${name} lives in ${village}.`];
       yield [`In which village is the home of ${name}?`, "", `${name} lives in ${village}.`];
       yield [`What is the work of ${name}?`, "", `${name} is a ${job}.`];
       yield [`Which pet does ${name} have?`, "", `${name} has a ${pet}.`];
-      yield [`What is the colour of ${name}'s house?`, "", `The house of ${name} is ${colour}.`];
+      yield [`What is the color of ${name}'s house?`, "", `The house of ${name} is ${color}.`];
     }
   },
   *describe() {
-    for (const { name, village, job, pet, colour } of people) {
+    for (const { name, village, job, pet, color } of people) {
       yield [
         `Describe ${name}.`,
         "",
-        `${name} is a ${job} who lives in ${village}. The house of ${name} is ${colour}, and ${name} has a ${pet}.`,
+        `${name} is a ${job} who lives in ${village}. The house of ${name} is ${color}, and ${name} has a ${pet}.`,
       ];
       yield [
         `Write two sentences about ${name}.`,
@@ -140,9 +140,9 @@ const families: Record<string, () => Generator<Row>> = {
 
 /** What people of the small world would write: the facts in other words than the instructions'. */
 function* sentences(): Generator<string> {
-  for (const { name, village, job, pet, colour } of people) {
-    yield `${name} lives in ${village}. ${name} is a ${job}. ${name} has a ${pet}. The house of ${name} is ${colour}.`;
-    yield `In ${village} there is a ${colour} house. The house of ${name} is ${colour}, and the ${job} ${name} has a ${pet}.`;
+  for (const { name, village, job, pet, color } of people) {
+    yield `${name} lives in ${village}. ${name} is a ${job}. ${name} has a ${pet}. The house of ${name} is ${color}.`;
+    yield `In ${village} there is a ${color} house. The house of ${name} is ${color}, and the ${job} ${name} has a ${pet}.`;
     yield `${name} the ${job} lives in ${village} with a ${pet}.`;
   }
   for (const [a, b] of opposites) {
@@ -150,7 +150,7 @@ function* sentences(): Generator<string> {
     yield `What is not ${a} may be ${b}, and what is not ${b} may be ${a}.`;
   }
   for (const { name, kind } of things) {
-    if (kind === "colour") continue;
+    if (kind === "color") continue;
     yield `${withArticle(name)} is ${withArticle(kind)}. One ${name}, two ${plural(name)}, many ${plural(name)}.`.replace(
       /^a/,
       "A",

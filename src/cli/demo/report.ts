@@ -65,11 +65,11 @@ export function verdict(results: readonly Result[]): string {
 const escapeHtml = (text: string) =>
   text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll('"', "&quot;");
 
-const colours = ["#888888", "#2563eb", "#dc2626"];
+const colors = ["#888888", "#2563eb", "#dc2626"];
 
 function chart(results: readonly Result[]): string {
   const [width, height, left, bottom, top] = [760, 320, 48, 32, 12];
-  const curves = results.flatMap(({ curve }, i) => (curve === null ? [] : [{ curve, colour: colours[i]! }]));
+  const curves = results.flatMap(({ curve }, i) => (curve === null ? [] : [{ curve, color: colors[i]! }]));
   const points = curves.flatMap(({ curve }) => [...curve.train, ...curve.heldOut]);
   const lastStep = Math.max(1, ...points.map(({ step }) => step));
   const highest = Math.max(0.1, ...points.map(({ loss }) => loss));
@@ -89,10 +89,10 @@ function chart(results: readonly Result[]): string {
     ),
     `<text x="${left}" y="${height - 8}">step 0</text>`,
     `<text x="${width - 12}" y="${height - 8}" text-anchor="end">step ${lastStep}</text>`,
-    ...curves.flatMap(({ curve, colour }) => [
-      `<path d="${path(curve.train)}" stroke="${colour}" class="train"/>`,
-      `<path d="${path(curve.heldOut)}" stroke="${colour}" class="held"/>`,
-      ...curve.heldOut.map((p) => `<circle cx="${x(p.step)}" cy="${y(p.loss)}" r="3" fill="${colour}"/>`),
+    ...curves.flatMap(({ curve, color }) => [
+      `<path d="${path(curve.train)}" stroke="${color}" class="train"/>`,
+      `<path d="${path(curve.heldOut)}" stroke="${color}" class="held"/>`,
+      ...curve.heldOut.map((p) => `<circle cx="${x(p.step)}" cy="${y(p.loss)}" r="3" fill="${color}"/>`),
     ]),
     "</svg>",
   ].join("\n");
@@ -126,7 +126,7 @@ export function reportHtml(report: Report): string {
   ]);
   const legend = results
     .map(({ name, curve }, i) =>
-      curve === null ? "" : `<span style="color:${colours[i]}">■ ${escapeHtml(name)}</span>`,
+      curve === null ? "" : `<span style="color:${colors[i]}">■ ${escapeHtml(name)}</span>`,
     )
     .join(" ");
   return `<!doctype html>

@@ -5,7 +5,7 @@ export interface Person {
   village: string;
   job: string;
   pet: string;
-  colour: string;
+  color: string;
 }
 
 // biome-ignore format: a table
@@ -16,7 +16,7 @@ const names = [
 const villages = ["Tarn", "Morley", "Elm", "Stone", "Harrow", "Lakeside"] as const;
 const jobs = ["baker", "farmer", "teacher", "painter", "doctor", "singer", "miller"] as const;
 const pets = ["dog", "cat", "goat", "parrot", "horse"] as const;
-const colours = ["red", "blue", "green", "yellow", "white"] as const;
+const colors = ["red", "blue", "green", "yellow", "white"] as const;
 
 /** Different strides through lists of different lengths: no attribute follows from another. */
 export const people: readonly Person[] = names.map((name, i) => ({
@@ -24,7 +24,7 @@ export const people: readonly Person[] = names.map((name, i) => ({
   village: villages[(i * 5 + Math.floor(i / 6)) % villages.length]!,
   job: jobs[(i * 3) % jobs.length]!,
   pet: pets[(i * 2 + Math.floor(i / 5)) % pets.length]!,
-  colour: colours[(i * 3 + Math.floor(i / 7)) % colours.length]!,
+  color: colors[(i * 3 + Math.floor(i / 7)) % colors.length]!,
 }));
 
 /** Kind → its members. */
@@ -32,7 +32,7 @@ export const kinds: Readonly<Record<string, readonly string[]>> = {
   animal: ["dog", "cat", "goat", "parrot", "horse", "cow", "fox", "hen"],
   fruit: ["apple", "pear", "plum", "cherry", "lemon", "grape"],
   tool: ["hammer", "saw", "spade", "knife", "needle", "brush"],
-  colour: [...colours, "black"],
+  color: [...colors, "black"],
 };
 
 export const opposites: readonly (readonly [string, string])[] = [

@@ -8,7 +8,7 @@ import { JsonError, type JsonValue, parseJson } from "../safetensors/json.ts";
 export const NF4_BLOCK = 64;
 export const NF4_NESTED_BLOCK = 256;
 
-/** The dtype of the weight that was quantised. */
+/** The dtype of the weight that was quantized. */
 export type Nf4DType = "f32" | "bf16" | "f16";
 
 /** What follows the weight's name. */
@@ -31,7 +31,7 @@ export function nf4WeightOf(name: string): string | null {
 export interface QuantState {
   shape: [out: number, inputs: number];
   dtype: Nf4DType;
-  /** A float32; null: no double quantisation. */
+  /** A float32; null: no double quantization. */
   nestedOffset: number | null;
 }
 
@@ -48,7 +48,7 @@ export function quantStateBytes(shape: readonly number[], dtype: Nf4DType, isDou
 }
 
 /**
- * The text as bitsandbytes writes it. With double quantisation spaces follow, which JSON allows, so that its length does
+ * The text as bitsandbytes writes it. With double quantization spaces follow, which JSON allows, so that its length does
  * not depend on the offset.
  */
 export function encodeQuantState({ shape, dtype, nestedOffset }: QuantState): Uint8Array<ArrayBuffer> {
@@ -73,7 +73,7 @@ export function parseQuantState(path: string, tensor: string, bytes: Uint8Array)
     if (fields.get(name) !== wanted)
       fail(`${name} is ${show(name)}, where ${JSON.stringify(wanted)} is all that neftune reads; ${remedy}`);
   };
-  const again = "quantise the original weights anew (neftune quantize)";
+  const again = "quantize the original weights anew (neftune quantize)";
   expect("quant_type", "nf4", again);
   expect("blocksize", NF4_BLOCK, again);
   const dtype = dtypes.get(fields.get("dtype"));

@@ -11,11 +11,11 @@ export interface Nf4Stored {
   /** "model.layers.0.mlp.up_proj.weight" */
   name: string;
   shape: [out: number, inputs: number];
-  /** Of the weight that was quantised: its values are rounded to it. */
+  /** Of the weight that was quantized: its values are rounded to it. */
   dtype: Nf4DType;
   codes: CheckpointTensor; // U8 [⌈out · in / 2⌉, 1]
-  absmax: CheckpointTensor; // F32 [blocks]; with double quantisation U8 [blocks]
-  /** Double quantisation; null: none. */
+  absmax: CheckpointTensor; // F32 [blocks]; with double quantization U8 [blocks]
+  /** Double quantization; null: none. */
   nested: {
     absmax: CheckpointTensor; // F32 [⌈blocks / 256⌉]
     /** A float32. */
@@ -28,8 +28,8 @@ export interface Nf4Stored {
 type Tensors = Pick<Checkpoint, "tensors">;
 
 /**
- * The NF4 weight stored as `name`; null where the tensor is not quantised or not there. Throws FormatError, naming the
- * part, where one is missing or does not fit the others, or where the weight is quantised in another way.
+ * The NF4 weight stored as `name`; null where the tensor is not quantized or not there. Throws FormatError, naming the
+ * part, where one is missing or does not fit the others, or where the weight is quantized in another way.
  */
 export function nf4Entries({ tensors }: Tensors, name: string): Nf4Stored | null {
   const codes = tensors.get(name);
@@ -39,7 +39,7 @@ export function nf4Entries({ tensors }: Tensors, name: string): Nf4Stored | null
     if (found !== undefined) return found;
     throw new FormatError(
       codes.file.path,
-      `${name} is quantised, but the checkpoint lacks ${name}${suffix}; it is incomplete: download or save it again`,
+      `${name} is quantized, but the checkpoint lacks ${name}${suffix}; it is incomplete: download or save it again`,
     );
   };
   const state = part(nf4Suffix.quantState);
@@ -49,7 +49,7 @@ export function nf4Entries({ tensors }: Tensors, name: string): Nf4Stored | null
   const why = `its quant_state gives the shape [${shape}]`;
   expectEntry(codes, "U8", [Math.ceil(n / 2), 1], why);
   const absmax = part(nf4Suffix.absmax);
-  const kind = nestedOffset === null ? "no double quantisation" : "double quantisation";
+  const kind = nestedOffset === null ? "no double quantization" : "double quantization";
   expectEntry(absmax, nestedOffset === null ? "F32" : "U8", [blocks], `${why} and ${kind}`);
   const quantMap = part(nf4Suffix.quantMap);
   expectTable(quantMap, nf4Codebook, "the NF4 codebook");
@@ -74,25 +74,25 @@ export function nf4Entries({ tensors }: Tensors, name: string): Nf4Stored | null
   return { name, shape, dtype, codes, absmax, nested, bytes };
 }
 
-/** Whether the weight is NF4's; false where it is not quantised. Throws FormatError for other ways to quantise. */
+/** Whether the weight is NF4's; false where it is not quantized. Throws FormatError for other ways to quantize. */
 function isPacked(tensors: Checkpoint["tensors"], name: string, { entry, file }: CheckpointTensor): boolean {
   const refuse = (what: string): never => {
     throw new FormatError(
       file.path,
-      `${name} is ${what}, which neftune does not read; take the original weights, or such as bitsandbytes has quantised to nf4`,
+      `${name} is ${what}, which neftune does not read; take the original weights, or such as bitsandbytes has quantized to nf4`,
     );
   };
-  if (tensors.has(`${name}.quant_state.bitsandbytes__fp4`)) refuse("quantised to fp4");
+  if (tensors.has(`${name}.quant_state.bitsandbytes__fp4`)) refuse("quantized to fp4");
   const suffixes = Object.values(nf4Suffix);
-  const isQuantised = suffixes.some((suffix) => tensors.has(name + suffix));
-  if (isQuantised && entry.dtype !== "U8")
+  const isQuantized = suffixes.some((suffix) => tensors.has(name + suffix));
+  if (isQuantized && entry.dtype !== "U8")
     refuse(`packed in ${entry.dtype} (bnb_4bit_quant_storage other than uint8)`);
-  if (/\.weight$/.test(name) && !isQuantised) {
-    if (tensors.has(name.replace(/weight$/, "SCB"))) refuse("quantised to int8 (bitsandbytes)");
+  if (/\.weight$/.test(name) && !isQuantized) {
+    if (tensors.has(name.replace(/weight$/, "SCB"))) refuse("quantized to int8 (bitsandbytes)");
     if (entry.dtype === "U8" || entry.dtype === "I8")
-      refuse(`${entry.dtype} without ${name}${nf4Suffix.quantState}, so quantised in a way`);
+      refuse(`${entry.dtype} without ${name}${nf4Suffix.quantState}, so quantized in a way`);
   }
-  return isQuantised;
+  return isQuantized;
 }
 
 function expectEntry(

@@ -9,7 +9,7 @@ export const nf4Codebook: Float32Array<ArrayBuffer> = Float32Array.of(
 );
 
 /**
- * The 256 values that double quantisation's codes stand for (8-bit optimizers, arXiv 2110.02861: the dynamic tree type):
+ * The 256 values that double quantization's codes stand for (8-bit optimizers, arXiv 2110.02861: the dynamic tree type):
  * for each power of ten from 10⁻⁶ to 1 the middles between 2ⁱ + 1 points from 0.1 to 1, with both signs; 0; 1.
  */
 export const nf4DynamicMap: Float32Array<ArrayBuffer> = dynamicMap();

@@ -1,4 +1,4 @@
-// Tensors in 4-bit NormalFloat (QLoRA, arXiv 2305.14314): their memory, quantising, dequantising. The format is
+// Tensors in 4-bit NormalFloat (QLoRA, arXiv 2305.14314): their memory, quantizing, dequantizing. The format is
 // bitsandbytes' (kernels/nf4.h).
 
 import { NeftuneError } from "../../errors.ts";
@@ -12,16 +12,16 @@ export const nf4Block = 64;
 /** Absmax values that share one second absmax. */
 export const nf4NestedBlock = 256;
 
-/** The dtype that was quantised: dequantised values are rounded to it first. */
+/** The dtype that was quantized: dequantized values are rounded to it first. */
 export type StoredDType = "f32" | "bf16" | "f16";
 
-/** An NF4 tensor on the device. `absmax`: f32, or with double quantisation bytes, four to an i32 element. */
+/** An NF4 tensor on the device. `absmax`: f32, or with double quantization bytes, four to an i32 element. */
 export interface Nf4 {
   shape: readonly number[];
   dtype: StoredDType;
   codes: Tensor; // i32 [⌈bytes / 4⌉], two codes a byte
   absmax: Tensor; // f32 [blocks] or i32 [⌈blocks / 4⌉]
-  /** f32 [⌈blocks / 256⌉ + 1], the last is the offset; null: no double quantisation. */
+  /** f32 [⌈blocks / 256⌉ + 1], the last is the offset; null: no double quantization. */
   absmax2: Tensor | null;
 }
 
@@ -67,7 +67,7 @@ export function nf4Words({ codes, absmax, absmax2, dtype }: Nf4): BigInt64Array 
 const sizeOf = ({ shape }: Nf4) => shape.reduce((product, size) => product * size, 1);
 
 /**
- * Quantises `source` (a device tensor of the NF4 tensor's dtype). With double quantisation `absmax` (f32 [blocks] or
+ * Quantizes `source` (a device tensor of the NF4 tensor's dtype). With double quantization `absmax` (f32 [blocks] or
  * larger) is scratch for the first-level values. `nonFinite` (i32 [1]; null: not wanted) grows by the number of values
  * that are NaN or infinite.
  */

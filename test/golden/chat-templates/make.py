@@ -107,10 +107,10 @@ def encoded(tokenizer, pieces):
         if is_generated:
             spans.append((at, at + len(piece)))
         at += len(piece)
-    return text, labelled(encoding, spans)
+    return text, labeled(encoding, spans)
 
 
-def labelled(encoding, spans):
+def labeled(encoding, spans):
     def is_target(start, end):
         return any(start < stop and max(end, start + 1) > begin for begin, stop in spans)
 
@@ -134,7 +134,7 @@ def main():
             settings = {"tools": tools, "chat_template": template, "bos_token": BOS, "eos_token": EOS}
             texts, marks = render_jinja_template([messages], return_assistant_tokens_mask=True, **settings)
             asked, _ = render_jinja_template([messages[:-1]], add_generation_prompt=True, **settings)
-            tokens = labelled(tokenizer.encode(texts[0], add_special_tokens=False), marks[0])
+            tokens = labeled(tokenizer.encode(texts[0], add_special_tokens=False), marks[0])
             case = {"template": path.name, "conversation": conversation, "messages": messages, "tools": tools}
             cases.append({**case, "text": texts[0], **tokens, "prompt": asked[0]})
     lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
