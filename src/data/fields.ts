@@ -1,6 +1,7 @@
 // Fields of a row, checked by kind: what the readers of rows have in common.
 
 import { NeftuneError } from "../errors.ts";
+import { nestingProblem } from "./source/checked-json.ts";
 
 export type Fields = Readonly<Record<string, unknown>>;
 
@@ -41,11 +42,15 @@ export function listField(fields: Fields, name: string, of: string): unknown[] |
 /** What a text says as JSON; other values, and texts that are no JSON, as they are. */
 export function parsedText(value: unknown): unknown {
   if (typeof value !== "string") return value;
+  let parsed: unknown;
   try {
-    return JSON.parse(value);
+    parsed = JSON.parse(value);
   } catch {
     return value;
   }
+  const problem = nestingProblem(value);
+  if (problem !== null) throw new RowProblem(`JSON in a text ${problem.reason}`);
+  return parsed;
 }
 
 /** A value as messages name it. */

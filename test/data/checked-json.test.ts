@@ -1,9 +1,11 @@
-// Rows that JSON.parse takes and training must not: half a surrogate pair, and a key that an object has twice.
+// Rows that JSON.parse takes and training must not: half a surrogate pair, a key that an object has twice, and
+// nesting without measure.
 
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
+import { listField, parsedText } from "../../src/data/fields.ts";
 import { loadDataset } from "../../src/data/load-dataset.ts";
-import { halfSurrogate, jsonProblem } from "../../src/data/source/checked-json.ts";
+import { halfSurrogate, jsonProblem, MOST_LEVELS } from "../../src/data/source/checked-json.ts";
 import { openSource, rowsOf } from "../../src/data/source.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
@@ -118,11 +120,56 @@ describe("a key that an object has twice", () => {
     );
   });
 
-  test("nesting of any depth is checked, without recursion", () => {
-    const depth = 200_000;
+  test("is found at every depth that a row may have", () => {
+    const depth = MOST_LEVELS / 2 - 1;
     const deep = `${'{"a":['.repeat(depth)}"\\ud83d"${"]}".repeat(depth)}`;
     expect(problemOf(deep)?.reason).toContain("half of a surrogate pair");
     const twice = `${'{"a":['.repeat(depth)}{"b":1,"b":2}${"]}".repeat(depth)}`;
     expect(problemOf(twice)?.reason).toContain('the key "b" twice');
+  });
+});
+
+describe("nesting", () => {
+  const reason = `is nested deeper than ${MOST_LEVELS} levels`;
+  /** A row of so many levels. */
+  const lists = (levels: number) =>
+    `{"text":"a [","extra":${"[".repeat(levels - 1)}${"]".repeat(levels - 1)}}`;
+  const objects = (levels: number) => `${'{"a":'.repeat(levels)}1${"}".repeat(levels)}`;
+
+  test("past the limit is a problem of the row, where it opens one too many", () => {
+    for (const of of [lists, objects]) {
+      expect(problemOf(of(MOST_LEVELS))).toBeNull();
+      expect(problemOf(of(MOST_LEVELS + 1))?.reason).toBe(reason);
+      expect(problemOf(of(100_000))?.reason).toBe(reason);
+    }
+    expect(problemOf(objects(MOST_LEVELS + 1))?.at).toBe('{"a":'.length * MOST_LEVELS);
+    expect(problemOf(`{"text":"${"[{".repeat(1000)}","b":[${"[],".repeat(1000)}{}]}`)).toBeNull();
+  });
+
+  test("makes bad rows with their lines, in every form of JSON", async () => {
+    const [good, most, bad] = ['{"text":"a"}', lists(MOST_LEVELS), lists(MOST_LEVELS + 1)];
+    const column = '{"text":"a [","extra":'.length + MOST_LEVELS;
+    expect(await problems("x.jsonl", `${most}\n${bad}\n${good}`)).toEqual([
+      null,
+      `:2: row 2: ${reason} (column ${column})`,
+      null,
+    ]);
+    expect(await problems("x.json", `[${most},\n${bad},${good}]`)).toEqual([
+      null,
+      `:2: row 2: ${reason}`,
+      null,
+    ]);
+    expect(await problems("x.json", `{"data":[${most},\n${bad},${good}]}`)).toEqual([
+      null,
+      `:2: row 2: ${reason}`,
+      null,
+    ]);
+  });
+
+  test("in a column that holds JSON text is the row's problem too", () => {
+    const deep = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
+    expect(() => listField({ tools: deep }, "tools", "functions")).toThrow(reason);
+    expect(() => parsedText(deep)).toThrow(reason);
+    expect(parsedText("[".repeat(100_000))).toBe("[".repeat(100_000));
   });
 });

@@ -1,5 +1,6 @@
 // What JSON.parse takes in silence and a row must not have: half a surrogate pair, which is no character and would
-// become U+FFFD, and a key that an object has twice, of which all values but the last would be lost.
+// become U+FFFD; a key that an object has twice, of which all values but the last would be lost; and nesting so deep
+// that a row can be neither sent to a thread nor rendered.
 
 import { scanJson } from "../json-scan.ts";
 
@@ -9,9 +10,26 @@ const ESCAPE_LENGTH = 6;
 /** The upper six bits of either half. */
 const [HIGH, LOW] = [0xd800 >> 10, 0xdc00 >> 10];
 const [QUOTE, BACKSLASH, COLON] = [0x22, 0x5c, 0x3a];
+const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
 
-/** Why a value cannot be a row or hold one, and at which offset of its text that is, or null. `text` is what it was parsed from. */
-export function jsonProblem(value: unknown, text: string): { at: number; reason: string } | null {
+/** Lists and objects within one another that a row may have, the row itself included. */
+export const MOST_LEVELS = 256;
+
+/** What is wrong with a value whose text opens its list or object number MOST_LEVELS + 1, or null. */
+export function nestingProblem(text: string): { at: number; reason: string } | null {
+  const { tooDeep } = measured(text, MOST_LEVELS);
+  return tooDeep === null ? null : { at: tooDeep, reason: nestedTooDeep };
+}
+
+const nestedTooDeep = `is nested deeper than ${MOST_LEVELS} levels`;
+
+/**
+ * Why a value cannot be a row or hold one, and at which offset of its text that is, or null. `text` is what it was
+ * parsed from; `around` are the levels of it that no row has.
+ */
+export function jsonProblem(value: unknown, text: string, around = 0): { at: number; reason: string } | null {
+  const { colons, tooDeep } = measured(text, MOST_LEVELS + around);
+  if (tooDeep !== null) return { at: tooDeep, reason: nestedTooDeep };
   const mayHaveHalf = text.includes("\\u") && SURROGATE_ESCAPE.test(text);
   const { keys, half } = walk(value, mayHaveHalf);
   if (half !== null) {
@@ -20,7 +38,7 @@ export function jsonProblem(value: unknown, text: string): { at: number; reason:
       reason: `a string has half of a surrogate pair (${half}), which is no character`,
     };
   }
-  if (keys === countColons(text)) return null;
+  if (keys === colons) return null;
   const twice = scanJson(text).twice;
   if (twice === null) return null;
   const key = JSON.stringify(twice.key.length > 60 ? `${twice.key.slice(0, 60)}…` : twice.key);
@@ -32,7 +50,7 @@ export function halfSurrogate(value: unknown): string | null {
   return walk(value, true).half;
 }
 
-/** Counts the keys of all objects in a value, and looks for half a pair where there may be one. Any depth will do. */
+/** Counts the keys of all objects in a value, and looks for half a pair where there may be one. */
 function walk(value: unknown, mayHaveHalf: boolean): { keys: number; half: string | null } {
   let [keys, half] = [0, null as string | null];
   const look = (text: string): void => {
@@ -75,18 +93,21 @@ function halfPlace(text: string): number {
   return Math.max(0, high);
 }
 
-/** Colons outside strings: one per key. */
-function countColons(text: string): number {
-  let colons = 0;
+/** Colons outside strings, one per key, and the offset where a text first opens more than `levels` levels, or null. */
+function measured(text: string, levels: number): { colons: number; tooDeep: number | null } {
+  let [colons, depth] = [0, 0];
   for (let at = 0; at < text.length; at++) {
     const code = text.charCodeAt(at);
     if (code === COLON) colons++;
+    else if (code === OPEN_OBJECT || code === OPEN_LIST) {
+      if (++depth > levels) return { colons, tooDeep: at };
+    } else if (code === CLOSE_OBJECT || code === CLOSE_LIST) depth--;
     if (code !== QUOTE) continue;
     do at = text.indexOf('"', at + 1);
     while (at >= 0 && isEscaped(text, at));
-    if (at < 0) return colons;
+    if (at < 0) break;
   }
-  return colons;
+  return { colons, tooDeep: null };
 }
 
 function isEscaped(text: string, at: number): boolean {

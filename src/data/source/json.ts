@@ -184,7 +184,7 @@ async function* wholeBlocks(path: string, bytes: Bytes, firstLine: number): Asyn
   const value = parsed(path, text, firstLine);
   const rows = isRowShaped(value) ? [value] : soleArray(path, value as object);
   const offsets = isRowShaped(value) ? [0] : scanJson(text).rows;
-  const problem = jsonProblem(value, text);
+  const problem = jsonProblem(value, text, isRowShaped(value) ? 0 : 2);
   const builder = new BlockBuilder();
   let [line, at, found] = [firstLine, 0, false];
   for (const [i, row] of rows.entries()) {
