@@ -117,6 +117,19 @@ describe("rows of a file", () => {
     expect(() => openSource(`${dir}/x.json`)).toThrow(/is a ZIP archive; unpack it/);
     expect(() => openSource(`${dir}/y.jsonl`)).toThrow(/is bzip2; unpack it/);
   });
+
+  test("a Git LFS pointer in place of a file is called that, whatever the name", () => {
+    const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${"0".repeat(64)}\nsize 5\n`;
+    const names = ["x.json", "x.jsonl", "x.csv", "x.tsv", "x.parquet", "x.jsonl.gz", "x.json.zst", "x"];
+    const dir = folderOf({
+      ...Object.fromEntries(names.map((name) => [name, pointer])),
+      "v.csv": "version x\n1\n",
+    });
+    for (const name of names) {
+      expect(() => openSource(`${dir}/${name}`)).toThrow(`${dir}/${name}: is a Git LFS pointer`);
+    }
+    expect(openSource(`${dir}/v.csv`).format).toBe("csv");
+  });
 });
 
 describe("formats", () => {

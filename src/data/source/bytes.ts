@@ -6,10 +6,12 @@ import { type Duplex, pipeline } from "node:stream";
 import { constants, createGunzip, createZstdDecompress } from "node:zlib";
 import { FormatError, InterruptedError, NeftuneError } from "../../errors.ts";
 import { ioError } from "../../formats/io.ts";
+import { expectNoLfsPointer } from "../../formats/lfs.ts";
 import { expectWholeZstd } from "./zstd-frames.ts";
 
 const CHUNK_BYTES = 1 << 20;
-const HEAD_BYTES = 8;
+/** Enough for the first bytes of every kind, and to tell a Git LFS pointer from a CSV whose first column is "version". */
+const HEAD_BYTES = 32;
 
 export type Packing = "none" | "gzip" | "zstd";
 
@@ -47,6 +49,7 @@ export function fileKind(path: string): FileKind {
   } catch (error) {
     throw openingError(path, error);
   }
+  expectNoLfsPointer(path, head);
   const start = head.toString("latin1");
   const known = KNOWN_KINDS.find(([magic]) => start.startsWith(magic));
   if (known !== undefined) throw new FormatError(path, `is ${known[1]}`);
