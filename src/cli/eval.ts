@@ -25,7 +25,7 @@ import {
   wantedSplits,
 } from "./model-data.ts";
 import { EvaluationProgress } from "./progress.ts";
-import { chooseTemplate, templateLine } from "./prompt-template.ts";
+import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
 import { checkQuantization, quantizationOptions } from "./quantization.ts";
 import { usedTemplates } from "./row-notes.ts";
 
@@ -83,6 +83,7 @@ export const evalCommand = defineCommand({
     const encoding = { ...values, "prompt-template": template.option };
     const loading = loadDatasets(data, dir, encoding, readConfig(dir).vocabSize, {
       seed: trainDefaults.seed,
+      templateDate: templateDateOf([values.adapter, dir]),
       context,
     });
     // While workers tokenize, the native libraries load.

@@ -40,7 +40,7 @@ import {
   templateHelp,
   wantedSplits,
 } from "./model-data.ts";
-import { chooseTemplate, templateLine } from "./prompt-template.ts";
+import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
 import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
 /** Tokens of prompts that are read at once. */
@@ -237,6 +237,7 @@ export const generateCommand = defineCommand({
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
+      date: templateDateOf([values.adapter, dir]),
       ...(datasetName === undefined || columns === undefined ? {} : { columns }),
     };
     const { asked, endOfTurn } = await withEncoder(dir, options, context.signal, async (encoder) => ({

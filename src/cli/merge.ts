@@ -39,7 +39,7 @@ import {
   wantedSplits,
 } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
-import { chooseTemplate } from "./prompt-template.ts";
+import { chooseTemplate, templateDateOf } from "./prompt-template.ts";
 import type { QuantizationValues } from "./quantization.ts";
 import { evaluationText } from "./run-lines.ts";
 import { withWritingProgress } from "./writing-progress.ts";
@@ -221,7 +221,7 @@ export const merge = defineCommand({
             model,
             { ...values, "prompt-template": template.option },
             readConfig(model).vocabSize,
-            { seed: 0, context },
+            { seed: 0, templateDate: templateDateOf([adapter, model]), context },
           );
     const device = openDevice(values, context);
     try {

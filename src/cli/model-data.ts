@@ -242,7 +242,11 @@ export async function loadDatasets(
   tokenizerDir: string,
   encoding: EncodingValues,
   vocabSize: number,
-  { seed, templateDate, context }: { seed: number; templateDate?: TemplateDate; context: Context },
+  {
+    seed,
+    templateDate,
+    context,
+  }: { seed: number; templateDate?: TemplateDate | undefined; context: Context },
 ): Promise<LoadedData> {
   const template = encoding["prompt-template"];
   const columns = columnNames(encoding);

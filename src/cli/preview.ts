@@ -26,7 +26,7 @@ import {
   requireModel,
   wantedSplits,
 } from "./model-data.ts";
-import { chooseTemplate, templateLine } from "./prompt-template.ts";
+import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
 import { rowNotes } from "./row-notes.ts";
 import { escapeJson, escapeText } from "./text.ts";
 
@@ -75,6 +75,7 @@ export const preview = defineCommand({
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
       lossOn: values["loss-on"],
+      date: templateDateOf([values.adapter, dir]),
       vocabSize: existsSync(join(dir, "config.json")) ? readConfig(dir).vocabSize : null,
       ...(columns === undefined ? {} : { columns }),
     };

@@ -4,6 +4,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { NO_TEMPLATE } from "../data/encode.ts";
+import { isTemplateDate, type TemplateDate } from "../data/template-date.ts";
 import type { PromptTemplate } from "../data/templates.ts";
 import { readSettings } from "../data/tokenizer-settings.ts";
 import { readJsonObject } from "../formats/json-file.ts";
@@ -11,6 +12,8 @@ import type { ModelPreset } from "./presets.ts";
 
 /** What a run's folder calls the template that it was trained with, and the file that keeps a Jinja template's text. */
 const RECORD_KEY = "prompt_template";
+/** The day that templates were told: a run that goes on, or is used, another day sees the same tokens. */
+export const TEMPLATE_DATE = "template_date";
 const TEMPLATE_FILE = "prompt_template.jinja";
 /** What the record says where rows of several formats had templates of their own. */
 const SEVERAL = "auto";
@@ -41,19 +44,37 @@ export function chooseTemplate(
 
 /** What the run in a folder, or the one whose checkpoint it is, was trained with; undefined where that is no one template. */
 function templateOfRun(folder: string): ChosenTemplate | undefined {
+  for (const { run, record } of runRecords(folder)) {
+    const template = record.get(RECORD_KEY);
+    if (typeof template !== "string") continue;
+    if (template === SEVERAL || template === NO_TEMPLATE) return undefined;
+    const option = template === TEMPLATE_FILE ? join(run, template) : template;
+    return { option, why: `as ${run} was trained` };
+  }
+  return undefined;
+}
+
+/** Of folders that may be runs, the first one's day that templates were told; undefined, today, where none says it. */
+export function templateDateOf(folders: readonly (string | undefined)[]): TemplateDate | undefined {
+  for (const folder of folders) {
+    for (const { record } of folder === undefined ? [] : runRecords(folder)) {
+      const date = record.get(TEMPLATE_DATE);
+      if (isTemplateDate(date)) return date;
+    }
+  }
+  return undefined;
+}
+
+/** What runs say of themselves, in a folder and in the one that it is a checkpoint of. */
+function* runRecords(folder: string): Generator<{ run: string; record: ReadonlyMap<string, unknown> }> {
   for (const run of [folder, join(folder, "..", "..")]) {
     for (const name of ["run.json", "config.json"]) {
       const path = join(run, name);
       if (!existsSync(path)) continue;
       const record = readJsonObject(path);
-      const template = record.get(RECORD_KEY);
-      if (!record.has("neftune_version") || typeof template !== "string") continue;
-      if (template === SEVERAL || template === NO_TEMPLATE) return undefined;
-      const option = template === TEMPLATE_FILE ? join(run, template) : template;
-      return { option, why: `as ${run} was trained` };
+      if (record.has("neftune_version")) yield { run, record };
     }
   }
-  return undefined;
 }
 
 /** For a run's record, from what was chosen and the templates that rows were rendered with. */

@@ -36,13 +36,10 @@ import type { Context } from "./command.ts";
 import { diskNote } from "./disk-note.ts";
 import { countOf, formatBytes, formatCount } from "./format.ts";
 import { type DataRequest, type EncodingValues, loadDatasets, noteDataset } from "./model-data.ts";
-import { type ChosenTemplate, templateLine, templateRecord } from "./prompt-template.ts";
+import { type ChosenTemplate, TEMPLATE_DATE, templateLine, templateRecord } from "./prompt-template.ts";
 import { loadModel, type QuantizationValues } from "./quantization.ts";
 import { usedTemplates } from "./row-notes.ts";
 import { settingLines } from "./run-lines.ts";
-
-/** Of the run's record: --resume goes on with the date that a chat template was first told. */
-const TEMPLATE_DATE = "template_date";
 
 export interface TrainRequest {
   /** Folder of the base model, and what files of the run call it. */

@@ -1,7 +1,12 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { chooseTemplate, templateLine, templateRecord } from "../../src/cli/prompt-template.ts";
+import {
+  chooseTemplate,
+  templateDateOf,
+  templateLine,
+  templateRecord,
+} from "../../src/cli/prompt-template.ts";
 import { rowNotes, usedTemplates } from "../../src/cli/row-notes.ts";
 import { promptTemplate } from "../../src/data/templates.ts";
 import { byteFolder, folderOf, llamaFolder } from "../data/tiny-tokenizer.ts";
@@ -47,6 +52,20 @@ describe("the template is", () => {
     }
     const foreign = folderOf({ "config.json": { prompt_template: "alpaca" } });
     expect(chooseTemplate(undefined, [foreign, folderOf({})], undefined)).toEqual(byRows);
+  });
+
+  test("told the day that the run was told", () => {
+    const dated = (date: unknown, file: string) =>
+      folderOf({ [file]: { neftune_version: "1", prompt_template: "none", template_date: date } });
+    const [adapter, full] = [dated("2025-02-03", "config.json"), dated("2024-05-06", "run.json")];
+    expect(templateDateOf([undefined, adapter, full])).toBe("2025-02-03");
+    expect(templateDateOf([full])).toBe("2024-05-06");
+    expect(templateDateOf([join(adapter, "checkpoints", "step-00000001")])).toBe("2025-02-03");
+    for (const date of ["2025-02-30", null, 5]) {
+      expect(templateDateOf([dated(date, "config.json"), folderOf({})])).toBeUndefined();
+    }
+    const foreign = folderOf({ "config.json": { template_date: "2025-02-03" } });
+    expect(templateDateOf([foreign, undefined])).toBeUndefined();
   });
 
   test("written into the run as it took effect, a Jinja file with its text", () => {
