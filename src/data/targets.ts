@@ -35,8 +35,11 @@ export function targetLabels(encoding: Encoding, answers: readonly AnswerSpan[])
 
 /** The first token that holds a character of an answer itself, Infinity where none does: only ends would be learned. */
 export function firstAnswerToken(encoding: Encoding, answers: readonly AnswerSpan[]): number {
-  for (let i = 0; i < encoding.ids.length; i++) {
-    if (answers.some(({ begin, end }) => holdsAny(encoding, i, begin, end))) return i;
+  let first = Number.POSITIVE_INFINITY;
+  for (const { begin, end } of answers) {
+    for (let i = 0; i < encoding.ids.length && i < first; i++) {
+      if (holdsAny(encoding, i, begin, end)) first = i;
+    }
   }
-  return Number.POSITIVE_INFINITY;
+  return first;
 }

@@ -211,8 +211,7 @@ export class Tokenizer {
       const first = buffer.count;
       const cut = this.preTokenizer.run(text);
       for (let k = 0; k < cut.pieces.length; k += 2) {
-        const begin = cut.pieces[k]!;
-        this.bpe.encode(cut.text.text.slice(begin, cut.pieces[k + 1]!), begin, buffer);
+        this.bpe.encode(cut.text.text, cut.pieces[k]!, cut.pieces[k + 1]!, buffer);
       }
       // from places in the text that was cut to places in the source
       const { starts, ends, count } = buffer;

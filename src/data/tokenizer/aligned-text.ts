@@ -165,6 +165,7 @@ class Builder {
 
   finish(): AlignedText {
     const { length } = this.text;
+    if (length === this.starts.length) return AlignedText.made(this.text, this.starts, this.ends);
     return AlignedText.made(this.text, this.starts.subarray(0, length), this.ends.subarray(0, length));
   }
 }

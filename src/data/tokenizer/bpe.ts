@@ -6,6 +6,8 @@ import { FormatError } from "../../errors.ts";
 import { BYTE_CHARACTERS, bytesAsCharacters } from "./byte-level.ts";
 import { PairRanks } from "./pair-ranks.ts";
 import type { TokenBuffer } from "./token-buffer.ts";
+import { Word } from "./word.ts";
+import { WordCache } from "./word-cache.ts";
 
 const BpeSchema = v.object({
   type: v.optional(v.literal("BPE")),
@@ -37,11 +39,9 @@ function isMerges(value: unknown): boolean {
 /** SentencePiece's visible space, U+2581. */
 const METASPACE = "\u2581";
 
-const utf8 = new TextEncoder();
-const CACHED_WORDS = 1 << 17;
-const CACHED_LENGTH = 64;
-/** A queued merge is rank · 2^30 + place, exact in float64 while ranks stay below 2^23. */
-const PLACE = 2 ** 30;
+const METASPACE_UNIT = 0x2581;
+/** The character of each byte where the vocabulary holds bytes. */
+const BYTE_UNITS = Uint16Array.from(BYTE_CHARACTERS, (character) => character.charCodeAt(0)); // [256]
 
 export class BpeModel {
   readonly vocab: ReadonlyMap<string, number>;
@@ -54,8 +54,9 @@ export class BpeModel {
   /** True where no merge puts a visible space behind anything but a visible space: words can be encoded alone. */
   private readonly wordsAreApart: boolean;
   private readonly asBytes: boolean;
-  /** Of each word: its ids, then their starts, then their ends, in units of the word. */
-  private readonly cache = new Map<string, number[]>();
+  private readonly unitIds = new Int32Array(0x10000).fill(-1); // id of each token of one UTF-16 unit
+  private readonly cache = new WordCache();
+  private readonly word = new Word();
 
   /**
    * `model` is the part of that name of a tokenizer.json; `path` names the file in errors. With `asBytes`, pieces are
@@ -74,6 +75,7 @@ export class BpeModel {
     }
     const { vocab, merges, unk_token, byte_fallback, fuse_unk, ignore_merges } = parsed.output;
     this.vocab = new Map(Object.entries(vocab));
+    for (const [token, id] of this.vocab) if (token.length === 1) this.unitIds[token.charCodeAt(0)] = id;
     this.unkId = (typeof unk_token === "string" ? this.vocab.get(unk_token) : undefined) ?? null;
     this.asBytes = asBytes;
     this.byteIds = byte_fallback === true ? this.bytesOf() : null;
@@ -104,129 +106,108 @@ export class BpeModel {
     this.wordsAreApart = apart;
   }
 
-  /** Appends to `out` the tokens of a piece that no pre-tokenizer splits further; it stands at `begin` in its text. */
-  encode(piece: string, begin: number, out: TokenBuffer): void {
-    let done = 0;
+  /** Appends to `out` the tokens of the piece at [begin, end) of a text, which no pre-tokenizer splits further. */
+  encode(text: string, begin: number, end: number, out: TokenBuffer): void {
+    let done = begin;
     if (this.wordsAreApart) {
-      for (let i = piece.indexOf(METASPACE, 1); i > 0; i = piece.indexOf(METASPACE, i + 1)) {
-        if (piece[i - 1] === METASPACE) continue;
-        this.encodeWord(piece.slice(done, i), begin + done, out);
+      for (let i = begin + 1; i < end; i++) {
+        if (text.charCodeAt(i) !== METASPACE_UNIT || text.charCodeAt(i - 1) === METASPACE_UNIT) continue;
+        this.encodeWord(text, done, i, out);
         done = i;
       }
     }
-    this.encodeWord(done === 0 ? piece : piece.slice(done), begin + done, out);
+    this.encodeWord(text, done, end, out);
   }
 
-  private encodeWord(word: string, begin: number, out: TokenBuffer): void {
-    let found = this.cache.get(word);
-    if (found === undefined) {
-      found = this.merge(word);
-      if (this.cache.size >= CACHED_WORDS) this.cache.clear();
-      if (word.length <= CACHED_LENGTH) this.cache.set(word, found);
-    }
-    const length = found.length / 3;
-    out.reserve(length);
-    const { ids, starts, ends, count } = out;
-    for (let i = 0; i < length; i++) {
-      ids[count + i] = found[i]!;
-      starts[count + i] = begin + found[length + i]!;
-      ends[count + i] = begin + found[2 * length + i]!;
-    }
-    out.count += length;
+  private encodeWord(text: string, begin: number, end: number, out: TokenBuffer): void {
+    if (this.cache.copy(text, begin, end, out)) return;
+    const first = out.count;
+    this.merge(text, begin, end, out);
+    this.cache.add(text, begin, end, out, first);
   }
 
-  private merge(word: string): number[] {
+  private merge(text: string, begin: number, end: number, out: TokenBuffer): void {
     if (this.ignoreMerges) {
+      const word = text.slice(begin, end);
       const whole = this.vocab.get(this.asBytes ? bytesAsCharacters(word) : word);
-      if (whole !== undefined) return [whole, 0, word.length];
+      if (whole !== undefined) {
+        out.add(whole, begin, end);
+        return;
+      }
     }
-    const { ids, widths, starts, ends } = this.characters(word);
-    const count = ids.length;
-    const next = Int32Array.from({ length: count }, (_, i) => (i + 1 < count ? i + 1 : -1));
-    const previous = Int32Array.from({ length: count }, (_, i) => i - 1);
-    const queue = new MinHeap();
-    const rankAt = (place: number): number => {
-      const right = next[place]!;
-      return right < 0 ? -1 : this.ranks.get(ids[place]!, ids[right]!);
+    const { word } = this;
+    word.clear();
+    this.addSymbols(text, begin, end);
+    word.merge(this.ranks, this.merged);
+    // Places follow from widths, as in Hugging Face's tokenizers: a character without a token moves those behind it.
+    // [byte, byteEnd) are the bytes of the character at [at, next).
+    let at = begin;
+    let next = begin + unitsAt(text, begin, end);
+    let byteEnd = this.writtenBytes(text, begin, end);
+    const reach = (byte: number): void => {
+      while (byte >= byteEnd && next < end) {
+        at = next;
+        next += unitsAt(text, at, end);
+        byteEnd += this.writtenBytes(text, at, end);
+      }
     };
-    const enqueue = (place: number): void => {
-      const rank = rankAt(place);
-      if (rank >= 0) queue.push(rank * PLACE + place);
-    };
-    for (let place = 0; place < count - 1; place++) enqueue(place);
-    for (let entry = queue.pop(); entry !== undefined; entry = queue.pop()) {
-      const rank = Math.floor(entry / PLACE);
-      const place = entry - rank * PLACE;
-      // an entry is stale when a merge since then took one of its two sides
-      if (ids[place]! < 0 || rankAt(place) !== rank) continue;
-      const right = next[place]!;
-      const after = next[right]!;
-      ids[place] = this.merged[rank]!;
-      widths[place]! += widths[right]!;
-      ids[right] = -1;
-      next[place] = after;
-      if (after >= 0) previous[after] = place;
-      if (previous[place]! >= 0) enqueue(previous[place]!);
-      enqueue(place);
-    }
-    // places follow from widths, as in Hugging Face's tokenizers: a character without a token moves those behind it
-    const left = { ids: [] as number[], starts: [] as number[], ends: [] as number[] };
     let byte = 0;
-    for (let place = 0; place < count; place++) {
-      if (ids[place]! < 0) continue;
-      left.ids.push(ids[place]!);
-      left.starts.push(starts[byte]!);
-      byte += widths[place]!;
-      left.ends.push(ends[byte - 1]!);
+    for (let place = 0; place < word.count; place++) {
+      if (word.ids[place]! < 0) continue;
+      reach(byte);
+      const start = at;
+      byte += word.widths[place]!;
+      reach(byte - 1);
+      out.add(word.ids[place]!, start, next);
     }
-    return left.ids.concat(left.starts, left.ends);
   }
 
-  /**
-   * The characters before any merge: from the vocabulary, else as bytes, else as the unknown token, else as nothing.
-   * `widths` are their bytes in UTF-8; `starts` and `ends` are, for each byte of the word, its character's place there.
-   */
-  private characters(word: string): { ids: number[]; widths: number[]; starts: number[]; ends: number[] } {
-    const ids: number[] = [];
-    const widths: number[] = [];
-    const starts: number[] = [];
-    const ends: number[] = [];
+  /** The symbols before any merge: from the vocabulary, else as bytes, else as the unknown token, else as nothing. */
+  private addSymbols(text: string, begin: number, end: number): void {
+    const { word } = this;
     let unknown = 0; // bytes
-    const add = (id: number, width: number): void => {
-      ids.push(id);
-      widths.push(width);
-    };
     const flush = (): void => {
-      if (unknown > 0) add(this.unkId!, unknown);
+      if (unknown > 0) word.add(this.unkId!, unknown);
       unknown = 0;
     };
-    const character = (text: string, start: number, end: number): void => {
-      const bytes = utf8.encode(text);
-      for (let i = 0; i < bytes.length; i++) {
-        starts.push(start);
-        ends.push(end);
-      }
-      const id = this.vocab.get(text);
-      if (id !== undefined) {
+    const add = (point: number): void => {
+      const id = this.idOf(point);
+      const width = utf8Width(point);
+      if (id >= 0) {
         flush();
-        add(id, bytes.length);
-      } else if (this.byteIds !== null && bytes.every((byte) => this.byteIds![byte]! >= 0)) {
+        word.add(id, width);
+      } else if (this.byteIds !== null && this.hasBytes(point)) {
         // an unknown token before them comes behind them, as in Hugging Face's tokenizers
-        for (const byte of bytes) add(this.byteIds[byte]!, 1);
+        for (let i = 0; i < width; i++) word.add(this.byteIds[utf8Byte(point, i)]!, 1);
       } else if (this.unkId !== null) {
         if (!this.fuseUnk) flush();
-        unknown += bytes.length;
+        unknown += width;
       }
     };
-    let at = 0;
-    for (const one of word) {
-      const end = at + one.length;
-      if (this.asBytes) for (const byte of utf8.encode(one)) character(BYTE_CHARACTERS[byte]!, at, end);
-      else character(one, at, end);
-      at = end;
+    for (let at = begin; at < end; ) {
+      const point = pointAt(text, at, end);
+      if (!this.asBytes) add(point);
+      else for (let i = 0; i < utf8Width(point); i++) add(BYTE_UNITS[utf8Byte(point, i)]!);
+      at += point > 0xffff ? 2 : 1;
     }
     flush();
-    return { ids, widths, starts, ends };
+  }
+
+  /** Bytes in UTF-8 of the character at `at` as the vocabulary writes it. */
+  private writtenBytes(text: string, at: number, end: number): number {
+    const point = pointAt(text, at, end);
+    if (!this.asBytes) return utf8Width(point);
+    return point < 0x80 ? utf8Width(BYTE_UNITS[point]!) : 2 * utf8Width(point);
+  }
+
+  /** The id of a character, −1 where it has none. */
+  private idOf(point: number): number {
+    return point <= 0xffff ? this.unitIds[point]! : (this.vocab.get(String.fromCodePoint(point)) ?? -1);
+  }
+
+  private hasBytes(point: number): boolean {
+    for (let i = 0; i < utf8Width(point); i++) if (this.byteIds![utf8Byte(point, i)]! < 0) return false;
+    return true;
   }
 
   /** Ids of the tokens <0x00> to <0xFF>, -1 where the vocabulary lacks one. */
@@ -238,38 +219,25 @@ export class BpeModel {
   }
 }
 
-/** A binary heap of numbers, the least on top. */
-class MinHeap {
-  private readonly items: number[] = [];
+/** The character at `at` of a text that goes to `end`. */
+function pointAt(text: string, at: number, end: number): number {
+  return at + 1 < end ? text.codePointAt(at)! : text.charCodeAt(at);
+}
 
-  push(item: number): void {
-    const items = this.items;
-    let at = items.length;
-    items.push(item);
-    while (at > 0) {
-      const parent = (at - 1) >> 1;
-      if (items[parent]! <= item) break;
-      items[at] = items[parent]!;
-      at = parent;
-    }
-    items[at] = item;
-  }
+function unitsAt(text: string, at: number, end: number): number {
+  return pointAt(text, at, end) > 0xffff ? 2 : 1;
+}
 
-  pop(): number | undefined {
-    const items = this.items;
-    const top = items[0];
-    const last = items.pop();
-    if (last === undefined || items.length === 0) return top;
-    let at = 0;
-    for (;;) {
-      let child = 2 * at + 1;
-      if (child >= items.length) break;
-      if (child + 1 < items.length && items[child + 1]! < items[child]!) child++;
-      if (items[child]! >= last) break;
-      items[at] = items[child]!;
-      at = child;
-    }
-    items[at] = last;
-    return top;
-  }
+/** Bytes of a character in UTF-8. */
+function utf8Width(point: number): number {
+  return point < 0x80 ? 1 : point < 0x800 ? 2 : point <= 0xffff ? 3 : 4;
+}
+
+/** Byte i of a character in UTF-8; half of a surrogate pair is written as U+FFFD, as TextEncoder does. */
+function utf8Byte(point: number, i: number): number {
+  if (point < 0x80) return point;
+  const whole = point >= 0xd800 && point < 0xe000 ? 0xfffd : point;
+  const width = utf8Width(whole);
+  const bits = whole >> (6 * (width - 1 - i));
+  return i > 0 ? 0x80 | (bits & 0x3f) : bits | ((0xf00 >> width) & 0xff);
 }

@@ -63,6 +63,8 @@ function stepsOf(part: Part, last: boolean): Step[] {
 /** Cuts every piece at the matches of an expression. */
 function cut(expression: RegExp, behavior: Behavior, invert = false): Step {
   return (text, pieces) => {
+    const isWhole = pieces.length === 2 && pieces[0] === 0 && pieces[1] === text.text.length;
+    if (isWhole) return { text, pieces: splitAt(expression, text.text, behavior, invert) };
     const cuts: Pieces = [];
     for (let k = 0; k < pieces.length; k += 2) {
       const begin = pieces[k]!;
