@@ -1,6 +1,7 @@
 // A text with its answers marked, on the way from a row to tokens and labels.
 
 import type { Remark } from "./encoding-notes.ts";
+import { RowProblem } from "./fields.ts";
 import { IGNORE } from "./sample.ts";
 import { type AnswerSpan, firstAnswerToken, holdsAny, targetLabels } from "./targets.ts";
 import type { Section, Tokenizer } from "./tokenizer.ts";
@@ -35,9 +36,20 @@ export interface Encoded {
   remarks: readonly Remark[];
 }
 
-/** The script's ids and labels, with BOS in front where the tokenizer begins texts with it and the script does not. */
+/** Characters (UTF-16 units) that one row's text may have: tokenizing takes up to a hundred bytes for each. */
+const MOST_CHARACTERS = 2 ** 24;
+
+/**
+ * The script's ids and labels, with BOS in front where the tokenizer begins texts with it and the script does not.
+ * Throws RowProblem where the text is too long.
+ */
 export function encodeScript(script: Script, tokenizer: Tokenizer, lossOn: LossOn): Encoded {
   const { text, answers, excepted } = script;
+  if (text.length > MOST_CHARACTERS) {
+    throw new RowProblem(
+      `its text has ${text.length} characters, and a row's may have ${MOST_CHARACTERS} at most; divide it into several rows`,
+    );
+  }
   const encoding = tokenizer.encodeSections(script.sections);
   const learnsAll = lossOn === "all";
   const labels = learnsAll

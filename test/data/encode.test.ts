@@ -98,6 +98,14 @@ describe("prompt and completion", () => {
     expect(() => encoder(llama, { maxLength: 0 })).toThrow(/max length: expected an integer of at least 1/);
   });
 
+  test("a text of more than 2^24 characters is a bad row, as sample and as prompt", () => {
+    const text = "a".repeat(2 ** 24 - 10);
+    const reason = /text has 16777217 characters, and a row's may have 16777216 at most/;
+    expect(() => encoder(llama).encode({ text: `${text}01234567890` })).toThrow(reason);
+    expect(() => encoder(llama).encode({ prompt: text, completion: "01234567890" })).toThrow(reason);
+    expect(() => encoder(llama).encodePrompt({ prompt: `${text}01234567890` })).toThrow(reason);
+  });
+
   test("a model may have more ids than its tokenizer", () => {
     const row = { input_ids: [llama.vocabSize] };
     expect(() => encoder(llama).encode(row)).toThrow(/input_ids\[0\]/);
