@@ -5,26 +5,40 @@ import type { Pieces } from "./aligned-text.ts";
 /** What becomes of the matches. */
 export type Behavior = "Isolated" | "Removed" | "MergedWithPrevious" | "MergedWithNext" | "Contiguous";
 
+/** Characters of a text whose matches are all made as strings. */
+const MOST_QUICK = 1 << 16;
+
 /** Matches of a global expression in a text. One without width right behind another is none (as in Rust's onig). */
 export function findMatches(expression: RegExp, text: string): Pieces {
   const matches: Pieces = [];
+  eachMatch(expression, text, (begin, end) => matches.push(begin, end));
+  return matches;
+}
+
+function eachMatch(expression: RegExp, text: string, take: (begin: number, end: number) => void): void {
   let last = -1;
   expression.lastIndex = 0;
   for (let match = expression.exec(text); match !== null; match = expression.exec(text)) {
     const begin = match.index;
     const end = begin + match[0].length;
     if (begin !== end || begin !== last) {
-      matches.push(begin, end);
+      take(begin, end);
       last = end;
     }
     if (begin === end) expression.lastIndex += (text.codePointAt(end) ?? 0) > 0xffff ? 2 : 1;
   }
-  return matches;
 }
 
 /** The pieces of a text that is cut at each match of a global expression, or with `invert` at what lies between them. */
 export function splitAt(expression: RegExp, text: string, behavior: Behavior, invert: boolean): Pieces {
-  if (behavior === "Isolated") {
+  return behavior === "Isolated"
+    ? isolated(expression, text)
+    : split(text, findMatches(expression, text), behavior, invert);
+}
+
+/** Each match and each stretch between two; directly, as a text may have millions of them. */
+function isolated(expression: RegExp, text: string): Pieces {
+  if (text.length <= MOST_QUICK) {
     // most expressions leave nothing between their matches; this is quicker than asking for each place
     const words = text.match(expression) ?? [];
     const pieces: Pieces = [];
@@ -36,10 +50,26 @@ export function splitAt(expression: RegExp, text: string, behavior: Behavior, in
     }
     if (end === text.length) return pieces;
   }
-  return split(text, findMatches(expression, text), behavior, invert);
+  const pieces: Pieces = [];
+  let done = 0;
+  const add = (end: number): void => {
+    if (done < end) pieces.push(done, end);
+    done = end;
+  };
+  eachMatch(expression, text, (begin, end) => {
+    add(begin);
+    add(end);
+  });
+  add(text.length);
+  return pieces;
 }
 
-function split(text: string, matches: Pieces, behavior: Behavior, invert: boolean): Pieces {
+function split(
+  text: string,
+  matches: Pieces,
+  behavior: Exclude<Behavior, "Isolated">,
+  invert: boolean,
+): Pieces {
   if (text === "") return [];
   const parts: Pieces = [];
   const isMatch: boolean[] = [];
@@ -60,8 +90,11 @@ function split(text: string, matches: Pieces, behavior: Behavior, invert: boolea
   return merged(parts, isMatch, behavior).filter((_, i, all) => all[i & ~1] !== all[i | 1]);
 }
 
-function merged(parts: Pieces, isMatch: readonly boolean[], behavior: Behavior): Pieces {
-  if (behavior === "Isolated") return parts;
+function merged(
+  parts: Pieces,
+  isMatch: readonly boolean[],
+  behavior: Exclude<Behavior, "Isolated">,
+): Pieces {
   if (behavior === "Removed") return parts.filter((_, i) => !isMatch[i >> 1]);
   const out: Pieces = [];
   if (behavior === "MergedWithNext") {
