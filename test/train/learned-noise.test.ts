@@ -18,8 +18,8 @@ import { describeBackends } from "../backends.ts";
 import { folder, readCase, toSample } from "../golden/support.ts";
 
 setDefaultTimeout(120_000);
-const root = mkdtempSync(join(tmpdir(), "neftune-learned-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const scratch = mkdtempSync(join(tmpdir(), "neftune-learned-"));
+afterAll(() => rmSync(scratch, { recursive: true }));
 
 const origin = { dir: join(folder, "models", "tiny-mha-f32"), name: "tiny" };
 const dataset = (await readCase("tiny-mha-f32")).samples.map(toSample);
@@ -70,6 +70,7 @@ function scaleOf(output: string): Float32Array {
 }
 
 describeBackends((device) => {
+  const root = mkdtempSync(join(scratch, "backend-"));
   const weights = { lora: "adapter_model.safetensors", full: "model.safetensors" } as const;
 
   test.each(["lora", "full"] as const)(
