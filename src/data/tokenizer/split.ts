@@ -90,11 +90,7 @@ function split(
   return merged(parts, isMatch, behavior).filter((_, i, all) => all[i & ~1] !== all[i | 1]);
 }
 
-function merged(
-  parts: Pieces,
-  isMatch: readonly boolean[],
-  behavior: Exclude<Behavior, "Isolated">,
-): Pieces {
+function merged(parts: Pieces, isMatch: readonly boolean[], behavior: Exclude<Behavior, "Isolated">): Pieces {
   if (behavior === "Removed") return parts.filter((_, i) => !isMatch[i >> 1]);
   const out: Pieces = [];
   if (behavior === "MergedWithNext") {
