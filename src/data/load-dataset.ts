@@ -1,6 +1,6 @@
 // A data set from a file or from rows: read and tokenized as it comes, cached by what it was made of.
 
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, MEMORY_BYTES, readCache } from "./cache.ts";
@@ -13,6 +13,7 @@ import { sha256 } from "./sha256.ts";
 import {
   expectGoingOn,
   fileSha256,
+  fileVersion,
   openSource,
   placeOf,
   type RowBlock,
@@ -98,7 +99,7 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
   // such a template writes the date into every sample
   const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
-  const before = path === undefined ? "" : versionOf(path);
+  const before = path === undefined ? "" : fileVersion(path);
   const content =
     path === undefined ? sha256([JSON.stringify(rows)]) : await fileSha256(path, options.signal);
   const fingerprint = sha256([
@@ -176,7 +177,7 @@ async function tokenizeSource(
     const first = problems.map(({ place, reason }) => `${source.path}${place}: ${reason}`)[0] ?? "";
     throw new NeftuneError("dataset", `dataset ${source.path}: none of its rows can be used; ${first}`);
   }
-  if (options.path !== undefined && versionOf(options.path) !== before) {
+  if (options.path !== undefined && fileVersion(options.path) !== before) {
     throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
   }
   const told = problems.map(({ place, reason }) => `${place}: ${reason}`);
@@ -224,12 +225,6 @@ class KeptTokens {
     if (writer.failure === null) return [writer.store()];
     return [writer.store(this.#filed), ...this.#inMemory];
   }
-}
-
-/** Changes when a file is written to. */
-function versionOf(path: string): string {
-  const { size, mtimeMs, ino } = statSync(path);
-  return `${size} ${mtimeMs} ${ino}`;
 }
 
 function cannotKeep(path: string, failure: unknown): NeftuneError {

@@ -10,7 +10,7 @@ import { csvBlocks } from "./source/csv.ts";
 import { jsonBlocks } from "./source/json.ts";
 import { parquetBlocks, parquetLimits } from "./source/parquet-thread.ts";
 
-export { expectGoingOn, fileSha256 } from "./source/bytes.ts";
+export { expectGoingOn, fileSha256, fileVersion } from "./source/bytes.ts";
 export { placeOf, type RowBlock };
 
 /** A row that cannot be used, or the one that stopped a run: `path:line` and what is wrong with it. */

@@ -1,7 +1,7 @@
 // Weights, counts and names: which rows of which files become samples.
 
 import { describe, expect, test } from "bun:test";
-import { appendFileSync, readdirSync } from "node:fs";
+import { appendFileSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { Dataset } from "../../src/data/dataset.ts";
 import { splitHoldout } from "../../src/data/holdout.ts";
@@ -146,6 +146,14 @@ test("a file that is written to while it is read is no data set", async () => {
   const load = loadDataset({ path, tokenizerDir, maxLength: 64, cacheDir: folder, workers: 0, onProgress });
   await expect(load).rejects.toThrow(/x\.jsonl: was changed while it was read/);
   expect(readdirSync(join(folder, "tokens"))).toEqual([]);
+});
+
+test("a file that is removed while it is read is named", async () => {
+  const folder = folderOf({ "x.jsonl": '{"text":"the cat"}\n' });
+  const path = join(folder, "x.jsonl");
+  const onProgress = () => rmSync(path, { force: true });
+  const load = loadDataset({ path, tokenizerDir, maxLength: 64, cacheDir: folder, workers: 0, onProgress });
+  await expect(load).rejects.toThrow(`dataset ${path}: no such file`);
 });
 
 describe("--split", () => {

@@ -1,7 +1,7 @@
 // A data file's bytes as a stream, unpacked where they are gzip or zstd. Owns the open file: a consumer that stops
 // early closes it by leaving its loop.
 
-import { closeSync, createReadStream, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, createReadStream, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { type Duplex, pipeline } from "node:stream";
 import { constants, createGunzip, createZstdDecompress } from "node:zlib";
 import { FormatError, InterruptedError, NeftuneError } from "../../errors.ts";
@@ -112,6 +112,16 @@ export async function* readBytes(
   } finally {
     file.destroy();
     unpack.destroy();
+  }
+}
+
+/** Changes when a file is written to. Throws NeftuneError where it is gone. */
+export function fileVersion(path: string): string {
+  try {
+    const { size, mtimeMs, ino } = statSync(path);
+    return `${size} ${mtimeMs} ${ino}`;
+  } catch (error) {
+    throw openingError(path, error);
   }
 }
 
