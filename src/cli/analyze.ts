@@ -25,17 +25,17 @@ interface Analysis extends Measures {
 
 export const analyze = defineCommand({
   name: "analyze",
-  summary: "length, repetition, diversity and overlap with references of model outputs",
+  summary: "measure length, repetition, diversity and reference overlap of model outputs",
   positionals: {
     usage: "OUTPUT…",
     min: 1,
     max: Number.POSITIVE_INFINITY,
-    help: "Files of outputs: what neftune generate writes (prompt, output) or AlpacaEval's model outputs (instruction, output, generator), as JSON, JSON Lines, CSV or Parquet.",
+    help: "OUTPUT is a file of model outputs: what neftune generate writes (prompt, output) or AlpacaEval's form (instruction, output, generator), as JSON, JSON Lines, CSV or Parquet.",
   },
   description: [
-    "Measures outputs as section 5 of the NEFTune paper (arXiv 2310.05914) does, one column a file. Needs no model and no network.",
-    "words: separated by white space. 2-gram repetition: the mean over outputs of 1 - distinct 2-grams / 2-grams. log-diversity: the mean of -log(1 - (1 - rep-2)(1 - rep-3)(1 - rep-4)), at most 20 (arXiv 2306.04634, 2210.15097); the more, the less an output repeats itself. Longer texts repeat more: --words 50 compares the first 50 words of outputs that have so many, as the paper does (50 for Alpaca, 100 for Evol-Instruct, 150 for ShareGPT and OpenPlatypus).",
-    "ROUGE-L: the mean F1 of the longest common subsequence, as Google's rouge-score without stemming, 0 to 1. BLEU: of all outputs together, as sacreBLEU's default, 0 to 100. References are a row's own reference or references, or with --train the answers to the same question; of several the best (ROUGE-L) or any (BLEU) counts. Outputs without one are left out of both.",
+    "Measures outputs as section 5 of the NEFTune paper (arXiv 2310.05914) does, in one column per file. Needs no model and no network.",
+    "words: separated by white space. 2-gram repetition: the mean over outputs of 1 - distinct 2-grams / 2-grams. log-diversity: the mean of -log(1 - (1 - rep-2)(1 - rep-3)(1 - rep-4)), at most 20 (arXiv 2306.04634, 2210.15097); higher means less repetition. Longer texts repeat more: --words 50 compares the first 50 words of outputs at least that long, as the paper does (50 for Alpaca, 100 for Evol-Instruct, 150 for ShareGPT and OpenPlatypus).",
+    "ROUGE-L: the mean F1 of the longest common subsequence, as in Google's rouge-score without stemming, 0 to 1. BLEU: over all outputs together, as sacreBLEU computes it by default, 0 to 100. References are a row's own reference or references, or with --train the answers to the same question. With several references, ROUGE-L takes the best and BLEU matches any. Outputs without a reference are left out of both.",
   ].join("\n"),
   options: {
     train: {
@@ -55,13 +55,13 @@ export const analyze = defineCommand({
     ["neftune analyze plain.json noisy.json --words 50", "length, repetition and diversity side by side"],
     [
       "neftune analyze plain.jsonl noisy.jsonl --train alpaca_data.json",
-      "also how near the answers are to the training data's",
+      "also how close the answers are to those of the training data",
     ],
   ],
   async run(values, context) {
     const [stray] = Object.keys(readingOptions).filter((name) => context.given.has(name));
     if (values.train === undefined && stray !== undefined) {
-      throw new UsageError(`--${stray} says how the data of --train is read; give that too`);
+      throw new UsageError(`--${stray} says how to read the data of --train; give --train as well`);
     }
     const files: { path: string; rows: OutputRow[] }[] = [];
     for (const path of context.positionals) files.push({ path, rows: await readOutputs(path) });

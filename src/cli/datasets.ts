@@ -9,9 +9,9 @@ import { datasetPresets } from "./presets.ts";
 
 export const datasets = defineCommand({
   name: "datasets",
-  summary: "the data presets: what --dataset knows by name",
+  summary: "list the data presets, which --dataset takes by name",
   description:
-    "Lists each preset with its size, whether the Hugging Face cache has it, its format, and the alpha that NEFTune's authors used for it, which is --alpha's value where none is given. A preset of your own is a .toml file: neftune --dataset my.toml.",
+    "Lists each preset with its size, whether the Hugging Face cache has it, its format, and the alpha of the NEFTune paper, which train uses unless you give --alpha. Your own preset is a .toml file: neftune --dataset my.toml.",
   options: {},
   examples: [
     ["neftune datasets", "all of them"],

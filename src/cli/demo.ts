@@ -50,9 +50,9 @@ function holdsMarker(dir: string): boolean {
 
 export const demo = defineCommand({
   name: "demo",
-  summary: "the whole story in about a minute, with a model and data of its own",
+  summary: "train and compare small models in a minute or two, data included",
   description:
-    "Makes a tokenizer, instruction data and a small Llama, trains it on plain text, fine-tunes it with LoRA at alpha 0 and 5, evaluates both on held-out instructions, prints a table and writes report.html. Needs nothing from outside.",
+    "Makes a tokenizer, instruction data and a small Llama, trains it on plain text, fine-tunes it with LoRA at alpha 0 and 5, evaluates both on held-out instructions, prints a table and writes report.html. Needs no network and no other files.",
   options: {
     output: {
       type: "path",
@@ -64,7 +64,7 @@ export const demo = defineCommand({
   },
   examples: [
     ["neftune demo", "then open neftune-demo/report.html"],
-    ["neftune demo --output /tmp/demo --seed 7", "elsewhere, with other data"],
+    ["neftune demo --output /tmp/demo --seed 7", "another folder, other data"],
   ],
   interruptible: true,
   async run(values, context) {

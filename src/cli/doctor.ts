@@ -99,9 +99,9 @@ function probedCuda(): Findings["cuda"] {
 
 export const doctor = defineCommand({
   name: "doctor",
-  summary: "devices, instruction sets, libraries, memory and folders",
+  summary: "show devices, instruction sets, libraries, memory and folders",
   description:
-    "Loads the native libraries and opens the device, as training would. Exit status 1 where that fails; that there is no GPU is a failure with --device cuda alone.",
+    "Loads the native libraries and opens the device, as training would. The exit status is 1 if that fails; a missing GPU is a failure only with --device cuda.",
   options: {},
   examples: [
     ["neftune doctor", "what this machine offers"],
@@ -145,7 +145,7 @@ function describe(found: Findings, home: string, columns: number | undefined): s
     ["neftune", `${found.version} (Bun ${found.bun})`],
     ["system", `Linux ${found.kernel}, glibc ${found.glibc ?? "unknown"}`],
     ["processor", `${cpu.model}, ${cpu.logical_cpus} logical CPUs${cpu.amx ? ", AMX bf16" : ""}`],
-    ["kernels", `built for ${cpu.isas.join(", ") || "none"} of this CPU; ${device?.isa ?? "none"} in use`],
+    ["kernels", `${device?.isa ?? "none"} (this CPU can run ${cpu.isas.join(", ") || "none"})`],
     ["device cpu", device === null ? "not usable" : `${device.threads} threads`],
     ["device cuda", cudaLine(found.cuda)],
     ...cudaRows(found.cuda.probe, tilde),
@@ -153,7 +153,10 @@ function describe(found: Findings, home: string, columns: number | undefined): s
   if (device !== null) {
     rows.push(["memory", `${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`]);
   }
-  rows.push(["model cache", `${tilde(found.hub_cache.path)}${found.hub_cache.exists ? "" : " (not there)"}`]);
+  rows.push([
+    "model cache",
+    `${tilde(found.hub_cache.path)}${found.hub_cache.exists ? "" : " (does not exist yet)"}`,
+  ]);
   for (const { name, path } of found.libraries) {
     rows.push(["library", path.includes("memfd:") ? `${name} (from the executable)` : path]);
   }

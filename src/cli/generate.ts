@@ -128,9 +128,9 @@ async function complete(
 
 export const generateCommand = defineCommand({
   name: "generate",
-  summary: "completions for a prompt, or for a whole data set into a file",
+  summary: "complete a prompt, or every row of a data set into a file",
   description:
-    "Greedy unless --temperature is above 0. With --dataset every row becomes a prompt by its format, without its output, completion or last assistant turn; rows with input_ids are prompts as they are. The output file gets one line per row, in order: instruction, prompt, output, output_ids (with the EOS that ended it) and finish_reason (stop, or length where --max-new-tokens cut it).",
+    "Greedy unless --temperature is above 0. With --dataset, each row becomes a prompt in its own format, without its output, completion or last assistant turn; input_ids are used unchanged. The output file gets one line per row, in order: instruction, prompt, output, output_ids (including the final EOS) and finish_reason (stop, or length if --max-new-tokens cut it off).",
   options: {
     model: modelOption,
     adapter: adapterOption,
@@ -149,7 +149,7 @@ export const generateCommand = defineCommand({
       type: "enum",
       values: ["rows", "alpaca-eval"],
       default: "rows",
-      help: "what to write to --output; alpaca-eval is a JSON array of dataset, instruction, output and generator",
+      help: "format of --output: one row per line, or AlpacaEval's JSON array of dataset, instruction, output and generator",
     },
     "prompt-template": {
       type: "string",
@@ -197,7 +197,7 @@ export const generateCommand = defineCommand({
     seed: { type: "int", group: "Sampling", default: 42, min: 0, help: "seed for sampling" },
   },
   examples: [
-    ['neftune generate --model ./stories --prompt "Once upon a time"', "goes on with a text"],
+    ['neftune generate --model ./stories --prompt "Once upon a time"', "continues a text"],
     [
       'neftune generate --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --prompt-template alpaca --prompt "Name three fruits."',
       "asks a fine-tuned model",

@@ -73,7 +73,7 @@ export function commandHelp(command: Command, width: number): string {
     groups.set(heading, [...(groups.get(heading) ?? []), ...described]);
   }
   for (const [heading, entries] of groups) lines.push("", `${heading}:`, ...entries);
-  lines.push(...entry("-h, --help", "this text", column, width), "", "Examples:");
+  lines.push(...entry("-h, --help", "show this help", column, width), "", "Examples:");
   for (const [typed, meaning] of command.examples) {
     lines.push(...typedLines(typed, width), ...indent(wrap(meaning, width - 6), 6));
   }
@@ -86,9 +86,9 @@ export function mainHelp(
   commands: readonly { name: string; summary: string }[],
   width: number,
 ): string {
-  const title = `neftune ${version}: fine-tunes Llama models with noisy embeddings (NEFTune)`;
+  const title = `neftune ${version}: fine-tune Llama, Mistral and Qwen models with noisy embeddings (NEFTune)`;
   const closing =
-    "neftune COMMAND --help lists a command's options. neftune demo shows everything in about a minute.";
+    "neftune COMMAND --help lists a command's options. To see everything at work in a minute or two, run neftune demo.";
   const lines = [
     ...wrap(title, width),
     "",
@@ -96,7 +96,7 @@ export function mainHelp(
     "",
     ...commands.flatMap(({ name, summary }) => entry(name, summary, 12, width)),
     "",
-    ...wrap("A first argument that is a flag means train:", width),
+    ...wrap("Without a command, options are those of train:", width),
     ...typedLines("neftune --model llama2-7b --alpha 5", width),
     "",
     ...wrap(closing, width),

@@ -11,15 +11,15 @@ const MOST_OF_VALUE = 400;
 
 export const inspect = defineCommand({
   name: "inspect",
-  summary: "tensors of a safetensors file or a checkpoint folder",
+  summary: "list the tensors of a safetensors file or a checkpoint folder",
   positionals: {
     usage: "FILE|DIR",
     min: 1,
     max: 1,
-    help: "FILE is a .safetensors file; DIR a model's folder (one file or shards with an index) or a PEFT adapter's.",
+    help: "FILE is a .safetensors file; DIR is the folder of a model (one file, or shards with an index) or of a PEFT adapter.",
   },
   description:
-    "Reads and checks headers only: name, dtype, shape and bytes of every tensor, and the metadata. A weight in NF4 is one line, with the shape and dtype that were quantized; --json lists its parts, and the weight under nf4. A malformed file is refused with the reason.",
+    "Shows the name, dtype, shape and size of every tensor, and the metadata. Only headers are read, and checked: an error says what is wrong with a malformed file. An NF4 weight takes one line, with the shape and dtype it had before quantization; --json lists its stored parts and, under nf4, the weight.",
   options: {},
   examples: [
     ["neftune inspect model.safetensors", "lists the tensors of a file"],

@@ -1,4 +1,4 @@
-// neftune merge: an adapter added to its base model, as a full checkpoint.
+// neftune merge: merge an adapter into its base model and write a full checkpoint.
 
 import { UsageError } from "../errors.ts";
 import { checkpointBytes, openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
@@ -152,9 +152,9 @@ function noteBase(
 
 export const merge = defineCommand({
   name: "merge",
-  summary: "an adapter added to its base model, as a full checkpoint",
+  summary: "merge an adapter into its base model and write a full checkpoint",
   description:
-    "Writes a model folder as Transformers has it: W + s·B·A in float32, rounded once, in shards of 5 GB, with config and tokenizer. One tensor is in memory at a time. The folder appears when it is whole.\n--base original adds the adapter to the model's own weights; dequantized to what NF4 keeps of them, which is what QLoRA trains against, so that the merged model computes what base and adapter do. A model that is stored in NF4 has only the latter.",
+    "Writes a model folder for Transformers: W + s·B·A computed in float32 and rounded once, in shards of 5 GB, next to config and tokenizer. Only one tensor is in memory at a time. The folder appears once it is complete.\n--base original adds the adapter to the model's own weights; dequantized to what NF4 keeps of them, which is what QLoRA trains against, so that the merged model computes what base and adapter do. A model that is stored in NF4 has only the latter.",
   options: {
     model: modelOption,
     adapter: {
@@ -187,7 +187,7 @@ export const merge = defineCommand({
   examples: [
     [
       "neftune merge --model llama2-7b --adapter runs/llama2-7b-alpaca_data-1 --output merged",
-      "for Transformers, vLLM and others",
+      "a model for Transformers, vLLM and others",
     ],
     [
       "neftune merge --model runs/mine --output merged --dtype f32 --check held-out.json",

@@ -43,7 +43,7 @@ export const dtypeOption = {
 
 /** What --prompt-template takes. */
 export const templateHelp =
-  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat), llama3, chatml, mistral, or a Jinja file as chat templates are written (it gets messages, tools, bos_token, eos_token and add_generation_prompt)";
+  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat), llama3, chatml, mistral, or a Jinja chat template file (given messages, tools, bos_token, eos_token and add_generation_prompt)";
 
 const dataGroup = "Data";
 
@@ -53,13 +53,13 @@ export const readingOptions = {
     type: "list",
     group: dataGroup,
     value: "FIELD=COLUMN,…",
-    help: "names of the data's columns where they differ: instruction=question,output=answer",
+    help: "columns of the data that hold the expected fields: instruction=question,output=answer",
   },
   split: {
     type: "string",
     group: dataGroup,
     value: "NAME",
-    help: "part of a folder or Hub data set to read: train, validation, test or another name its files have (default train, or everything if nothing is named train)",
+    help: "part of a folder or Hub data set to read: train, validation, test or another name in its file names (default train, or everything if nothing is named train)",
   },
   samples: {
     type: "int",
@@ -76,14 +76,14 @@ export const encodingOptions = {
     type: "string",
     group: dataGroup,
     value: "NAME|FILE",
-    help: `${templateHelp}, for all rows; else the model preset's, or by each row's format`,
+    help: `template for all rows: ${templateHelp}. Default: the model preset's template, else one chosen by each row's format`,
   },
   "loss-on": {
     type: "enum",
     group: dataGroup,
     values: lossTargets,
     default: "answers",
-    help: "which tokens are trained: every answer, each row's last answer, or all tokens",
+    help: "tokens that count as targets of the loss: those of every answer, of each row's last answer, or all",
   },
   "max-length": {
     type: "int",

@@ -56,9 +56,9 @@ function describe(
 
 export const models = defineCommand({
   name: "models",
-  summary: "the model presets: what --model knows by name",
+  summary: "list the model presets, which --model takes by name",
   description:
-    "Lists each preset with its size, what has to be accepted, whether the Hugging Face cache has it, and the memory that training needs at least on this machine (activations recomputed): LoRA with train's defaults, the same on 4-bit weights (QLoRA: --quantization nf4), and all weights (--tune full), for samples of full length. No weights are read. A preset of your own is a .toml file: neftune --model my.toml.",
+    "Lists each preset with its download size, whether the Hugging Face cache has it, whether its license must be accepted first (gated), and the least memory that training takes on this machine, with activations recomputed and full-length samples: LoRA with train's defaults, QLoRA (--quantization nf4) and all weights (--tune full). No weights are read. Your own preset is a .toml file: neftune --model my.toml.",
   options: {},
   examples: [
     ["neftune models", "all of them"],

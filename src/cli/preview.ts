@@ -42,8 +42,8 @@ export function markTargets(tokenizer: Tokenizer | null, sample: Sample): string
 
 export const preview = defineCommand({
   name: "preview",
-  summary: "how samples are rendered, tokenized, masked and cut",
-  description: `Shows each sample's text with the trained part in ${OPEN} ${CLOSE}. --json prints an array of text (what was tokenized), input_ids, labels (-100 marks tokens that are not targets) and truncated. Loads no weights.`,
+  summary: "show how rows are rendered, tokenized, masked and cut",
+  description: `Shows the text of each row with the trained part in ${OPEN} ${CLOSE}. --json prints an array of text (what was tokenized), input_ids, labels (-100 marks tokens that are not targets) and truncated. Loads no weights.`,
   options: {
     model: {
       ...modelOption,
@@ -51,7 +51,7 @@ export const preview = defineCommand({
     },
     adapter: {
       ...adapterOption,
-      help: "show the data as this run's adapter was trained on it: with the run's prompt template",
+      help: "use the prompt template of the run that trained this adapter",
     },
     dataset: { type: "string", default: "alpaca", value: "NAME|FILE|ID", help: "data to show" },
     limit: { type: "int", default: 3, min: 0, help: "number of samples to show; 0 shows all" },

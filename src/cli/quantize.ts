@@ -80,9 +80,9 @@ export function* quantizeInSteps(device: Device, from: string, dir: string, doub
 
 export const quantize = defineCommand({
   name: "quantize",
-  summary: "a copy of a model with its linears in 4 bits (NF4)",
+  summary: "write a copy of a model with its linear layers in 4 bits (NF4)",
   description:
-    "Writes a model folder that Transformers loads with bitsandbytes, and neftune as --model with no flag: the linears of the layers in NF4, embeddings, norms and lm_head as they are, in shards of 5 GB, with config and tokenizer. One tensor is in memory at a time. The folder appears when it is whole. The values are those that --quantization nf4 trains on.",
+    "Writes a model folder that Transformers loads with bitsandbytes and that neftune takes as --model without any flag. The linear layers become NF4, with the same values that --quantization nf4 trains on; embeddings, norms and lm_head stay as they are. Weights go into shards of 5 GB, next to config and tokenizer. Only one tensor is in memory at a time. The folder appears once it is complete.",
   options: {
     model: modelOption,
     output: {
@@ -100,7 +100,7 @@ export const quantize = defineCommand({
     ["neftune quantize --model llama2-7b --output llama2-7b-nf4", "13.5 GB become 3.9"],
     [
       "neftune --model ./llama2-7b-nf4 --dataset alpaca --alpha 5",
-      "QLoRA with NEFTune on it; nothing is quantized again",
+      "QLoRA with NEFTune, without quantizing again",
     ],
   ],
   interruptible: true,

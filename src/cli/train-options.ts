@@ -21,7 +21,7 @@ export const trainOptions = {
     type: "repeated",
     group: "Data",
     value: "NAME|FILE|ID",
-    help: "data to evaluate on, with noise off; may be repeated",
+    help: "data to evaluate on during training, with noise off; may be repeated",
   },
   "eval-split": {
     type: "float",
@@ -55,7 +55,7 @@ export const trainOptions = {
     group: "NEFTune",
     values: ["uniform", "bernoulli", "gaussian", "none"],
     default: defaults.neftNoise,
-    help: "noise distribution",
+    help: "noise distribution; none turns noise off",
   },
   "neft-length": {
     type: "enum",
@@ -69,7 +69,7 @@ export const trainOptions = {
     group: "NEFTune",
     values: ["fixed", "learned"],
     default: defaults.neftScale,
-    help: "learned trains a factor on the noise for each hidden dimension, starting at 1",
+    help: "size of the noise: set by --alpha alone (fixed), or times a trained factor for each hidden dimension, starting at 1 (learned)",
   },
   "neft-scale-learning-rate": {
     type: "float",
@@ -126,7 +126,7 @@ export const trainOptions = {
     group: "Training",
     default: defaults.epochs,
     above: 0,
-    help: "passes over the training data",
+    help: "number of passes over the training data",
   },
   "max-steps": {
     type: "int",
@@ -272,7 +272,7 @@ export const trainOptions = {
     group: "Output",
     values: saveDtypes,
     default: defaults.saveDtype,
-    help: "type of the model that --tune full writes; auto: the base checkpoint's",
+    help: "type of the weights that --tune full writes; auto keeps the base checkpoint's",
   },
   "eval-steps": {
     type: "int",

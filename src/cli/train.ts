@@ -30,21 +30,21 @@ export const train = defineCommand({
   name: "train",
   summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
   description:
-    "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option and where its value came from, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume goes on to the same bits as if never stopped.",
+    "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option and where its value came from, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume continues the run, which ends with the same bits as one that was never stopped.",
   options: trainOptions,
   examples: [
     [
       "neftune --model llama2-7b --dataset evol-instruct --alpha 5",
       "LoRA with NEFTune noise, model and data from the Hugging Face Hub; train may be left out",
     ],
-    ["neftune --model llama2-7b --dataset sharegpt --recipe neftune", "as in the paper"],
+    ["neftune --model llama2-7b --dataset sharegpt --recipe neftune", "the settings of the NEFTune paper"],
     [
       "neftune --model ./my-llama --dataset mine.jsonl --eval-split 0.05 --output runs/mine",
       "your own model and data",
     ],
     [
       "neftune --model ./my-llama --dataset mine.jsonl --output runs/mine --resume",
-      "goes on after Ctrl-C or a crash",
+      "continues after Ctrl-C or a crash",
     ],
     [
       "neftune --model llama2-7b --quantization nf4 --alpha 5",

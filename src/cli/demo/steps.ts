@@ -26,7 +26,7 @@ const MAX_LENGTH = 160;
 const EVAL_BATCH = 32;
 const LONGEST_ANSWER = 48;
 
-/** Chosen so that all of the demo takes about a minute on two cores. */
+/** Chosen so that all of the demo takes a minute or two on two cores. */
 export const baseTraining = {
   alpha: 0,
   epochs: 40,
