@@ -40,7 +40,7 @@ export function withBase<T extends ModelValues>(values: T, context: Pick<Context
     );
   }
   const model = baseOf(run);
-  context.note(`${run} is an adapter on ${model}, which is loaded with it`);
+  context.note(`${run} is an adapter; its base model ${model} is loaded with it`);
   return { ...values, model, adapter: run };
 }
 
@@ -66,7 +66,7 @@ function baseOf(run: string): string {
     return revision === null ? baseModel : `${baseModel}@${revision}`;
   throw new NeftuneError(
     "not_found",
-    `--model ${run} is an adapter on ${baseModel}, which is not here; ${remedy}`,
+    `--model ${run} is an adapter, but its base model ${baseModel} is not here; ${remedy}`,
   );
 }
 

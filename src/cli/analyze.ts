@@ -78,7 +78,7 @@ export const analyze = defineCommand({
       if (references !== null && measures.compared === 0) {
         throw new NeftuneError(
           "dataset",
-          `${path}: none of its ${countOf(rows.length, "output")} answers an instruction of --train ${values.train}; give the data that they were generated from`,
+          `${path}: none of its ${countOf(rows.length, "output")} answers an instruction of --train ${values.train}; give the data set that they were generated from`,
         );
       }
       return { file: path, generator: generators.size === 1 ? [...generators][0]! : null, ...measures };

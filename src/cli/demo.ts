@@ -29,7 +29,9 @@ function prepareFolder(dir: string): void {
   if (existsSync(dir)) {
     const names = readdirSync(dir);
     if (names.length > 0 && !holdsMarker(dir)) {
-      throw new UsageError(`--output ${dir} is not empty and no earlier demo's; give another folder`);
+      throw new UsageError(
+        `--output ${dir} is not empty and does not hold an earlier demo; give another folder`,
+      );
     }
     for (const name of ["data", "start", "base", "alpha-0", "alpha-5", "report.html"]) {
       rmSync(join(dir, name), { recursive: true, force: true });

@@ -28,7 +28,7 @@ export function expectNewFolder(path: string): void {
   } catch (error) {
     throw ioError(path, "use as --output", error);
   }
-  throw new UsageError(`--output ${path}: is there and not empty; choose another folder`);
+  throw new UsageError(`--output ${path}: already exists and is not empty; choose another folder`);
 }
 
 /**

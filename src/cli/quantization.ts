@@ -46,7 +46,7 @@ export interface QuantizationValues {
 /** Options that exclude each other, before anything is opened. */
 export function checkQuantization(values: QuantizationValues): void {
   if (values["quantized-cache"] !== undefined && values.quantization !== "nf4")
-    throw new UsageError("--quantized-cache keeps what --quantization nf4 makes; give that too");
+    throw new UsageError("--quantized-cache stores what --quantization nf4 makes; add --quantization nf4");
 }
 
 /**

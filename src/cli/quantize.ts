@@ -114,7 +114,9 @@ export const quantize = defineCommand({
       context,
     );
     if (model !== values.model)
-      context.note("note: the base alone is quantized; neftune merge makes one model of both first");
+      context.note(
+        "note: only the base model is quantized; to include the adapter, merge it first with neftune merge",
+      );
     const { path: from } = await requireModel(model, "quantize", context);
     for (const note of checkpointSource(from).notes) context.note(note);
     const device = openDevice(values, context);

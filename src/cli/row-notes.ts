@@ -8,7 +8,7 @@ import { countOf } from "./format.ts";
 const sentences: Readonly<Record<Remark, (rows: string) => string>> = {
   "empty-answer": (rows) => `${rows} with an empty answer`,
   "end-alone": (rows) => `${rows} in which only the end of an answer is trained`,
-  "changed-answer": (rows) => `${rows} of whose answer the template leaves out or changes a part`,
+  "changed-answer": (rows) => `${rows} in which the template drops or changes part of an answer`,
   "other-prompt": (rows) =>
     `${rows} in which the template's generation prompt is not what stands before the answer in training`,
   "no-stop": (rows) =>

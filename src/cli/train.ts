@@ -125,7 +125,7 @@ function checkTogether(values: TrainValues, context: Context): void {
     );
   }
   if (values.resume && values.output === undefined) {
-    throw new UsageError("--resume needs --output: the folder of the run to go on with");
+    throw new UsageError("--resume needs --output: the folder of the run to continue");
   }
   if (values["eval-split"] && values["eval-dataset"] !== undefined) {
     throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");

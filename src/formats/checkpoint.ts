@@ -116,7 +116,7 @@ function collect(files: readonly SafetensorsHeader[]): Map<string, CheckpointTen
       if (other) {
         throw new FormatError(
           file.path,
-          `tensor ${JSON.stringify(name)} is also in ${other.file.path}; one must go`,
+          `tensor ${JSON.stringify(name)} is also in ${other.file.path}; remove one of them`,
         );
       }
       tensors.set(name, { file, entry });

@@ -117,7 +117,7 @@ export function openAdapter(dir: string): Adapter {
     throw new NeftuneError(
       "no_safetensors",
       pickle
-        ? `${dir}: holds adapter_model.bin; expected ${ADAPTER_WEIGHTS_FILE}. Load it with PEFT where you trust it and save it anew with save_pretrained`
+        ? `${dir}: holds adapter_model.bin; expected ${ADAPTER_WEIGHTS_FILE}. If you trust it, load it with PEFT and save it again with save_pretrained`
         : `${weights}: no such file; a PEFT adapter's weights belong beside its ${ADAPTER_CONFIG_FILE}`,
     );
   }
@@ -252,7 +252,7 @@ function layers(
   const layersToTransform = list("layers_to_transform", "the number of a layer", isLayer);
   const layersPattern = list("layers_pattern", "a name", isText).filter((name) => name !== "");
   if (layersPattern.length > 0 && (fields.get("layers_to_transform") ?? null) === null)
-    throw new FormatError(path, "layers_pattern is set, but not layers_to_transform, which it is for");
+    throw new FormatError(path, "layers_pattern is set without layers_to_transform, the list it applies to");
   const isExpression = typeof fields.get("target_modules") === "string";
   if (isExpression && (fields.get("layers_to_transform") ?? null) !== null)
     throw new FormatError(

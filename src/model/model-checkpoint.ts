@@ -60,7 +60,7 @@ function expectLayers(dir: string, config: LlamaConfig, tensors: ReadonlyMap<str
   if (config.numHiddenLayers <= layers) return; // what is beyond is told by name
   throw new FormatError(
     dir,
-    `config.json says num_hidden_layers ${config.numHiddenLayers}, but the weights have ${layers}; is a shard missing, or the config another model's?`,
+    `config.json says num_hidden_layers ${config.numHiddenLayers}, but the weights have ${layers}; is a shard missing, or does config.json belong to another model?`,
   );
 }
 

@@ -131,7 +131,7 @@ export function loadCudaLibrary(env: Record<string, string | undefined> = proces
     if (!hasCudaLibrary(env))
       throw new NeftuneError(
         "no_device",
-        "this build of neftune has no CUDA backend (npm run build makes one that has)",
+        "this build of neftune has no CUDA backend (npm run build makes one with it)",
       );
     handle = loadFromMemory("libneftune-cuda.so", cudaLibrary, libc, loader);
   }

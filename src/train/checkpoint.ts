@@ -131,7 +131,8 @@ export class CheckpointFolder {
 function saveError(path: string, error: unknown): unknown {
   const known = ioError(path, "write", error);
   if (!(known instanceof NeftuneError)) return known;
-  const rest = "No checkpoint was saved; earlier ones are whole, and --resume goes on from the newest";
+  const rest =
+    "This checkpoint was not saved; earlier ones are intact, and --resume continues from the newest";
   return new NeftuneError(known.code, `${known.message}. ${rest}`, { cause: known });
 }
 

@@ -147,7 +147,7 @@ export function makeRounding(
 export function roundingNote(saved: Identity, current: Identity): string | null {
   const differences = differencesOf(saved, current);
   if (differences.length === 0) return null;
-  return `--resume: ${differences.join("; ")}: the run goes on within float32 tolerance, not to the same bits`;
+  return `--resume: ${differences.join("; ")}: the run continues, equal within float32 tolerance but not bit for bit`;
 }
 
 /** Throws a UsageError that names every difference between a checkpoint's identity and this run's. */

@@ -150,7 +150,7 @@ export function missingNote({ path, missing }: MetricsFile): string | null {
   }
   const shown = ranges.slice(0, 10).map(([first, last]) => (first === last ? first : `${first}-${last}`));
   const more = ranges.length > shown.length ? ", …" : "";
-  return `--resume: ${path} lacks the lines of ${missing.length} steps (${shown.join(", ")}${more}); the run goes on without them`;
+  return `--resume: ${path} lacks the lines of ${missing.length} steps (${shown.join(", ")}${more}); the run continues without them`;
 }
 
 function expectedSteps({ step, logging }: MetricsPosition): number[] {

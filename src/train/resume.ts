@@ -47,7 +47,7 @@ export function restoreNewest(
       expectFinite(checkpoint, parameters);
       const passed = damaged.map(
         ({ path, reason }) =>
-          `--resume: ${path} is not whole (${reason}); kept as ${checkpoints.setAside(path)}`,
+          `--resume: ${path} is incomplete or damaged (${reason}); kept as ${checkpoints.setAside(path)}`,
       );
       const rounding = roundingNote(saved.rounding, marks.rounding);
       return {
@@ -64,6 +64,6 @@ export function restoreNewest(
   const list = damaged.map(({ path, reason }) => `${path} (${reason})`).join("; ");
   throw new NeftuneError(
     "checkpoint",
-    `--resume: no checkpoint is whole: ${list}. Restore one from a copy, or remove them all to start from step 0`,
+    `--resume: no checkpoint is usable: ${list}. Restore one from a copy, or remove them all to start from step 0`,
   );
 }

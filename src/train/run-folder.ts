@@ -103,8 +103,8 @@ export class RunFolder {
     if (isRun && resume) return;
     const what = isRun
       ? "holds another run"
-      : `holds files that are no run of this kind (${taken.slice(0, 3).join(", ")})`;
-    const remedy = isRun ? "give another, or --resume to go on with it" : "give another";
+      : `holds files of another kind of run or of a model (${taken.slice(0, 3).join(", ")})`;
+    const remedy = isRun ? "give another folder, or --resume to continue that run" : "give another folder";
     throw new UsageError(`--output ${this.path} ${what}; ${remedy}`);
   }
 

@@ -97,7 +97,7 @@ export class RunLock {
     if (this.isHeld) return;
     throw new NeftuneError(
       "moved",
-      `${this.#folder}: was moved, removed or replaced while this process was writing to it (its lock, ${LOCK_FILE}, is gone). It stops here and writes nothing into what has that name now; what it wrote before is where the folder went`,
+      `${this.#folder}: was moved, removed or replaced while this process was writing to it (its lock, ${LOCK_FILE}, is gone). It stops here and writes nothing more; what it wrote so far is in the folder, wherever that is now`,
     );
   }
 

@@ -65,7 +65,7 @@ describe("--model RUN", () => {
     const values: { model: string; adapter?: string; other: number } = { model: dir, other: 1 };
     expect(
       noted(() => expect(withBase(values, context)).toEqual({ model: tiny, adapter: dir, other: 1 })),
-    ).toEqual([`${dir} is an adapter on ${tiny}, which is loaded with it`]);
+    ).toEqual([`${dir} is an adapter; its base model ${tiny} is loaded with it`]);
     expect(withBase({ model: `${dir}/`, adapter: dir }, context)).toEqual({
       model: tiny,
       adapter: `${dir}/`,
@@ -85,7 +85,7 @@ describe("--model RUN", () => {
     [
       "a base that is not here",
       () => run("./nowhere"),
-      "is an adapter on ./nowhere, which is not here; give the base",
+      "is an adapter, but its base model ./nowhere is not here; give the base",
     ],
     ["no base", () => run(null), "adapter_config.json names no base; give the base as --model"],
     ["an adapter as base", () => run(run(tiny)), "is an adapter, too; give the base"],

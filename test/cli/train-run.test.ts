@@ -157,9 +157,11 @@ describe("refused before data or model are opened", () => {
 
   test("an output that is taken", async () => {
     await train(request("taken"));
-    await expect(early(request("taken", nothing))).rejects.toThrow("taken holds another run; give another");
+    await expect(early(request("taken", nothing))).rejects.toThrow(
+      "taken holds another run; give another folder, or --resume",
+    );
     await expect(early(request("taken", { ...nothing, tune: "full", resume: true }))).rejects.toThrow(
-      "holds files that are no run of this kind",
+      "holds files of another kind of run",
     );
   });
 

@@ -78,7 +78,12 @@ describe("refused, and nothing is written", () => {
   test.each<[string, string[], string, number]>([
     ["no model", ["--output", "x"], "quantize needs --model", 2],
     ["no output", ["--model", "model"], "quantize needs --output", 2],
-    ["a folder that is taken", ["--model", "model", "--output", "tokenizer"], "is there and not empty", 2],
+    [
+      "a folder that is taken",
+      ["--model", "model", "--output", "tokenizer"],
+      "already exists and is not empty",
+      2,
+    ],
     [
       "a file in its place",
       ["--model", "model", "--output", "train.json"],

@@ -240,8 +240,8 @@ describe("what is refused", () => {
   test.each([
     ["--model lama2-7b --dataset evol-instruct", 1, "did you mean llama2-7b?"],
     ["--model smollm2-135m --dataset evolinstruct", 1, "did you mean evol-instruct?"],
-    ["--model no/such --dataset evol-instruct", 1, "there is no model no/such on the Hub"],
-    ["--model smollm2-135m --dataset no/such", 1, "there is no data set no/such on the Hub"],
+    ["--model no/such --dataset evol-instruct", 1, "the Hub has no model no/such"],
+    ["--model smollm2-135m --dataset no/such", 1, "the Hub has no data set no/such"],
     ["--model smollm2-135m --dataset some/chats --split test", 2, "has no split test; it has train"],
     ["--model smollm2-135m --recipe qlora --tune full", 2, "--quantization nf4 is for frozen weights"],
     ["--model smollm2-135m --recipe neftun", 2, "did you mean neftune?"],
@@ -322,7 +322,7 @@ test("Ctrl-C ends a download with status 130, and the same command goes on", asy
   while (!grown()) await Bun.sleep(20);
   child.kill("SIGINT");
   const { status, stderr } = await finish(child);
-  expect(stderr).toContain("the same command goes on from there");
+  expect(stderr).toContain("the same command continues from there");
   expect(status).toBe(130);
   hub.fault = () => undefined;
   hub.seen.length = 0;

@@ -219,9 +219,9 @@ describe("refusals say what to do", () => {
   test("missing, with and without a token; a revision that is not there", async () => {
     const { options, env, hub } = await place();
     const ask = (name: string) => rejection(obtainModel(name, "weights", options));
-    expect(await ask("no/such")).toMatch(/there is no model no\/such on the Hub.*private.*HF_TOKEN/);
+    expect(await ask("no/such")).toMatch(/the Hub has no model no\/such .*private.*HF_TOKEN/);
     env.HF_TOKEN = TOKEN;
-    expect(await ask("no/such")).toMatch(/there is no model no\/such on the Hub.*must have access/);
+    expect(await ask("no/such")).toMatch(/the Hub has no model no\/such .*must have access/);
     expect(await ask(`${ID}@v9`)).toContain(`has no revision "v9"; ${hub.endpoint}/org/model/tree/main`);
   });
 
@@ -343,7 +343,7 @@ describe("temporary failures", () => {
     expectWhole(await model());
     const other = await place();
     other.hub.fault = failShard(99, { cutAfter: 0 });
-    expect(await rejection(other.model())).toMatch(/model-00001-of-00002.safetensors .*goes on from where/);
+    expect(await rejection(other.model())).toMatch(/model-00001-of-00002.safetensors .*continues from where/);
     // fetch itself may try once more where a connection was in use before
     expect(other.hub.seen.filter(isShard).length).toBeOneOf([3, 4, 5, 6]);
     expect(existsSync(shardBlob(other.cache))).toBe(false);
@@ -487,7 +487,7 @@ test("Ctrl-C stops it with what is there kept, and the next goes on", async () =
   const controller = new AbortController();
   setTimeout(() => controller.abort(), 600);
   const stopped = obtainModel(ID, "weights", { ...options, signal: controller.signal });
-  expect(await rejection(stopped)).toContain("the same command goes on from there");
+  expect(await rejection(stopped)).toContain("the same command continues from there");
   const left = readFileSync(`${shardBlob(cache)}.incomplete`).length;
   expect(left).toBeGreaterThan(0);
   hub.fault = () => undefined;

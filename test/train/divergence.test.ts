@@ -165,7 +165,7 @@ test("a checkpoint of NaN, as another program may have left it, counts as damage
   const notes: string[] = [];
   const second = run({ output, resume: true, reporter: { onNote: (text) => notes.push(text) } });
   expect(await second.train()).toMatchObject({ steps: 12 });
-  expect(notes[0]).toContain("step-00000006 is not whole");
+  expect(notes[0]).toContain("step-00000006 is incomplete or damaged");
   expect(notes[0]).toContain("NaN or infinite");
 });
 

@@ -127,7 +127,7 @@ describe("damaged checkpoints", () => {
       await trainer.train();
       expect(starts).toEqual([4, checkpoint(output, 4)]);
       expect(notes).toHaveLength(1);
-      expect(notes[0]).toContain(`${checkpoint(output, 8)} is not whole`);
+      expect(notes[0]).toContain(`${checkpoint(output, 8)} is incomplete or damaged`);
       expect(notes[0]).toContain(reason);
       expect(resultFile(output)).toBe(resultFile(straight));
       expect(readdirSync(join(output, "checkpoints")).sort()).toEqual([
@@ -338,7 +338,7 @@ describe("other circumstances", () => {
     expect(await trainer.train()).toMatchObject({ steps: 12 });
     expect(notes).toHaveLength(1);
     expect(notes[0]).toContain(message);
-    expect(notes[0]).toContain("within float32 tolerance, not to the same bits");
+    expect(notes[0]).toContain("within float32 tolerance but not bit for bit");
   });
 });
 

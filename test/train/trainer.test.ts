@@ -427,7 +427,7 @@ describe("the output folder", () => {
       .trainer.train()
       .catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(UsageError);
-    expect((error as Error).message).toContain("holds another run; give another, or --resume");
+    expect((error as Error).message).toContain("holds another run; give another folder, or --resume");
     expect(readFileSync(join(output, "metrics.jsonl"), "utf8")).toBe(before);
 
     const model = newFolder();
@@ -435,12 +435,14 @@ describe("the output folder", () => {
     writeFileSync(join(model, "config.json"), "{}");
     writeFileSync(join(model, "model.safetensors"), "");
     for (const resume of [false, true]) {
-      await expect(noisy({ output: model, resume }).trainer.train()).rejects.toThrow("no run of this kind");
+      await expect(noisy({ output: model, resume }).trainer.train()).rejects.toThrow(
+        "files of another kind of run",
+      );
     }
     expect(readdirSync(model)).toHaveLength(2);
     // A run of the other kind keeps its options elsewhere.
     const full = noisy({ output, resume: true }, new FakeModel("full"));
-    await expect(full.trainer.train()).rejects.toThrow("no run of this kind");
+    await expect(full.trainer.train()).rejects.toThrow("files of another kind of run");
   });
 
   test("a folder with other files is fine; a file in its place is not", async () => {

@@ -57,7 +57,7 @@ export function verdict(results: readonly Result[]): string {
     Math.abs(difference) < 0.01 ? "about as high as" : `${size} ${difference < 0 ? "lower" : "higher"} than`;
   return (
     `With noise the held-out loss is ${word} without, and ${percent(noisy.exact)} of the held-out answers are exactly ` +
-    `right, without noise ${percent(plain.exact)}. This is one run of a model a ten-thousandth of Llama's size on made-up ` +
+    `right, compared with ${percent(plain.exact)} without noise. This is one run of a model a ten-thousandth of Llama's size on made-up ` +
     "data: it shows that everything works, not what NEFTune does for a real model."
   );
 }

@@ -140,7 +140,8 @@ async function trainOnce(
   );
   await training.catch((error: unknown) => {
     // The trainer would advise --resume, which a demo has not.
-    if (error instanceof InterruptedError) throw new InterruptedError("the demo was stopped; start it anew");
+    if (error instanceof InterruptedError)
+      throw new InterruptedError("the demo was stopped; run it again from the start");
     throw error;
   });
 }

@@ -80,7 +80,7 @@ interface RequestOptions {
 const MOST_REDIRECTS = 10;
 /** What ends a download when the user asks for it: all that has come stays. */
 export const stopped = (asked: Asked) =>
-  new InterruptedError(`the download of ${nameOf(asked)} was stopped; the same command goes on from there`);
+  new InterruptedError(`the download of ${nameOf(asked)} was stopped; the same command continues from there`);
 
 /** From here on a wait is worth a line. */
 const NOTED_DELAY = 3000;
@@ -179,7 +179,7 @@ export class HubClient {
       error.delay === null ? "" : ` and asks to wait ${Math.ceil(error.delay / 1000)} s before the next try`;
     return new NeftuneError(
       "hub",
-      `${nameOf(asked)} cannot be downloaded from ${this.settings.endpoint}: ${error.message}${wait}; the same command goes on from where it stopped. HF_HUB_OFFLINE=1 keeps to what is in the cache`,
+      `${nameOf(asked)} cannot be downloaded from ${this.settings.endpoint}: ${error.message}${wait}; the same command continues from where it stopped. HF_HUB_OFFLINE=1 keeps to what is in the cache`,
       { cause: error },
     );
   }

@@ -47,7 +47,7 @@ export async function downloadFile(download: Download): Promise<void> {
   const { client, folder, asked, commit, file, onProgress, note } = download;
   if (!folder.holds(commit, file) && !folder.hasBlob(file)) {
     const lock = await FileLock.acquire(folder.lock(file), client.signal, () =>
-      note(`${nameOf(asked)}: another process downloads it; waiting`),
+      note(`${nameOf(asked)}: another process is downloading it; waiting`),
     );
     if (lock === null) throw stopped(asked);
     try {
@@ -82,7 +82,7 @@ async function fill(download: Download, exclusive: boolean): Promise<void> {
       rmSync(partial, { force: true });
       throw new NeftuneError(
         "hub",
-        `${nameOf(asked)}: ${problem}; what came was thrown away. Try again; if it stays so, the Hub or something on the way to it is at fault`,
+        `${nameOf(asked)}: ${problem}; the download was discarded. Try again; if the error stays, the Hub or a proxy on the way to it is at fault`,
       );
     }
     await growing.flush();
@@ -111,7 +111,7 @@ async function receive(
   if (answer.status === 416) {
     answer.close();
     growing.restart();
-    throw new Transient("the server does not have the range that is missing");
+    throw new Transient("the server does not have the missing byte range");
   }
   const range = /^bytes (\d+)-\d+\/(\d+|\*)$/.exec(answer.headers.get("Content-Range") ?? "");
   if (answer.status === 206 && Number(range?.[1]) !== start) {

@@ -63,7 +63,7 @@ export function refusal(settings: HubSettings, asked: Asked, status: number, hea
       : `if it is private, ${giveToken.replace("give it", "give your token")}`;
     return new NeftuneError(
       "not_found",
-      `there is no ${things[kind]} ${id} on the Hub that may be read: check the name at ${page}; ${secret}. ${answer}`,
+      `the Hub has no ${things[kind]} ${id} that you may read: check the name at ${page}; ${secret}. ${answer}`,
     );
   }
   return new NeftuneError("hub", `${nameOf(asked)} cannot be downloaded: ${answer}`);

@@ -30,7 +30,7 @@ export function modelWeightFile(id: string, names: readonly string[]): string {
   if (pickled.length > 0) {
     throw new NeftuneError(
       "no_safetensors",
-      `${id} has its weights as ${pickled.slice(0, 3).join(", ")} alone. Such files are Python programs that run when they are read, so neftune does not download them; choose a repository with safetensors (the Hub's own converter opens a pull request with them: try ${id}@refs/pr/1), or convert it where you trust it`,
+      `${id} has its weights as ${pickled.slice(0, 3).join(", ")} alone. Such files are Python programs that run when they are read, so neftune does not download them; choose a repository with safetensors (the Hub's own converter opens a pull request with them: try ${id}@refs/pr/1), or convert it on a machine where you trust the file`,
     );
   }
   const others = names.filter((name) => /\.(?:safetensors|gguf)$/.test(name));

@@ -73,7 +73,7 @@ export function parseQuantState(path: string, tensor: string, bytes: Uint8Array)
     if (fields.get(name) !== wanted)
       fail(`${name} is ${show(name)}, where ${JSON.stringify(wanted)} is all that neftune reads; ${remedy}`);
   };
-  const again = "quantize the original weights anew (neftune quantize)";
+  const again = "quantize the original weights again (neftune quantize)";
   expect("quant_type", "nf4", again);
   expect("blocksize", NF4_BLOCK, again);
   const dtype = dtypes.get(fields.get("dtype"));

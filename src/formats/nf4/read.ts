@@ -79,7 +79,7 @@ function isPacked(tensors: Checkpoint["tensors"], name: string, { entry, file }:
   const refuse = (what: string): never => {
     throw new FormatError(
       file.path,
-      `${name} is ${what}, which neftune does not read; take the original weights, or such as bitsandbytes has quantized to nf4`,
+      `${name} is ${what}, which neftune does not read; take the original weights, or weights that bitsandbytes quantized to nf4`,
     );
   };
   if (tensors.has(`${name}.quant_state.bitsandbytes__fp4`)) refuse("quantized to fp4");
