@@ -106,7 +106,12 @@ for (const backend of backends) {
         "adapter_config.json: no such file",
         1,
       ],
-      ["an adapter as model", ["--model", "./lora", "--adapter", "lora", "--output", "x"], "lora", 1],
+      [
+        "two adapters",
+        ["--model", "./lora", "--adapter", "on-nf4", "--output", "x"],
+        "--model ./lora is an adapter, too",
+        2,
+      ],
       ["a folder that is taken", [...model, "--adapter", "lora", "--output", "tokenizer"], "not empty", 2],
       [
         "the originals of a quantized base",
