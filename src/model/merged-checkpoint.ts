@@ -4,7 +4,7 @@ import { NeftuneError } from "../errors.ts";
 import type { CheckpointTensor } from "../formats/checkpoint.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import type { openAdapter } from "../formats/peft.ts";
-import type { SafetensorsDType, TensorSource } from "../formats/safetensors.ts";
+import { countNonFiniteBytes, type SafetensorsDType, type TensorSource } from "../formats/safetensors.ts";
 import {
   addNonFinite,
   type Device,
@@ -230,6 +230,13 @@ export class Merger {
     }
     const rounded = this.#rounded.rows(0, values.size);
     device.call("nt_cast", rounded.ptr, dtypeCode.bf16, values.ptr, dtypeCode.f32, values.size);
-    return device.readBytes(rounded);
+    const bytes = device.readBytes(rounded);
+    // values that were not finite before are told by who reads or adds them
+    if (
+      countNonFiniteBytes(storedNames[dtype], bytes) > 0 &&
+      device.readFloats(values).every(Number.isFinite)
+    )
+      throw new NeftuneError("data", `${name} holds values past bfloat16's 3.39e38; give --dtype f32`);
+    return bytes;
   }
 }

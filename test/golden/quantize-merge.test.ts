@@ -193,7 +193,7 @@ describeBackends((device) => {
     });
   });
 
-  test("values past float16 are refused", async () => {
+  test("values past float16 or bfloat16 are refused", async () => {
     const golden = await readCase("tiny-mha-f32");
     const run = golden.lora_train[0]!;
     const [model, path] = [newFolder(), join(folder, "models", "tiny-mha-f32", "model.safetensors")];
@@ -207,6 +207,13 @@ describeBackends((device) => {
       "model.norm.weight holds values past float16's 65504; give --dtype bf16 or f32",
     );
     merged(device, "tiny-mha-f32", run, { model, dtype: "bf16" });
+    // float32 has it, and bfloat16 would round it to infinity
+    bytes.writeFloatLE(3.4e38, begin + 8);
+    writeFileSync(join(model, "model.safetensors"), bytes);
+    expect(() => merged(device, "tiny-mha-f32", run, { model, dtype: "bf16" })).toThrow(
+      "model.norm.weight holds values past bfloat16's 3.39e38; give --dtype f32",
+    );
+    merged(device, "tiny-mha-f32", run, { model });
   });
 
   test("a merge rounds W + s·B·A once, to the nearest", async () => {
