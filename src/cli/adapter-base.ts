@@ -1,4 +1,4 @@
-// What an adapter was trained on: the base that --model RUN stands for, and notes where an adapter meets other weights.
+// The base model of an adapter: what --model RUN loads, and notes when an adapter is used with other weights.
 
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { ADAPTER_CONFIG_FILE, readAdapterConfig } from "../formats/peft.ts";
 import { baseFingerprint, type FolderSource } from "../model/index.ts";
 import type { Context } from "./command.ts";
 
-/** The key of a run's config.json for what baseFingerprint gives. */
+/** Where a run's config.json keeps the result of baseFingerprint. */
 export const BASE_FINGERPRINT = "base_fingerprint";
 
 interface ModelValues {
@@ -70,7 +70,7 @@ function baseOf(run: string): string {
   );
 }
 
-/** What neftune wrote of the run that an adapter comes from; null: the adapter is another program's. */
+/** The record of the run that trained an adapter; null: another program trained it. */
 function recordOf(adapter: string): ReadonlyMap<string, unknown> | null {
   const path = join(adapter, CONFIG_FILE);
   if (!existsSync(path)) return null;
@@ -124,7 +124,7 @@ const lastPart = (name: string) =>
     .at(-1)!
     .toLowerCase();
 
-/** Says where an adapter that was trained on weights in 4 bits meets plain ones, or the other way round. */
+/** Notes an adapter trained on 4-bit weights that is used with plain ones, or the other way round. */
 export function noteOtherPrecision(
   adapter: string,
   isQuantized: boolean,

@@ -5,10 +5,10 @@ import { readFileSync } from "node:fs";
 import { NeftuneError } from "../errors.ts";
 import { formatBytes } from "./format.ts";
 
-/** What commands that compute need at least, before any model: measured, on two processors. */
+/** The least that commands that compute need, without any model. Measured on two processors. */
 const LEAST = 3 * 2 ** 30;
 
-/** Commands that work with less. */
+/** Commands that need less. */
 const frugal: ReadonlySet<string> = new Set(["preview", "models", "datasets", "analyze", "inspect"]);
 
 /** Bytes; null: no limit. `limits`: what /proc/PID/limits holds. */

@@ -152,7 +152,7 @@ const ours = new Map(
   Object.entries(aliases).flatMap(([name, theirs]) => theirs.map((alias) => [alias, name] as const)),
 );
 
-/** An option's name as the tables spell it, whatever name of `known` options was written: an alias, with underscores. */
+/** An option's name as the tables spell it: aliases resolved, underscores as hyphens. */
 export function resolveName(written: string, known: Readonly<Record<string, unknown>>): string {
   const name = written.replaceAll("_", "-");
   if (Object.hasOwn(known, name)) return name;
@@ -160,12 +160,12 @@ export function resolveName(written: string, known: Readonly<Record<string, unkn
   return target !== undefined && Object.hasOwn(known, target) ? target : name;
 }
 
-/** What to write in place of an option that others have and we have not; null where nobody has it. */
+/** What to write instead of an option that only other trainers have; null if none has it. */
 export function insteadOf(written: string, known: Readonly<Record<string, unknown>>): string | null {
   const name = written.replaceAll("_", "-");
   const advice = Object.hasOwn(instead, name) ? instead[name]! : null;
   if (advice === null) return null;
-  // Advice that names an option which this command lacks would lead nowhere.
+  // Do not advise an option that this command lacks.
   const [, option] = /^write --([a-z-]+)/.exec(advice) ?? [];
   return option === undefined || Object.hasOwn(known, option) ? advice : null;
 }

@@ -25,7 +25,7 @@ const TOKENIZER_FILE = "tokenizer.json";
 interface ModelValues {
   model: string | undefined;
   adapter?: string | undefined;
-  /** Not given: the command itself says what becomes of the weights. */
+  /** Absent: the command decides how to load the weights. */
   quantization?: "none" | "nf4";
 }
 

@@ -13,7 +13,7 @@ export interface Context {
   readonly given: ReadonlyMap<string, "flag" | "config file">;
   /** Aborts at the first Ctrl-C, SIGTERM or SIGHUP, where the command is interruptible. */
   readonly signal: AbortSignal;
-  /** Says that a signal may wait for what is under way, because there is something to save; see interrupt.ts. */
+  /** Lets a signal wait for the work under way, because there is something to save; see interrupt.ts. */
   finishFirst?(): void;
   /** True where standard error is a terminal and --quiet is off. */
   readonly isTerminal: boolean;
@@ -41,7 +41,7 @@ export interface Command<T extends OptionTable = OptionTable> {
   options: T;
   /** What to type, and what that does. */
   examples: readonly (readonly [command: string, meaning: string])[];
-  /** Saves or ends in order at the first Ctrl-C; another command is ended by it. */
+  /** The command saves its work or ends cleanly at the first Ctrl-C; without this, Ctrl-C ends it at once. */
   interruptible?: boolean;
   run(values: Values<T & typeof commonOptions>, context: Context): Promise<void>;
 }

@@ -1,4 +1,4 @@
-// What generate has made of its prompts, and the rows of its output file.
+// The completions that generate makes, and the rows of its output file.
 
 import { extname } from "node:path";
 import { type ColumnNames, renamed } from "../data/columns.ts";
@@ -19,7 +19,7 @@ export interface Completion {
   prompt: string;
   output: string;
   output_ids: number[];
-  /** An end that the model chose, or --max-new-tokens. */
+  /** stop: the model ended it; length: --max-new-tokens did. */
   finish_reason: "stop" | "length";
 }
 
@@ -82,7 +82,7 @@ export function rowsText(path: string, rows: readonly unknown[]): string {
   return lines.length === 0 ? "[]\n" : `[\n${lines.join(",\n")}\n]\n`;
 }
 
-/** What a person should know of completions, a line each. Without a tokenizer (`hasText` false) none has a text. */
+/** Notes on completions, one per line. Without a tokenizer (`hasText` false) they have no text. */
 export function completionNotes(
   completions: readonly Completion[],
   maxNewTokens: number,

@@ -29,7 +29,7 @@ export async function readConfigFile(path: string, table: OptionTable): Promise<
   const given: Given = new Map();
   for (const [key, value] of entries) {
     if (isRun && runFindings.has(key)) continue;
-    // A run's record has no names but ours.
+    // A run's record holds our own names only.
     const name = isRun ? key : resolveName(key, table);
     const spec = Object.hasOwn(table, name) && !flagsOnly.has(name) ? table[name] : undefined;
     if (spec === undefined) {
@@ -49,7 +49,7 @@ export async function readConfigFile(path: string, table: OptionTable): Promise<
 function unknownKey(path: string, key: string, value: unknown, table: OptionTable): UsageError {
   const foreign = foreignOption(key, value, table);
   if (foreign !== null) {
-    // Keys stand without dashes.
+    // Keys have no leading dashes.
     return new UsageError(`${path}: unknown key ${quoted(key)}; ${foreign.replaceAll(/--(?=[a-z])/g, "")}`);
   }
   const known = Object.keys(table).filter((name) => !flagsOnly.has(name));

@@ -1,4 +1,4 @@
-// The keys and values of a TOML, YAML or JSON file, whatever they are. The file is small, from anywhere, and read once.
+// The keys and values of a TOML, YAML or JSON config file, which is small, untrusted and read once.
 
 import { readFileSync, statSync } from "node:fs";
 import { extname } from "node:path";
@@ -7,7 +7,7 @@ import { ioError } from "../formats/io.ts";
 import { JsonError, type JsonValue, parseJson } from "../formats/safetensors/json.ts";
 import { quoted, shown } from "./text.ts";
 
-/** Many times what all options with long values take. The YAML library needs seconds for what the others read at once. */
+/** Far more than all options take. The YAML library needs seconds for sizes that the others read at once. */
 const MAX_BYTES = 1024 * 1024;
 const MAX_YAML_BYTES = 64 * 1024;
 
@@ -141,7 +141,7 @@ async function parseYamlText(text: string): Promise<unknown> {
   return entries;
 }
 
-/** A parser that calls itself runs out of stack where a text nests without end. */
+/** A recursive parser runs out of stack on deeply nested text. */
 function tooDeep(error: unknown): unknown {
   return error instanceof RangeError ? new SyntaxProblem("nested too deep") : error;
 }

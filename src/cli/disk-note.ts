@@ -1,4 +1,4 @@
-// The disk that a run with --tune full takes, said before it starts.
+// The disk space that a run with --tune full takes, reported before it starts.
 
 import { existsSync, statfsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
@@ -20,14 +20,14 @@ export interface DiskUse {
 /** Bytes of a checkpoint, of the model at the end, and of the most that there is at a time. */
 export function diskUse({ parameters, steps, saveSteps, saveTotalLimit, saveDtype }: DiskUse) {
   const saves = Math.max(1, Math.ceil(steps / saveSteps));
-  // The oldest goes when the next is whole.
+  // The oldest is removed once the next is complete.
   const most = Math.min(saves, saveTotalLimit + 1);
   const checkpoint = parameters * CHECKPOINT_VALUE_BYTES;
   const model = parameters * valueBytes[saveDtype];
   return { checkpoint, model, most, total: most * checkpoint + model };
 }
 
-/** A line on the disk that a run takes in `output`; a warning where that is more than is free. */
+/** A line on the disk space that a run takes in `output`; a warning if less is free. */
 export function diskNote(output: string, use: DiskUse, free = freeBytes(output)): string {
   const { checkpoint, model, most, total } = diskUse(use);
   const checkpoints = most === 1 ? "a checkpoint" : `up to ${most} checkpoints`;
@@ -37,7 +37,7 @@ export function diskNote(output: string, use: DiskUse, free = freeBytes(output))
   return `warning: ${line}, but ${formatBytes(free)} are free in ${output}; lower --save-total-limit, raise --save-steps, or choose another --output`;
 }
 
-/** What is free where `path` is or will be; null where the system does not say. */
+/** Free bytes where `path` is or will be; null if the system does not say. */
 function freeBytes(path: string): number | null {
   let folder = resolve(path);
   while (!existsSync(folder) && folder !== dirname(folder)) folder = dirname(folder);

@@ -82,7 +82,7 @@ function describedDevice(options: DeviceOptions): DeviceInfo {
   }
 }
 
-/** No GPU is no failure of this machine (unless --device asks for one): what is missing is told, not thrown. */
+/** A missing GPU is not a failure unless --device asks for one: report what is missing instead of throwing. */
 function probedCuda(): Findings["cuda"] {
   if (!hasCudaLibrary()) {
     return { usable: false, problem: "this build has no CUDA backend", device: null, probe: null };

@@ -49,7 +49,7 @@ export function listen(note: (text: string) => void): Interrupt {
   };
 }
 
-/** Where libc or threads are not to be had, a busy command hears a signal later. */
+/** Without libc or threads, a busy command hears a signal later. */
 function watch(request: Watch): void {
   try {
     serveOnce(request.names);

@@ -96,7 +96,7 @@ export async function locateModel(name: string, need: ModelNeed, context: Lookin
   return { path, label: lastPart(name), name };
 }
 
-/** Why a name is no model, and what to give instead. */
+/** Why a name is not a model, and what to give instead. */
 function whatModel(name: string): string {
   if (kindAt(name) === "file")
     return "is a file; expected a folder that holds a model, or a preset's .toml file";
@@ -193,7 +193,7 @@ export async function locateData(
   return { ...found, label: lastPart(name), name };
 }
 
-/** Throws where a word is no file, preset or Hub id: before anything is downloaded. */
+/** Throws where a word is not a file, preset or Hub id, before anything is downloaded. */
 export function expectDataWords(names: readonly string[], context: Looking): void {
   for (const name of names)
     if (/^[\w-]+$/.test(name) && kindAt(name) === null && presetOfData(name) === undefined)

@@ -167,7 +167,7 @@ function valueAfter(tokens: readonly { kind: string; value?: unknown }[], i: num
   return next?.kind === "positional" ? next.value : undefined;
 }
 
-/** What to say of an option that only others have; null of one that nobody has. */
+/** The advice for an option that only other trainers have; null if none has it. */
 export function foreignOption(name: string, value: unknown, table: OptionTable): string | null {
   const advice = insteadOf(name, table);
   if (advice === null) return null;

@@ -10,7 +10,7 @@ import { describePlan } from "./train-run.ts";
 /** Off a terminal at most one line in so many seconds, beside the first and the last. */
 const PLAIN_INTERVAL = 5;
 const LIVE_INTERVAL = 0.1;
-/** Share of the newest step in the smoothed loss and speed. */
+/** Weight of the newest step in the smoothed loss and speed. */
 const SMOOTHING = 0.1;
 const BAR_COLUMNS = 16;
 
@@ -19,7 +19,7 @@ const bar = (share: number, width: number) => {
   return "█".repeat(full) + "░".repeat(width - full);
 };
 
-/** An exponential mean whose first values count as much as those that are missing before them. */
+/** An exponential moving average with bias correction, as in Adam. */
 class SmoothedLoss {
   #sum = 0;
   #weight = 0;
@@ -35,7 +35,7 @@ class SmoothedLoss {
   }
 }
 
-/** How far an evaluation is. */
+/** Progress of an evaluation. */
 export class EvaluationProgress {
   readonly #label: string;
   #start = 0;

@@ -1,4 +1,4 @@
-// Which template makes rows text, and why: an option, else what a run was trained with, else a model preset's, else
+// Which template turns rows into text, and why: an option, else the run's, else the model preset's, else
 // the rows' formats.
 
 import { existsSync } from "node:fs";
@@ -42,7 +42,7 @@ export function chooseTemplate(
   return { option: undefined, why: "by the rows" };
 }
 
-/** What the run in a folder, or the one whose checkpoint it is, was trained with; undefined where that is no one template. */
+/** What the run in a folder, or the one whose checkpoint it is, was trained with; undefined if it was not a single template. */
 function templateOfRun(folder: string): ChosenTemplate | undefined {
   for (const { run, record } of runRecords(folder)) {
     const template = record.get(RECORD_KEY);

@@ -1,4 +1,4 @@
-// What encoding has to say of a data set's rows, in sentences.
+// Notes on how a data set's rows were encoded, as sentences.
 
 import type { FileNotes } from "../data/dataset.ts";
 import { type Remark, remarks } from "../data/encoding-notes.ts";

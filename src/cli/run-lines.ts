@@ -1,4 +1,4 @@
-// What a run says of itself: its settings in the first lines, its result in the closing ones.
+// The first and last lines of a run: its settings, then its result.
 
 import { join } from "node:path";
 import type { LoraOptions } from "../model/index.ts";
@@ -98,7 +98,7 @@ export class RunHistory {
     };
   }
 
-  /** What the run came to, a line each; `isFull` where all weights were trained. */
+  /** The run's result, one line each; `isFull` if all weights were trained. */
   closingLines({ output, steps, skipped, loss, evaluation, seconds, tokens }: TrainResult, isFull: boolean) {
     const last = `last loss ${loss?.toFixed(4) ?? "none"}`;
     const lines = [

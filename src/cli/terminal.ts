@@ -1,4 +1,4 @@
-// Standard error as commands use it: notes, errors, and a line that is drawn again and again.
+// Standard error as commands use it: notes, errors, and a status line that is redrawn.
 
 import { displayWidth, escapeText, fitParts, type LinePart, messageText, shorten, wrap } from "./text.ts";
 
@@ -19,7 +19,7 @@ export class Terminal {
   readonly #now: () => number;
   #quiet = false;
   #drawn = false;
-  /** Since when lines have been drawn that nobody saw; null: none. */
+  /** When the oldest line not yet shown was drawn; null: none is waiting. */
   #unseen: number | null = null;
 
   constructor(screen: Screen, now: () => number = () => performance.now()) {

@@ -23,7 +23,7 @@ export class ChatTemplate {
   readonly #settings: TemplateSettings;
   #deadline = Number.POSITIVE_INFINITY;
 
-  /** Throws FormatError where the source is no template. */
+  /** Throws FormatError where the source is not a template. */
   constructor(source: string, name: string, settings: TemplateSettings) {
     this.name = name;
     this.source = source;

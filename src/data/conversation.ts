@@ -117,7 +117,7 @@ function holdsAnswer(text: string, { begin, stop }: TurnSpan, { content, extra }
   return [content, reasoning, ...names].every((part) => typeof part !== "string" || isIn(part.trim()));
 }
 
-/** The id that ends the template's answers, or null where that is no single token. */
+/** The id that ends the template's answers, or null where that is not a single token. */
 export function endOfTurnId(template: ChatTemplate, tokenizer: Tokenizer): number | null {
   const messages: Message[] = [
     { role: "user", content: "a" },

@@ -165,7 +165,7 @@ export class Encoder {
     }
   }
 
-  /** The name of the template that renders a row; null where the row is no question. */
+  /** The name of the template that renders a row; null where the row is not a question. */
   private templateOf(row: Row): string | null {
     const { template } = this.options;
     if (row.format === "tokens" || row.format === "text") return null;

@@ -39,7 +39,7 @@ export function listField(fields: Fields, name: string, of: string): unknown[] |
   return value.length === 0 ? null : value;
 }
 
-/** What a text says as JSON; other values, and texts that are no JSON, as they are. */
+/** What a text says as JSON; other values, and texts that are not JSON, as they are. */
 export function parsedText(value: unknown): unknown {
   if (typeof value !== "string") return value;
   let parsed: unknown;

@@ -24,7 +24,7 @@ const constants = { true: true, True: true, false: false, False: false, none: nu
 export class JinjaTemplate {
   readonly #template: Template;
 
-  /** Throws FormatError with `name` where the source is no template. */
+  /** Throws FormatError with `name` where the source is not a template. */
   constructor(source: string, name: string) {
     try {
       // Jinja reads every line end as a line feed

@@ -9,7 +9,7 @@ export interface Message {
   role: Role;
   /** Null or absent where a turn has only tool calls or reasoning, as the row has it. */
   content?: string | null;
-  /** True where the turn's weight is 0: it is no target. */
+  /** True where the turn's weight is 0: it is not a target. */
   untrained?: true;
   /** The message's other fields, which templates get as they are. */
   extra?: Fields;
@@ -108,7 +108,7 @@ export function contentOf(fields: Fields, where: string, name: string): string {
     .join("");
 }
 
-/** True where `weight` (OpenAI, Mistral) is 0 or `train` (axolotl) false: the turn is no target. */
+/** True where `weight` (OpenAI, Mistral) is 0 or `train` (axolotl) false: the turn is not a target. */
 function isOff(message: Fields, name: "weight" | "train", where: string): boolean {
   if (!has(message, name)) return false;
   const value = message[name];

@@ -49,7 +49,7 @@ export function philox(
   out[3] = c3;
 }
 
-/** The key of a run: low and high 32 bits of its seed. Throws where the seed is no integer from 0 to 2^64 − 1. */
+/** The key of a run: low and high 32 bits of its seed. Throws where the seed is not an integer from 0 to 2^64 − 1. */
 export function seedKey(seed: number | bigint): [number, number] {
   const whole = typeof seed === "bigint" ? seed : Number.isSafeInteger(seed) ? BigInt(seed) : -1n;
   if (whole < 0n || whole > 0xffffffffffffffffn) {

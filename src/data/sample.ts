@@ -1,6 +1,6 @@
 // One training sample, as every part of src/data hands it on.
 
-/** The label of a token that is no target, as in Hugging Face and PyTorch. */
+/** The label of a token that is not a target, as in Hugging Face and PyTorch. */
 export const IGNORE = -100;
 
 /**

@@ -8,7 +8,7 @@ import { ioError } from "../formats/io.ts";
 import type { Sample } from "./sample.ts";
 import { hashSample, PIECE_WORDS, type SampleIndex, TokenStore } from "./token-store.ts";
 
-/** Files are open as long as somebody may read from them. */
+/** Keeps files open as long as they may be read. */
 const opened = new FinalizationRegistry<number>((fd) => closeSync(fd));
 
 export class FileStore extends TokenStore {

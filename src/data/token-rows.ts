@@ -14,7 +14,7 @@ export const TOKEN_FIELDS = [
   ...["input_ids", "labels", "attention_mask", "completion_mask", "assistant_masks"],
 ] as const;
 
-/** Masks of 0 and 1: where one is 0, the token is no target. */
+/** Masks of 0 and 1: where one is 0, the token is not a target. */
 const TARGET_MASKS = ["completion_mask", "assistant_masks"] as const;
 
 /**

@@ -73,7 +73,7 @@ export abstract class TokenStore {
     }
   }
 
-  /** Words that stay as they are. */
+  /** Words that do not change. */
   protected abstract read(begin: number, end: number): Int32Array;
   /** At most PIECE_WORDS words, valid until the next call. */
   protected abstract piece(begin: number, end: number): Int32Array;

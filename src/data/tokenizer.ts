@@ -141,7 +141,7 @@ export class Tokenizer {
     return begun;
   }
 
-  /** Text of ids; ids outside the vocabulary give none. Every byte that is no part of whole UTF-8 becomes U+FFFD. */
+  /** Text of ids; ids outside the vocabulary give none. Every byte that is not part of valid UTF-8 becomes U+FFFD. */
   decode(ids: ArrayLike<number>, options: { skipSpecial?: boolean } = {}): string {
     let known = this.known(Array.from(ids));
     if (options.skipSpecial === true) known = known.filter((id) => !this.specialIds.has(id));

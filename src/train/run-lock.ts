@@ -32,7 +32,7 @@ export class RunLock {
   readonly #folder: string;
   readonly #path: string;
   readonly #text: string;
-  /** Of the lock's file: a copy of it elsewhere is no lock. */
+  /** Of the lock's file: a copy of it elsewhere is not a lock. */
   readonly #inode: string | null;
 
   private constructor(folder: string, path: string, text: string) {

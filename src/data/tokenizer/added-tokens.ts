@@ -41,7 +41,7 @@ export function parseAddedTokens(
   return [...byContent.values()];
 }
 
-/** By hand, not by a schema: there may be hundreds of thousands. */
+/** Checked by hand instead of with a schema: there may be hundreds of thousands. */
 function addedToken(value: unknown, where: string, path: string): AddedToken {
   const wrong = (field: string, expected: string): FormatError =>
     new FormatError(path, `${where}${field}: expected ${expected}`);

@@ -36,7 +36,7 @@ export function alignedBytes(text: AlignedText): AlignedText {
   return text.transform(characters, changes);
 }
 
-/** The text of tokens written as bytes; a token that is not stands for itself. What is no UTF-8 becomes U+FFFD. */
+/** The text of tokens written as bytes; a token that is not stands for itself. What is not UTF-8 becomes U+FFFD. */
 export function decodeBytes(tokens: readonly string[]): string {
   const bytes: number[] = [];
   for (const token of tokens) {

@@ -38,7 +38,7 @@ function stepOf(part: Part): Step {
   }
 }
 
-/** Runs of <0xNN> as the text that their bytes are; a run that is no UTF-8 is a U+FFFD for each byte. */
+/** Runs of <0xNN> as the text that their bytes are; a run that is not UTF-8 is a U+FFFD for each byte. */
 function byteFallback(tokens: string[]): string[] {
   const out: string[] = [];
   let run: number[] = [];

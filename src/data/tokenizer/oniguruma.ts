@@ -36,7 +36,7 @@ export function oniguruma(pattern: string): RegExp {
   try {
     return new RegExp(source, "gv");
   } catch (error) {
-    // the error tells of the translation, which nobody has seen
+    // the error is about the translated expression, which the user has not seen
     throw new Error(`the regular expression ${quoted(pattern)} is not valid`, { cause: error });
   }
 }

@@ -6,7 +6,7 @@ export class PairRanks {
   private readonly rights: Int32Array; // [slots]
   private readonly ranks: Int32Array; // [slots]
 
-  /** Room for `count` pairs. */
+  /** Holds up to `count` pairs. */
   constructor(count: number) {
     let slots = 8;
     while (slots < 2 * count) slots *= 2;

@@ -28,7 +28,7 @@ export const NORMALIZED_SINCE_9 = ranges(`
   1e5ee 1e5ef 1e6e3 1e6e6 1e6ee 1e6ef 1e6f5 1f16c 1fbf0-1fbf9
 `);
 
-/** Combining marks newer than Unicode 9, which StripAccents leaves in; two that it takes out are no marks any more. */
+/** Combining marks newer than Unicode 9, which StripAccents leaves in; two that it takes out are no longer marks. */
 export const MARKS_SINCE_9 = ranges(`
   7fd 897-89f 8ca-8d3 9fe afa-aff b55 c04 c3c cf3 d00 d3b d3c d81 eba ece 1715 180f 1abf-1add 1ae0-1aeb 1cf7
   1df6-1dfa a82c a8ff 10d24-10d27 10d69-10d6d 10eab 10eac 10efa-10eff 10f46-10f50 10f82-10f85 11070 11073

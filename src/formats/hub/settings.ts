@@ -20,7 +20,7 @@ export interface HubSettings {
 
 const DEFAULT_ENDPOINT = "https://huggingface.co";
 
-/** Reads the settings. Throws UsageError for an endpoint that is no http(s) address or a token that no header can carry. */
+/** Reads the settings. Throws UsageError for an endpoint that is not an http(s) address or a token that no header can carry. */
 export function hubSettings(env: Environment): HubSettings {
   const given = env.HF_ENDPOINT || DEFAULT_ENDPOINT;
   if (!/^https?:$/.test(URL.parse(given)?.protocol ?? "")) {
