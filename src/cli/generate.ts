@@ -250,7 +250,9 @@ export const generateCommand = defineCommand({
     if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
     if (values["prompt-template"] === undefined) {
       const used = asked.flatMap((one) => one.template ?? []);
-      context.note(templateLine(template, [...new Set(used)], dir));
+      const isPlain = dataset === undefined && template.option === undefined;
+      const chosen = isPlain ? { ...template, why: "--prompt is continued as it is" } : template;
+      context.note(templateLine(chosen, [...new Set(used)], dir));
     }
     const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length), 0);
     if (longest + values["max-new-tokens"] > config.maxPositionEmbeddings) {

@@ -17,6 +17,14 @@ export type PromptTemplate =
 /** What `--prompt-template` takes beside the path of a Jinja file. */
 export const templateNames: readonly string[] = ["alpaca", "chat", ...Object.keys(namedTemplates)];
 
+/** Why a Jinja file cannot be read, in words. */
+function whyUnreadable(error: unknown): string {
+  if (error instanceof TypeError) return "it is not UTF-8";
+  const { code, message } = error as NodeJS.ErrnoException;
+  if (code === "ENOENT") return "no such file";
+  return code === "EISDIR" ? "it is a folder" : message;
+}
+
 /** From `--prompt-template`: a name or the path of a Jinja file; absent, by the rows' format. */
 export function promptTemplate(option: string | undefined): PromptTemplate {
   if (option === undefined || option === "auto") return { kind: "auto" };
@@ -25,9 +33,8 @@ export function promptTemplate(option: string | undefined): PromptTemplate {
   try {
     source = new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(option));
   } catch (error) {
-    const reason = error instanceof TypeError ? "it is not UTF-8" : (error as Error).message;
     throw new UsageError(
-      `prompt template ${option}: expected ${templateNames.join(", ")} or a Jinja file that can be read: ${reason}`,
+      `prompt template ${option}: expected ${templateNames.join(", ")} or a Jinja file (${whyUnreadable(error)})`,
       { cause: error },
     );
   }

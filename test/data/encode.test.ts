@@ -210,9 +210,9 @@ describe("--prompt-template", () => {
     expect(() => encoder(llama, { template: { kind: "chat" } })).toThrow(
       /has no chat template; use vicuna, llama2/,
     );
-    expect(() => promptTemplate("vicunna")).toThrow(
-      /expected alpaca, chat, vicuna, llama2, llama3, chatml, mistral or a Jinja file/,
-    );
+    const wanted = "expected alpaca, chat, vicuna, llama2, llama3, chatml, mistral or a Jinja file";
+    expect(() => promptTemplate("vicunna")).toThrow(`${wanted} (no such file)`);
+    expect(() => promptTemplate(import.meta.dir)).toThrow(`${wanted} (it is a folder)`);
     const dir = folderOf({ "bad.jinja": "{% for %}", "good.jinja": "{{ bos_token }}" });
     expect(() => promptTemplate(join(dir, "bad.jinja"))).toThrow(/bad\.jinja: not a Jinja template/);
     expect(promptTemplate(join(dir, "good.jinja"))).toMatchObject({
