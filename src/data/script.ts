@@ -61,6 +61,9 @@ export function encodeScript(script: Script, tokenizer: Tokenizer, lossOn: LossO
   const bos = tokenizer.addsBos && bosId !== null && encoding.ids[0] !== bosId ? bosId : null;
   const eos = script.hasEos ? tokenizer.eosId : null;
   const learnsEnd = learnsAll || answers.at(-1)?.stop === text.length;
+  // nothing predicts a sample's first token, so an answer that lies in it is not learned
+  const firstAnswer =
+    bos === null ? firstAnswerToken(encoding, answers, 1) : 1 + firstAnswerToken(encoding, answers);
   return {
     ids: between(bos, encoding.ids, eos),
     labels: between(
@@ -69,7 +72,7 @@ export function encodeScript(script: Script, tokenizer: Tokenizer, lossOn: LossO
       eos === null || learnsEnd ? eos : IGNORE,
     ),
     text,
-    firstAnswer: learnsAll ? 0 : (bos === null ? 0 : 1) + firstAnswerToken(encoding, answers),
+    firstAnswer: learnsAll ? 0 : firstAnswer,
     remarks: remarksOn(script, eos !== null),
   };
 }

@@ -33,11 +33,14 @@ export function targetLabels(encoding: Encoding, answers: readonly AnswerSpan[])
   return labels;
 }
 
-/** The first token that holds a character of an answer itself, Infinity where none does: only ends would be learned. */
-export function firstAnswerToken(encoding: Encoding, answers: readonly AnswerSpan[]): number {
+/**
+ * The first token from `from` that holds a character of an answer itself, Infinity where none does: only ends would
+ * be learned.
+ */
+export function firstAnswerToken(encoding: Encoding, answers: readonly AnswerSpan[], from = 0): number {
   let first = Number.POSITIVE_INFINITY;
   for (const { begin, end } of answers) {
-    for (let i = 0; i < encoding.ids.length && i < first; i++) {
+    for (let i = from; i < encoding.ids.length && i < first; i++) {
       if (holdsAny(encoding, i, begin, end)) first = i;
     }
   }

@@ -403,6 +403,12 @@ describe("notes", () => {
       "end-alone",
     ]);
     expect(remarksOf({ prompt: "hello", completion: " world" })).toEqual([]);
+    // without a BOS nothing predicts the first token
+    const plain = Tokenizer.load(llamaFolder({ add_bos_token: false }));
+    expect(plain.encode("hello")).toHaveLength(1);
+    expect(remarksOf({ prompt: "hel", completion: "lo" }, {}, plain)).toEqual(["end-alone"]);
+    expect(remarksOf({ prompt: "hel", completion: "lo" })).toEqual([]);
+    expect(remarksOf({ prompt: "hel", completion: "lo world" }, {}, plain)).toEqual([]);
   });
 
   test("an answer that the template leaves out or changes", () => {

@@ -31,6 +31,12 @@ test("a token is a target when any character of an answer lies in it", () => {
   expect(Array.from(targetLabels(encoding, ends))).toEqual([-100, -100, -100, -100, 9]);
   expect(firstAnswerToken(encoding, ends)).toBe(Number.POSITIVE_INFINITY);
   expect(firstAnswerToken(encoding, [...ends, { begin: 1, end: 3, stop: 3 }])).toBe(1);
+  const first = [{ begin: 0, end: 1, stop: 1 }];
+  expect([0, 1, 2].map((from) => firstAnswerToken(encoding, first, from))).toEqual([
+    0,
+    1,
+    Number.POSITIVE_INFINITY,
+  ]);
 });
 
 describe("a prompt's end that merges with its answer is learned", () => {
