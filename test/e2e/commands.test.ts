@@ -60,7 +60,10 @@ describe("wrong usage ends with 2 and one line", () => {
     [["--model", "model", "--neft-length", "padded", "--dataset", "train.json"], "add --packing off"],
     [["--model", "model", "--quantization", "nf4", "--tune", "full"], "--tune full freezes none"],
     [["--model", "model", "--quantization", "fp4"], "--quantization expects one of none, nf4"],
-    [["--model", "model", "--quantized-cache", "c"], "--quantized-cache stores what --quantization nf4 makes"],
+    [
+      ["--model", "model", "--quantized-cache", "c"],
+      "--quantized-cache stores what --quantization nf4 makes",
+    ],
     [["--model", "model", "--resume"], "--resume needs --output"],
     [["--model", "model", "--adapter", "x", "--lora-r", "4"], "leave --lora-r out"],
     [["--model", "model", "--device", "gpu"], "--device expects cpu, cuda, cuda:N or auto"],
