@@ -35,7 +35,7 @@ describe("Ctrl-C", () => {
   }, 30_000);
 
   test("generate keeps the rows that are done", async () => {
-    const limits = ["--batch-size", "1", "--max-new-tokens", "200", "--threads", "1"];
+    const limits = ["--batch-size", "1", "--max-new-tokens", "1000", "--threads", "1"];
     const args = ["generate", "--model", "model", "--dataset", "train.json", "--output", "rows.jsonl"];
     const { status, stderr } = await stopped([...args, ...limits], "SIGINT", 1500);
     expect(status).toBe(130);
