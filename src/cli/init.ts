@@ -2,6 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { Tokenizer } from "../data/tokenizer.ts";
 import { FormatError, UsageError } from "../errors.ts";
 import { writeShardsInSteps } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
@@ -104,6 +105,7 @@ function readTokenizerIds(dir: string): TokenizerIds {
   };
   const tokenizer = read("tokenizer.json");
   const config = read("tokenizer_config.json");
+  Tokenizer.load(dir); // throws FormatError where its files are malformed
   const added = (tokenizer.added_tokens ?? []) as { id: number; content: string }[];
   const vocab = ((tokenizer.model ?? {}) as { vocab?: Record<string, number> }).vocab ?? {};
   const idOf = (token: unknown): number | null => {

@@ -200,6 +200,18 @@ describe("init and inspect", () => {
     expect(stderr).toContain("not empty");
   });
 
+  test("init refuses a malformed tokenizer by name", async () => {
+    mkdirSync(place.path("odd"));
+    place.write("odd/tokenizer.json", JSON.stringify({ added_tokens: {}, model: { vocab: {} } }));
+    place.write("odd/tokenizer_config.json", "{}");
+    const { status, stderr } = await place.run(
+      ...["init", "--shape", "shape.json", "--tokenizer", "odd", "--output", "from-odd"],
+    );
+    expect(stderr).toMatch(/^error: odd\/tokenizer\.json: /m);
+    expect(status).toBe(1);
+    expect(existsSync(place.path("from-odd"))).toBe(false);
+  });
+
   test("a malformed file is refused with the reason", async () => {
     place.write("bad.safetensors", "\x10\0\0\0\0\0\0\0{not json}      ");
     const { status, stderr } = await place.run("inspect", "bad.safetensors");
