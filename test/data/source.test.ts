@@ -245,6 +245,11 @@ test("rows nested a million deep, names of the prototype, and long rows", async 
   const deep = "[".repeat(1_000_000);
   await expect(parse("x.json", `[${deep}`)).rejects.toThrow(/x\.json:1: is not valid JSON/);
   expect((await parse("x.jsonl", `{"text":"a"}\n{"text":${deep}}`)).broken.get(1)).toMatch(/not valid JSON/);
+  // Of a long line the levels are counted before it is parsed, as each would take memory.
+  const deeper = "[".repeat(2_000_000);
+  expect((await parse("x.jsonl", `{"text":"a"}\n${deeper}`)).broken.get(1)).toMatch(
+    /nested deeper than 256 levels/,
+  );
   const { rows } = await parse("x.json", '[{"__proto__":{"text":"a"},"constructor":1}]');
   expect(() => parseRow(rows[0], rules)).toThrow(/is of no known format/);
   expect(() => parseRow(renamed(rows[0], { text: "constructor" }), rules)).toThrow(

@@ -4,7 +4,7 @@ import { FormatError } from "../../errors.ts";
 import { isRowShaped } from "../formats.ts";
 import { lineOf, scanJson } from "../json-scan.ts";
 import { BlockBuilder, LONG_ROW, MOST_ROW_BYTES, type RowBlock } from "./blocks.ts";
-import { jsonProblem } from "./checked-json.ts";
+import { jsonProblem, nestingProblem } from "./checked-json.ts";
 
 const [LF, QUOTE, BACKSLASH, COMMA] = [0x0a, 0x22, 0x5c, 0x2c];
 const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x7d];
@@ -146,14 +146,19 @@ async function* lineBlocks(path: string, bytes: Bytes, firstLine: number): Async
   if (!builder.isEmpty) yield builder.take();
 }
 
+/** Units of a text that is looked at before it is parsed. */
+const LONG_TEXT = 1 << 20;
+
 /** A line as a row, unless it is blank; true where the block is full. */
 function addLine(builder: BlockBuilder, decoder: TextDecoder, bytes: Buffer, line: number): boolean {
   let text = "";
   try {
     text = decoder.decode(bytes).trim();
     if (text === "") return false;
-    const row = JSON.parse(text) as unknown;
-    const found = jsonProblem(row, text);
+    // JSON.parse takes some 80 bytes for each level, also of a text that turns out not to be whole.
+    const nested = text.length > LONG_TEXT ? nestingProblem(text) : null;
+    const row = nested === null ? (JSON.parse(text) as unknown) : undefined;
+    const found = nested ?? jsonProblem(row, text);
     if (found === null) return builder.add(row, line, bytes.length);
     return builder.add(undefined, line, bytes.length, `${found.reason} (column ${found.at + 1})`);
   } catch (error) {
