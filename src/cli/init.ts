@@ -1,9 +1,8 @@
 // neftune init: a Hugging Face checkpoint with random weights, written tensor by tensor.
 
-import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { Tokenizer } from "../data/tokenizer.ts";
-import { FormatError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import { writeShardsInSteps } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { CONFIG_FILE, copyPresent, MAX_SHARD_BYTES } from "../formats/model-folder.ts";
@@ -85,48 +84,14 @@ function* writeRandomModelInSteps(
 
 const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
 
-interface TokenizerIds {
-  bos: number | null;
-  eos: number | null;
-  size: number;
-}
-
-/** BOS, EOS and the number of tokens, from the files of a tokenizer's folder. */
-function readTokenizerIds(dir: string): TokenizerIds {
-  const read = (name: string): Record<string, unknown> => {
-    const path = join(dir, name);
-    if (!existsSync(path))
-      throw new FormatError(dir, `has no ${name}; --tokenizer takes a folder with a tokenizer`);
-    try {
-      return JSON.parse(readFileSync(path, "utf8")) as Record<string, unknown>;
-    } catch (cause) {
-      throw new FormatError(path, "is not valid JSON", { cause });
-    }
-  };
-  const tokenizer = read("tokenizer.json");
-  const config = read("tokenizer_config.json");
-  Tokenizer.load(dir); // throws FormatError where its files are malformed
-  const added = (tokenizer.added_tokens ?? []) as { id: number; content: string }[];
-  const vocab = ((tokenizer.model ?? {}) as { vocab?: Record<string, number> }).vocab ?? {};
-  const idOf = (token: unknown): number | null => {
-    const content = typeof token === "string" ? token : (token as { content?: string } | null)?.content;
-    if (content === undefined) return null;
-    return added.find((entry) => entry.content === content)?.id ?? vocab[content] ?? null;
-  };
-  let size = 0;
-  for (const id of Object.values(vocab)) size = Math.max(size, id + 1);
-  for (const { id } of added) size = Math.max(size, id + 1);
-  return { bos: idOf(config.bos_token), eos: idOf(config.eos_token), size };
-}
-
 function withTokenizer(config: LlamaConfig, dir: string): LlamaConfig {
-  const { bos, eos, size } = readTokenizerIds(dir);
-  if (size > config.vocabSize) {
+  const { bosId, eosId, vocabSize } = Tokenizer.load(dir);
+  if (vocabSize > config.vocabSize) {
     throw new UsageError(
-      `--tokenizer ${dir} has ${size} tokens, but the shape's vocab_size is ${config.vocabSize}; choose a shape with as many`,
+      `--tokenizer ${dir} has ${vocabSize} tokens, but the shape's vocab_size is ${config.vocabSize}; choose a shape with as many`,
     );
   }
-  return { ...config, bosTokenId: bos, eosTokenIds: eos === null ? [] : [eos] };
+  return { ...config, bosTokenId: bosId, eosTokenIds: eosId === null ? [] : [eosId] };
 }
 
 export const init = defineCommand({
