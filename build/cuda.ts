@@ -94,12 +94,13 @@ export async function buildCuda(): Promise<void> {
   console.error(`${cudaLibrary}: ${mib(cudaLibrary)}, ${mib(`${cudaLibrary}.zst`)} compressed`);
 }
 
-/** Where the CUDA library was not built from the sources as they are, an empty file stands for it. */
-export function leaveOutStaleCuda(): void {
+/** Where the CUDA library was not built from the sources as they are, an empty file stands for it; returns whether. */
+export function leaveOutStaleCuda(): boolean {
   const packed = `${cudaLibrary}.zst`;
   const fresh =
     existsSync(packed) && existsSync(stampFile) && readFileSync(stampFile, "utf8") === cudaStamp();
   if (!fresh) writeFileSync(packed, "");
+  return !fresh;
 }
 
 /** The same kernels under the emulator, by g++. */

@@ -4,6 +4,7 @@
 import packageJson from "../package.json" with { type: "json" };
 import { expectAddressSpace, limitHint } from "./cli/address-space.ts";
 import { type Command, type Context, commonOptions } from "./cli/command.ts";
+import { commands } from "./cli/commands.ts";
 import { parseDevice } from "./cli/device-name.ts";
 import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
@@ -11,80 +12,6 @@ import { ClosedPipe, writeFully } from "./cli/output.ts";
 import { Terminal } from "./cli/terminal.ts";
 import { escapeText, pageWidth, quoted, shown } from "./cli/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
-
-/** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
-const commands: readonly { name: string; summary: string; load: () => Promise<Command> }[] = [
-  {
-    name: "train",
-    summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
-    load: async () => (await import("./cli/train.ts")).train,
-  },
-  {
-    name: "eval",
-    summary: "measure a model's loss and perplexity on a data set, with noise off",
-    load: async () => (await import("./cli/eval.ts")).evalCommand,
-  },
-  {
-    name: "generate",
-    summary: "complete a prompt, or every row of a data set into a file",
-    load: async () => (await import("./cli/generate.ts")).generateCommand,
-  },
-  {
-    name: "preview",
-    summary: "show how rows are rendered, tokenized, masked and cut",
-    load: async () => (await import("./cli/preview.ts")).preview,
-  },
-  {
-    name: "models",
-    summary: "list the model presets, which --model takes by name",
-    load: async () => (await import("./cli/models.ts")).models,
-  },
-  {
-    name: "datasets",
-    summary: "list the data presets, which --dataset takes by name",
-    load: async () => (await import("./cli/datasets.ts")).datasets,
-  },
-  {
-    name: "analyze",
-    summary: "measure length, repetition, diversity and reference overlap of model outputs",
-    load: async () => (await import("./cli/analyze.ts")).analyze,
-  },
-  {
-    name: "inspect",
-    summary: "list the tensors of a safetensors file or a checkpoint folder",
-    load: async () => (await import("./cli/inspect.ts")).inspect,
-  },
-  {
-    name: "merge",
-    summary: "merge an adapter into its base model and write a full checkpoint",
-    load: async () => (await import("./cli/merge.ts")).merge,
-  },
-  {
-    name: "quantize",
-    summary: "write a copy of a model with its linear layers in 4 bits (NF4)",
-    load: async () => (await import("./cli/quantize.ts")).quantize,
-  },
-  {
-    name: "init",
-    summary: "create a model with random weights",
-    load: async () => (await import("./cli/init.ts")).init,
-  },
-  {
-    name: "bench",
-    summary: "measure training speed on random weights, next to this machine's matmul rate",
-    load: async () => (await import("./cli/bench.ts")).bench,
-  },
-  {
-    name: "doctor",
-    summary: "show devices, instruction sets, libraries, memory and folders",
-    load: async () => (await import("./cli/doctor.ts")).doctor,
-  },
-  {
-    name: "demo",
-    summary: "train and compare small models in a minute or two, data included",
-    load: async () => (await import("./cli/demo.ts")).demo,
-  },
-];
 
 /** Writes on standard error. Where nobody reads it (a closed pipe, a terminal that hung up), the work goes on all the same. */
 function say(text: string): void {
@@ -106,7 +33,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     return;
   }
   if (first === "--version") {
-    writeFully(1, `${version}\n`);
+    writeFully(1, (await import("./cli/version.ts")).versionText(version));
     return;
   }
   const named = !first.startsWith("-");

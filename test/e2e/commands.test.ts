@@ -40,12 +40,15 @@ describe("help", () => {
     }
   });
 
-  test("--version", async () => {
-    expect(await place.run("--version")).toEqual({
-      status: 0,
-      stdout: `${packageJson.version}\n`,
-      stderr: "",
-    });
+  test("--version says version, commit, platform and what CUDA code there is", async () => {
+    const { status, stdout, stderr } = await place.run("--version");
+    const [version, commit, platform, cuda, ...rest] = stdout.split("\n");
+    expect(version).toBe(`neftune ${packageJson.version}`);
+    expect(commit).toMatch(/^commit {4}([0-9a-f]{40}(\+changes)?|unknown)$/);
+    expect(platform).toBe("platform  linux-x64");
+    expect(cuda).toMatch(/^CUDA {6}(not in this build|sm_80, .*sm_90, .*, and PTX for later GPUs)$/);
+    expect(rest).toEqual([""]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
   });
 });
 

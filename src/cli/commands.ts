@@ -1,0 +1,77 @@
+// The commands of neftune, in the order in which --help lists them.
+
+import type { Command } from "./command.ts";
+
+/** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
+export const commands: readonly { name: string; summary: string; load: () => Promise<Command> }[] = [
+  {
+    name: "train",
+    summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
+    load: async () => (await import("./train.ts")).train,
+  },
+  {
+    name: "eval",
+    summary: "measure a model's loss and perplexity on a data set, with noise off",
+    load: async () => (await import("./eval.ts")).evalCommand,
+  },
+  {
+    name: "generate",
+    summary: "complete a prompt, or every row of a data set into a file",
+    load: async () => (await import("./generate.ts")).generateCommand,
+  },
+  {
+    name: "preview",
+    summary: "show how rows are rendered, tokenized, masked and cut",
+    load: async () => (await import("./preview.ts")).preview,
+  },
+  {
+    name: "models",
+    summary: "list the model presets, which --model takes by name",
+    load: async () => (await import("./models.ts")).models,
+  },
+  {
+    name: "datasets",
+    summary: "list the data presets, which --dataset takes by name",
+    load: async () => (await import("./datasets.ts")).datasets,
+  },
+  {
+    name: "analyze",
+    summary: "measure length, repetition, diversity and reference overlap of model outputs",
+    load: async () => (await import("./analyze.ts")).analyze,
+  },
+  {
+    name: "inspect",
+    summary: "list the tensors of a safetensors file or a checkpoint folder",
+    load: async () => (await import("./inspect.ts")).inspect,
+  },
+  {
+    name: "merge",
+    summary: "merge an adapter into its base model and write a full checkpoint",
+    load: async () => (await import("./merge.ts")).merge,
+  },
+  {
+    name: "quantize",
+    summary: "write a copy of a model with its linear layers in 4 bits (NF4)",
+    load: async () => (await import("./quantize.ts")).quantize,
+  },
+  {
+    name: "init",
+    summary: "create a model with random weights",
+    load: async () => (await import("./init.ts")).init,
+  },
+  {
+    name: "bench",
+    summary: "measure training speed on random weights, next to this machine's matmul rate",
+    load: async () => (await import("./bench.ts")).bench,
+  },
+  {
+    name: "doctor",
+    summary: "show devices, instruction sets, libraries, memory and folders",
+    load: async () => (await import("./doctor.ts")).doctor,
+  },
+  {
+    name: "demo",
+    summary: "train and compare small models in a minute or two, data included",
+    load: async () => (await import("./demo.ts")).demo,
+  },
+];
