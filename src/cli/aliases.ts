@@ -1,37 +1,8 @@
-// What Transformers, TRL, PEFT, Unsloth, axolotl and LLaMA-Factory call our options, in kebab case. One table says which
-// of their names mean the same, another what to write where they do not.
+// What Transformers, TRL, PEFT, Unsloth, axolotl and LLaMA-Factory call our options, in kebab case. The declaration of an
+// option says which of their names mean the same; the table here says what to write where they do not.
 
-/** Our name → theirs. An alias is known to every command that has the option. */
-export const aliases: Readonly<Record<string, readonly string[]>> = {
-  model: ["model-name-or-path", "model-name", "base-model"],
-  dataset: ["dataset-name", "train-file"],
-  "eval-dataset": ["validation-file"],
-  "eval-split": ["val-set-size", "val-size"],
-  split: ["dataset-train-split"],
-  samples: ["max-samples", "max-train-samples"],
-  "eval-samples": ["max-eval-samples"],
-  "max-length": ["max-seq-length", "cutoff-len", "sequence-len"],
-  alpha: ["neftune-noise-alpha", "noisy-embedding-alpha"],
-  tune: ["finetuning-type"],
-  "double-quantization": ["use-bnb-nested-quant", "bnb-4bit-use-double-quant"],
-  "lora-r": ["r", "lora-rank"],
-  "target-modules": ["lora-target-modules", "lora-target"],
-  "use-rslora": ["peft-use-rslora"],
-  adapter: ["adapter-name-or-path", "lora-model-dir"],
-  epochs: ["num-train-epochs", "num-epochs"],
-  "batch-size": ["per-device-train-batch-size", "micro-batch-size"],
-  packing: ["sample-packing", "neat-packing"],
-  "learning-rate": ["lr"],
-  "lr-scheduler-type": ["lr-scheduler"],
-  dtype: ["torch-dtype"],
-  seed: ["random-state"],
-  output: ["output-dir"],
-};
-
-/** Other spellings of values, by our option. */
-export const valueAliases: Readonly<Record<string, Readonly<Record<string, string>>>> = {
-  dtype: { bfloat16: "bf16", float32: "f32", fp32: "f32" },
-};
+import type { TrainingSpec } from "../options/spec.ts";
+import { optionEntries, trainingOptions } from "../options/table.ts";
 
 const AUTOMATIC = "leave it out: neftune does this by itself";
 const ONE_DEVICE = "leave it out: a run uses one device (--device)";
@@ -148,9 +119,19 @@ const instead: Readonly<Record<string, string>> = {
   "do-sample": "write --temperature above 0 to sample",
 };
 
+/** Their name → ours. An alias is known to every command that has the option. */
 const ours = new Map(
-  Object.entries(aliases).flatMap(([name, theirs]) => theirs.map((alias) => [alias, name] as const)),
+  optionEntries.flatMap(([name, { aliases = [] }]) => aliases.map((alias) => [alias, name] as const)),
 );
+
+/** A value by the name that the option has for it. */
+export function ownValue(option: string, text: string): string {
+  const spec: TrainingSpec | undefined = Object.hasOwn(trainingOptions, option)
+    ? trainingOptions[option as keyof typeof trainingOptions]
+    : undefined;
+  const own = spec?.valueAliases ?? {};
+  return Object.hasOwn(own, text) ? own[text]! : text;
+}
 
 /** An option's name as the tables spell it: aliases resolved, underscores as hyphens. */
 export function resolveName(written: string, known: Readonly<Record<string, unknown>>): string {

@@ -7,16 +7,10 @@ import { renamed } from "../data/columns.ts";
 import { RowProblem } from "../data/formats.ts";
 import { openSource, RowError, rowsOf } from "../data/source.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
+import { readingOptions } from "../options/data.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { countOf, fitTable, formatCount, toJson } from "./format.ts";
-import {
-  columnNames,
-  dataRows,
-  datasetFiles,
-  type ReadingValues,
-  readingOptions,
-  wantedSplits,
-} from "./model-data.ts";
+import { columnNames, dataRows, datasetFiles, type ReadingValues, wantedSplits } from "./model-data.ts";
 
 interface Analysis extends Measures {
   file: string;

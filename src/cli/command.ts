@@ -1,6 +1,6 @@
 // What a command is, and what it is given to run.
 
-import type { OptionTable, Values } from "./options.ts";
+import type { OptionTable, Values } from "../options/spec.ts";
 import type { LinePart } from "./text.ts";
 
 /** Where a command reads and writes; a test can give its own. */

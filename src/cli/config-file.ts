@@ -1,10 +1,12 @@
 // `--config run.toml|.yaml|.json`: the same names as the flags, which win over it.
 
 import { UsageError } from "../errors.ts";
+import type { OptionTable } from "../options/spec.ts";
+import { adapterOwn } from "../options/table.ts";
 import { resolveName } from "./aliases.ts";
 import { parseConfig } from "./config-syntax.ts";
 import { suggestion } from "./nearest.ts";
-import { foreignOption, type Given, givenTwice, type OptionTable, readValue } from "./options.ts";
+import { foreignOption, type Given, givenTwice, readValue } from "./options.ts";
 import { quoted, shown } from "./text.ts";
 
 /** Options that make no sense inside a config file. */
@@ -15,9 +17,6 @@ const RUN_KEY = "neftune_version";
 
 /** Of a run's config.json what was found, and not an option, for all that it has an option's name. */
 const runFindings = new Set(["device"]);
-
-/** Options that an adapter brings its own values of; a run's config.json records them beside the adapter. */
-export const adapterOwn = ["lora-r", "lora-alpha", "target-modules", "use-rslora"];
 
 /**
  * Reads a config file for a command's options. Null is as good as not given. A run's own config.json is read, too: what
@@ -42,6 +41,7 @@ export async function readConfigFile(path: string, table: OptionTable): Promise<
     if (earlier !== undefined) throw givenTwice(earlier.origin, shown(key));
     given.set(name, { value: readValue(name, origin, spec, value), origin });
   }
+  // A run records the adapter and, beside it, what the adapter brought.
   if (isRun && given.has("adapter")) for (const key of adapterOwn) given.delete(key);
   return given;
 }

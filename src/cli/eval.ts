@@ -2,6 +2,8 @@
 
 import { NeftuneError, UsageError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
+import { encodingOptions, modelOption } from "../options/data.ts";
+import { quantizationOptions } from "../options/tuning.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { trainDefaults } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
@@ -9,24 +11,22 @@ import { withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
+import { expectEffects } from "./effects.ts";
 import { countOf, formatSeconds, toJson } from "./format.ts";
 import { expectDataWords } from "./locate.ts";
 import {
   adapterOption,
   dataNames,
   dtypeOption,
-  encodingOptions,
   expectModel,
   loadDatasets,
   loadForInference,
-  modelOption,
   noteDataset,
   requireData,
   wantedSplits,
 } from "./model-data.ts";
 import { EvaluationProgress } from "./progress.ts";
 import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
-import { checkQuantization, quantizationOptions } from "./quantization.ts";
 import { usedTemplates } from "./row-notes.ts";
 
 /** Decimals of a loss that do not depend on how samples are batched. --json has all. */
@@ -72,7 +72,7 @@ export const evalCommand = defineCommand({
   async run(given, context) {
     expectModel(given.model, "eval");
     const values = withBase(given, context);
-    checkQuantization(values);
+    expectEffects(quantizationOptions, values, context);
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
     expectDataWords(dataNames(names), context);

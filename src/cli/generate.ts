@@ -11,6 +11,8 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
+import { modelOption, readingOptions, templateHelp } from "../options/data.ts";
+import { quantizationOptions } from "../options/tuning.ts";
 import { finishUnlessAborted } from "../steps.ts";
 import { withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
@@ -24,6 +26,7 @@ import {
   rowsText,
 } from "./completions.ts";
 import { openDevice } from "./device.ts";
+import { expectEffects } from "./effects.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
 import { expectDataWords } from "./locate.ts";
 import {
@@ -34,14 +37,10 @@ import {
   dtypeOption,
   expectModel,
   loadForInference,
-  modelOption,
   type ReadingValues,
-  readingOptions,
-  templateHelp,
   wantedSplits,
 } from "./model-data.ts";
 import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
-import { checkQuantization, quantizationOptions } from "./quantization.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
@@ -220,7 +219,7 @@ export const generateCommand = defineCommand({
       throw new UsageError("--output goes with --dataset, not --prompt");
     if (output !== undefined) checkOutput(output);
     expectModel(given.model, "generate");
-    checkQuantization(given);
+    expectEffects(quantizationOptions, given, context);
     const values = withBase(given, context);
     if (datasetName !== undefined) expectDataWords([datasetName], context);
     const found = await findModel(values, "generate", context);

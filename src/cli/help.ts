@@ -1,7 +1,7 @@
 // --help texts, made from the tables of commands and options.
 
+import type { OptionSpec } from "../options/spec.ts";
 import { type Command, commonOptions } from "./command.ts";
-import type { OptionSpec } from "./options.ts";
 import { displayWidth, wrap } from "./text.ts";
 
 const JOINT = " \\";

@@ -22,6 +22,7 @@ import {
 import { type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
 import type { Device } from "../native/index.ts";
+import { encodingOptions, modelOption } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
 import { trainDefaults } from "../train/index.ts";
 import { type TrainedOn, trainedQuantization, withBase } from "./adapter-base.ts";
@@ -30,14 +31,7 @@ import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
 import { checkMerge } from "./merge-check.ts";
-import {
-  encodingOptions,
-  expectModel,
-  loadDatasets,
-  modelOption,
-  requireData,
-  wantedSplits,
-} from "./model-data.ts";
+import { expectModel, loadDatasets, requireData, wantedSplits } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
 import { chooseTemplate, templateDateOf } from "./prompt-template.ts";
 import type { QuantizationValues } from "./quantization.ts";

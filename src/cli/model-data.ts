@@ -6,7 +6,7 @@ import { Dataset } from "../data/dataset.ts";
 import { ROW_FIELDS } from "../data/formats.ts";
 import { loadDataset } from "../data/load-dataset.ts";
 import { parseWeighted } from "../data/mix.ts";
-import { type LossOn, lossTargets } from "../data/script.ts";
+import type { LossOn } from "../data/script.ts";
 import { openSource, rowsOf } from "../data/source.ts";
 import type { TemplateDate } from "../data/template-date.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
@@ -14,19 +14,13 @@ import type { ModelNeed } from "../formats/hub/index.ts";
 import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, type Llama, loadAdapter } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
+import { trainingOptions } from "../options/table.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatCount } from "./format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
 import { suggestion } from "./nearest.ts";
-import type { OptionTable } from "./options.ts";
 import { loadModel, type QuantizationValues } from "./quantization.ts";
 import { rowNotes } from "./row-notes.ts";
-
-export const modelOption = {
-  type: "string",
-  value: "NAME|DIR|ID",
-  help: "the model: a preset (llama2-7b; neftune models lists them), a preset file (my.toml), a local folder, or a Hub id org/name[@revision], downloaded unless the Hugging Face cache has it; required",
-} as const;
 
 export const adapterOption = {
   type: "path",
@@ -36,75 +30,10 @@ export const adapterOption = {
 
 export const dtypeOption = {
   type: "enum",
-  values: ["bf16", "f32"],
-  default: "bf16",
+  values: trainingOptions.dtype.values,
+  default: trainingOptions.dtype.default,
   help: "type of activations and frozen weights",
 } as const;
-
-/** What --prompt-template takes. */
-export const templateHelp =
-  "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat), llama3, chatml, mistral, or a Jinja chat template file (given messages, tools, bos_token, eos_token and add_generation_prompt)";
-
-const dataGroup = "Data";
-
-/** Which rows are read and what their fields are called: the same for every command that reads data. */
-export const readingOptions = {
-  columns: {
-    type: "list",
-    group: dataGroup,
-    value: "FIELD=COLUMN,…",
-    help: "columns of the data that hold the expected fields: instruction=question,output=answer",
-  },
-  split: {
-    type: "string",
-    group: dataGroup,
-    value: "NAME",
-    help: "part of a folder or Hub data set to read: train, validation, test or another name in its file names (default train, or everything if nothing is named train)",
-  },
-  samples: {
-    type: "int",
-    group: dataGroup,
-    min: 1,
-    help: "use only the first N rows of each data set",
-  },
-} as const satisfies OptionTable;
-
-/** How rows become tokens: the same for training, evaluation and preview. */
-export const encodingOptions = {
-  ...readingOptions,
-  "prompt-template": {
-    type: "string",
-    group: dataGroup,
-    value: "NAME|FILE",
-    help: `template for all rows: ${templateHelp}. Default: the model preset's template, else one chosen by each row's format`,
-  },
-  "loss-on": {
-    type: "enum",
-    group: dataGroup,
-    values: lossTargets,
-    default: "answers",
-    help: "tokens that count as targets of the loss: those of every answer, of each row's last answer, or all",
-  },
-  "max-length": {
-    type: "int",
-    group: dataGroup,
-    default: 512,
-    min: 1,
-    help: "cut samples to this many tokens",
-  },
-  "skip-bad-rows": {
-    type: "bool",
-    group: dataGroup,
-    default: false,
-    help: "leave out and count rows that cannot be used, instead of stopping at the first one",
-  },
-  "parse-special": {
-    type: "bool",
-    group: dataGroup,
-    default: false,
-    help: "turn text that looks like a special token (</s>) into that token",
-  },
-} as const satisfies OptionTable;
 
 export interface ReadingValues {
   columns?: readonly string[] | undefined;

@@ -1,65 +1,13 @@
-// Options as a table: from it come the parser, the checks, config files and --help, so that they cannot disagree.
+// The parser of a command's table of options: arguments and values of config files, read and checked.
 // node:util's parseArgs splits the arguments; libraries (commander, citty, cac, stricli) were weighed and left,
 // because each would still need this table for config files, `on|off` values, ranges and nearest-name refusals.
 
 import { parseArgs } from "node:util";
 import { UsageError } from "../errors.ts";
-import { insteadOf, resolveName, valueAliases } from "./aliases.ts";
+import { expected, isInRange, type OptionSpec, type OptionTable, type Values } from "../options/spec.ts";
+import { insteadOf, ownValue, resolveName } from "./aliases.ts";
 import { suggestion } from "./nearest.ts";
 import { quoted, shown } from "./text.ts";
-
-interface Described {
-  help: string;
-  /** Heading in --help. */
-  group?: string;
-  /** What --help calls the value. */
-  value?: string;
-}
-
-interface Range {
-  min?: number;
-  max?: number;
-  /** Smaller than every allowed value. */
-  above?: number;
-  /** Greater than every allowed value. */
-  below?: number;
-}
-
-export type OptionSpec =
-  | (Described & { type: "string" | "path"; default?: string })
-  | (Described & { type: "int" | "float"; default?: number } & Range)
-  | (Described & { type: "bool"; default?: boolean })
-  | (Described & { type: "enum"; values: readonly string[]; default?: string })
-  /** Comma-separated; with `values`, only those. `all`: words that stand for all of them. */
-  | (Described & {
-      type: "list";
-      values?: readonly string[];
-      all?: readonly string[];
-      default?: readonly string[];
-    })
-  /** May be given several times. */
-  | (Described & { type: "repeated"; default?: readonly string[] });
-
-export type OptionTable = Readonly<Record<string, OptionSpec>>;
-
-type ValueOf<S extends OptionSpec> = S extends { type: "int" | "float" }
-  ? number
-  : S extends { type: "bool" }
-    ? boolean
-    : S extends { type: "enum"; values: readonly (infer V)[] }
-      ? V
-      : S extends { type: "list"; values: readonly (infer V)[] }
-        ? V[]
-        : S extends { type: "list" | "repeated" }
-          ? string[]
-          : string;
-
-/** The values by option name; undefined where one has no default and was not given. */
-export type Values<T extends OptionTable> = {
-  [K in keyof T]: T[K] extends { default: unknown } ? ValueOf<T[K]> : ValueOf<T[K]> | undefined;
-};
-
-export type RawValue = string | number | boolean | readonly (string | number | boolean)[];
 
 /** What was given, before defaults: option name → value and where it was given (for messages). */
 export type Given = Map<string, { value: unknown; origin: string }>;
@@ -147,12 +95,6 @@ function withOwnNames(args: readonly string[], table: OptionTable): string[] {
   });
 }
 
-/** A value by the name that the option has for it. */
-export function ownValue(option: string, text: string): string {
-  const own = Object.hasOwn(valueAliases, option) ? valueAliases[option]! : {};
-  return Object.hasOwn(own, text) ? own[text]! : text;
-}
-
 /** Two spellings of one option, or the same one twice. */
 export function givenTwice(first: string, second: string): UsageError {
   return new UsageError(
@@ -219,11 +161,8 @@ function readNumber(
   number: number,
   shown: string,
 ): number {
-  const whole = spec.type === "float" || Number.isSafeInteger(number);
-  const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = spec;
-  const inside = number >= min && number <= max && number > above && number < below;
-  if (Number.isFinite(number) && whole && inside) return number;
-  const isTooLarge = spec.type === "int" && max === Infinity && number > Number.MAX_SAFE_INTEGER;
+  if (isInRange(spec, number)) return number;
+  const isTooLarge = spec.type === "int" && spec.max === undefined && number > Number.MAX_SAFE_INTEGER;
   const limit = isTooLarge ? ` and at most ${Number.MAX_SAFE_INTEGER}` : "";
   throw new UsageError(`${name} expects ${expected(spec)}${limit}, got ${shown}`);
 }
@@ -289,36 +228,6 @@ export function readValue(option: string, name: string, spec: OptionSpec, given:
     default:
       if (typeof value !== "string") throw wrong();
       return readString(name, value);
-  }
-}
-
-/** What an option takes, in words. */
-export function expected(spec: OptionSpec): string {
-  switch (spec.type) {
-    case "int":
-    case "float": {
-      const noun = spec.type === "int" ? "a whole number" : "a number";
-      const parts: string[] = [];
-      if (spec.min !== undefined) parts.push(`at least ${spec.min}`);
-      if (spec.above !== undefined) parts.push(`above ${spec.above}`);
-      if (spec.max !== undefined) parts.push(`at most ${spec.max}`);
-      if (spec.below !== undefined) parts.push(`below ${spec.below}`);
-      if (parts.length === 0) return noun;
-      const preposition = /^at/.test(parts[0]!) ? " of" : "";
-      return `${noun}${preposition} ${parts.join(" and ")}`;
-    }
-    case "bool":
-      return "on or off";
-    case "enum":
-      return `one of ${spec.values.join(", ")}`;
-    case "list":
-      return spec.values === undefined ? "names separated by commas" : `some of ${spec.values.join(",")}`;
-    case "path":
-      return "a path";
-    case "repeated":
-      return "a text or a list of them";
-    default:
-      return "a text";
   }
 }
 

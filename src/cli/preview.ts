@@ -13,6 +13,7 @@ import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
+import { encodingOptions, modelOption } from "../options/data.ts";
 import { withBase } from "./adapter-base.ts";
 import { defineCommand } from "./command.ts";
 import { countOf } from "./format.ts";
@@ -21,8 +22,6 @@ import {
   columnNames,
   dataRows,
   datasetFiles,
-  encodingOptions,
-  modelOption,
   requireModel,
   wantedSplits,
 } from "./model-data.ts";

@@ -1,6 +1,5 @@
-// --quantization on the command line: its options, and a model loaded as they say.
+// A model loaded as --quantization and its like say.
 
-import { UsageError } from "../errors.ts";
 import {
   checkpointSource,
   Llama,
@@ -9,44 +8,12 @@ import {
   QuantizedCache,
 } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
-import { trainDefaults } from "../train/index.ts";
 import type { Context } from "./command.ts";
-import type { OptionTable } from "./options.ts";
-
-const group = "Quantization";
-
-export const quantizationOptions = {
-  quantization: {
-    type: "enum",
-    group,
-    values: ["none", "nf4"],
-    default: trainDefaults.quantization,
-    help: "quantize the frozen weights while loading them; nf4 (QLoRA) keeps the linear layers in 4 bits. A checkpoint that is already quantized needs no flag",
-  },
-  "double-quantization": {
-    type: "bool",
-    group,
-    default: trainDefaults.doubleQuantization,
-    help: "also quantize the scales of NF4: 4.13 bits per weight instead of 4.5",
-  },
-  "quantized-cache": {
-    type: "path",
-    group,
-    value: "DIR",
-    help: "store the NF4 weights in this folder and load them from there next time",
-  },
-} as const satisfies OptionTable;
 
 export interface QuantizationValues {
   quantization: "none" | "nf4";
   "double-quantization": boolean;
   "quantized-cache": string | undefined;
-}
-
-/** Options that exclude each other, before anything is opened. */
-export function checkQuantization(values: QuantizationValues): void {
-  if (values["quantized-cache"] !== undefined && values.quantization !== "nf4")
-    throw new UsageError("--quantized-cache stores what --quantization nf4 makes; add --quantization nf4");
 }
 
 /**

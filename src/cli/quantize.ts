@@ -16,13 +16,14 @@ import { checkpointSource, quantizableWeights } from "../model/index.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
 import { quantizedTensors } from "../model/quantized-checkpoint.ts";
 import type { Device } from "../native/index.ts";
+import { modelOption } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
 import { trainDefaults } from "../train/index.ts";
 import { withBase } from "./adapter-base.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
-import { expectModel, modelOption, requireModel } from "./model-data.ts";
+import { expectModel, requireModel } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
 import { withWritingProgress } from "./writing-progress.ts";
 

@@ -5,18 +5,20 @@ import { join } from "node:path";
 import { promptTemplate } from "../data/templates.ts";
 import { UsageError } from "../errors.ts";
 import { baseFingerprint, checkpointSource, readConfig } from "../model/index.ts";
+import type { Values } from "../options/spec.ts";
+import { adapterOwn, trainerOptions } from "../options/table.ts";
 import { RunFolder, type TrainResult } from "../train/index.ts";
 import { BASE_FINGERPRINT, withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
+import { expectEffects } from "./effects.ts";
 import { toJson } from "./format.ts";
-import { type Sources, withLayers } from "./layers.ts";
 import { expectDataWords } from "./locate.ts";
 import { dataNames, expectModel, requireData, wantedSplits } from "./model-data.ts";
-import type { Values } from "./options.ts";
+import { type Sources, withLayers } from "./precedence.ts";
 import { progressReporter } from "./progress.ts";
-import { checkQuantization } from "./quantization.ts";
+
 import { RunHistory } from "./run-lines.ts";
 import { trainOptions } from "./train-options.ts";
 import { runTraining } from "./train-run.ts";
@@ -56,7 +58,7 @@ export const train = defineCommand({
   async run(resolved, context) {
     const { values: layered, sources } = withLayers(resolved, context.given);
     const values = withBase(layered, context);
-    checkTogether(values, context);
+    checkTogether(values, sources, context);
     expectModel(values.model, "train");
     promptTemplate(values["prompt-template"]);
     if (values.output !== undefined) RunFolder.check(values.output, values);
@@ -117,13 +119,16 @@ export const train = defineCommand({
 });
 
 /** Options that exclude each other, before anything is opened. */
-function checkTogether(values: TrainValues, context: Context): void {
-  checkQuantization(values);
+function checkTogether(values: TrainValues, sources: Sources, context: Context): void {
   if (values.quantization === "nf4" && values.tune === "full") {
     throw new UsageError(
       "--quantization nf4 is for frozen weights, and --tune full freezes none; take --tune lora, or leave --quantization out",
     );
   }
+  if (values.adapter !== undefined && values.tune === "full") {
+    throw new UsageError("--adapter goes with --tune lora; --tune full trains no adapter");
+  }
+  expectEffects(trainOptions, values, context, sources);
   if (values.resume && values.output === undefined) {
     throw new UsageError("--resume needs --output: the folder of the run to continue");
   }
@@ -138,45 +143,10 @@ function checkTogether(values: TrainValues, context: Context): void {
     throw new UsageError(`--eval-split expects a share below 1 or a whole count, got ${held}`);
   }
   if (values.adapter === undefined) return;
-  if (values.tune === "full")
-    throw new UsageError("--adapter goes with --tune lora; --tune full trains no adapter");
-  const own = ["lora-r", "lora-alpha", "target-modules", "use-rslora"].find((name) =>
-    context.given.has(name),
-  );
+  const own = adapterOwn.find((name) => context.given.has(name));
   if (own !== undefined) {
     throw new UsageError(`--adapter ${values.adapter} brings its own ${own}; leave --${own} out`);
   }
-}
-
-function trainerOptions(values: TrainValues) {
-  return {
-    alpha: values.alpha,
-    neftNoise: values["neft-noise"],
-    neftLength: values["neft-length"],
-    neftScale: values["neft-scale"],
-    neftScaleLearningRate: values["neft-scale-learning-rate"] ?? null,
-    epochs: values.epochs,
-    maxSteps: values["max-steps"] ?? null,
-    batchSize: values["batch-size"],
-    gradientAccumulationSteps: values["gradient-accumulation-steps"],
-    packing: values.packing,
-    learningRate: values["learning-rate"],
-    lrSchedulerType: values["lr-scheduler-type"],
-    warmupRatio: values["warmup-ratio"],
-    warmupSteps: values["warmup-steps"] ?? null,
-    weightDecay: values["weight-decay"],
-    adamBeta1: values["adam-beta1"],
-    adamBeta2: values["adam-beta2"],
-    adamEpsilon: values["adam-epsilon"],
-    maxGradNorm: values["max-grad-norm"],
-    shuffle: values.shuffle,
-    seed: values.seed,
-    saveSteps: values["save-steps"],
-    saveTotalLimit: values["save-total-limit"],
-    saveDtype: values["save-dtype"],
-    evalSteps: values["eval-steps"] ?? null,
-    loggingSteps: values["logging-steps"],
-  };
 }
 
 /** True where a value comes neither from a flag nor from the default: from a file, a recipe or a preset. */

@@ -7,8 +7,9 @@ import { UsageError } from "../errors.ts";
 import { openCheckpoint } from "../formats/checkpoint.ts";
 import { ioError } from "../formats/io.ts";
 import { configToJson, targetNames } from "../model/index.ts";
+import { type OptionEntry, optionKey, trainerEntries } from "../options/table.ts";
 import type { ModelOrigin, TrainableModel } from "./model.ts";
-import { optionName, type TrainerOptions } from "./options.ts";
+import type { TrainerOptions } from "./options.ts";
 import type { Schedule } from "./schedule.ts";
 
 export type Identity = Readonly<Record<string, string | number | boolean | null>>;
@@ -70,20 +71,17 @@ function excerpts(path: string): Uint8Array {
   return bytes;
 }
 
-/** The trainer's options that change a run's numbers beyond rounding; the others may differ on --resume. */
-const numericOptions = [
-  "neftNoise",
-  "neftLength",
-  "learningRate",
-  "lrSchedulerType",
-  "weightDecay",
-  "adamBeta1",
-  "adamBeta2",
-  "adamEpsilon",
-  "maxGradNorm",
-  "shuffle",
-  "seed",
-] as const satisfies readonly (keyof TrainerOptions)[];
+/** The trainer's options that belong to the identity as they are. Others may differ on --resume, or stand below. */
+export function ownValues(options: object, entries: readonly OptionEntry[] = trainerEntries): Identity {
+  const values = options as Readonly<Record<string, Identity[string]>>;
+  const identity: Record<string, Identity[string]> = {};
+  for (const [name, spec] of entries) {
+    const value = values[optionKey(name)] ?? null;
+    if (spec.identity === "value") identity[`--${name}`] = value;
+    if (spec.identity === "unless default") identity[`--${name}`] = value === spec.default ? null : value;
+  }
+  return identity;
+}
 
 export interface IdentityInput {
   options: TrainerOptions;
@@ -100,15 +98,13 @@ export function makeIdentity(input: IdentityInput): Identity {
   const { dtype, tune, lora, quantization } = model.options;
   const constant = options.lrSchedulerType.startsWith("constant");
   return {
-    "--alpha": options.alpha,
-    ...Object.fromEntries(numericOptions.map((key) => [`--${optionName(key)}`, options[key]])),
+    ...ownValues(options),
     "--batch-size times --gradient-accumulation-steps": options.batchSize * options.gradientAccumulationSteps,
     // The padded width is a micro-batch's, so the noise depends on its size.
     "--batch-size": options.neftLength === "padded" ? options.batchSize : null,
     "warm-up steps (--warmup-steps, --warmup-ratio)": schedule.warmupSteps,
     "steps in all (--epochs, --max-steps)": constant ? null : schedule.totalSteps,
     "--neft-scale": model.parameters?.part("noise").length ? "learned" : null,
-    "--neft-scale-learning-rate": options.neftScale === "learned" ? options.neftScaleLearningRate : null,
     "--tune": tune,
     "--dtype": dtype,
     "--quantization": quantization ? "nf4" : null,

@@ -8,18 +8,14 @@ export type { EvalMetrics, StepMetrics } from "./metrics.ts";
 export type { EvaluableModel, ModelOrigin, TrainableModel } from "./model.ts";
 export { type NeftuneOptions, neftune } from "./noise.ts";
 export {
-  dataDefaults,
   expectEvaluable,
   learnsNoise,
   optionName,
   resolveTrainerOptions,
-  saveDtypes,
-  schedulerTypes,
   type TrainerOptions,
   type TrainOptions,
   trainDefaults,
   trainerDefaults,
-  tuningDefaults,
 } from "./options.ts";
 export {
   type BatchLimits,

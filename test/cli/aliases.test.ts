@@ -4,13 +4,14 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { aliases } from "../../src/cli/aliases.ts";
 import { commonOptions } from "../../src/cli/command.ts";
 import { readConfigFile } from "../../src/cli/config-file.ts";
 import { evalCommand } from "../../src/cli/eval.ts";
 import { generateCommand } from "../../src/cli/generate.ts";
-import { type OptionTable, parseArguments } from "../../src/cli/options.ts";
+import { parseArguments } from "../../src/cli/options.ts";
 import { trainOptions } from "../../src/cli/train-options.ts";
+import type { OptionTable } from "../../src/options/spec.ts";
+import { optionEntries } from "../../src/options/table.ts";
 
 const table: OptionTable = { ...trainOptions, ...commonOptions };
 const given = (...args: string[]) =>
@@ -95,7 +96,7 @@ describe("mean the same on the command line and in a file", () => {
 });
 
 test("every alias is of one option, and none is an option itself", () => {
-  const all = Object.values(aliases).flat();
+  const all = optionEntries.flatMap(([, { aliases = [] }]) => aliases);
   expect(new Set(all).size).toBe(all.length);
   for (const alias of all) {
     expect(Object.hasOwn(table, alias)).toBe(false);

@@ -3,8 +3,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readConfigFile } from "../../src/cli/config-file.ts";
-import { type OptionTable, parseArguments, resolveValues } from "../../src/cli/options.ts";
+import { parseArguments, resolveValues } from "../../src/cli/options.ts";
 import { UsageError } from "../../src/errors.ts";
+import type { OptionTable } from "../../src/options/spec.ts";
 
 const table = {
   alpha: { type: "float", default: 5, help: "" },

@@ -65,7 +65,7 @@ describe("wrong usage ends with 2 and one line", () => {
     [["--model", "model", "--quantization", "fp4"], "--quantization expects one of none, nf4"],
     [
       ["--model", "model", "--quantized-cache", "c"],
-      "--quantized-cache stores what --quantization nf4 makes",
+      "--quantized-cache has no effect with --quantization none; leave --quantized-cache out, or set --quantization nf4",
     ],
     [["--model", "model", "--resume"], "--resume needs --output"],
     [["--model", "model", "--adapter", "x", "--lora-r", "4"], "leave --lora-r out"],

@@ -3,10 +3,11 @@
 
 import { existsSync } from "node:fs";
 import { parseWeighted } from "../data/mix.ts";
+import type { OptionSpec } from "../options/spec.ts";
+import { adapterOwn } from "../options/table.ts";
 import type { Context } from "./command.ts";
-import { adapterOwn } from "./config-file.ts";
 import { presetOfData, presetOfModel } from "./locate.ts";
-import { type OptionSpec, readValue } from "./options.ts";
+import { readValue } from "./options.ts";
 import { type Recipe, recipes } from "./presets.ts";
 import { trainOptions } from "./train-options.ts";
 

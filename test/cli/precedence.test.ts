@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
-import { withLayers } from "../../src/cli/layers.ts";
 import { parseArguments, readValue, resolveValues } from "../../src/cli/options.ts";
+import { withLayers } from "../../src/cli/precedence.ts";
 import { recipes } from "../../src/cli/presets.ts";
 import { trainOptions } from "../../src/cli/train-options.ts";
 

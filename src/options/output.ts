@@ -1,0 +1,54 @@
+// Where a run goes, and what it writes when.
+
+import { inGroup } from "./spec.ts";
+
+export const saveDtypes = ["auto", "f32", "bf16", "f16"] as const;
+
+export const outputOptions = inGroup("Output", {
+  output: {
+    type: "path",
+    value: "DIR",
+    help: "folder for the run (default runs/<model>-<dataset>-<n>); must not hold another run unless --resume is given",
+    aliases: ["output-dir"],
+  },
+  "save-steps": {
+    type: "int",
+    default: 500,
+    min: 1,
+    help: "save a checkpoint every N steps",
+    trainer: true,
+  },
+  "save-total-limit": {
+    type: "int",
+    default: 3,
+    min: 1,
+    help: "keep the N newest checkpoints",
+    trainer: true,
+  },
+  "save-dtype": {
+    type: "enum",
+    values: saveDtypes,
+    default: "auto",
+    help: "type of the weights that --tune full writes; auto keeps the base checkpoint's",
+    trainer: true,
+    onlyWith: { option: "tune", value: "full" },
+  },
+  "eval-steps": {
+    type: "int",
+    min: 1,
+    help: "evaluate every N steps (default: once per epoch)",
+    trainer: true,
+  },
+  "logging-steps": {
+    type: "int",
+    default: 1,
+    min: 1,
+    help: "write a line to metrics.jsonl every N steps",
+    trainer: true,
+  },
+  resume: {
+    type: "bool",
+    default: false,
+    help: "continue from the newest checkpoint in --output, or start over if there is none",
+  },
+});

@@ -1,0 +1,97 @@
+// What is trained, and what the frozen rest is kept in.
+
+import { linearModules } from "../model/architecture.ts";
+import { inGroup } from "./spec.ts";
+
+export const tuneOption = inGroup("Tuning", {
+  tune: {
+    type: "enum",
+    values: ["lora", "full"],
+    default: "lora",
+    help: "train LoRA matrices or all weights",
+    identity: "derived",
+    aliases: ["finetuning-type"],
+  },
+});
+
+export const quantizationOptions = inGroup("Quantization", {
+  quantization: {
+    type: "enum",
+    values: ["none", "nf4"],
+    default: "none",
+    help: "quantize the frozen weights while loading them; nf4 (QLoRA) keeps the linear layers in 4 bits. A checkpoint that is already quantized needs no flag",
+    identity: "derived",
+  },
+  "double-quantization": {
+    type: "bool",
+    default: true,
+    help: "also quantize the scales of NF4: 4.13 bits per weight instead of 4.5",
+    identity: "derived",
+    onlyWith: { option: "quantization", value: "nf4" },
+    aliases: ["use-bnb-nested-quant", "bnb-4bit-use-double-quant"],
+  },
+  "quantized-cache": {
+    type: "path",
+    value: "DIR",
+    help: "store the NF4 weights in this folder and load them from there next time",
+    onlyWith: { option: "quantization", value: "nf4" },
+  },
+});
+
+export const loraOptions = inGroup("Tuning", {
+  "lora-r": {
+    type: "int",
+    default: 16,
+    min: 1,
+    help: "LoRA rank",
+    identity: "derived",
+    onlyWith: { option: "tune", value: "lora" },
+    fromAdapter: true,
+    aliases: ["r", "lora-rank"],
+  },
+  "lora-alpha": {
+    type: "float",
+    default: 16,
+    above: 0,
+    help: "LoRA alpha; the update is scaled by alpha / rank",
+    identity: "derived",
+    onlyWith: { option: "tune", value: "lora" },
+    fromAdapter: true,
+  },
+  "lora-dropout": {
+    type: "float",
+    default: 0,
+    min: 0,
+    below: 1,
+    help: "dropout on the input of the LoRA matrices",
+    identity: "derived",
+    onlyWith: { option: "tune", value: "lora" },
+  },
+  "target-modules": {
+    type: "list",
+    values: linearModules,
+    all: ["all-linear", "all"],
+    default: linearModules,
+    help: "linear layers that get LoRA matrices",
+    identity: "derived",
+    onlyWith: { option: "tune", value: "lora" },
+    fromAdapter: true,
+    aliases: ["lora-target-modules", "lora-target"],
+  },
+  "use-rslora": {
+    type: "bool",
+    default: false,
+    help: "scale the LoRA update by alpha / sqrt(rank) instead of alpha / rank",
+    identity: "derived",
+    onlyWith: { option: "tune", value: "lora" },
+    fromAdapter: true,
+    aliases: ["peft-use-rslora"],
+  },
+  adapter: {
+    type: "path",
+    value: "DIR",
+    help: "start from this PEFT adapter, keeping its rank, alpha, target modules and rsLoRA setting",
+    identity: "derived",
+    aliases: ["adapter-name-or-path", "lora-model-dir"],
+  },
+});

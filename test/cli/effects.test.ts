@@ -1,0 +1,59 @@
+// Options without effect: flags are refused, values of a config file noted.
+
+import { expect, test } from "bun:test";
+import { expectEffects } from "../../src/cli/effects.ts";
+import { parseArguments, resolveValues } from "../../src/cli/options.ts";
+import { withLayers } from "../../src/cli/precedence.ts";
+import { trainOptions } from "../../src/cli/train-options.ts";
+import { UsageError } from "../../src/errors.ts";
+
+/** The notes on flags, and on a config file's values. */
+function notesOn(flags: string, file: Readonly<Record<string, unknown>> = {}): string[] {
+  const { given } = parseArguments(flags.split(" ").filter(Boolean), trainOptions);
+  const config = new Map(Object.entries(file).map(([name, value]) => [name, { value, origin: "run.toml" }]));
+  const origins = new Map<string, "flag" | "config file">();
+  for (const name of config.keys()) origins.set(name, "config file");
+  for (const name of given.keys()) origins.set(name, "flag");
+  const { values, sources } = withLayers(resolveValues(trainOptions, given, config), origins);
+  const notes: string[] = [];
+  expectEffects(trainOptions, values, { given: origins, note: (text) => notes.push(text) }, sources);
+  return notes;
+}
+
+test.each([
+  ["--save-dtype f32", "--save-dtype has no effect with --tune lora", "set --tune full"],
+  ["--tune full --lora-r 8", "--lora-r has no effect with --tune full", "set --tune lora"],
+  ["--tune full --lora-rank 16", "--lora-r has no effect with --tune full", "leave --lora-r out"],
+  ["--tune full --lora-alpha 8", "--lora-alpha has no effect with --tune full", "set --tune lora"],
+  ["--tune full --lora-dropout 0", "--lora-dropout has no effect with --tune full", "set --tune lora"],
+  ["--tune full --target-modules all", "--target-modules has no effect", "set --tune lora"],
+  ["--tune full --use-rslora off", "--use-rslora has no effect", "set --tune lora"],
+  ["--recipe neftune --lora-r 8", "--lora-r has no effect with --tune full (recipe neftune)", "--tune lora"],
+  ["--quantized-cache c", "--quantized-cache has no effect with --quantization none", "--quantization nf4"],
+  ["--double-quantization off", "--double-quantization has no effect with --quantization none", "nf4"],
+  ["--neft-scale-learning-rate 0.1", "has no effect with --neft-scale fixed", "set --neft-scale learned"],
+])("%s is refused, naming both", (flags, problem, remedy) => {
+  expect(() => notesOn(flags)).toThrow(UsageError);
+  expect(() => notesOn(flags)).toThrow(problem);
+  expect(() => notesOn(flags)).toThrow(remedy);
+});
+
+test.each([
+  "",
+  "--lora-r 8 --lora-dropout 0.1 --use-rslora",
+  "--tune full --save-dtype f32",
+  "--quantization nf4 --double-quantization off --quantized-cache c",
+  "--recipe qlora --lora-r 8",
+  "--recipe neftune --tune lora --lora-r 8",
+  "--neft-scale learned --neft-scale-learning-rate 0.1",
+])("%p is taken", (flags) => expect(notesOn(flags)).toEqual([]));
+
+test("a config file gets a note, where its value is not the default", () => {
+  expect(notesOn("--tune full", { "lora-r": 8, "lora-alpha": 16, "target-modules": ["q_proj"] })).toEqual([
+    "lora-r in the config file has no effect with --tune full",
+    "target-modules in the config file has no effect with --tune full",
+  ]);
+  expect(notesOn("", { tune: "full", "lora-r": 8, "use-rslora": false })).toEqual([
+    "lora-r in the config file has no effect with --tune full (config file)",
+  ]);
+});
