@@ -1,8 +1,8 @@
 // The fewest bytes and operations of every native call of a LoRA training step, and the time they take at a device's
 // measured rates: what a profile is to be held against. bf16; dense rows; nothing recomputed but norms and SwiGLU.
 
-import { readShape } from "../src/cli/presets.ts";
 import { type LlamaConfig, linearModules, linearShape } from "../src/model/index.ts";
+import { readShape } from "../src/presets/shapes.ts";
 
 /** A device's measured rates. */
 export interface Rates {

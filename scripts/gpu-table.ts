@@ -4,7 +4,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { floorSeconds, h200, type Rates, stepWork } from "../build/roofline.ts";
-import { readShape } from "../src/cli/presets.ts";
+import { readShape } from "../src/presets/shapes.ts";
 
 interface Report {
   shape: string;

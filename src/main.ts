@@ -6,12 +6,12 @@ import { expectAddressSpace, limitHint } from "./cli/address-space.ts";
 import { type Command, type Context, commonOptions } from "./cli/command.ts";
 import { commands } from "./cli/commands.ts";
 import { parseDevice } from "./cli/device-name.ts";
-import { suggestion } from "./cli/nearest.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
 import { Terminal } from "./cli/terminal.ts";
 import { escapeText, pageWidth, quoted, shown } from "./cli/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
+import { suggestion } from "./nearest.ts";
 
 /** Writes on standard error. Where nobody reads it (a closed pipe, a terminal that hung up), the work goes on all the same. */
 function say(text: string): void {

@@ -15,12 +15,12 @@ import {
   randomSource,
 } from "../model/index.ts";
 import type { Device, DeviceInfo } from "../native/index.ts";
+import { readShape, shapeNames } from "../presets/shapes.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
 import { peakBytes, resetPeakBytes, residentBytes } from "./memory.ts";
-import { readShape, shapeNames } from "./presets.ts";
 
 interface Step {
   seconds: number;

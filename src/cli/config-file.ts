@@ -1,11 +1,11 @@
 // `--config run.toml|.yaml|.json`: the same names as the flags, which win over it.
 
 import { UsageError } from "../errors.ts";
+import { suggestion } from "../nearest.ts";
 import type { OptionTable } from "../options/spec.ts";
 import { adapterOwn } from "../options/table.ts";
 import { resolveName } from "./aliases.ts";
 import { parseConfig } from "./config-syntax.ts";
-import { suggestion } from "./nearest.ts";
 import { foreignOption, type Given, givenTwice, readValue } from "./options.ts";
 import { quoted, shown } from "./text.ts";
 

@@ -11,12 +11,12 @@ import { tensorSpecs } from "../model/architecture.ts";
 import { configToJson, type LlamaConfig } from "../model/config.ts";
 import { randomSource } from "../model/source.ts";
 import type { Device } from "../native/index.ts";
+import { readShape, shapeNames } from "../presets/shapes.ts";
 import { finish, type Steps } from "../steps.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatCount, toJson } from "./format.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
-import { readShape, shapeNames } from "./presets.ts";
 import { withWritingProgress } from "./writing-progress.ts";
 
 /** Values that pass from the device to the file at a time. */

@@ -7,9 +7,7 @@ import { NeftuneError, UsageError } from "../errors.ts";
 import { type HubOptions, type ModelNeed, obtainData, obtainModel } from "../formats/hub/index.ts";
 import { findRepo } from "../formats/hub-cache.ts";
 import { readConfig } from "../model/config.ts";
-import type { Context } from "./command.ts";
-import { downloadReporter } from "./download-progress.ts";
-import { suggestion } from "./nearest.ts";
+import { suggestion } from "../nearest.ts";
 import {
   type DatasetPreset,
   datasetPreset,
@@ -17,7 +15,9 @@ import {
   type ModelPreset,
   modelPreset,
   modelPresets,
-} from "./presets.ts";
+} from "../presets/presets.ts";
+import type { Context } from "./command.ts";
+import { downloadReporter } from "./download-progress.ts";
 
 export interface Located {
   /** A folder, or of a data set a file. */

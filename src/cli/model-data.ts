@@ -14,11 +14,11 @@ import type { ModelNeed } from "../formats/hub/index.ts";
 import { openAdapter } from "../formats/peft.ts";
 import { adapterLoraOptions, type Llama, loadAdapter } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
+import { suggestion } from "../nearest.ts";
 import { trainingOptions } from "../options/table.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatCount } from "./format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
-import { suggestion } from "./nearest.ts";
 import { loadModel, type QuantizationValues } from "./quantization.ts";
 import { rowNotes } from "./row-notes.ts";
 

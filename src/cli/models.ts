@@ -4,10 +4,11 @@ import { type CacheState, hubSettings, modelCacheState } from "../formats/hub/in
 import { hubCacheDir } from "../formats/hub-cache.ts";
 import { type LlamaConfig, tensorSpecs } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
+import { type ModelPreset, modelPresets } from "../presets/presets.ts";
+import { presetConfig } from "../presets/shapes.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { fitTable, formatBytes, toJson } from "./format.ts";
-import { type ModelPreset, modelPresets, presetConfig } from "./presets.ts";
 import { DEFAULT_TOKENS, type MemoryNeed, trainingMemory } from "./training-memory.ts";
 
 /** How the tables call it. */

@@ -4,9 +4,9 @@
 
 import { parseArgs } from "node:util";
 import { UsageError } from "../errors.ts";
+import { suggestion } from "../nearest.ts";
 import { expected, isInRange, type OptionSpec, type OptionTable, type Values } from "../options/spec.ts";
 import { insteadOf, ownValue, resolveName } from "./aliases.ts";
-import { suggestion } from "./nearest.ts";
 import { quoted, shown } from "./text.ts";
 
 /** What was given, before defaults: option name → value and where it was given (for messages). */

@@ -5,10 +5,10 @@ import { existsSync } from "node:fs";
 import { parseWeighted } from "../data/mix.ts";
 import type { OptionSpec } from "../options/spec.ts";
 import { adapterOwn } from "../options/table.ts";
+import { type Recipe, recipes } from "../presets/presets.ts";
 import type { Context } from "./command.ts";
 import { presetOfData, presetOfModel } from "./locate.ts";
 import { readValue } from "./options.ts";
-import { type Recipe, recipes } from "./presets.ts";
 import { trainOptions } from "./train-options.ts";
 
 /** By option: "flag", "config file", "recipe qlora", "preset sharegpt", "adapter", "checkpoint" or "default". */

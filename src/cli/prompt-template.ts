@@ -8,7 +8,7 @@ import { isTemplateDate, type TemplateDate } from "../data/template-date.ts";
 import type { PromptTemplate } from "../data/templates.ts";
 import { readSettings } from "../data/tokenizer-settings.ts";
 import { readJsonObject } from "../formats/json-file.ts";
-import type { ModelPreset } from "./presets.ts";
+import type { ModelPreset } from "../presets/presets.ts";
 
 /** What a run's folder calls the template that it was trained with, and the file that keeps a Jinja template's text. */
 const RECORD_KEY = "prompt_template";

@@ -3,7 +3,7 @@
 import { dataOptions } from "../options/data.ts";
 import { inGroup } from "../options/spec.ts";
 import { trainingOptions } from "../options/table.ts";
-import { recipes } from "./presets.ts";
+import { recipes } from "../presets/presets.ts";
 
 export const trainOptions = {
   ...dataOptions,

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { parseArguments, readValue, resolveValues } from "../../src/cli/options.ts";
 import { withLayers } from "../../src/cli/precedence.ts";
-import { recipes } from "../../src/cli/presets.ts";
 import { trainOptions } from "../../src/cli/train-options.ts";
+import { recipes } from "../../src/presets/presets.ts";
 
 function layers(flags: string, file: Readonly<Record<string, unknown>> = {}) {
   const { given } = parseArguments(flags.split(" ").filter(Boolean), trainOptions);

@@ -17,7 +17,6 @@ import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { writeRandomModel } from "../../src/cli/init.ts";
 import { peakBytes, resetPeakBytes, residentBytes } from "../../src/cli/memory.ts";
-import { modelPreset, presetConfig, readShape } from "../../src/cli/presets.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
 import {
@@ -33,6 +32,8 @@ import {
   randomSource,
 } from "../../src/model/index.ts";
 import { Device, nf4Dequantize } from "../../src/native/index.ts";
+import { modelPreset } from "../../src/presets/presets.ts";
+import { presetConfig, readShape } from "../../src/presets/shapes.ts";
 import { describeBackends } from "../backends.ts";
 import { folder, packed, readCase } from "../golden/support.ts";
 

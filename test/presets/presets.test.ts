@@ -5,8 +5,9 @@ import { join } from "node:path";
 import type { Context } from "../../src/cli/command.ts";
 import { locateModel } from "../../src/cli/locate.ts";
 import { datasetFiles } from "../../src/cli/model-data.ts";
-import { datasetPresets, readShape, shapeNames } from "../../src/cli/presets.ts";
 import { type LlamaConfig, tensorSpecs } from "../../src/model/index.ts";
+import { datasetPresets } from "../../src/presets/presets.ts";
+import { readShape, shapeNames } from "../../src/presets/shapes.ts";
 
 const root = mkdtempSync(join(tmpdir(), "neftune-presets-"));
 afterAll(() => rmSync(root, { recursive: true }));

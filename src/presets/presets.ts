@@ -1,7 +1,7 @@
-// The presets of models/, embedded in the executable: names that stand for a model or data set on the Hub, shapes for
-// init and bench, recipes of options. A preset in a file of one's own is read by the same rules.
+// The presets of models/, embedded in the executable: names that stand for a model or data set on the Hub, and recipes of
+// options. A preset in a file of one's own is read by the same rules.
 
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { parse as parseToml } from "smol-toml";
 import * as v from "valibot";
 import alpaca from "../../models/data/alpaca.toml";
@@ -29,14 +29,11 @@ import qwen3Middle from "../../models/qwen3-1.7b.toml";
 import qwen3Large from "../../models/qwen3-8b.toml";
 import neftuneRecipe from "../../models/recipes/neftune.toml";
 import qloraRecipe from "../../models/recipes/qlora.toml";
-import shapesTable from "../../models/shapes.toml";
 import smollm2Large from "../../models/smollm2-1.7b.toml";
 import smollm2Small from "../../models/smollm2-135m.toml";
 import smollm2Middle from "../../models/smollm2-360m.toml";
 import tinyllama from "../../models/tinyllama-1.1b.toml";
-import { FormatError, UsageError } from "../errors.ts";
-import { type LlamaConfig, parseConfig, readConfigFile } from "../model/config.ts";
-import { suggestion } from "./nearest.ts";
+import { FormatError } from "../errors.ts";
 
 const text = v.pipe(v.string(), v.nonEmpty());
 const count = v.pipe(v.number(), v.safeInteger(), v.minValue(1));
@@ -109,7 +106,8 @@ export const datasetPresets: readonly DatasetPreset[] = embedded(datasetSchema, 
 
 export const recipes: readonly Recipe[] = embedded(recipeSchema, [neftuneRecipe, qloraRecipe]);
 
-const isPresetFile = (name: string) => name.toLowerCase().endsWith(".toml");
+/** True for the name of a preset in a file of one's own. */
+export const isPresetFile = (name: string) => name.toLowerCase().endsWith(".toml");
 
 function findPreset<T extends v.GenericSchema>(
   option: string,
@@ -137,35 +135,4 @@ export function modelPreset(name: string): ModelPreset | undefined {
 /** The same for data sets. */
 export function datasetPreset(name: string): DatasetPreset | undefined {
   return findPreset("--dataset", name, datasetSchema, datasetPresets);
-}
-
-type Table = Readonly<Record<string, unknown>>;
-
-const shapes = new Map<string, Table>([
-  ...Object.entries(shapesTable as Record<string, Table>),
-  ...modelPresets.map((model) => [model.name, model.architecture ?? {}] as const),
-]);
-
-export const shapeNames: readonly string[] = [...shapes.keys()];
-
-/** Fields that an architecture leaves out. TOML has no null, by which a config.json says that there is no window. */
-const implied = { model_type: "llama", sliding_window: null } as const;
-
-/** The config of a preset's architecture. */
-export function presetConfig(preset: ModelPreset): LlamaConfig | null {
-  const { architecture, name } = preset;
-  return architecture === undefined ? null : parseConfig(`preset ${name}`, { ...implied, ...architecture });
-}
-
-/** The config of a shape's name or of a config.json. Throws UsageError where it is neither, FormatError where it is malformed. */
-export function readShape(name: string): LlamaConfig {
-  const shape = shapes.get(name) ?? (isPresetFile(name) ? modelPreset(name)?.architecture : undefined);
-  if (shape !== undefined) {
-    return parseConfig(`shape ${name}`, { ...implied, bos_token_id: 1, eos_token_id: 2, ...shape });
-  }
-  if (!existsSync(name) || statSync(name).isDirectory()) {
-    const hint = suggestion(name, shapeNames, `the shapes are ${shapeNames.join(", ")}`);
-    throw new UsageError(`--shape ${name}: neither a shape nor a config.json file${hint}`);
-  }
-  return readConfigFile(name);
 }
