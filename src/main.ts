@@ -3,8 +3,8 @@
 
 import packageJson from "../package.json" with { type: "json" };
 import { expectAddressSpace, limitHint } from "./cli/address-space.ts";
-import { type Command, type Context, commonOptions } from "./cli/command.ts";
-import { commands } from "./cli/commands.ts";
+import { type Context, commonOptions } from "./cli/command.ts";
+import { commands, type LoadedCommand, loadCommand } from "./cli/commands.ts";
 import { parseDevice } from "./cli/device-name.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
@@ -29,7 +29,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   if (first === undefined || first === "--help" || first === "-h" || first === "help") {
     const topic = first === "help" ? args[1] : undefined;
     if (topic === undefined) writeFully(1, mainHelp(version, commands, helpWidth()));
-    else writeFully(1, commandHelp(await findCommand(topic).load(), helpWidth()));
+    else writeFully(1, commandHelp(await findCommand(topic), helpWidth()));
     return;
   }
   if (first === "--version") {
@@ -37,7 +37,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     return;
   }
   const named = !first.startsWith("-");
-  const command = await (named ? findCommand(first) : findCommand("train")).load();
+  const command = await findCommand(named ? first : "train");
   const table = { ...command.options, ...commonOptions };
   const { given, positionals, help } = parseArguments(
     named ? args.slice(1) : args,
@@ -85,16 +85,16 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
 
 const helpWidth = () => pageWidth(process.env.COLUMNS, process.stdout.columns);
 
-function findCommand(name: string) {
-  const command = commands.find((known) => known.name === name);
-  if (command !== undefined) return command;
+async function findCommand(name: string): Promise<LoadedCommand> {
+  const entry = commands.find((known) => known.name === name);
+  if (entry !== undefined) return loadCommand(entry);
   const names = commands.map((known) => known.name);
   throw new UsageError(
     `unknown command ${shown(name)}${suggestion(name, names, "neftune --help lists the commands")}`,
   );
 }
 
-function checkPositionals(command: Command, positionals: readonly string[]): void {
+function checkPositionals(command: LoadedCommand, positionals: readonly string[]): void {
   const { usage, min, max } = command.positionals ?? { usage: "", min: 0, max: 0 };
   if (positionals.length > max) {
     throw new UsageError(`${command.name}: unexpected argument ${quoted(positionals[max]!)}`);

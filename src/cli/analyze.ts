@@ -18,8 +18,6 @@ interface Analysis extends Measures {
 }
 
 export const analyze = defineCommand({
-  name: "analyze",
-  summary: "measure length, repetition, diversity and reference overlap of model outputs",
   positionals: {
     usage: "OUTPUT…",
     min: 1,

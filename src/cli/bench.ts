@@ -173,8 +173,6 @@ async function fileSamples(
 }
 
 export const bench = defineCommand({
-  name: "bench",
-  summary: "measure training speed on random weights, next to this machine's matmul rate",
   description:
     "Tokens per second do not count padding. Model FLOPs of a LoRA or QLoRA step: 4 N tokens for the frozen linears (lm_head for target tokens alone), 6 r (in + out) tokens for the adapters, attention over each sample's own causal half; no credit for recomputation. The matmul rates are measured in the same run. The loss and gradient norm of every step are shown, as proof that the steps really train.",
   options: {

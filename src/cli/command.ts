@@ -30,10 +30,8 @@ export interface Context {
   draw(line: string | readonly LinePart[]): void;
 }
 
+/** What a command takes and does. Its name and summary stand in commands.ts. */
 export interface Command<T extends OptionTable = OptionTable> {
-  name: string;
-  /** One line, for the list of commands. */
-  summary: string;
   /** What follows the name in the usage line, such as "FILE|DIR". */
   positionals?: { usage: string; min: number; max: number; help: string };
   /** More about the command, for its --help. */

@@ -1,9 +1,19 @@
-// The commands of neftune, in the order in which --help lists them.
+// The commands, in the order of --help. Main, help and docs read this list.
 
 import type { Command } from "./command.ts";
 
-/** Each command's module is loaded only when it is asked for, so that --help does not wait for the others. */
-export const commands: readonly { name: string; summary: string; load: () => Promise<Command> }[] = [
+export interface CommandEntry {
+  name: string;
+  /** One line, for the list of commands. */
+  summary: string;
+  /** Only a command that is asked for is loaded, so that --help does not wait for the others. */
+  load: () => Promise<Command>;
+}
+
+/** A command, with what the list says of it. */
+export type LoadedCommand = Command & Pick<CommandEntry, "name" | "summary">;
+
+export const commands: readonly CommandEntry[] = [
   {
     name: "train",
     summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
@@ -75,3 +85,7 @@ export const commands: readonly { name: string; summary: string; load: () => Pro
     load: async () => (await import("./demo.ts")).demo,
   },
 ];
+
+export async function loadCommand({ name, summary, load }: CommandEntry): Promise<LoadedCommand> {
+  return { ...(await load()), name, summary };
+}

@@ -8,8 +8,6 @@ import { fitTable, formatBytes, formatCount, toJson } from "./format.ts";
 import { cacheWords, shortLicense } from "./models.ts";
 
 export const datasets = defineCommand({
-  name: "datasets",
-  summary: "list the data presets, which --dataset takes by name",
   description:
     "Lists each preset with its size, whether the Hugging Face cache has it, its format, and the alpha of the NEFTune paper, which train uses unless you give --alpha. Your own preset is a .toml file: neftune --dataset my.toml.",
   options: {},

@@ -51,8 +51,6 @@ function holdsMarker(dir: string): boolean {
 }
 
 export const demo = defineCommand({
-  name: "demo",
-  summary: "train and compare small models in a minute or two, data included",
   description:
     "Makes a tokenizer, instruction data and a small Llama, trains it on plain text, fine-tunes it with LoRA at alpha 0 and 5, evaluates both on held-out instructions, prints a table and writes report.html. Needs no network and no other files.",
   options: {

@@ -98,8 +98,6 @@ function probedCuda(): Findings["cuda"] {
 }
 
 export const doctor = defineCommand({
-  name: "doctor",
-  summary: "show devices, instruction sets, libraries, memory and folders",
   description:
     "Loads the native libraries and opens the device, as training would. The exit status is 1 if that fails; a missing GPU is a failure only with --device cuda.",
   options: {},

@@ -38,8 +38,6 @@ function perplexityText(perplexity: number, digits: number): string {
 }
 
 export const evalCommand = defineCommand({
-  name: "eval",
-  summary: "measure a model's loss and perplexity on a data set, with noise off",
   description:
     "The loss is the mean cross-entropy over all target tokens of the data set. --json prints loss, perplexity, samples, target_tokens and seconds; with --per-sample it adds each row's loss and target_tokens in file order (the loss is null if a row has no target).",
   options: {

@@ -126,8 +126,6 @@ async function complete(
 }
 
 export const generateCommand = defineCommand({
-  name: "generate",
-  summary: "complete a prompt, or every row of a data set into a file",
   description:
     "Greedy unless --temperature is above 0. With --dataset, each row becomes a prompt in its own format, without its output, completion or last assistant turn; input_ids are used unchanged. The output file gets one line per row, in order: instruction, prompt, output, output_ids (including the final EOS) and finish_reason (stop, or length if --max-new-tokens cut it off).",
   options: {

@@ -1,7 +1,8 @@
 // --help texts, made from the tables of commands and options.
 
 import type { OptionSpec } from "../options/spec.ts";
-import { type Command, commonOptions } from "./command.ts";
+import { commonOptions } from "./command.ts";
+import type { CommandEntry, LoadedCommand } from "./commands.ts";
 import { displayWidth, wrap } from "./text.ts";
 
 const JOINT = " \\";
@@ -56,7 +57,7 @@ function typedLines(command: string, width: number): string[] {
 const optionColumn = (width: number) => (width >= 90 ? 34 : 28);
 
 /** The whole help of a command, in lines of at most `width` columns. */
-export function commandHelp(command: Command, width: number): string {
+export function commandHelp(command: LoadedCommand, width: number): string {
   const usage = ["neftune", command.name, command.positionals?.usage, "[options]"].filter(Boolean).join(" ");
   const title = `${command.summary[0]!.toUpperCase()}${command.summary.slice(1)}.`;
   const lines = [...wrap(title, width), "", ...wrap(`Usage: ${usage}`, width)];
@@ -83,7 +84,7 @@ export function commandHelp(command: Command, width: number): string {
 /** The list of commands, in lines of at most `width` columns. */
 export function mainHelp(
   version: string,
-  commands: readonly { name: string; summary: string }[],
+  commands: readonly Pick<CommandEntry, "name" | "summary">[],
   width: number,
 ): string {
   const title = `neftune ${version}: fine-tune Llama, Mistral and Qwen models with noisy embeddings (NEFTune)`;

@@ -95,8 +95,6 @@ function withTokenizer(config: LlamaConfig, dir: string): LlamaConfig {
 }
 
 export const init = defineCommand({
-  name: "init",
-  summary: "create a model with random weights",
   description:
     "Writes a Hugging Face model folder: config.json and model.safetensors (in shards of 5 GB). Matrices are drawn from a normal distribution with the config's initializer_range (0.02) as standard deviation, norms are 1, biases 0. The same seed gives the same bytes.",
   options: {

@@ -10,8 +10,6 @@ import { shown } from "./text.ts";
 const MOST_OF_VALUE = 400;
 
 export const inspect = defineCommand({
-  name: "inspect",
-  summary: "list the tensors of a safetensors file or a checkpoint folder",
   positionals: {
     usage: "FILE|DIR",
     min: 1,

@@ -145,8 +145,6 @@ function noteBase(
 }
 
 export const merge = defineCommand({
-  name: "merge",
-  summary: "merge an adapter into its base model and write a full checkpoint",
   description:
     "Writes a model folder for Transformers: W + s·B·A computed in float32 and rounded once, in shards of 5 GB, next to config and tokenizer. Only one tensor is in memory at a time. The folder appears once it is complete.\n--base original adds the adapter to the model's own weights; dequantized to what NF4 keeps of them, which is what QLoRA trains against, so that the merged model computes what base and adapter do. A model that is stored in NF4 has only the latter.",
   options: {

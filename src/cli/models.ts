@@ -56,8 +56,6 @@ function describe(
 }
 
 export const models = defineCommand({
-  name: "models",
-  summary: "list the model presets, which --model takes by name",
   description:
     "Lists each preset with its download size, whether the Hugging Face cache has it, whether its license must be accepted first (gated), and the least memory that training takes on this machine, with activations recomputed and full-length samples: LoRA with train's defaults, QLoRA (--quantization nf4) and all weights (--tune full). No weights are read. Your own preset is a .toml file: neftune --model my.toml.",
   options: {},

@@ -40,8 +40,6 @@ export function markTargets(tokenizer: Tokenizer | null, sample: Sample): string
 }
 
 export const preview = defineCommand({
-  name: "preview",
-  summary: "show how rows are rendered, tokenized, masked and cut",
   description: `Shows the text of each row with the trained part in ${OPEN} ${CLOSE}. --json prints an array of text (what was tokenized), input_ids, labels (-100 marks tokens that are not targets) and truncated. Loads no weights.`,
   options: {
     model: {

@@ -80,8 +80,6 @@ export function* quantizeInSteps(device: Device, from: string, dir: string, doub
 }
 
 export const quantize = defineCommand({
-  name: "quantize",
-  summary: "write a copy of a model with its linear layers in 4 bits (NF4)",
   description:
     "Writes a model folder that Transformers loads with bitsandbytes and that neftune takes as --model without any flag. The linear layers become NF4, with the same values that --quantization nf4 trains on; embeddings, norms and lm_head stay as they are. Weights go into shards of 5 GB, next to config and tokenizer. Only one tensor is in memory at a time. The folder appears once it is complete.",
   options: {

@@ -29,8 +29,6 @@ const EVAL_SPLITS = ["validation", "test", "train"];
 type TrainValues = Values<typeof trainOptions>;
 
 export const train = defineCommand({
-  name: "train",
-  summary: "fine-tune a model with LoRA or in full, with NEFTune noise",
   description:
     "Writes a PEFT adapter (with --tune full a whole model), metrics.jsonl, config.json with every option and where its value came from, and checkpoints. Ctrl-C saves a checkpoint and ends with status 130; --resume continues the run, which ends with the same bits as one that was never stopped.",
   options: trainOptions,

@@ -46,14 +46,14 @@ const repository = {
   licence: v.optional(text, "see its page"),
   /** The Hub hands it out to those alone who accepted its conditions. */
   gated: v.optional(v.boolean(), false),
+  /** Where its facts were read. */
+  source: v.optional(text),
 };
 const modelSchema = v.strictObject({
   kind: v.literal("model"),
   ...repository,
   /** What --prompt-template is where it is not given. */
   prompt_template: v.optional(text),
-  /** Where its facts were read. */
-  source: v.optional(text),
   /** config.json's fields. */
   architecture: v.optional(v.record(v.string(), v.unknown())),
 });

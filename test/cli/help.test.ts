@@ -1,18 +1,14 @@
 // Help and progress at the widths that terminals have.
 
 import { expect, test } from "bun:test";
-import { analyze } from "../../src/cli/analyze.ts";
-import type { Command } from "../../src/cli/command.ts";
-import { datasets } from "../../src/cli/datasets.ts";
-import { generateCommand } from "../../src/cli/generate.ts";
+import { commands as entries, loadCommand } from "../../src/cli/commands.ts";
 import { commandHelp, mainHelp } from "../../src/cli/help.ts";
-import { merge } from "../../src/cli/merge.ts";
 import { stepParts } from "../../src/cli/progress.ts";
 import { rateText } from "../../src/cli/run-lines.ts";
 import { displayWidth, fitParts } from "../../src/cli/text.ts";
 import { train } from "../../src/cli/train.ts";
 
-const commands = [train, generateCommand, analyze, merge, datasets] as unknown as Command[];
+const commands = await Promise.all(entries.map(loadCommand));
 
 test.each([40, 60, 80, 100])("help at %d columns: no line is wider, no word is lost", (width) => {
   for (const command of commands) {
@@ -35,7 +31,7 @@ test.each([40, 60, 80, 100])("help at %d columns: no line is wider, no word is l
 
 test("a wrapped example is one command for a shell", () => {
   const [typed] = train.examples[2]!;
-  const help = commandHelp(train as unknown as Command, 40);
+  const help = commandHelp(commands.find(({ name }) => name === "train")!, 40);
   const from = help.indexOf("neftune --model ./my-llama");
   const lines = help.slice(from).split("\n");
   const end = lines.findIndex((line) => !line.endsWith("\\"));

@@ -6,7 +6,7 @@ import type { Context } from "../../src/cli/command.ts";
 import { locateModel } from "../../src/cli/locate.ts";
 import { datasetFiles } from "../../src/cli/model-data.ts";
 import { type LlamaConfig, tensorSpecs } from "../../src/model/index.ts";
-import { datasetPresets } from "../../src/presets/presets.ts";
+import { datasetPresets, modelPresets } from "../../src/presets/presets.ts";
 import { readShape, shapeNames } from "../../src/presets/shapes.ts";
 
 const root = mkdtempSync(join(tmpdir(), "neftune-presets-"));
@@ -95,6 +95,13 @@ describe("architectures have the parameters that their models are published with
     // TOML cannot say that sliding_window is null; what a preset leaves out is no window.
     expect(of("mistral-7b").window).toBeNull();
   });
+});
+
+test("every preset names its repository's page as the source of its facts", () => {
+  for (const { source, hub } of [...modelPresets, ...datasetPresets]) {
+    expect(source).toStartWith("https://huggingface.co/");
+    expect(source).toContain(hub);
+  }
 });
 
 describe("models", () => {
