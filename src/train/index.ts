@@ -29,4 +29,4 @@ export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
-export { savedDtype, writeAdapter, writeModel } from "./weights.ts";
+export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";

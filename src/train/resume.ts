@@ -4,7 +4,7 @@ import { FormatError, NeftuneError, UsageError } from "../errors.ts";
 import { type CheckpointFolder, type Marks, type Progress, readProgress } from "./checkpoint.ts";
 import { expectSameIdentity, roundingNote } from "./identity.ts";
 import type { TrainableModel, TrainedParameters } from "./model.ts";
-import { checkTrainingState, readTrainingState } from "./weights.ts";
+import { checkTrainingState, readTrainingState } from "./saved-weights.ts";
 
 export interface Resumed {
   checkpoint: string;

@@ -34,7 +34,7 @@ import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { savedDtype, writeAdapter, writeModel, writeNoiseScale, writeTrainingState } from "./weights.ts";
+import { savedDtype, writeAdapter, writeModel, writeNoiseScale, writeTrainingState } from "./saved-weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;

@@ -21,7 +21,7 @@ import {
   trainingLimits,
 } from "../../src/train/order.ts";
 import { makeSchedule, warmupStepsOf } from "../../src/train/schedule.ts";
-import { encodeFloats } from "../../src/train/weights.ts";
+import { encodeFloats } from "../../src/train/saved-weights.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
 describe("options", () => {

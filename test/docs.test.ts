@@ -1,0 +1,210 @@
+// The docs' examples do what they say: every block of commands in README.md and docs/, and the README's program. They
+// run in a folder that has the files they name, made of a small model and few rows, and with a Hugging Face cache that
+// holds small stand-ins for what they take from the Hub.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { makeDemoData } from "../src/cli/demo/data.ts";
+import { trainTokenizer, writeTokenizer } from "../src/cli/demo/tokenizer.ts";
+import { datasetPresets, modelPreset, modelPresets } from "../src/presets/presets.ts";
+
+const root = join(import.meta.dir, "..");
+const golden = join(root, "test/golden");
+const scratch = mkdtempSync(join(tmpdir(), "neftune-docs-"));
+// Inside the package, so that it can import "neftune" by name.
+const program = join(root, "dist", "readme-example.ts");
+afterAll(() => {
+  rmSync(scratch, { recursive: true });
+  rmSync(program, { force: true });
+});
+
+interface Block {
+  page: string;
+  line: number;
+  text: string;
+}
+
+/** Indented and sh blocks, whose lines a reader types. */
+function commandBlocks(page: string): Block[] {
+  const lines = readFileSync(join(root, page), "utf8").split("\n");
+  const blocks: Block[] = [];
+  let fence: string | null = null;
+  let open: { line: number; texts: string[] } | null = null;
+  const close = () => {
+    if (open !== null) blocks.push({ page, line: open.line, text: open.texts.join("\n").trimEnd() });
+    open = null;
+  };
+  for (const [i, line] of lines.entries()) {
+    if (line.startsWith("```")) {
+      close();
+      fence = fence === null ? line.slice(3) : null;
+      continue;
+    }
+    const isCode = fence === null ? line.startsWith("    ") || (open !== null && line === "") : fence === "sh";
+    if (!isCode) close();
+    else if (open === null) open = { line: i + 1, texts: [line] };
+    else open.texts.push(line);
+  }
+  close();
+  return blocks.map((block) => ({ ...block, text: block.text.replace(/^ {4}/gm, "") }));
+}
+
+const pages = ["README.md", ...readdirSync(join(root, "docs")).sort().map((name) => `docs/${name}`)];
+const blocks = pages.filter((page) => page.endsWith(".md")).flatMap(commandBlocks);
+
+/** A block is run if it calls neftune. What is not run stands below, so that nothing is left out unseen. */
+const isRun = ({ text }: Block) => /^(?:\w+=\S+ )*(?:\.\/)?neftune /m.test(text);
+
+test("blocks that are not run build this checkout, or are no commands", () => {
+  expect(blocks.filter((block) => !isRun(block)).map(({ page, text }) => [page, text.split("\n")[0]])).toEqual([
+    ["README.md", "npm ci && npm run demo"],
+    ["README.md", "npm ci && npm test"],
+    ["README.md", "runs/first/"],
+    ["docs/noise.md", "e'[t, j] = e[t, j] + scale · n[t, j]        scale = alpha / sqrt(L · d)"],
+    ["docs/noise.md", "e'[t, j] = e[t, j] + (scale · s[j]) · n[t, j]"],
+  ]);
+});
+
+const rows = makeDemoData(0).train.slice(0, 8);
+const bin = join(scratch, "bin");
+const hub = join(scratch, "hub");
+
+function write(path: string, text: string): void {
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+}
+
+async function shell(cwd: string, text: string): Promise<string> {
+  const child = Bun.spawn(["sh", "-e", "-c", text], {
+    cwd,
+    env: {
+      PATH: `${bin}:/usr/bin:/bin`,
+      HOME: scratch,
+      HF_HUB_CACHE: hub,
+      HF_HUB_OFFLINE: "1",
+      NEFTUNE_THREADS: "1",
+    },
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [printed, complaints, status] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+    child.exited,
+  ]);
+  expect(status, `${text}\n${complaints}`).toBe(0);
+  return printed;
+}
+
+/** A repository as the Hugging Face cache lays it out. */
+function snapshotOf(kind: "models" | "datasets", id: string): string {
+  const repository = join(hub, `${kind}--${id.replace("/", "--")}`);
+  write(join(repository, "refs", "main"), "abc");
+  const snapshot = join(repository, "snapshots", "abc");
+  mkdirSync(dirname(snapshot), { recursive: true });
+  return snapshot;
+}
+
+const model = join(scratch, "model");
+
+beforeAll(async () => {
+  write(join(bin, "neftune"), `#!/bin/sh\nexec '${process.execPath}' '${join(root, "src/main.ts")}' "$@"\n`);
+  chmodSync(join(bin, "neftune"), 0o755);
+  const tokenizer = join(scratch, "tokenizer");
+  mkdirSync(tokenizer);
+  const words = trainTokenizer(
+    rows.map(({ instruction, output }) => `${instruction} ${output}`),
+    300,
+  );
+  writeTokenizer(tokenizer, words);
+  const { vocab_size } = { vocab_size: 600 };
+  write(
+    join(scratch, "shape.json"),
+    JSON.stringify({
+      ...{ model_type: "llama", hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, vocab_size },
+      ...{ num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 512, rms_norm_eps: 1e-5 },
+    }),
+  );
+  await shell(scratch, "neftune init --shape shape.json --tokenizer tokenizer --output model");
+  for (const { hub: id } of modelPresets) symlinkSync(model, snapshotOf("models", id));
+  for (const { hub: id, files = [] } of datasetPresets) {
+    const [name = ""] = files;
+    const path = join(snapshotOf("datasets", id), name.replace("*", "00000-of-00001"));
+    mkdirSync(dirname(path), { recursive: true });
+    if (name.endsWith(".parquet")) cpSync(join(golden, "parquet/alpaca-snappy.parquet"), path);
+    else writeFileSync(path, JSON.stringify(rows));
+  }
+});
+
+/** A folder with the files that the docs name. */
+function place(page: string): string {
+  const cwd = join(scratch, page.replaceAll(/\W/g, "-"));
+  const json = JSON.stringify(rows);
+  const lines = rows.map((row) => JSON.stringify(row)).join("\n");
+  for (const name of ["alpaca.json", "held-out.json"]) write(join(cwd, name), json);
+  for (const name of ["mine.jsonl", "folder/train_sft-00000-of-00001.jsonl", "folder/test_sft-00000-of-00001.jsonl"])
+    write(join(cwd, name), lines);
+  write(join(cwd, "qa.csv"), "question,answer\nWhat is red?,A color.\nWhat is two?,A number.\n");
+  const turns = (content: string) => [
+    { role: "user", content },
+    { role: "assistant", content },
+  ];
+  write(join(cwd, "chat.jsonl"), JSON.stringify({ conversations: turns("Name a color.") }));
+  for (const name of ["SmolLM2-135M", "path/to/llama", "my-llama"]) {
+    mkdirSync(dirname(join(cwd, name)), { recursive: true });
+    symlinkSync(model, join(cwd, name));
+  }
+  symlinkSync(join(bin, "neftune"), join(cwd, "neftune"));
+  return cwd;
+}
+
+describe.each(pages.filter((page) => blocks.some((block) => block.page === page && isRun(block))))("%s", (page) => {
+  let cwd = "";
+  beforeAll(async () => {
+    cwd = place(page);
+    if (page !== "docs/analyze.md") return;
+    await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/plain");
+    cpSync(join(cwd, "runs/plain"), join(cwd, "runs/noisy"), { recursive: true });
+  });
+
+  // One after the other: a block goes on with what those above it made.
+  for (const block of blocks.filter((block) => block.page === page && isRun(block))) {
+    test(`line ${block.line}: ${block.text.split("\n")[0]}`, async () => {
+      // No token looks like the one that stands for the reader's own.
+      await shell(cwd, block.text.replaceAll("hf_…", "hf_x"));
+    });
+  }
+});
+
+test("the preset file of docs/models.md is one", () => {
+  const preset = /```toml\n([\s\S]*?)```/.exec(readFileSync(join(root, "docs/models.md"), "utf8"))?.[1];
+  const path = join(scratch, "my.toml");
+  writeFileSync(path, preset ?? "");
+  expect(modelPreset(path)).toMatchObject({ name: "mine", hub: "org/name", prompt_template: "chat" });
+});
+
+test("the example of the README trains an adapter", async () => {
+  const example = /```ts\n([\s\S]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))?.[1];
+  if (example === undefined) throw new Error("README.md has no TypeScript example");
+  writeFileSync(program, example);
+  const cwd = join(scratch, "program");
+  mkdirSync(cwd);
+  writeFileSync(join(cwd, "data.json"), JSON.stringify(rows));
+  const printed = await shell(cwd, `'${process.execPath}' '${program}' '${model}' data.json run`);
+  expect(printed).toMatch(/^loss \d+\.\d+ after 1 steps: /);
+  expect(existsSync(join(cwd, "run", "adapter_model.safetensors"))).toBe(true);
+});
