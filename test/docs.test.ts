@@ -4,32 +4,23 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
-  chmodSync,
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { makeDemoData } from "../src/cli/demo/data.ts";
-import { trainTokenizer, writeTokenizer } from "../src/cli/demo/tokenizer.ts";
 import { datasetPresets, modelPreset, modelPresets } from "../src/presets/presets.ts";
+import { executable, makeModel, Place } from "./e2e/support.ts";
 
 const root = join(import.meta.dir, "..");
-const golden = join(root, "test/golden");
-const scratch = mkdtempSync(join(tmpdir(), "neftune-docs-"));
 // Inside the package, so that it can import "neftune" by name.
 const program = join(root, "dist", "readme-example.ts");
-afterAll(() => {
-  rmSync(scratch, { recursive: true });
-  rmSync(program, { force: true });
-});
+afterAll(() => rmSync(program, { force: true }));
 
 interface Block {
   page: string;
@@ -53,7 +44,8 @@ function commandBlocks(page: string): Block[] {
       fence = fence === null ? line.slice(3) : null;
       continue;
     }
-    const isCode = fence === null ? line.startsWith("    ") || (open !== null && line === "") : fence === "sh";
+    const isCode =
+      fence === null ? line.startsWith("    ") || (open !== null && line === "") : fence === "sh";
     if (!isCode) close();
     else if (open === null) open = { line: i + 1, texts: [line] };
     else open.texts.push(line);
@@ -62,14 +54,21 @@ function commandBlocks(page: string): Block[] {
   return blocks.map((block) => ({ ...block, text: block.text.replace(/^ {4}/gm, "") }));
 }
 
-const pages = ["README.md", ...readdirSync(join(root, "docs")).sort().map((name) => `docs/${name}`)];
+const pages = [
+  "README.md",
+  ...readdirSync(join(root, "docs"))
+    .sort()
+    .map((name) => `docs/${name}`),
+];
 const blocks = pages.filter((page) => page.endsWith(".md")).flatMap(commandBlocks);
 
 /** A block is run if it calls neftune. What is not run stands below, so that nothing is left out unseen. */
 const isRun = ({ text }: Block) => /^(?:\w+=\S+ )*(?:\.\/)?neftune /m.test(text);
 
 test("blocks that are not run build this checkout, or are no commands", () => {
-  expect(blocks.filter((block) => !isRun(block)).map(({ page, text }) => [page, text.split("\n")[0]])).toEqual([
+  expect(
+    blocks.filter((block) => !isRun(block)).map(({ page, text }) => [page, text.split("\n")[0]]),
+  ).toEqual([
     ["README.md", "npm ci && npm run demo"],
     ["README.md", "npm ci && npm test"],
     ["README.md", "runs/first/"],
@@ -78,28 +77,21 @@ test("blocks that are not run build this checkout, or are no commands", () => {
   ]);
 });
 
-const rows = makeDemoData(0).train.slice(0, 8);
-const bin = join(scratch, "bin");
-const hub = join(scratch, "hub");
+const place = new Place();
+afterAll(() => place.close());
+const hub = place.path("hub");
 
 function write(path: string, text: string): void {
   mkdirSync(dirname(path), { recursive: true });
   writeFileSync(path, text);
 }
 
+/** What a shell prints for commands that have to succeed. */
 async function shell(cwd: string, text: string): Promise<string> {
   const child = Bun.spawn(["sh", "-e", "-c", text], {
     cwd,
-    env: {
-      PATH: `${bin}:/usr/bin:/bin`,
-      HOME: scratch,
-      HF_HUB_CACHE: hub,
-      HF_HUB_OFFLINE: "1",
-      NEFTUNE_THREADS: "1",
-    },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
+    env: { ...place.env, PATH: `${dirname(executable)}:/usr/bin:/bin`, HF_HUB_CACHE: hub },
+    ...{ stdin: "ignore", stdout: "pipe", stderr: "pipe" },
   });
   const [printed, complaints, status] = await Promise.all([
     new Response(child.stdout).text(),
@@ -119,44 +111,33 @@ function snapshotOf(kind: "models" | "datasets", id: string): string {
   return snapshot;
 }
 
-const model = join(scratch, "model");
+const model = place.path("model");
+let rows: unknown[] = [];
 
 beforeAll(async () => {
-  write(join(bin, "neftune"), `#!/bin/sh\nexec '${process.execPath}' '${join(root, "src/main.ts")}' "$@"\n`);
-  chmodSync(join(bin, "neftune"), 0o755);
-  const tokenizer = join(scratch, "tokenizer");
-  mkdirSync(tokenizer);
-  const words = trainTokenizer(
-    rows.map(({ instruction, output }) => `${instruction} ${output}`),
-    300,
-  );
-  writeTokenizer(tokenizer, words);
-  const { vocab_size } = { vocab_size: 600 };
-  write(
-    join(scratch, "shape.json"),
-    JSON.stringify({
-      ...{ model_type: "llama", hidden_size: 64, intermediate_size: 128, num_hidden_layers: 2, vocab_size },
-      ...{ num_attention_heads: 2, num_key_value_heads: 1, max_position_embeddings: 512, rms_norm_eps: 1e-5 },
-    }),
-  );
-  await shell(scratch, "neftune init --shape shape.json --tokenizer tokenizer --output model");
+  await makeModel(place);
+  rows = (JSON.parse(place.read("train.json")) as unknown[]).slice(0, 8);
   for (const { hub: id } of modelPresets) symlinkSync(model, snapshotOf("models", id));
   for (const { hub: id, files = [] } of datasetPresets) {
     const [name = ""] = files;
     const path = join(snapshotOf("datasets", id), name.replace("*", "00000-of-00001"));
     mkdirSync(dirname(path), { recursive: true });
-    if (name.endsWith(".parquet")) cpSync(join(golden, "parquet/alpaca-snappy.parquet"), path);
+    if (name.endsWith(".parquet")) cpSync(join(root, "test/golden/parquet/alpaca-snappy.parquet"), path);
     else writeFileSync(path, JSON.stringify(rows));
   }
 });
 
 /** A folder with the files that the docs name. */
-function place(page: string): string {
-  const cwd = join(scratch, page.replaceAll(/\W/g, "-"));
+function folderFor(page: string): string {
+  const cwd = place.path(page.replaceAll(/\W/g, "-"));
   const json = JSON.stringify(rows);
   const lines = rows.map((row) => JSON.stringify(row)).join("\n");
   for (const name of ["alpaca.json", "held-out.json"]) write(join(cwd, name), json);
-  for (const name of ["mine.jsonl", "folder/train_sft-00000-of-00001.jsonl", "folder/test_sft-00000-of-00001.jsonl"])
+  for (const name of [
+    "mine.jsonl",
+    "folder/train_sft-00000-of-00001.jsonl",
+    "folder/test_sft-00000-of-00001.jsonl",
+  ])
     write(join(cwd, name), lines);
   write(join(cwd, "qa.csv"), "question,answer\nWhat is red?,A color.\nWhat is two?,A number.\n");
   const turns = (content: string) => [
@@ -168,31 +149,34 @@ function place(page: string): string {
     mkdirSync(dirname(join(cwd, name)), { recursive: true });
     symlinkSync(model, join(cwd, name));
   }
-  symlinkSync(join(bin, "neftune"), join(cwd, "neftune"));
+  symlinkSync(executable, join(cwd, "neftune"));
   return cwd;
 }
 
-describe.each(pages.filter((page) => blocks.some((block) => block.page === page && isRun(block))))("%s", (page) => {
-  let cwd = "";
-  beforeAll(async () => {
-    cwd = place(page);
-    if (page !== "docs/analyze.md") return;
-    await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/plain");
-    cpSync(join(cwd, "runs/plain"), join(cwd, "runs/noisy"), { recursive: true });
-  });
-
-  // One after the other: a block goes on with what those above it made.
-  for (const block of blocks.filter((block) => block.page === page && isRun(block))) {
-    test(`line ${block.line}: ${block.text.split("\n")[0]}`, async () => {
-      // No token looks like the one that stands for the reader's own.
-      await shell(cwd, block.text.replaceAll("hf_…", "hf_x"));
+describe.each(pages.filter((page) => blocks.some((block) => block.page === page && isRun(block))))(
+  "%s",
+  (page) => {
+    let cwd = "";
+    beforeAll(async () => {
+      cwd = folderFor(page);
+      if (page !== "docs/analyze.md") return;
+      await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/plain");
+      cpSync(join(cwd, "runs/plain"), join(cwd, "runs/noisy"), { recursive: true });
     });
-  }
-});
+
+    // One after the other: a block goes on with what those above it made.
+    for (const block of blocks.filter((block) => block.page === page && isRun(block))) {
+      test(`line ${block.line}: ${block.text.split("\n")[0]}`, async () => {
+        // No token looks like the one that stands for the reader's own.
+        await shell(cwd, block.text.replaceAll("hf_…", "hf_x"));
+      });
+    }
+  },
+);
 
 test("the preset file of docs/models.md is one", () => {
   const preset = /```toml\n([\s\S]*?)```/.exec(readFileSync(join(root, "docs/models.md"), "utf8"))?.[1];
-  const path = join(scratch, "my.toml");
+  const path = place.path("my.toml");
   writeFileSync(path, preset ?? "");
   expect(modelPreset(path)).toMatchObject({ name: "mine", hub: "org/name", prompt_template: "chat" });
 });
@@ -201,7 +185,7 @@ test("the example of the README trains an adapter", async () => {
   const example = /```ts\n([\s\S]*?)```/.exec(readFileSync(join(root, "README.md"), "utf8"))?.[1];
   if (example === undefined) throw new Error("README.md has no TypeScript example");
   writeFileSync(program, example);
-  const cwd = join(scratch, "program");
+  const cwd = place.path("program");
   mkdirSync(cwd);
   writeFileSync(join(cwd, "data.json"), JSON.stringify(rows));
   const printed = await shell(cwd, `'${process.execPath}' '${program}' '${model}' data.json run`);

@@ -27,9 +27,7 @@ type Camel<Name extends string> = Name extends `${infer First}-${infer Rest}`
 
 /** The value of an option, null where it has no default and is not given. */
 type Settled<S> = S extends TrainingSpec
-  ? S extends { default: unknown }
-    ? Readonly<ValueOf<S>>
-    : Readonly<ValueOf<S>> | null
+  ? Readonly<ValueOf<S>> | (S extends { default: unknown } ? never : null)
   : never;
 
 /** All options under their names in camelCase. */

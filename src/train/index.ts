@@ -27,6 +27,6 @@ export {
 } from "./order.ts";
 export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
+export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";
 export { makeSchedule } from "./schedule.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";
-export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";

@@ -33,8 +33,14 @@ import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
+import {
+  savedDtype,
+  writeAdapter,
+  writeModel,
+  writeNoiseScale,
+  writeTrainingState,
+} from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { savedDtype, writeAdapter, writeModel, writeNoiseScale, writeTrainingState } from "./saved-weights.ts";
 
 export interface TrainerSettings {
   model: TrainableModel;

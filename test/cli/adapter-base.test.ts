@@ -1,24 +1,22 @@
 // --model RUN, adapters on other bases, and the model looked at before any data.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { noteOtherBase, noteOtherPrecision, withBase } from "../../src/cli/adapter-base.ts";
 import { completeModel, findModel } from "../../src/cli/checked-model.ts";
-import type { Context } from "../../src/cli/command.ts";
 import { readSafetensorsHeader } from "../../src/formats/safetensors.ts";
 import { baseFingerprint, checkpointSource } from "../../src/model/index.ts";
 import { folder as golden } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
+import { quietContext } from "./quiet-context.ts";
 
-const root = mkdtempSync(join(tmpdir(), "adapter-base-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 const notes: string[] = [];
-const context: Context = {
-  ...{ version: "test", env: { HF_HUB_OFFLINE: "1", HOME: root }, positionals: [], given: new Map() },
-  ...{ signal: new AbortController().signal, isTerminal: false, print: () => {}, draw: () => {} },
+const context = quietContext({
+  env: { HF_HUB_OFFLINE: "1", HOME: root },
   note: (text) => notes.push(text),
-};
+});
 const noted = (act: () => unknown) => {
   notes.length = 0;
   act();

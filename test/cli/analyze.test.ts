@@ -2,10 +2,11 @@ import { expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { analyze } from "../../src/cli/analyze.ts";
-import { type Context, commonOptions } from "../../src/cli/command.ts";
+import { commonOptions } from "../../src/cli/command.ts";
 import { parseArguments, resolveValues } from "../../src/cli/options.ts";
 import { alpacaPrompt } from "../../src/data/alpaca.ts";
 import { folderOf } from "../data/tiny-tokenizer.ts";
+import { quietContext } from "./quiet-context.ts";
 
 const folder = folderOf({});
 function file(name: string, content: unknown): string {
@@ -19,17 +20,7 @@ async function run(...args: string[]): Promise<string> {
   const table = { ...analyze.options, ...commonOptions };
   const { given, positionals } = parseArguments(args, table);
   const printed: string[] = [];
-  const context: Context = {
-    version: "test",
-    env: {},
-    positionals,
-    given: new Map([...given.keys()].map((name) => [name, "flag"])),
-    signal: new AbortController().signal,
-    isTerminal: false,
-    print: (text) => printed.push(text),
-    note: () => {},
-    draw: () => {},
-  };
+  const context = quietContext({ positionals, print: (text) => printed.push(text) });
   await analyze.run(resolveValues(table, given), context);
   return printed.join("\n");
 }

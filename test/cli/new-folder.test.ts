@@ -1,11 +1,10 @@
 // Output folders: made and emptied only where they are our own, never through links.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   existsSync,
   lstatSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -13,14 +12,14 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { expectNewFolder, makeFolder } from "../../src/cli/new-folder.ts";
 import { writeTextAtomically } from "../../src/formats/io.ts";
 import { LOCK_FILE } from "../../src/train/run-lock.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-folders-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 let places = 0;
 function newPlace(): string {
   const place = join(root, `place-${places++}`);

@@ -4,11 +4,11 @@ import { afterAll, describe, expect, setDefaultTimeout, setSystemTime, test } fr
 import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Context } from "../../src/cli/command.ts";
 import { runTraining, type TrainRequest } from "../../src/cli/train-run.ts";
 import { Device } from "../../src/native/index.ts";
 import { llamaTokenizerJson } from "../data/tiny-tokenizer.ts";
 import { folder } from "../golden/support.ts";
+import { quietContext } from "./quiet-context.ts";
 
 setDefaultTimeout(60_000);
 const root = mkdtempSync(join(tmpdir(), "neftune-run-"));
@@ -34,17 +34,7 @@ writeFileSync(
   "{{ strftime_now('%d %b') }} {{ messages[0]['content'] }}{{ messages[1]['content'] }}",
 );
 
-const context: Context = {
-  version: "test",
-  env: {},
-  positionals: [],
-  given: new Map(),
-  signal: new AbortController().signal,
-  isTerminal: false,
-  print: () => {},
-  note: () => {},
-  draw: () => {},
-};
+const context = quietContext();
 
 function request(output: string, changes: Partial<TrainRequest> = {}): TrainRequest {
   return {

@@ -79,11 +79,7 @@ describe("wrong usage ends with 2 and one line", () => {
   ];
   for (const [args, message] of cases) {
     test(args.join(" "), async () => {
-      const { status, stdout, stderr } = await place.run(...args);
-      expect(stderr).toContain(message);
-      expect(stderr).toMatch(/error: .*\n$/);
-      expect(stdout).toBe("");
-      expect(status).toBe(args.includes("none.ini") ? 1 : 2);
+      await place.mustFail(args, message, args.includes("none.ini") ? 1 : 2);
     });
   }
 });
@@ -248,15 +244,8 @@ describe("preview", () => {
   });
 
   test("text: the trained part is marked", async () => {
-    const { stdout } = await place.must(
-      "preview",
-      "--model",
-      "model",
-      "--dataset",
-      "train.json",
-      "--limit",
-      "1",
-    );
+    const args = ["--model", "model", "--dataset", "train.json", "--limit", "1"];
+    const { stdout } = await place.must("preview", ...args);
     const { output } = (JSON.parse(place.read("train.json")) as { output: string }[])[0]!;
     expect(stdout).toContain(`### Response:⟦${output}</s>⟧`);
   });

@@ -127,10 +127,7 @@ for (const backend of backends) {
       ],
     ])("refused, and nothing is written: %s", async (_, args, message, status) => {
       const before = names();
-      const finished = await place.run("merge", ...args);
-      expect(finished.stderr).toContain(message);
-      expect(finished.stderr).toMatch(/error: .*\n$/);
-      expect(finished.status).toBe(status);
+      await place.mustFail(["merge", ...args], message, status);
       expect(names()).toEqual(before);
     });
 

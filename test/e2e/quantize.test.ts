@@ -94,11 +94,7 @@ describe("refused, and nothing is written", () => {
     ["no folder", ["--model", "./absent", "--output", "x"], "--model ./absent", 1],
   ])("%s", async (_, args, message, status) => {
     const before = names();
-    const finished = await place.run("quantize", ...args);
-    expect(finished.stderr).toContain(message);
-    expect(finished.stderr).toMatch(/error: .*\n$/);
-    expect(finished.status).toBe(status);
-    expect(finished.stdout).toBe("");
+    await place.mustFail(["quantize", ...args], message, status);
     expect(names()).toEqual(before);
   });
 
@@ -119,9 +115,7 @@ describe("refused, and nothing is written", () => {
   ])("%s", async (what, change, message) => {
     cpSync(place.path("model"), place.path(what), { recursive: true });
     editConfig(what, change);
-    const { status, stderr } = await place.run("quantize", "--model", `./${what}`, "--output", "x");
-    expect(stderr).toContain(message);
-    expect(status).toBe(1);
+    await place.mustFail(["quantize", "--model", `./${what}`, "--output", "x"], message);
     expect(existsSync(place.path("x"))).toBe(false);
   });
 
@@ -136,9 +130,8 @@ describe("refused, and nothing is written", () => {
     writeFileSync(path, bytes);
     for (const double of ["on", "off"]) {
       const args = ["--output", "x", "--double-quantization", double];
-      const { status, stderr } = await place.run("quantize", "--model", "infinite", ...args);
-      expect(stderr).toContain("model.layers.0.mlp.up_proj.weight has a value that is NaN or infinite");
-      expect(status).toBe(1);
+      const message = "model.layers.0.mlp.up_proj.weight has a value that is NaN or infinite";
+      await place.mustFail(["quantize", "--model", "infinite", ...args], message);
       expect(existsSync(place.path("x"))).toBe(false);
     }
   });

@@ -1,5 +1,6 @@
 // Runs the built executable from an empty folder, with a home and caches of its own.
 
+import { expect } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -69,6 +70,14 @@ export class Place {
     ]);
     await child.exited;
     return { status: child.exitCode, stdout, stderr };
+  }
+
+  /** Runs what has to end with an error that holds `message`, and to print no result. */
+  async mustFail(args: readonly string[], message: string, status = 1): Promise<void> {
+    const finished = await this.run(...args);
+    expect(finished.stderr).toContain(message);
+    expect(finished.stderr).toMatch(/error: .*\n$/);
+    expect(finished).toMatchObject({ status, stdout: "" });
   }
 
   /** Runs what has to succeed; throws with standard error otherwise. */

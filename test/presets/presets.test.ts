@@ -1,28 +1,17 @@
-import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Context } from "../../src/cli/command.ts";
 import { locateModel } from "../../src/cli/locate.ts";
 import { datasetFiles } from "../../src/cli/model-data.ts";
 import { type LlamaConfig, tensorSpecs } from "../../src/model/index.ts";
 import { datasetPresets, modelPresets } from "../../src/presets/presets.ts";
 import { readShape, shapeNames } from "../../src/presets/shapes.ts";
+import { quietContext } from "../cli/quiet-context.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-presets-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 const env = { HF_HUB_CACHE: root, HF_HUB_OFFLINE: "1" };
-const context: Context = {
-  version: "0",
-  env,
-  positionals: [],
-  given: new Map(),
-  signal: new AbortController().signal,
-  isTerminal: false,
-  print: () => {},
-  note: () => {},
-  draw: () => {},
-};
+const context = quietContext({ env });
 
 function parametersOf(config: LlamaConfig): number {
   return tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);

@@ -20,8 +20,8 @@ import {
   totalSteps,
   trainingLimits,
 } from "../../src/train/order.ts";
-import { makeSchedule, warmupStepsOf } from "../../src/train/schedule.ts";
 import { encodeFloats } from "../../src/train/saved-weights.ts";
+import { makeSchedule, warmupStepsOf } from "../../src/train/schedule.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
 describe("options", () => {
