@@ -68,8 +68,8 @@ function recipeOptions(recipe: Recipe): Map<string, unknown> {
 }
 
 /**
- * A recipe is for so many samples in a step. Who gives --batch-size or --gradient-accumulation-steps alone, for their
- * memory's sake, keeps that number where it can be kept.
+ * A recipe sets the samples per step. If only --batch-size or --gradient-accumulation-steps is given, the other one
+ * changes so that a step keeps that number, where it divides evenly.
  */
 function keepSamples(
   options: Map<string, unknown>,

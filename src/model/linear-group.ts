@@ -11,7 +11,7 @@ import {
   loraBackward,
   loraBackwardA,
   loraForward,
-  type Samples,
+  type SampleBorders,
   type Tensor,
   type Weight,
 } from "../native/index.ts";
@@ -71,7 +71,7 @@ export interface GroupScratch {
 
 /** What LoRA dropout needs of a micro-batch; null: no dropout. */
 export interface DropoutContext {
-  samples: Samples;
+  samples: SampleBorders;
   p: number;
   seed: number;
   draws: BigInt64Array;

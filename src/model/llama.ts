@@ -25,7 +25,7 @@ import {
   rmsnormRopeBackward,
   rmsnormRopeForward,
   rope,
-  type Samples,
+  type SampleBorders,
   swigluBackward,
   swigluForward,
   type Tensor,
@@ -241,12 +241,12 @@ export class Llama {
     return { ...noise, learnedScale: this.parameters!.master(NOISE_SCALE) };
   }
 
-  #dropoutContext(samples: Samples, draws: BigInt64Array): DropoutContext | null {
+  #dropoutContext(samples: SampleBorders, draws: BigInt64Array): DropoutContext | null {
     const p = this.options.tune === "lora" ? (this.options.lora?.dropout ?? 0) : 0;
     return p > 0 ? { samples, p, seed: this.options.seed, draws } : null;
   }
 
-  #packedAttention(samples: Samples): Attend {
+  #packedAttention(samples: SampleBorders): Attend {
     return (layer, { attention, lse, qkv }) => {
       const kept = this.#buffers.backward === null ? null : lse;
       attentionForward(this.device, attention, kept, qkv, samples, this.attentionShape(layer));

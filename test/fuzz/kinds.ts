@@ -5,7 +5,7 @@ import { gzip, type Mutation, mutatePacked, mutateParquet, mutateSafetensors, zs
 import { mutateJson, mutateJsonLines } from "./mutate-json.ts";
 import { mutateText, type Syntax } from "./mutate-text.ts";
 import type { Random } from "./random.ts";
-import { hubCommit, hubModel, parquetFiles, runOptions } from "./seeds.ts";
+import { hubCommit, hubModel, parquetFiles, runOptions, tuningOf } from "./seeds.ts";
 
 export interface Kind {
   name: string;
@@ -34,10 +34,13 @@ const syntax = (name: Syntax) => asText((text, random) => mutateText(text, rando
 const folderOf = (file: string) => file.split("/")[0]!;
 const device = ["--device", "cpu", "--threads", "1"];
 const output = ["--output", "out"];
-const oneStep = ["--max-steps", "1", "--batch-size", "2", "--lora-r", "2"];
+const oneStep = ["--max-steps", "1", "--batch-size", "2"];
+/** A small rank, where neither an adapter brings its own nor all weights are trained. */
+const rank = (options: readonly string[]) =>
+  options.includes("--adapter") || options.includes("full") ? [] : ["--lora-r", "2"];
 
 const train = (model: string, data: string, ...more: string[]) => [
-  ...["train", "--model", model, "--dataset", data, ...oneStep, ...output, ...more, ...device],
+  ...["train", "--model", model, "--dataset", data, ...oneStep, ...rank(more), ...output, ...more, ...device],
 ];
 const evaluate = (model: string, data: string, ...more: string[]) => [
   ...["eval", "--model", model, "--dataset", data, ...more, ...device],
@@ -85,9 +88,7 @@ const adapterCommands = (file: string) => [
   ["inspect", folderOf(file), ...device],
   evaluate("model", "alpaca.json", "--adapter", folderOf(file)),
   generate("model", "--adapter", folderOf(file), "--prompt", "hello"),
-  train("model", "alpaca.json", "--adapter", folderOf(file)).filter(
-    (word, i, all) => ![word, all[i - 1]].includes("--lora-r"),
-  ),
+  train("model", "alpaca.json", "--adapter", folderOf(file)),
 ];
 
 const dataCommands = (file: string) => [
@@ -114,7 +115,7 @@ const dataVariants = [
 const resumeCommands = (file: string) => {
   const run = folderOf(file);
   return [
-    ["train", ...runOptions, ...(run === "full" ? ["--tune", "full"] : []), "--resume", "--output", run],
+    ["train", ...runOptions, ...(run === "full" ? tuningOf.full : tuningOf.run), "--resume", "--output", run],
   ];
 };
 

@@ -216,9 +216,12 @@ function writeSharded(from: string, to: string): void {
 
 /** Options of the runs in `run` and `full`, which others resume. */
 export const runOptions = [
-  ...["--model", "model", "--dataset", "alpaca.json", "--dtype", "f32", "--batch-size", "2", "--lora-r", "2"],
+  ...["--model", "model", "--dataset", "alpaca.json", "--dtype", "f32", "--batch-size", "2"],
   ...["--max-steps", "2", "--save-steps", "1", ...common],
 ];
+
+/** What those runs train. */
+export const tuningOf = { run: ["--lora-r", "2"], full: ["--tune", "full"] };
 
 /** Makes all seeds in the folder `dir`, which is where `must` runs commands. */
 export async function makeSeeds(dir: string, must: Must): Promise<void> {
@@ -242,8 +245,8 @@ export async function makeSeeds(dir: string, must: Must): Promise<void> {
   );
   writeSharded(join(dir, "model"), join(dir, "sharded"));
   await must("quantize", "--model", "model", "--output", "nf4", ...common);
-  await must("train", ...runOptions, "--output", "run");
-  await must("train", ...runOptions, "--tune", "full", "--output", "full");
+  await must("train", ...runOptions, ...tuningOf.run, "--output", "run");
+  await must("train", ...runOptions, ...tuningOf.full, "--output", "full");
   for (const run of ["run", "full"]) {
     // As one that was killed in its last step.
     rmSync(join(dir, run, "checkpoints", "step-00000002"), { recursive: true });

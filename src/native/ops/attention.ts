@@ -4,7 +4,7 @@ import { NeftuneError } from "../../errors.ts";
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
-import type { Samples } from "./elementwise.ts";
+import type { SampleBorders } from "./elementwise.ts";
 
 export interface AttentionShape {
   heads: number;
@@ -20,7 +20,7 @@ export function splitQkv(qkv: Tensor, shape: AttentionShape): { q: Tensor; k: Te
   return { q: qkv.columns(0, queries), k: qkv.columns(queries, keys), v: qkv.columns(queries + keys, keys) };
 }
 
-function checkSamples(op: string, samples: Samples, tokens: number): number {
+function checkSamples(op: string, samples: SampleBorders, tokens: number): number {
   const sequences = samples.cuSeqlens.length - 1;
   if (sequences < 0 || samples.cuSeqlens[0] !== 0 || samples.cuSeqlens[sequences] !== tokens) {
     throw new NeftuneError(
@@ -37,7 +37,7 @@ export function attentionForward(
   o: Tensor,
   lse: Tensor | null,
   qkv: Tensor,
-  samples: Samples,
+  samples: SampleBorders,
   shape: AttentionShape,
 ): void {
   const op = "attention_forward";
@@ -75,7 +75,7 @@ export function attentionBackward(
   o: Tensor,
   qkv: Tensor,
   lse: Tensor,
-  samples: Samples,
+  samples: SampleBorders,
   shape: AttentionShape,
 ): void {
   const op = "attention_backward";
@@ -127,7 +127,7 @@ export function kvAppend(
   device: Device,
   cache: KvCache,
   qkv: Tensor,
-  samples: Samples,
+  samples: SampleBorders,
   slots: Int32Array,
   starts: Int32Array,
   shape: AttentionShape,

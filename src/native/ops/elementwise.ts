@@ -5,8 +5,8 @@ import type { Device } from "../device.ts";
 import { dtypeCode, type Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
 
-/** The samples of a micro-batch, laid end to end. */
-export interface Samples {
+/** Where the samples of a micro-batch, laid end to end, begin and end. */
+export interface SampleBorders {
   /** Int32 [samples + 1]: where each sample begins; the last is the number of tokens. */
   cuSeqlens: Int32Array;
 }
@@ -37,7 +37,7 @@ export function embeddingForward(
   y: Tensor,
   table: Tensor, // [V, H]
   ids: Tensor, // int32 [T]
-  samples: Samples,
+  samples: SampleBorders,
   noise: EmbeddingNoise | null,
 ): void {
   const op = "embedding_forward";
@@ -74,7 +74,7 @@ export function learnedScaleBackward(
   device: Device,
   dlearnedScale: Tensor,
   dy: Tensor,
-  samples: Samples,
+  samples: SampleBorders,
   noise: EmbeddingNoise,
 ): void {
   const op = "learned_scale_backward";
@@ -227,7 +227,7 @@ export function dropout(
   device: Device,
   y: Tensor,
   x: Tensor,
-  samples: Samples,
+  samples: SampleBorders,
   options: Dropout,
   accumulate = false,
 ): void {
