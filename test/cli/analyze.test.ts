@@ -20,7 +20,11 @@ async function run(...args: string[]): Promise<string> {
   const table = { ...analyze.options, ...commonOptions };
   const { given, positionals } = parseArguments(args, table);
   const printed: string[] = [];
-  const context = quietContext({ positionals, print: (text) => printed.push(text) });
+  const context = quietContext({
+    positionals,
+    given: new Map([...given.keys()].map((name) => [name, "flag"])),
+    print: (text) => printed.push(text),
+  });
   await analyze.run(resolveValues(table, given), context);
   return printed.join("\n");
 }
