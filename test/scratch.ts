@@ -1,13 +1,16 @@
 // A folder for a test file's own use.
 
 import { afterAll } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+/** Where a folder lies in memory, if there is such a place: a checkpoint waits for the disk ten times. */
+export const inMemory = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
+
 /** Makes the folder; it goes after the last test of the file. */
-export function scratchFolder(): string {
-  const folder = mkdtempSync(join(tmpdir(), "neftune-test-"));
+export function scratchFolder(parent = tmpdir()): string {
+  const folder = mkdtempSync(join(parent, "neftune-test-"));
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }

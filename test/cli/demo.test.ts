@@ -1,13 +1,10 @@
-import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { describe, expect, test } from "bun:test";
 import { makeDemoData } from "../../src/cli/demo/data.ts";
 import { bosId, eosId, trainTokenizer, writeTokenizer } from "../../src/cli/demo/tokenizer.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const folder = mkdtempSync(join(tmpdir(), "neftune-demo-"));
-afterAll(() => rmSync(folder, { recursive: true }));
+const folder = scratchFolder();
 
 describe("data", () => {
   const data = makeDemoData(42);

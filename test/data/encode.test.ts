@@ -2,29 +2,17 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { alpacaPrompt } from "../../src/data/alpaca.ts";
-import { Encoder, type EncoderOptions } from "../../src/data/encode.ts";
+import type { EncoderOptions } from "../../src/data/encode.ts";
 import { previewParts } from "../../src/data/preview.ts";
 import { promptTemplate } from "../../src/data/templates.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
+import { encoder, jinja } from "./encoders.ts";
 import { byteFolder, folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 const SHARED = join(import.meta.dir, "../../../shared/data");
 const llama = Tokenizer.load(llamaFolder());
 const bytes = Tokenizer.load(byteFolder());
 
-function encoder(tokenizer: Tokenizer, options: Partial<EncoderOptions> = {}): Encoder {
-  const defaults = {
-    template: { kind: "auto" },
-    maxLength: null,
-    parseSpecial: false,
-    vocabSize: null,
-  } as const;
-  return new Encoder(tokenizer, { ...defaults, ...options });
-}
-/** A Jinja template given as source. */
-function jinja(source: string): EncoderOptions["template"] {
-  return { kind: "file", path: "test.jinja", source };
-}
 function learned(tokenizer: Tokenizer, labels: Int32Array): string {
   return tokenizer.decode(labels.filter((label) => label !== -100));
 }

@@ -3,14 +3,10 @@ import type { EncoderOptions } from "../../src/data/encode.ts";
 import { openEncoder, withEncoder } from "../../src/data/encoder-thread.ts";
 import { RowProblem } from "../../src/data/formats.ts";
 import { InterruptedError } from "../../src/errors.ts";
+import { plainEncoding } from "./encoders.ts";
 import { byteFolder, folderOf } from "./tiny-tokenizer.ts";
 
-const options = {
-  template: { kind: "auto" },
-  maxLength: null,
-  parseSpecial: false,
-  vocabSize: null,
-} as const;
+const options = plainEncoding;
 const never = new AbortController().signal;
 const talk = {
   messages: [

@@ -7,23 +7,12 @@ import { parseRow } from "../../src/data/formats.ts";
 import { loadDataset } from "../../src/data/load-dataset.ts";
 import { previewParts } from "../../src/data/preview.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
+import { encoder, jinja } from "./encoders.ts";
 import { byteFolder, folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 const llama = Tokenizer.load(llamaFolder());
 const bytes = Tokenizer.load(byteFolder());
 
-function encoder(tokenizer: Tokenizer, options: Partial<EncoderOptions> = {}): Encoder {
-  const defaults = {
-    template: { kind: "auto" },
-    maxLength: null,
-    parseSpecial: false,
-    vocabSize: null,
-  } as const;
-  return new Encoder(tokenizer, { ...defaults, ...options });
-}
-function jinja(source: string): EncoderOptions["template"] {
-  return { kind: "file", path: "test.jinja", source };
-}
 /** The trained stretches of a row's text. */
 function trained(tokenizer: Tokenizer, row: unknown, options: Partial<EncoderOptions> = {}): string[] {
   const sample = encoder(tokenizer, options).encode(row);

@@ -5,6 +5,7 @@ import { JinjaTemplate, TemplateLimit } from "../../src/data/jinja.ts";
 import { loadDataset } from "../../src/data/load-dataset.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { InterruptedError } from "../../src/errors.ts";
+import { encoder } from "./encoders.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 function render(source: string, variables: Record<string, unknown> = {}, milliseconds = 5000): string {
@@ -85,13 +86,7 @@ describe("what is no template is named as one, with its file", () => {
 
   test("also a tokenizer's own", () => {
     const dir = llamaFolder({ chat_template: "{{" });
-    const options = {
-      template: { kind: "chat" },
-      maxLength: null,
-      parseSpecial: false,
-      vocabSize: null,
-    } as const;
-    expect(() => new Encoder(Tokenizer.load(dir), options)).toThrow(
+    expect(() => encoder(Tokenizer.load(dir), { template: { kind: "chat" } })).toThrow(
       /tokenizer_config\.json: not a Jinja template/,
     );
   });

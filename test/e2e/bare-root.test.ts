@@ -1,13 +1,12 @@
 // The executable runs where nothing but glibc is installed: a root folder with five libraries and the dynamic loader.
 
-import { afterAll, expect, test } from "bun:test";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, test } from "bun:test";
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { scratchFolder } from "../scratch.ts";
 
 const executable = join(import.meta.dir, "../../dist/neftune");
-const root = mkdtempSync(join(tmpdir(), "bare-root-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 
 const loader = "/lib64/ld-linux-x86-64.so.2";
 const libraries = ["libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2"];

@@ -1,9 +1,9 @@
 // The fuzzer finds what it is for, and what it damages is of use to begin with.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { scratchFolder } from "../scratch.ts";
 import { commandLine, filesOf, layOut, makeCase } from "./case.ts";
 import { fuzz, type Report } from "./fuzz.ts";
 import { kinds } from "./kinds.ts";
@@ -13,8 +13,7 @@ import type { Random } from "./random.ts";
 import { Runner } from "./runner.ts";
 import { makeSeeds } from "./seeds.ts";
 
-const scratch = mkdtempSync(join(tmpdir(), "neftune-fuzz-test-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 
 describe("planted faults", () => {
   const limits = { seconds: 0.5, bytes: 2 ** 28, diskBytes: 2 ** 29 };

@@ -1,14 +1,13 @@
 // Kills find a program that leaves half of its work, and let one pass that does not.
 
-import { afterAll, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, test } from "bun:test";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { scratchFolder } from "../scratch.ts";
 import { killJob } from "./kills.ts";
 import { Random } from "./random.ts";
 
-const scratch = mkdtempSync(join(tmpdir(), "neftune-kills-test-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 const seeds = join(scratch, "seeds");
 mkdirSync(seeds);
 

@@ -1,8 +1,7 @@
 // Checkpoints that neftune quantizes and merges, against what bitsandbytes, PEFT and PyTorch give.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { type MergeRequest, mergeInSteps } from "../../src/cli/merge.ts";
 import { quantizeInSteps } from "../../src/cli/quantize.ts";
@@ -13,6 +12,7 @@ import { checkpointSource, Llama, type ModelOptions } from "../../src/model/inde
 import type { Device } from "../../src/native/index.ts";
 import { finish } from "../../src/steps.ts";
 import { describeBackends } from "../backends.ts";
+import { scratchFolder } from "../scratch.ts";
 import {
   evalLoss,
   folder,
@@ -23,8 +23,7 @@ import {
   relative,
 } from "./support.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-merge-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 let made = 0;
 const newFolder = () => {
   const dir = join(root, String(made++));

@@ -1,15 +1,14 @@
 // Which files of a repository are taken, and what the environment says.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { modelTextFiles, modelWeightFile } from "../../src/formats/hub/select.ts";
 import { cardFiles, filesMatching, lacksShards } from "../../src/formats/hub/select-data.ts";
 import { hubSettings } from "../../src/formats/hub/settings.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-hub-select-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 
 describe("of a model", () => {
   const names = [

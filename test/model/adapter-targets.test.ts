@@ -1,8 +1,7 @@
 // PEFT's ways to name the modules of an adapter, against PEFT; and adapters on some layers only.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readAdapterConfig } from "../../src/formats/peft.ts";
 import { pythonFullMatch } from "../../src/formats/python-regex.ts";
@@ -19,9 +18,9 @@ import {
 import { loraOnLayers, targetPaths } from "../../src/model/lora.ts";
 import { Device } from "../../src/native/index.ts";
 import golden from "../golden/peft-targets.json" with { type: "json" };
+import { scratchFolder } from "../scratch.ts";
 
-const scratch = mkdtempSync(join(tmpdir(), "adapter-targets-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 const folder = join(import.meta.dir, "../golden/models/tiny-mha-f32");
 const config = readConfig(folder);
 

@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { makeBatch } from "../../src/data/batch.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readTensorData, type TensorSource, writeSafetensors } from "../../src/formats/safetensors.ts";
@@ -44,15 +45,10 @@ const options: ModelOptions = {
 function lossesOf(dir: string): number[] {
   const model = Llama.load(device, checkpointSource(dir), options);
   try {
-    const batch = {
-      ids: Int32Array.of(1, 5, 9),
-      positions: Int32Array.of(0, 1, 2),
-      cuSeqlens: Int32Array.of(0, 3),
-      lengths: Int32Array.of(3),
-      targetRows: Int32Array.of(0, 1),
-      targets: Int32Array.of(5, 9),
-      tokens: 3,
-    };
+    const batch = makeBatch(
+      [{ ids: Int32Array.of(1, 5, 9), labels: Int32Array.of(1, 5, 9), truncated: false }],
+      { packing: true },
+    );
     return [...model.evaluate(batch)];
   } finally {
     model.close();

@@ -143,13 +143,8 @@ test("biases and norms of heads are those of each kind", () => {
       .map((name) => name.split(".").at(-2));
   const all = { attention_bias: true, mlp_bias: true };
   expect(biases("llama", all)).toEqual([
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
+    ...["q_proj", "k_proj", "v_proj", "o_proj"],
+    ...["gate_proj", "up_proj", "down_proj"],
   ]);
   expect(biases("mistral", all)).toEqual([]);
   expect(biases("qwen2")).toEqual(["q_proj", "k_proj", "v_proj"]);

@@ -1,8 +1,7 @@
 // Models with values that are NaN or infinite: refused by tensor name, however they are loaded.
 
-import { afterAll, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, test } from "bun:test";
+import { cpSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { quantizeInSteps } from "../../src/cli/quantize.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
@@ -10,9 +9,9 @@ import { checkpointSource, Llama, linearModules, type ModelOptions } from "../..
 import { finish } from "../../src/steps.ts";
 import { describeBackends } from "../backends.ts";
 import { folder } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const scratch = mkdtempSync(join(tmpdir(), "finite-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 
 const options = {
   ...{ dtype: "bf16", tune: "none", recompute: "none", maxTokens: 16, maxTargets: 16, maxPosition: 16 },

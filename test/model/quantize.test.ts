@@ -4,16 +4,13 @@ import { afterAll, describe, expect, test } from "bun:test";
 import {
   cpSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   statSync,
   truncateSync,
   utimesSync,
   writeFileSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { writeRandomModel } from "../../src/cli/init.ts";
 import { peakBytes, resetPeakBytes, residentBytes } from "../../src/cli/memory.ts";
@@ -36,9 +33,9 @@ import { modelPreset } from "../../src/presets/presets.ts";
 import { presetConfig, readShape } from "../../src/presets/shapes.ts";
 import { describeBackends } from "../backends.ts";
 import { folder, packed, readCase } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const scratch = mkdtempSync(join(tmpdir(), "quantize-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 
 const modelDir = (name: string) => join(folder, "models", name);
 const common = {

@@ -1,9 +1,9 @@
 // Checkpoints that do not fit their config.json are refused by name.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { cpSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { makeBatch } from "../../src/data/batch.ts";
 import {
   checkpointSource,
   Llama,
@@ -12,9 +12,9 @@ import {
   randomSource,
 } from "../../src/model/index.ts";
 import { Device } from "../../src/native/index.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const scratch = mkdtempSync(join(tmpdir(), "source-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 
 /** A copy of the golden model with other config fields. */
 function modelWith(name: string, changes: Record<string, unknown>): string {
@@ -70,15 +70,10 @@ test("a source is unmapped by its last model, not its first", () => {
   const device = Device.open({ threads: 1 });
   const source = checkpointSource(modelWith("shared", {}));
   const [first, second] = [Llama.load(device, source, options), Llama.load(device, source, options)];
-  const batch = {
-    ids: Int32Array.of(1, 5, 9),
-    positions: Int32Array.of(0, 1, 2),
-    cuSeqlens: Int32Array.of(0, 3),
-    lengths: Int32Array.of(3),
-    targetRows: Int32Array.of(0, 1),
-    targets: Int32Array.of(5, 9),
-    tokens: 3,
-  };
+  const batch = makeBatch(
+    [{ ids: Int32Array.of(1, 5, 9), labels: Int32Array.of(1, 5, 9), truncated: false }],
+    { packing: true },
+  );
   const losses = first.evaluate(batch);
   first.close();
   expect(second.evaluate(batch)).toEqual(losses);

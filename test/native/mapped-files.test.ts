@@ -1,6 +1,6 @@
 // Files that are cut short, changed, removed or replaced while they are mapped.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   appendFileSync,
   mkdtempSync,
@@ -12,13 +12,12 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Device } from "../../src/native/index.ts";
 import { describeBackends } from "../backends.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-mapped-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 let files = 0;
 const bytes = 1 << 20;
 function newFile(): string {

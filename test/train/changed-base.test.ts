@@ -1,26 +1,24 @@
 // The base checkpoint changes while a run trains on it: the run ends, keeps what it saved before, and can go on.
 
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import {
   cpSync,
   existsSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
-  rmSync,
   truncateSync,
   utimesSync,
 } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { checkpointSource, Llama } from "../../src/model/index.ts";
 import { Device } from "../../src/native/index.ts";
 import { NoisyTrainer, type Reporter } from "../../src/train/index.ts";
 import { folder } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
 import { fakeSamples } from "./fake-model.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-base-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 const golden = join(folder, "models", "tiny-mha-f32");
 
 async function train(

@@ -1,8 +1,7 @@
 // Runs that diverge: they end with status 1, say where and what to do, keep good checkpoints and write nothing of NaN.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError } from "../../src/errors.ts";
 import { countNonFiniteBytes, readSafetensorsHeader, readTensorData } from "../../src/formats/safetensors.ts";
@@ -10,10 +9,10 @@ import { checkpointSource, Llama, linearModules, type ModelOptions } from "../..
 import { NoisyTrainer, type TrainerOptions, type TrainerSettings } from "../../src/train/index.ts";
 import { describeBackends } from "../backends.ts";
 import { folder } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-diverged-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 let folders = 0;
 const newFolder = () => join(root, `run-${folders++}`);
 

@@ -1,9 +1,8 @@
 // Whole runs of a Llama against PyTorch + Transformers + PEFT: what the trainer writes, not only what it computes. And
 // the promise to resume to the same bits, kept by the real model.
 
-import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { InterruptedError } from "../../src/errors.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
@@ -24,10 +23,10 @@ import {
   relative,
   toSample,
 } from "../golden/support.ts";
+import { inMemory, scratchFolder } from "../scratch.ts";
 
 setDefaultTimeout(120_000);
-const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "neftune-golden-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder(inMemory);
 let folders = 0;
 
 const optionsOf = (run: GoldenRun): Partial<TrainerOptions> => ({

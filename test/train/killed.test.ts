@@ -1,24 +1,14 @@
 // A run that is killed at any moment, interrupted by a signal or runs out of disk, and then goes on, leaves the same
 // bits as one that never stopped.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import {
-  cpSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { NeftuneError } from "../../src/errors.ts";
 import { CheckpointFolder, readProgress, startProgress } from "../../src/train/checkpoint.ts";
+import { scratchFolder } from "../scratch.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-killed-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder();
 const child = join(import.meta.dir, "child-run.ts");
 const command = (output: string, ...numbers: number[]) => [
   process.execPath,

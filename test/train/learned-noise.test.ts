@@ -1,8 +1,7 @@
 // A learned scale of the noise over a whole run: what it writes, and the same bits after a stop.
 
-import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { InterruptedError } from "../../src/errors.ts";
 import { readSafetensorsHeader, readTensorData } from "../../src/formats/safetensors.ts";
@@ -16,10 +15,10 @@ import {
 } from "../../src/train/index.ts";
 import { describeBackends } from "../backends.ts";
 import { folder, readCase, toSample } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
 
 setDefaultTimeout(120_000);
-const scratch = mkdtempSync(join(tmpdir(), "neftune-learned-"));
-afterAll(() => rmSync(scratch, { recursive: true }));
+const scratch = scratchFolder();
 
 const origin = { dir: join(folder, "models", "tiny-mha-f32"), name: "tiny" };
 const dataset = (await readCase("tiny-mha-f32")).samples.map(toSample);

@@ -1,12 +1,11 @@
 // Runs that went wrong before they are resumed: damaged checkpoints, lost metrics, another process in the folder,
 // other circumstances, and runs that never learned.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   cpSync,
   existsSync,
   mkdirSync,
-  mkdtempSync,
   readdirSync,
   readFileSync,
   renameSync,
@@ -15,15 +14,15 @@ import {
   truncateSync,
   writeFileSync,
 } from "node:fs";
-import { hostname, tmpdir } from "node:os";
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../../src/errors.ts";
 import { NoisyTrainer, RunFolder, type TrainerSettings } from "../../src/train/index.ts";
 import { LOCK_FILE, RunLock } from "../../src/train/run-lock.ts";
+import { inMemory, scratchFolder } from "../scratch.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
-const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "neftune-resume-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder(inMemory);
 let folders = 0;
 const newFolder = () => join(root, `run-${folders++}`);
 

@@ -1,16 +1,7 @@
 // The training loop on a model of a few numbers: files, resuming, interruptions, skipped steps.
 
-import { afterAll, describe, expect, test } from "bun:test";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { evaluationText } from "../../src/cli/run-lines.ts";
 import { makeBatch } from "../../src/data/batch.ts";
@@ -19,11 +10,10 @@ import { openAdapter, readAdapterConfig } from "../../src/formats/peft.ts";
 import { readSafetensorsHeader, readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { adapterLoraOptions, loadAdapter } from "../../src/model/index.ts";
 import { NoisyTrainer, Trainer, type TrainerSettings } from "../../src/train/index.ts";
+import { inMemory, scratchFolder } from "../scratch.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
-// In memory where possible: a checkpoint waits for the disk ten times.
-const root = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "neftune-train-"));
-afterAll(() => rmSync(root, { recursive: true }));
+const root = scratchFolder(inMemory);
 let folders = 0;
 const newFolder = () => join(root, `run-${folders++}`);
 
