@@ -14,6 +14,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { commands } from "../src/cli/commands.ts";
 import { datasetPresets, modelPreset, modelPresets } from "../src/presets/presets.ts";
 import { executable, makeModel, Place } from "./e2e/support.ts";
 
@@ -173,6 +174,12 @@ describe.each(pages.filter((page) => blocks.some((block) => block.page === page 
     }
   },
 );
+
+test("the README's table has every command, and no other", () => {
+  const readme = readFileSync(join(root, "README.md"), "utf8");
+  const listed = [...readme.matchAll(/^\| `neftune \[?(\w+)\]?`/gm)].map(([, name]) => name);
+  expect(listed.sort()).toEqual(commands.map(({ name }) => name).sort());
+});
 
 test("the preset file of docs/models.md is one", () => {
   const preset = /```toml\n([\s\S]*?)```/.exec(readFileSync(join(root, "docs/models.md"), "utf8"))?.[1];

@@ -9,16 +9,14 @@ import {
   writeFileSync,
 } from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
+import { commands as entries } from "../../src/cli/commands.ts";
 import { makeModel, Place } from "./support.ts";
 
 const place = new Place();
 beforeAll(() => makeModel(place), 60_000);
 afterAll(() => place.close());
 
-const commands = [
-  ...["train", "eval", "generate", "preview", "inspect", "merge", "quantize", "init", "bench"],
-  ...["doctor", "demo"],
-];
+const commands = entries.map(({ name }) => name);
 
 describe("help", () => {
   test("without arguments and with --help, the commands", async () => {
