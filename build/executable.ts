@@ -16,6 +16,7 @@ export async function buildExecutable(outfile: string, facts: BuildFacts): Promi
       source("data", "encoder-worker.ts"),
       source("data", "tokenize-worker.ts"),
       source("data", "source", "parquet-worker.ts"),
+      source("ranks", "watch-worker.ts"),
     ],
     target: "bun",
     minify: { syntax: true, whitespace: true },

@@ -1,0 +1,177 @@
+// The ranks of a run as the main thread sees them: texts that all exchange, and who failed.
+
+import { workerUrl } from "../data/worker-url.ts";
+import { NeftuneError } from "../errors.ts";
+import { type FromWatcher, Shared, type ToWatcher, type Watch } from "./watch.ts";
+
+/** Another rank failed: the message says which and why. */
+export class RankError extends NeftuneError {
+  constructor(sentence: string) {
+    super("rank", sentence);
+  }
+}
+
+/** All ranks throw it at the same place, so that none has to tell the others. */
+export class SharedError extends NeftuneError {}
+
+/** How long a rank may be silent, in seconds: NEFTUNE_COMM_TIMEOUT, and its default. */
+export const TIMEOUT_VARIABLE = "NEFTUNE_COMM_TIMEOUT";
+const TIMEOUT_SECONDS = 60;
+/** What remains of the timeout is for ending. */
+const PATIENCE_SHARE = 0.8;
+/** After an error of the connection itself: for word of the rank that is its cause. */
+const CAUSE_MILLISECONDS = 3000;
+/** For the other ranks to hear of a failure, or to say goodbye. */
+const FAREWELL_MILLISECONDS = 2500;
+
+/** Milliseconds until a rank that is not heard of is given up. Throws NeftuneError. */
+export function patienceOf(env: Readonly<Record<string, string | undefined>>): number {
+  const text = env[TIMEOUT_VARIABLE] || String(TIMEOUT_SECONDS);
+  const seconds = Number(text);
+  if (!(seconds >= 1 && seconds <= 86400)) {
+    throw new NeftuneError("usage", `${TIMEOUT_VARIABLE}=${text}: expected seconds from 1 to 86400`);
+  }
+  return seconds * 1000 * PATIENCE_SHARE;
+}
+
+export class Ranks {
+  readonly rank: number;
+  readonly size: number;
+  readonly #state: Int32Array;
+  readonly #thread: Worker;
+  readonly #joined = Promise.withResolvers<void>();
+  readonly #failed = Promise.withResolvers<never>();
+  readonly #done = Promise.withResolvers<void>();
+  readonly #listening = Promise.withResolvers<{ host: string; port: number }[]>();
+  readonly #rounds = new Map<number, PromiseWithResolvers<string[]>>();
+  #round = 0;
+  #sentence: string | null = null;
+
+  /** Starts to look for the other ranks; `joined` waits for them. */
+  constructor(watch: Omit<Watch, "state">, state: SharedArrayBuffer) {
+    this.rank = watch.rank;
+    this.size = watch.size;
+    this.#state = new Int32Array(state);
+    for (const { promise } of [this.#joined, this.#failed]) promise.catch(() => {});
+    this.#thread = new Worker(workerUrl("ranks/watch-worker"));
+    this.#thread.onmessage = ({ data }: MessageEvent<FromWatcher>) => this.#hear(data);
+    this.#thread.onerror = (event) => {
+      event.preventDefault();
+      this.#fail(`rank ${watch.rank} has lost touch with the others: ${event.message}`);
+    };
+    this.#post({ kind: "start", watch: { ...watch, state } });
+  }
+
+  /** Memory for what both threads see. */
+  static sharedState(): SharedArrayBuffer {
+    return new SharedArrayBuffer(Shared.count * Int32Array.BYTES_PER_ELEMENT);
+  }
+
+  /** Not 0 once a rank failed; native code looks at it while it waits. */
+  static stopOf(state: SharedArrayBuffer): Int32Array {
+    return new Int32Array(state, Shared.stop * Int32Array.BYTES_PER_ELEMENT, 1);
+  }
+
+  /** Where the others find rank 0, in a meeting that MPI has to arrange. */
+  listening(): Promise<{ host: string; port: number }[]> {
+    return Promise.race([this.#listening.promise, this.#failed.promise]);
+  }
+
+  /** Waits for all ranks. Throws RankError. */
+  joined(): Promise<void> {
+    return Promise.race([this.#joined.promise, this.#failed.promise]);
+  }
+
+  /** All ranks' texts, in their order; all ranks call it. Throws RankError. */
+  share(text: string): Promise<string[]> {
+    const round = this.#round++;
+    const answer = this.#roundOf(round).promise;
+    this.#post({ kind: "share", round, text });
+    return Promise.race([answer, this.#failed.promise]);
+  }
+
+  /**
+   * Throws a SharedError on all ranks where one has other facts than rank 0: it names the first such rank and the first
+   * fact. `describe` says what a fact is called.
+   */
+  async expectSame(
+    facts: Readonly<Record<string, unknown>>,
+    describe = (name: string) => name,
+  ): Promise<void> {
+    const all = (await this.share(JSON.stringify(facts))).map(
+      (text) => JSON.parse(text) as Record<string, unknown>,
+    );
+    const first = all[0]!;
+    for (const [rank, own] of all.entries()) {
+      for (const name of new Set([...Object.keys(first), ...Object.keys(own)])) {
+        const [here, there] = [JSON.stringify(own[name] ?? null), JSON.stringify(first[name] ?? null)];
+        if (here === there) continue;
+        throw new SharedError(
+          "ranks",
+          `rank ${rank} differs from rank 0: ${describe(name)} is ${here}, on rank 0 ${there}; all ranks must have the same`,
+        );
+      }
+    }
+  }
+
+  /**
+   * What to tell of `error`: where another rank is its cause, a RankError; otherwise the error itself, and the others
+   * are told. Null: the watching thread has told already.
+   */
+  async explain(error: unknown): Promise<unknown> {
+    const isSymptom = error instanceof NeftuneError && error.message.startsWith("comm_");
+    if (isSymptom && this.#sentence === null) {
+      await Promise.race([this.#failed.promise.catch(() => {}), Bun.sleep(CAUSE_MILLISECONDS)]);
+    }
+    if (!this.#mayTell()) return null;
+    if (error instanceof SharedError || error instanceof RankError) return error;
+    if (this.#sentence !== null) return new RankError(this.#sentence);
+    const reason = error instanceof Error ? error.message : String(error);
+    this.#post({ kind: "fail", sentence: `rank ${this.rank} failed: ${reason}` });
+    return error;
+  }
+
+  /** After explain: waits until the others know, too. */
+  async farewell(error: unknown): Promise<void> {
+    if (error instanceof SharedError) await this.close();
+    else await Promise.race([this.#done.promise, Bun.sleep(FAREWELL_MILLISECONDS)]);
+  }
+
+  /** Says goodbye and waits for the others'. */
+  async close(): Promise<void> {
+    this.#post({ kind: "close" });
+    await Promise.race([this.#done.promise, this.#failed.promise.catch(() => {})]);
+    this.#thread.terminate();
+  }
+
+  /** Whether it falls to this thread to tell what ends the run. */
+  #mayTell(): boolean {
+    return Atomics.compareExchange(this.#state, Shared.told, 0, 1) === 0;
+  }
+
+  #roundOf(round: number): PromiseWithResolvers<string[]> {
+    const known = this.#rounds.get(round) ?? Promise.withResolvers<string[]>();
+    this.#rounds.set(round, known);
+    return known;
+  }
+
+  #post(message: ToWatcher): void {
+    this.#thread.postMessage(message);
+  }
+
+  #hear(message: FromWatcher): void {
+    if (message.kind === "listening") this.#listening.resolve(message.addresses);
+    else if (message.kind === "joined") this.#joined.resolve();
+    else if (message.kind === "failed") this.#fail(message.sentence);
+    else if (message.kind === "done") this.#done.resolve();
+    else {
+      this.#roundOf(message.round).resolve(message.texts);
+      this.#rounds.delete(message.round);
+    }
+  }
+
+  #fail(sentence: string): void {
+    this.#sentence ??= sentence;
+    this.#failed.reject(new RankError(this.#sentence));
+  }
+}
