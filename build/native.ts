@@ -146,7 +146,7 @@ function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Rec
         "-Wl,-Bsymbolic", // where tests load several variants, each calls its own functions
         `-Wl,-soname,libneftune-${name}.so`,
       ];
-      return cached(library, [...link, ...parts, ...needed, "-lm"], [...parts, ...needed], env);
+      return cached(library, [...link, ...parts, ...needed, "-ldl", "-lm"], [...parts, ...needed], env);
     },
   };
 }

@@ -33,6 +33,7 @@ enum { NT_WEIGHT_FORWARD = 1, NT_WEIGHT_BACKWARD = 2 };
 
 typedef struct nt_context nt_context;
 typedef struct nt_weight nt_weight;
+typedef struct nt_comm nt_comm;
 // One block of a block-diagonal LoRA B: b[rows, rank] stands at rows `row` … row + rows of the weight it adds to and
 // reads u's columns `column` … column + rank. Eight bytes a field, so that callers pass four words a block.
 typedef struct nt_lora_block {
@@ -63,7 +64,7 @@ NT_API int32_t nt_destroy(nt_context *context);
 // The message of the calling thread's last failed call; valid until its next call.
 NT_API const char *nt_last_error(void);
 // Writes one JSON object, NUL-terminated: backend, name, isa, threads (CUDA: multiprocessors), total_memory,
-// free_memory.
+// free_memory; on CUDA also uuid (of the GPU, 32 hexadecimal digits).
 NT_API int32_t nt_describe(nt_context *context, char *host_json, int64_t size);
 NT_API int32_t nt_synchronize(nt_context *context);
 
@@ -288,3 +289,44 @@ NT_API int32_t nt_gather_rows(nt_context *context, int32_t dtype, void *y, const
 NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, float temperature,
                          int64_t top_k, float top_p, float repetition_penalty, const int32_t *host_history,
                          const int64_t *host_history_offsets, uint64_t seed, const int64_t *host_draws, int64_t step);
+
+// ------------------------------------------------------------------ ranks
+
+// A communicator joins the ranks of a run, one process each: the CPU backend's over MPI, the CUDA backend's over NCCL,
+// both opened at run time. All ranks make the same calls in the same order. `dtype` is float32 or bf16; elements are
+// added in float32 (by NCCL: as NCCL does), on the CPU in the order of the ranks. Two runs give the same bits. Calls are
+// enqueued as all work is.
+
+// Writes one JSON object, NUL-terminated: transport ("MPI" or "NCCL"), path, version, problem (why the library cannot be
+// used, with the remedy; or null), looked [places].
+NT_API int32_t nt_comm_probe(char *host_json, int64_t size);
+// The 128 bytes that one rank makes and gives to all for nt_comm_create. Zeros over MPI, which needs none.
+NT_API int32_t nt_comm_id(nt_context *context, uint8_t *host_id);
+// Returns when all `ranks` ranks have called it. Over MPI there is one a process, and `rank` and `ranks` must be what MPI
+// says; ranks 0 takes MPI's word. Once *host_stop (which another thread may write; it outlives the communicator) is not
+// 0, calls return NT_DEVICE instead of waiting for other ranks.
+NT_API int32_t nt_comm_create(nt_context *context, int32_t rank, int32_t ranks, const uint8_t *host_id,
+                              const int32_t *host_stop, nt_comm **host_comm);
+// In order: all ranks call it.
+NT_API int32_t nt_comm_destroy(nt_context *context, nt_comm *comm);
+// After a failure: waits for no rank. Other calls then fail, but for nt_comm_destroy.
+NT_API int32_t nt_comm_abort(nt_context *context, nt_comm *comm);
+// Writes one JSON object, NUL-terminated: transport, path, version, rank, ranks.
+NT_API int32_t nt_comm_describe(nt_context *context, nt_comm *comm, char *host_json, int64_t size);
+// values[n] = the sum of all ranks' values.
+NT_API int32_t nt_comm_all_reduce(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n);
+// y[n] = the sum of all ranks' x[rank · n … (rank + 1) · n], for this rank; x[ranks · n]. y may be that part of x.
+NT_API int32_t nt_comm_reduce_scatter(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x,
+                                      int64_t n);
+// y[ranks · n] = the x[n] of rank 0, of rank 1, … x may be this rank's part of y.
+NT_API int32_t nt_comm_all_gather(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n);
+// values[n] = those of rank `root`.
+NT_API int32_t nt_comm_broadcast(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n,
+                                 int32_t root);
+// No rank's later work runs before all ranks' earlier work.
+NT_API int32_t nt_comm_barrier(nt_context *context, nt_comm *comm);
+// With on = 1, collectives run beside the work that is enqueued after them, until on = 0 makes later work wait for them.
+NT_API int32_t nt_comm_overlap(nt_context *context, nt_comm *comm, int32_t on);
+// Waits for all work enqueued so far, as nt_synchronize does, but ends with NT_DEVICE where NCCL reports that a rank is
+// gone, or once *host_stop is not 0.
+NT_API int32_t nt_comm_wait(nt_context *context, nt_comm *comm);

@@ -18,6 +18,7 @@ struct nt_context {
   int shared_limit;  // bytes of dynamic shared memory that a block may ask for
   char name[256];
   int major, minor;  // compute capability
+  unsigned char uuid[16];
 
   // Scratch of the function that runs now: cuBLASLt's workspace, partial sums. Work in the stream is ordered, so each
   // call may use all of it and none finds what another left.

@@ -1,5 +1,6 @@
 // Context, memory, files and copies of the CUDA backend, and what is said where no GPU can be used.
 #include <stdlib.h>
+#include <string.h>
 
 #include "../file_map.h"
 #include "blas.h"
@@ -94,6 +95,8 @@ int32_t open_device(nt_context *context, int device) {
   copy_name(context->name, sizeof context->name, properties.name);
   context->major = properties.major;
   context->minor = properties.minor;
+  static_assert(sizeof context->uuid == sizeof properties.uuid.bytes, "a UUID has 16 bytes");
+  memcpy(context->uuid, properties.uuid.bytes, sizeof context->uuid);
   NT_CUDA(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking), "creating a stream");
   context->workspace_bytes = kWorkspaceBytes;
   NT_CUDA(cudaMalloc(&context->workspace, size_t(kWorkspaceBytes)), "the workspace of 32 MiB");
@@ -179,9 +182,11 @@ NT_API int32_t nt_describe(nt_context *context, char *json, int64_t size) {
   int64_t used = 0;
   nt::append(json, size, &used,
              "{\"backend\":\"" NT_BACKEND "\",\"name\":\"%s\",\"isa\":\"sm_%d%d\",\"threads\":%d,\"total_memory\":%lld,"
-             "\"free_memory\":%lld}",
+             "\"free_memory\":%lld,\"uuid\":\"",
              context->name, context->major, context->minor, context->multiprocessors, (long long)total_bytes,
              (long long)free_bytes);
+  for (const unsigned char byte : context->uuid) nt::append(json, size, &used, "%02x", byte);
+  nt::append(json, size, &used, "\"}");
   NT_CHECK(used < size, "describe: the buffer of %lld bytes is too small", (long long)size);
   return NT_OK;
 }

@@ -48,6 +48,17 @@ const Model &model() {
   return shown;
 }
 
+// NEFTUNE_EMULATOR_DEVICES=4: how many such devices to show; 1 by default. They share the process's memory and queue.
+int device_count() {
+  static const int count = [] {
+    const char *chosen = getenv("NEFTUNE_EMULATOR_DEVICES");
+    const int wanted = chosen != nullptr ? atoi(chosen) : 1;
+    return wanted >= 1 && wanted <= 64 ? wanted : 1;
+  }();
+  return count;
+}
+
+int current_device;
 thread_local cudaError_t last_error;
 
 cudaError_t keep(cudaError_t status) {
@@ -139,18 +150,22 @@ cudaError_t cudaRuntimeGetVersion(int *version) {
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceCount(int *count) {
-  *count = 1;
+  *count = device_count();
   return cudaSuccess;
 }
 cudaError_t cudaGetDevice(int *device) {
-  *device = 0;
+  *device = current_device;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : keep(cudaErrorInvalidDevice); }
+cudaError_t cudaSetDevice(int device) {
+  if (device < 0 || device >= device_count()) return keep(cudaErrorInvalidDevice);
+  current_device = device;
+  return cudaSuccess;
+}
 cudaError_t cudaDeviceSynchronize() { return keep(stream_wait()); }
 
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
-  if (device != 0) return keep(cudaErrorInvalidDevice);
+  if (device < 0 || device >= device_count()) return keep(cudaErrorInvalidDevice);
   const Model &shown = model();
   size_t free_bytes, total_bytes;
   memory_info(&free_bytes, &total_bytes);
@@ -171,6 +186,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
   properties->l2CacheSize = 50 << 20;
   properties->asyncEngineCount = 2;
   properties->unifiedAddressing = 1;
+  memcpy(properties->uuid.bytes, "neftune emulator", sizeof properties->uuid.bytes);
+  properties->uuid.bytes[15] = char(device);
   return cudaSuccess;
 }
 

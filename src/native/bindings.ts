@@ -62,6 +62,19 @@ export const bindings = {
   nt_adamw: list("ptr ptr ptr ptr ptr ptr i64 f32 f32 f32 f32 f32 i64 ptr"),
   nt_gather_rows: list("ptr i32 ptr ptr ptr i64 i64"),
   nt_sample: list("ptr ptr ptr i64 i64 f32 i64 f32 f32 ptr ptr u64 ptr i64"),
+  nt_comm_probe: list("ptr i64"),
+  nt_comm_id: list("ptr ptr"),
+  nt_comm_create: list("ptr i32 i32 ptr ptr ptr"),
+  nt_comm_destroy: list("ptr ptr"),
+  nt_comm_abort: list("ptr ptr"),
+  nt_comm_describe: list("ptr ptr ptr i64"),
+  nt_comm_all_reduce: list("ptr ptr i32 ptr i64"),
+  nt_comm_reduce_scatter: list("ptr ptr i32 ptr ptr i64"),
+  nt_comm_all_gather: list("ptr ptr i32 ptr ptr i64"),
+  nt_comm_broadcast: list("ptr ptr i32 ptr i64 i32"),
+  nt_comm_barrier: list("ptr ptr"),
+  nt_comm_overlap: list("ptr ptr i32"),
+  nt_comm_wait: list("ptr ptr"),
 } as const satisfies Record<string, ParameterType[]>;
 
 export type FunctionName = keyof typeof bindings;

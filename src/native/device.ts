@@ -27,6 +27,8 @@ export interface DeviceInfo {
   threads: number;
   total_memory: number;
   free_memory: number;
+  /** Of the GPU. */
+  uuid?: string;
 }
 
 /** What nt_probe tells of the CUDA backend on this machine, without opening a device. */
@@ -77,6 +79,7 @@ export class Device {
   readonly #context: number;
   readonly #freeAtStart: number;
   readonly #mapped = new MappedFiles();
+  #isLent = false;
 
   private constructor(library: NativeLibrary, context: number) {
     this.#library = library;
@@ -96,8 +99,18 @@ export class Device {
     return new Device(library, Number(out[0]));
   }
 
+  /** Does nothing while the device is lent. */
   close(): void {
-    this.#library.functions.nt_destroy(this.#context);
+    if (!this.#isLent) this.#library.functions.nt_destroy(this.#context);
+  }
+
+  /** Keeps the device open whatever its users do, until the returned function closes it. */
+  lend(): () => void {
+    this.#isLent = true;
+    return () => {
+      this.#isLent = false;
+      this.close();
+    };
   }
 
   /**

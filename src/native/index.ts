@@ -2,6 +2,12 @@
 
 export { type Allocator, Arena, MemoryPlan, type MemoryUse } from "./arena.ts";
 export {
+  Communicator,
+  makeCommunicatorId,
+  probeTransport,
+  type Transport,
+} from "./communicator.ts";
+export {
   type CudaProbe,
   Device,
   type DeviceInfo,
