@@ -29,11 +29,12 @@ export class FormatError extends NeftuneError {
   }
 }
 
-/** The run was asked to stop (Ctrl-C). Exit status 130. */
+/** The run was asked to stop (Ctrl-C). Exit status 130; of several ranks 143 after SIGTERM. */
 export class InterruptedError extends NeftuneError {
-  override readonly exitStatus = 130;
+  override readonly exitStatus: number;
 
-  constructor(message: string) {
+  constructor(message: string, exitStatus = 130) {
     super("interrupted", message);
+    this.exitStatus = exitStatus;
   }
 }

@@ -5,13 +5,16 @@ import packageJson from "../package.json" with { type: "json" };
 import { expectAddressSpace, limitHint } from "./cli/address-space.ts";
 import { type Context, commonOptions } from "./cli/command.ts";
 import { commands, type LoadedCommand, loadCommand } from "./cli/commands.ts";
-import { parseDevice } from "./cli/device-name.ts";
+import { ALL_GPUS, parseDevice } from "./cli/device-name.ts";
 import { parseArguments, resolveValues } from "./cli/options.ts";
 import { ClosedPipe, writeFully } from "./cli/output.ts";
 import { Terminal } from "./cli/terminal.ts";
 import { escapeText, pageWidth, quoted, shown } from "./cli/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
 import { suggestion } from "./nearest.ts";
+import { placementOf } from "./ranks/placement.ts";
+import type { Ranks } from "./ranks/ranks.ts";
+import type { Team } from "./ranks/team.ts";
 
 /** Writes on standard error. Where nobody reads it (a closed pipe, a terminal that hung up), the work goes on all the same. */
 function say(text: string): void {
@@ -58,6 +61,21 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   terminal.setQuiet(values.quiet);
   parseDevice(values.device);
   expectAddressSpace(command.name);
+  const placement = command.ranked === true ? placementOf(process.env) : null;
+  let team: Team | null = null;
+  if (placement !== null) {
+    const { joinRanks } = await import("./cli/ranks.ts");
+    const joining = { version, command: command.name, values, env: process.env, terminal };
+    team = await joinRanks(placement, joining, (started) => {
+      ranks = started;
+    });
+  } else if (values.device === ALL_GPUS) {
+    const ended = await (await import("./cli/all-gpus.ts")).runOnAllGpus(command, args, process.env);
+    if (ended !== null) {
+      status = ended;
+      return;
+    }
+  }
   const context: Context = {
     version,
     env: process.env,
@@ -69,9 +87,11 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     ...(command.interruptible === true
       ? (await import("./cli/interrupt.ts")).listen((text) => terminal.note(text))
       : { signal: new AbortController().signal }),
+    team,
     isTerminal: terminal.live,
     ...(process.stdout.isTTY === true ? { columns: process.stdout.columns || 80 } : {}),
     print: (text) => {
+      if (team !== null && !team.isFirst) return;
       terminal.clear();
       const harmless = process.stdout.isTTY === true ? escapeText(text) : text;
       writeFully(1, harmless.endsWith("\n") ? harmless : `${harmless}\n`);
@@ -81,6 +101,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   };
   await command.run(values, context);
   terminal.clear();
+  await team?.close();
 }
 
 const helpWidth = () => pageWidth(process.env.COLUMNS, process.stdout.columns);
@@ -124,13 +145,19 @@ const terminal = new Terminal({
   isTerminal: process.stderr.isTTY === true,
   columns: () => process.stderr.columns || 80,
 });
+/** The other ranks, from the moment that this one looks for them. */
+let ranks: Ranks | null = null;
 let status = 0;
 try {
   await main(process.argv.slice(2), terminal);
 } catch (error) {
   if (!(error instanceof ClosedPipe)) {
-    status = error instanceof NeftuneError ? error.exitStatus : 1;
-    tell(error, terminal);
+    // TypeScript does not see what main() sets.
+    const others = ranks as Ranks | null;
+    const told = others === null ? error : await others.explain(error);
+    status = told instanceof NeftuneError ? told.exitStatus : 1;
+    if (told !== null) tell(told, terminal);
+    await others?.farewell(told);
   }
 }
 process.exit(status);

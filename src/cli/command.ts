@@ -1,6 +1,7 @@
 // What a command is, and what it is given to run.
 
 import type { OptionTable, Values } from "../options/spec.ts";
+import type { Team } from "../ranks/team.ts";
 import type { LinePart } from "./text.ts";
 
 /** Where a command reads and writes; a test can give its own. */
@@ -15,6 +16,8 @@ export interface Context {
   readonly signal: AbortSignal;
   /** Lets a signal wait for the work under way, because there is something to save; see interrupt.ts. */
   finishFirst?(): void;
+  /** The ranks that run this command together; none: this process alone does. */
+  readonly team?: Team | null;
   /** True where standard error is a terminal and --quiet is off. */
   readonly isTerminal: boolean;
   /** Columns of the terminal that results are printed on; undefined where they go elsewhere. */
@@ -41,6 +44,8 @@ export interface Command<T extends OptionTable = OptionTable> {
   examples: readonly (readonly [command: string, meaning: string])[];
   /** The command saves its work or ends cleanly at the first Ctrl-C; without this, Ctrl-C ends it at once. */
   interruptible?: boolean;
+  /** The command divides its work among the ranks that a launcher starts; without this, each would do all of it. */
+  ranked?: boolean;
   run(values: Values<T & typeof commonOptions>, context: Context): Promise<void>;
 }
 
@@ -63,8 +68,8 @@ export const commonOptions = {
     type: "string",
     group,
     default: "auto",
-    value: "cpu|cuda[:N]|auto",
-    help: "device to run on; auto takes the first usable NVIDIA GPU, or else the CPU",
+    value: "cpu|cuda[:N|:all]|auto",
+    help: "device to run on; auto takes the first usable NVIDIA GPU, or else the CPU; cuda:all runs one process on each GPU of this machine (train, eval, generate, bench)",
   },
   threads: {
     type: "int",

@@ -5,13 +5,13 @@ import { Device, hasCudaLibrary } from "../native/index.ts";
 import type { Context } from "./command.ts";
 import { parseDevice } from "./device-name.ts";
 
-/** Opens the device that the options ask for and says which it is. The caller closes it. */
+/** Opens the device that the options ask for, or takes the rank's, and says which it is. The caller closes it. */
 export function openDevice(options: { device: string; threads: number }, context: Context): Device {
   const { kind, index } = parseDevice(options.device);
   let chosen = "";
-  let device: Device | null = null;
-  if (kind === "cuda") device = openCuda(options.device, index);
-  if (kind === "auto") {
+  let device: Device | null = context.team?.device ?? null;
+  if (device === null && kind === "cuda") device = openCuda(options.device, index);
+  if (device === null && kind === "auto") {
     try {
       if (hasCudaLibrary()) device = Device.open({ kind: "cuda" });
       else chosen = " (auto: this build has no CUDA backend)";
@@ -27,9 +27,9 @@ export function openDevice(options: { device: string; threads: number }, context
   return device;
 }
 
-function openCuda(name: string, index: number): Device {
+function openCuda(name: string, index: number | null): Device {
   try {
-    return Device.open({ kind: "cuda", index });
+    return Device.open({ kind: "cuda", index: index ?? 0 });
   } catch (cause) {
     if (!(cause instanceof NeftuneError)) throw cause;
     throw new NeftuneError("no_device", `--device ${name}: ${cause.message}; or use --device cpu`, { cause });

@@ -13,7 +13,10 @@ import {
   type DeviceOptions,
   hasCudaLibrary,
   probeCuda,
+  probeTransport,
+  type Transport,
 } from "../native/index.ts";
+import { loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "../native/library.ts";
 import { defineCommand } from "./command.ts";
 import { parseDevice } from "./device-name.ts";
 import { formatBytes, formatList, toJson } from "./format.ts";
@@ -35,6 +38,8 @@ interface Findings {
   libraries: Library[];
   /** problem: why it cannot be used; probe: what was found, null where this build has no CUDA backend. */
   cuda: { usable: boolean; problem: string | null; device: DeviceInfo | null; probe: CudaProbe | null };
+  /** What carries tensors between ranks; null: its backend is not there. */
+  transports: { cpu: Transport | null; cuda: Transport | null };
   hub_cache: { path: string; exists: boolean };
 }
 
@@ -82,6 +87,14 @@ function describedDevice(options: DeviceOptions): DeviceInfo {
   }
 }
 
+function transport(load: () => NativeLibrary): Transport | null {
+  try {
+    return probeTransport(load());
+  } catch {
+    return null;
+  }
+}
+
 /** A missing GPU is not a failure unless --device asks for one: report what is missing instead of throwing. */
 function probedCuda(): Findings["cuda"] {
   if (!hasCudaLibrary()) {
@@ -125,10 +138,14 @@ export const doctor = defineCommand({
       problems,
       libraries: mappedLibraries(),
       cuda: probedCuda(),
+      transports: {
+        cpu: transport(loadCpuLibrary),
+        cuda: hasCudaLibrary() ? transport(loadCudaLibrary) : null,
+      },
       hub_cache: { path: cache, exists: statSync(cache, { throwIfNoEntry: false })?.isDirectory() === true },
     };
     const { kind, index } = parseDevice(values.device);
-    if (kind === "cuda") openedDevice(`--device ${values.device}`, { kind, index }, problems);
+    if (kind === "cuda") openedDevice(`--device ${values.device}`, { kind, index: index ?? 0 }, problems);
     context.print(
       values.json ? toJson(findings) : describe(findings, context.env.HOME ?? homedir(), context.columns),
     );
@@ -151,6 +168,9 @@ function describe(found: Findings, home: string, columns: number | undefined): s
   if (device !== null) {
     rows.push(["memory", `${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`]);
   }
+  const { transports } = found;
+  for (const each of [transports.cpu, transports.cuda])
+    if (each !== null) rows.push(transportRow(each, tilde));
   rows.push([
     "model cache",
     `${tilde(found.hub_cache.path)}${found.hub_cache.exists ? "" : " (does not exist yet)"}`,
@@ -180,4 +200,14 @@ function cudaRows(probe: CudaProbe | null, tilde: (path: string) => string): [st
   for (const gpu of probe.devices.slice(1))
     rows.push([`  cuda:${gpu.index}`, `${gpu.name}, compute capability ${gpu.compute_capability}`]);
   return rows;
+}
+
+/** MPI or NCCL; only runs of several ranks need it. */
+function transportRow(
+  { transport, path, version, looked }: Transport,
+  tilde: (path: string) => string,
+): [string, string] {
+  const where = path === null ? `not found; looked at ${looked.join(", ")}` : tilde(path);
+  const which = version === null ? "" : ` (${version.replaceAll(/\s+/g, " ")})`;
+  return [`ranks, ${transport}`, `${where}${which}`];
 }

@@ -18,6 +18,8 @@ export class Terminal {
   readonly #screen: Screen;
   readonly #now: () => number;
   #quiet = false;
+  /** Before errors: which of a run's ranks writes. */
+  #prefix = "";
   #drawn = false;
   /** When the oldest line not yet shown was drawn; null: none is waiting. */
   #unseen: number | null = null;
@@ -28,7 +30,14 @@ export class Terminal {
   }
 
   setQuiet(quiet: boolean): void {
-    this.#quiet = quiet;
+    this.#quiet ||= quiet;
+  }
+
+  /** A rank beside the first says nothing but its errors, with its number before them. */
+  setRank(rank: number): void {
+    if (rank === 0) return;
+    this.#quiet = true;
+    this.#prefix = `rank ${rank}: `;
   }
 
   get live(): boolean {
@@ -72,7 +81,7 @@ export class Terminal {
 
   fail(message: string): void {
     this.clear();
-    this.#say(`error: ${messageText(message.trim().replaceAll(/\s*\n\s*/g, " "))}`);
+    this.#say(`${this.#prefix}error: ${messageText(message.trim().replaceAll(/\s*\n\s*/g, " "))}`);
   }
 
   /** A line, on a terminal broken between words; what goes to a file or program stays one line. */

@@ -12,8 +12,8 @@ export type Message =
   /** A rank's text of a round of sharing, and then all ranks' texts in their order. */
   | { kind: "share"; round: number; text: string }
   | { kind: "shared"; round: number; texts: string[] }
-  /** A rank failed; the whole sentence. */
-  | { kind: "failed"; sentence: string }
+  /** A rank failed: the whole sentence, and the exit status of all. */
+  | { kind: "failed"; sentence: string; status: number }
   /** Nothing more will come, and that is right. */
   | { kind: "bye" };
 

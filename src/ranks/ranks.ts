@@ -1,7 +1,7 @@
 // The ranks of a run as the main thread sees them: texts that all exchange, and who failed.
 
 import { workerUrl } from "../data/worker-url.ts";
-import { NeftuneError } from "../errors.ts";
+import { InterruptedError, NeftuneError } from "../errors.ts";
 import { type FromWatcher, Shared, type ToWatcher, type Watch } from "./watch.ts";
 
 /** Another rank failed: the message says which and why. */
@@ -11,8 +11,16 @@ export class RankError extends NeftuneError {
   }
 }
 
-/** All ranks throw it at the same place, so that none has to tell the others. */
-export class SharedError extends NeftuneError {}
+/** Errors that all ranks throw at the same place, so that none has to tell the others. */
+const shared = new WeakSet<object>();
+
+/** Marks an error that all ranks throw at the same place. */
+export function onAllRanks<E extends NeftuneError>(error: E): E {
+  shared.add(error);
+  return error;
+}
+
+const isShared = (error: unknown) => typeof error === "object" && error !== null && shared.has(error);
 
 /** How long a rank may be silent, in seconds: NEFTUNE_COMM_TIMEOUT, and its default. */
 export const TIMEOUT_VARIABLE = "NEFTUNE_COMM_TIMEOUT";
@@ -45,7 +53,7 @@ export class Ranks {
   readonly #listening = Promise.withResolvers<{ host: string; port: number }[]>();
   readonly #rounds = new Map<number, PromiseWithResolvers<string[]>>();
   #round = 0;
-  #sentence: string | null = null;
+  #failure: NeftuneError | null = null;
 
   /** Starts to look for the other ranks; `joined` waits for them. */
   constructor(watch: Omit<Watch, "state">, state: SharedArrayBuffer) {
@@ -91,7 +99,7 @@ export class Ranks {
   }
 
   /**
-   * Throws a SharedError on all ranks where one has other facts than rank 0: it names the first such rank and the first
+   * Throws on all ranks where one has other facts than rank 0: it names the first such rank and the first
    * fact. `describe` says what a fact is called.
    */
   async expectSame(
@@ -106,9 +114,12 @@ export class Ranks {
       for (const name of new Set([...Object.keys(first), ...Object.keys(own)])) {
         const [here, there] = [JSON.stringify(own[name] ?? null), JSON.stringify(first[name] ?? null)];
         if (here === there) continue;
-        throw new SharedError(
-          "ranks",
-          `rank ${rank} differs from rank 0: ${describe(name)} is ${here}, on rank 0 ${there}; all ranks must have the same`,
+        const what = `${describe(name)} is ${here}, on rank 0 ${there}`;
+        throw onAllRanks(
+          new NeftuneError(
+            "ranks",
+            `rank ${rank} differs from rank 0: ${what}; all ranks must have the same`,
+          ),
         );
       }
     }
@@ -120,20 +131,22 @@ export class Ranks {
    */
   async explain(error: unknown): Promise<unknown> {
     const isSymptom = error instanceof NeftuneError && error.message.startsWith("comm_");
-    if (isSymptom && this.#sentence === null) {
+    if (isSymptom && this.#failure === null) {
       await Promise.race([this.#failed.promise.catch(() => {}), Bun.sleep(CAUSE_MILLISECONDS)]);
     }
     if (!this.#mayTell()) return null;
-    if (error instanceof SharedError || error instanceof RankError) return error;
-    if (this.#sentence !== null) return new RankError(this.#sentence);
+    if (isShared(error) || error === this.#failure) return error;
+    if (this.#failure !== null) return this.#failure;
     const reason = error instanceof Error ? error.message : String(error);
-    this.#post({ kind: "fail", sentence: `rank ${this.rank} failed: ${reason}` });
+    const isStop = error instanceof InterruptedError;
+    const sentence = `rank ${this.rank} ${isStop ? "was asked to stop" : "failed"}: ${reason}`;
+    this.#post({ kind: "fail", sentence, status: isStop ? error.exitStatus : 1 });
     return error;
   }
 
   /** After explain: waits until the others know, too. */
   async farewell(error: unknown): Promise<void> {
-    if (error instanceof SharedError) await this.close();
+    if (isShared(error)) await this.close();
     else await Promise.race([this.#done.promise, Bun.sleep(FAREWELL_MILLISECONDS)]);
   }
 
@@ -162,7 +175,7 @@ export class Ranks {
   #hear(message: FromWatcher): void {
     if (message.kind === "listening") this.#listening.resolve(message.addresses);
     else if (message.kind === "joined") this.#joined.resolve();
-    else if (message.kind === "failed") this.#fail(message.sentence);
+    else if (message.kind === "failed") this.#fail(message.sentence, message.status);
     else if (message.kind === "done") this.#done.resolve();
     else {
       this.#roundOf(message.round).resolve(message.texts);
@@ -170,8 +183,8 @@ export class Ranks {
     }
   }
 
-  #fail(sentence: string): void {
-    this.#sentence ??= sentence;
-    this.#failed.reject(new RankError(this.#sentence));
+  #fail(sentence: string, status = 1): void {
+    this.#failure ??= status === 1 ? new RankError(sentence) : new InterruptedError(sentence, status);
+    this.#failed.reject(this.#failure);
   }
 }

@@ -7,7 +7,6 @@ import { Hub, Spoke, type Watcher } from "./watcher.ts";
 
 /** For the main thread to end in order after a failure. */
 const GRACE_MILLISECONDS = 4000;
-const FAILED = 1;
 
 declare const self: Worker;
 
@@ -23,7 +22,7 @@ self.onmessage = ({ data }: MessageEvent<ToWatcher>) => {
   const post = (message: FromWatcher) => {
     if (message.kind === "failed") {
       Atomics.store(state, Shared.stop, 1);
-      setTimeout(() => endAtOnce(watch.rank, state, message.sentence), GRACE_MILLISECONDS);
+      setTimeout(() => endAtOnce(watch.rank, state, message), GRACE_MILLISECONDS);
     }
     self.postMessage(message);
   };
@@ -31,11 +30,15 @@ self.onmessage = ({ data }: MessageEvent<ToWatcher>) => {
   void watcher.start();
 };
 
-function endAtOnce(rank: number, state: Int32Array, sentence: string): void {
+function endAtOnce(
+  rank: number,
+  state: Int32Array,
+  { sentence, status }: { sentence: string; status: number },
+): void {
   if (Atomics.compareExchange(state, Shared.told, 0, 1) === 0) {
     try {
       writeSync(2, `rank ${rank}: error: ${sentence}\n`);
     } catch {}
   }
-  endProcess(FAILED);
+  endProcess(status);
 }

@@ -30,7 +30,7 @@ export interface Watch {
 export type ToWatcher =
   | { kind: "start"; watch: Watch }
   | { kind: "share"; round: number; text: string }
-  | { kind: "fail"; sentence: string }
+  | { kind: "fail"; sentence: string; status: number }
   | { kind: "close" };
 
 export type FromWatcher =
@@ -39,6 +39,6 @@ export type FromWatcher =
   | { kind: "joined" }
   | { kind: "shared"; round: number; texts: string[] }
   /** A rank failed: the sentence that ends every rank. */
-  | { kind: "failed"; sentence: string }
+  | { kind: "failed"; sentence: string; status: number }
   /** All ranks know of the failure, or have said goodbye. */
   | { kind: "done" };

@@ -13,6 +13,7 @@ const BEAT_SHARE = 1 / 24;
 const MOST_BEAT_MILLISECONDS = 2000;
 /** For the last words to go out, to ranks that may not be listening. */
 const FAREWELL_MILLISECONDS = 1500;
+const FAILED = 1;
 
 interface Link {
   socket: Socket;
@@ -52,7 +53,7 @@ export abstract class Watcher {
   /** The main thread's wish. */
   hear(message: Exclude<ToWatcher, { kind: "start" }>): void {
     if (message.kind === "share") this.share(this.watch.rank, message.round, message.text);
-    else if (message.kind === "fail") this.fail(message.sentence);
+    else if (message.kind === "fail") this.fail(message.sentence, message.status);
     else this.leave();
   }
 
@@ -63,7 +64,7 @@ export abstract class Watcher {
   protected heard(rank: number, message: Message): void {
     const link = this.links.get(rank);
     if (link !== undefined) link.heard = performance.now();
-    if (message.kind === "failed") this.fail(message.sentence);
+    if (message.kind === "failed") this.fail(message.sentence, message.status);
     else if (message.kind === "bye" && link !== undefined) link.hasLeft = true;
     this.take(rank, message);
   }
@@ -86,12 +87,12 @@ export abstract class Watcher {
   }
 
   /** Ends the run on all ranks that can be reached. The first failure is the one that is told. */
-  protected fail(sentence: string): void {
+  protected fail(sentence: string, status = FAILED): void {
     if (this.#hasFailed) return;
     this.#hasFailed = true;
     this.isOver = true;
-    this.sendAll({ kind: "failed", sentence });
-    this.post({ kind: "failed", sentence });
+    this.sendAll({ kind: "failed", sentence, status });
+    this.post({ kind: "failed", sentence, status });
     this.finish();
   }
 
@@ -212,7 +213,7 @@ export class Hub extends Watcher {
       size === this.watch.size
         ? `two processes are rank ${rank}: ${first} and ${name}; check the launcher's variables`
         : `${name} was started as one of ${size} ranks, rank 0 as one of ${this.watch.size}`;
-    socket.end(encodeMessage({ kind: "failed", sentence }));
+    socket.end(encodeMessage({ kind: "failed", sentence, status: FAILED }));
     this.fail(sentence);
     return null;
   }

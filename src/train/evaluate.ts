@@ -3,6 +3,8 @@
 import { countTargets } from "../data/sample.ts";
 import { type SampleSource, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
+import { onAllRanks } from "../ranks/ranks.ts";
+import type { Team } from "../ranks/team.ts";
 import type { EvaluableModel } from "./model.ts";
 import { layOut } from "./order.ts";
 
@@ -11,6 +13,8 @@ export interface EvaluateOptions {
   batchSize: number;
   packing: boolean;
   signal?: AbortSignal;
+  /** Divides the batches among its ranks; every rank has the whole result. */
+  team?: Team | null;
   /** Told after every batch how many samples are done. */
   onProgress?: (samples: number) => void;
 }
@@ -42,25 +46,35 @@ export async function evaluate(
     losses: new Float64Array(samples.length),
     targetTokens: new Uint32Array(samples.length),
   };
-  let [sum, targetTokens] = [0, 0];
-  for (let at = 0; at < samples.length; at += options.batchSize) {
-    await eventLoopTurn();
-    if (options.signal?.aborted) throw new InterruptedError(`the evaluation was stopped after ${at} samples`);
-    const size = Math.min(options.batchSize, samples.length - at);
-    const part = Array.from({ length: size }, (_, i) => samples.get(at + i));
+  const { team = null, batchSize } = options;
+  const sums = new Float64Array(samples.length); // of each sample's losses
+  const batches = Math.ceil(samples.length / batchSize);
+  for (let i = 0; i < batches; i++) {
+    const at = i * batchSize;
+    if (team === null || i % team.size === 0) {
+      await eventLoopTurn();
+      expectGoingOn(at, options.signal, team);
+    }
+    if (team !== null && !team.isOwn(i)) continue;
+    const size = Math.min(batchSize, samples.length - at);
+    const part = Array.from({ length: size }, (_, k) => samples.get(at + k));
     const batch = layOut(part, options.packing);
     const losses = batch.targets.length === 0 ? new Float32Array() : model.evaluate(batch);
     let next = 0;
-    for (const [i, { labels }] of part.entries()) {
+    for (const [k, { labels }] of part.entries()) {
       const count = countTargets(labels);
-      const own = losses.subarray(next, next + count).reduce((total, loss) => total + loss, 0);
-      perSample.losses[at + i] = count === 0 ? Number.NaN : own / count;
-      perSample.targetTokens[at + i] = count;
-      sum += own;
+      sums[at + k] = losses.subarray(next, next + count).reduce((total, loss) => total + loss, 0);
+      perSample.targetTokens[at + k] = count;
       next += count;
     }
-    targetTokens += next;
     options.onProgress?.(at + size);
+  }
+  if (team !== null) exchange(team, batchSize, sums, perSample.targetTokens);
+  let [sum, targetTokens] = [0, 0];
+  for (const [i, count] of perSample.targetTokens.entries()) {
+    perSample.losses[i] = count === 0 ? Number.NaN : sums[i]! / count;
+    sum += sums[i]!;
+    targetTokens += count;
   }
   if (targetTokens === 0) {
     throw new NeftuneError("data", `none of the ${samples.length} samples to evaluate has a target token`);
@@ -68,6 +82,29 @@ export async function evaluate(
   const loss = sum / targetTokens;
   const seconds = (performance.now() - start) / 1000;
   return { loss, perplexity: Math.exp(loss), samples: samples.length, targetTokens, seconds, perSample };
+}
+
+/** Ranks that evaluate together stop together, whichever of them was asked to. */
+function expectGoingOn(done: number, signal: AbortSignal | undefined, team: Team | null): void {
+  const isAsked = signal?.aborted === true;
+  const isStopped = team === null ? isAsked : team.sum([isAsked ? 1 : 0])[0]! > 0;
+  if (!isStopped) return;
+  const error = new InterruptedError(`the evaluation was stopped after ${done} samples`);
+  throw team === null ? error : onAllRanks(error);
+}
+
+/** Fills in what the other ranks found of the batches that were theirs. */
+function exchange(team: Team, batchSize: number, sums: Float64Array, counts: Uint32Array): void {
+  const ownerOf = (i: number) => Math.floor(i / batchSize) % team.size;
+  const own = Array.from(sums.keys()).filter((i) => ownerOf(i) === team.rank);
+  const bytes = new Uint8Array(Float64Array.from(own.flatMap((i) => [sums[i]!, counts[i]!])).buffer);
+  const found = team.gather(bytes).map((part) => new Float64Array(part.buffer));
+  const read = new Array<number>(team.size).fill(0);
+  for (const i of sums.keys()) {
+    const rank = ownerOf(i);
+    sums[i] = found[rank]![read[rank]!++]!;
+    counts[i] = found[rank]![read[rank]!++]!;
+  }
 }
 
 /** Lets timers and signals in: native calls block the thread. */
