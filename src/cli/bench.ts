@@ -16,6 +16,7 @@ import {
 } from "../model/index.ts";
 import type { Device, DeviceInfo } from "../native/index.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
+import { trainerDefaults, trainStep } from "../train/index.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
@@ -83,7 +84,7 @@ async function measure(
       // Between steps Ctrl-C gets its turn.
       await Bun.sleep(0);
       if (context.signal.aborted) throw new InterruptedError("bench was stopped");
-      const step = trainStep(model, batch, settings, i + 1);
+      const step = timedStep(model, batch, settings.learningRate, i + 1);
       const rate = formatCount(step.tokens / step.seconds);
       context.draw(`step ${i + 1}/${batches.length}  loss ${step.loss.toFixed(4)}  ${rate} tokens/s`);
       steps.push({ ...step, flops: stepFlops(config, batch, lora) });
@@ -91,7 +92,7 @@ async function measure(
     if (!device.isHost) {
       // On a GPU timing each operation slows the step, so one more step is made for it.
       device.profile = new Map();
-      trainStep(model, batches.at(-1)!, settings, batches.length + 1);
+      timedStep(model, batches.at(-1)!, settings.learningRate, batches.length + 1);
     }
     return {
       steps,
@@ -110,26 +111,16 @@ async function measure(
   }
 }
 
-/** One optimizer step with one micro-batch: what Trainer does, without its bookkeeping. */
-function trainStep(model: Llama, batch: Batch, settings: BenchSettings, step: number): Omit<Step, "flops"> {
-  const parameters = model.parameters!;
+/** One optimizer step with one micro-batch. */
+function timedStep(model: Llama, batch: Batch, learningRate: number, step: number): Omit<Step, "flops"> {
   const draws = BigInt64Array.from(batch.lengths, (_, i) => BigInt((step - 1) * batch.lengths.length + i));
+  const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: epsilon, ...defaults } = trainerDefaults;
+  const { maxGradNorm, weightDecay } = defaults;
+  const adamw = { learningRate, beta1, beta2, epsilon, weightDecay, step };
   const start = performance.now();
-  parameters.zeroGradients();
-  const losses = model.trainBatch(batch, 1 / batch.targets.length, { draws });
-  const norm = parameters.gradientNorm(1);
-  parameters.adamwStep({
-    learningRate: settings.learningRate,
-    beta1: 0.9,
-    beta2: 0.999,
-    epsilon: 1e-8,
-    weightDecay: 0,
-    step,
-  });
+  const { loss, gradNorm, tokens } = trainStep(model, [{ batch, draws }], { maxGradNorm, adamw });
   model.device.synchronize();
-  const seconds = (performance.now() - start) / 1000;
-  const loss = losses.reduce((sum, value) => sum + value, 0) / losses.length;
-  return { seconds, tokens: batch.tokens, loss, grad_norm: norm };
+  return { seconds: (performance.now() - start) / 1000, tokens, loss, grad_norm: gradNorm };
 }
 
 /** Samples of a data file. Their lengths and masks are the file's; the weights are random anyway. */

@@ -29,4 +29,13 @@ export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
 export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";
 export { makeSchedule } from "./schedule.ts";
+export {
+  accumulateGradients,
+  type StepBatch,
+  type StepModel,
+  type StepResult,
+  type StepSums,
+  type StepUpdate,
+  trainStep,
+} from "./step.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";

@@ -1,6 +1,7 @@
 // What training and evaluation need of a model. `Llama` is one; the interface keeps the loop apart from how a model
 // computes, and lets it be tested with one of three numbers.
 
+import { NeftuneError } from "../errors.ts";
 import type { Llama, LoraOptions, Parameters } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 
@@ -41,4 +42,10 @@ export interface ModelOrigin {
 /** LoRA's options, or null where all weights are trained. */
 export function loraOf(model: TrainableModel): LoraOptions | null {
   return model.options.tune === "lora" ? (model.options.lora ?? null) : null;
+}
+
+/** What is trained. Throws NeftuneError where the model was loaded without anything to train. */
+export function trainedParameters<P>({ parameters }: { readonly parameters: P | null }): P {
+  if (parameters !== null) return parameters;
+  throw new NeftuneError("model", 'the model was loaded with tune "none"; training needs "lora" or "full"');
 }

@@ -2,6 +2,8 @@
 
 import { NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
+import type { StepMetrics } from "./metrics.ts";
+import type { TrainedValues } from "./model.ts";
 
 export interface NeftuneOptions {
   /** The paper's alpha: 5 to 15; 0 is off. */
@@ -40,4 +42,13 @@ export function neftune({
 /** alpha / sqrt(L·d) as the float32 that the kernel multiplies with. */
 export function noiseScale(alpha: number, length: number, hiddenSize: number): number {
   return Math.fround(alpha / Math.sqrt(length * hiddenSize));
+}
+
+/** What a learned scale of the noise has become; null where none is trained. */
+export function readNoiseScale(parameters: TrainedValues): StepMetrics["neftScale"] {
+  const [scale] = parameters.part("noise");
+  if (scale === undefined) return null;
+  const values = parameters.read(scale.name);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  return { mean, min: Math.min(...values), max: Math.max(...values) };
 }

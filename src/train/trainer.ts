@@ -1,38 +1,24 @@
 // The training loop. `Trainer` trains; `NoisyTrainer` does the same with NEFTune's noise on the embedding.
 
-import packageJson from "../../package.json" with { type: "json" };
 import { type SampleSource, type Samples, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
-import { type Marks, type Progress, startProgress } from "./checkpoint.ts";
-import { DivergenceWatch, reasonToSkip } from "./divergence.ts";
+import type { EmbeddingHook } from "../model/index.ts";
+import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
-import {
-  fingerprintDataset,
-  fingerprintModel,
-  fingerprintStart,
-  makeIdentity,
-  makeRounding,
-} from "./identity.ts";
-import { evalLine, type MetricsFile, missingNote, type StepMetrics, stepLine } from "./metrics.ts";
+import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
 import {
   loraOf,
-  type ModelOrigin,
   type TrainableModel,
   type TrainedParameters,
   type TrainedValues,
+  trainedParameters,
 } from "./model.ts";
-import { neftune } from "./noise.ts";
-import {
-  expectEvaluable,
-  learnsNoise,
-  optionName,
-  resolveTrainerOptions,
-  type TrainerOptions,
-} from "./options.ts";
+import { neftune, readNoiseScale } from "./noise.ts";
+import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
-import type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
-import { restoreNewest } from "./resume.ts";
-import { RunFolder } from "./run-folder.ts";
+import type { TrainResult } from "./reporter.ts";
+import { openRun, type Run, type RunSettings } from "./run.ts";
+import type { RunFolder } from "./run-folder.ts";
 import {
   savedDtype,
   writeAdapter,
@@ -41,23 +27,18 @@ import {
   writeTrainingState,
 } from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
+import { type StepUpdate, trainStep } from "./step.ts";
 
-export interface TrainerSettings {
+export interface TrainerSettings extends RunSettings {
   model: TrainableModel;
   dataset: SampleSource;
   evalDataset?: SampleSource;
   options?: Partial<TrainerOptions>;
-  /** Folder of the run. */
-  output: string;
-  /** Go on from the newest checkpoint in `output`, where there is one. */
-  resume?: boolean;
-  /** The base checkpoint; without it the files of the run name none. */
-  origin?: ModelOrigin;
-  /** More to write down in config.json: options that others read. */
-  record?: Readonly<Record<string, unknown>>;
-  /** Texts to keep in the run's folder, by the names of their files. */
-  files?: Readonly<Record<string, string>>;
-  reporter?: Reporter;
+  /**
+   * Registered on the model's embedding while train() runs, and removed on every way out. Null or absent: no noise,
+   * whatever alpha says.
+   */
+  embeddingHook?: EmbeddingHook | null;
   /** On abort the step under way is finished, a checkpoint saved, and InterruptedError thrown. */
   signal?: AbortSignal;
 }
@@ -66,6 +47,7 @@ export class Trainer {
   readonly model: TrainableModel;
   readonly options: TrainerOptions;
   readonly #settings: TrainerSettings;
+  readonly #hook: EmbeddingHook | null;
   readonly #parameters: TrainedParameters;
   readonly #samples: Samples;
   readonly #evalSamples: Samples | null;
@@ -75,14 +57,9 @@ export class Trainer {
   /** Throws UsageError for options that make no sense, NeftuneError where there is nothing to train or to train on. */
   constructor(settings: TrainerSettings) {
     const options = resolveTrainerOptions(settings.options);
-    if (settings.model.parameters === null) {
-      throw new NeftuneError(
-        "model",
-        'the model was loaded with tune "none"; training needs "lora" or "full"',
-      );
-    }
+    this.#parameters = trainedParameters(settings.model);
     expectEvaluable(options, settings.evalDataset !== undefined);
-    const isLearned = settings.model.parameters.part("noise").length > 0;
+    const isLearned = this.#parameters.part("noise").length > 0;
     if (isLearned !== learnsNoise(options)) {
       const said = isLearned ? "with learnedNoise" : "without learnedNoise";
       throw new NeftuneError(
@@ -91,66 +68,61 @@ export class Trainer {
       );
     }
     this.model = settings.model;
-    this.options = this.resolveNoise(options);
+    this.#hook = settings.embeddingHook ?? null;
+    this.options = this.#hook === null ? { ...options, alpha: 0 } : options;
     this.#settings = settings;
-    this.#parameters = settings.model.parameters;
     this.#samples = samplesOf(settings.dataset);
     this.#evalSamples = settings.evalDataset === undefined ? null : samplesOf(settings.evalDataset);
     this.#order = new SampleOrder(this.#samples.length, options);
     this.#schedule = makeSchedule(options, totalSteps(this.#order, options.epochs, options.maxSteps));
   }
 
-  /** A plain trainer adds no noise, whatever alpha says. */
-  protected resolveNoise(options: TrainerOptions): TrainerOptions {
-    return { ...options, alpha: 0 };
-  }
-
   /** Trains to the end, or throws: InterruptedError after saving, NeftuneError for a full disk and its like. */
   async train(): Promise<TrainResult> {
-    const run = this.#openRun();
+    const hook = this.#hook;
+    const removeHook = hook === null ? () => {} : this.model.embedTokens.registerForwardHook(hook);
     try {
-      while (!this.#isFinished(run.progress)) {
-        if (!run.progress.evalPending) this.#log(run, this.#trainStep(run));
-        if (run.progress.evalPending) await this.#evaluate(run);
-        await this.#saveOrStop(run);
+      const run = this.#openRun();
+      try {
+        await this.#trainToEnd(run);
+      } finally {
+        run.metrics.close();
+        run.folder.close();
       }
-      this.#expectUpdates(run.progress);
-      run.watch.expectUsable(run.progress.step);
-      run.watch.expectFinite(run.progress.step, this.#parameters, ["values"]);
-      this.model.device.expectFilesUnchanged("in place");
-      run.folder.expectOurs();
-      this.#writeResult(run.folder);
-      run.folder.expectOurs();
+      return this.#report(run);
     } finally {
-      run.metrics.close();
-      run.folder.close();
+      removeHook();
     }
-    return this.#report(run);
   }
 
-  /** One step: gradients of the mean loss over all its target tokens, clipped, and AdamW's update. */
-  #trainStep({ progress, watch }: Run): StepMetrics {
+  async #trainToEnd(run: Run): Promise<void> {
+    const { progress, watch, folder } = run;
+    while (!this.#isFinished(progress)) {
+      if (!progress.evalPending) this.#log(run, this.#step(run));
+      if (progress.evalPending) await this.#evaluate(run);
+      await this.#saveOrStop(run);
+    }
+    this.#expectUpdates(progress);
+    watch.expectUsable(progress.step);
+    watch.expectFinite(progress.step, this.#parameters, ["values"]);
+    this.model.device.expectFilesUnchanged("in place");
+    folder.expectOurs();
+    this.#writeResult(folder);
+    folder.expectOurs();
+  }
+
+  /** One step, and what it says of itself. */
+  #step({ progress, watch }: Run): StepMetrics {
     const start = performance.now();
-    const { options } = this;
     const batches = this.#order.step(progress.step).map(({ samples, draws }) => ({
       draws,
       batch: layOut(
         Array.from(samples, (i) => this.#samples.get(i)),
-        options.packing,
+        this.options.packing,
       ),
     }));
-    const targetTokens = sum(batches, ({ batch }) => batch.targets.length);
-    const learningRate = this.#schedule.rate(progress.step);
-
-    let loss = 0;
-    this.#parameters.zeroGradients();
-    for (const { batch, draws } of batches) {
-      if (batch.targets.length === 0) continue;
-      const losses = this.model.trainBatch(batch, 1 / targetTokens, { draws });
-      loss += sum(losses, (value) => value) / targetTokens;
-    }
-    const gradNorm = targetTokens === 0 ? 0 : this.#parameters.gradientNorm(options.maxGradNorm);
-    const skipped = reasonToSkip(targetTokens, loss, gradNorm);
+    const update = this.#update(progress);
+    const { loss, gradNorm, samples, tokens, targetTokens, skipped } = trainStep(this.model, batches, update);
 
     progress.step++;
     progress.evalPending = this.#isEvalDue(progress.step);
@@ -158,45 +130,44 @@ export class Trainer {
       progress.optimizerSteps++;
       progress.loss = loss;
       watch.updated();
-      const adamw = {
-        learningRate,
-        beta1: options.adamBeta1,
-        beta2: options.adamBeta2,
-        epsilon: options.adamEpsilon,
-        weightDecay: options.weightDecay,
-        step: progress.optimizerSteps,
-      };
-      const scaleRate = options.neftScaleLearningRate ?? options.learningRate;
-      this.#parameters.adamwStep(adamw, { noise: scaleRate * this.#schedule.factor(progress.step - 1) });
     } else {
       progress.skipped++;
       this.#settings.reporter?.onSkip?.(progress.step, skipped, progress.skipped);
     }
-    const tokens = sum(batches, ({ batch }) => batch.tokens);
     const seconds = (performance.now() - start) / 1000;
     return {
       step: progress.step,
       epoch: this.#epoch(progress.step),
       loss: targetTokens > 0 ? finite(loss) : null,
       gradNorm: targetTokens > 0 ? finite(gradNorm) : null,
-      learningRate,
-      samples: sum(batches, ({ draws }) => draws.length),
+      learningRate: update.adamw.learningRate,
+      samples,
       tokens,
       targetTokens,
       seconds,
       tokensPerSecond: tokens / seconds,
       peakMemoryBytes: this.model.device.peakMemory(),
-      neftScale: this.#noiseScale(),
+      neftScale: readNoiseScale(this.#parameters),
       skipped,
     };
   }
 
-  #noiseScale(): StepMetrics["neftScale"] {
-    const [scale] = this.#parameters.part("noise");
-    if (scale === undefined) return null;
-    const values = this.#parameters.read(scale.name);
-    const mean = sum(values, (value) => value) / values.length;
-    return { mean, min: Math.min(...values), max: Math.max(...values) };
+  /** The update that the next step is to make. */
+  #update({ step, optimizerSteps }: Progress): StepUpdate {
+    const { options } = this;
+    const scaleRate = options.neftScaleLearningRate ?? options.learningRate;
+    return {
+      maxGradNorm: options.maxGradNorm,
+      adamw: {
+        learningRate: this.#schedule.rate(step),
+        beta1: options.adamBeta1,
+        beta2: options.adamBeta2,
+        epsilon: options.adamEpsilon,
+        weightDecay: options.weightDecay,
+        step: optimizerSteps + 1,
+      },
+      rates: { noise: scaleRate * this.#schedule.factor(step) },
+    };
   }
 
   #log(run: Run, step: StepMetrics): void {
@@ -237,95 +208,17 @@ export class Trainer {
     reporter?.onEval?.(progress.evaluation);
   }
 
-  /** Prepares the folder and, to resume, the model. A run that is there is only changed once all was checked. */
   #openRun(): Run {
     const { model, options } = this;
-    const { output, resume = false, origin = null } = this.#settings;
-    const tune = model.options.tune === "full" ? "full" : "lora";
-    const data = fingerprintDataset(this.#samples);
-    const evalData = this.#evalSamples === null ? null : fingerprintDataset(this.#evalSamples);
-    for (const [name, fingerprint] of [
-      ["to train on", data],
-      ["to evaluate", evalData],
-    ] as const) {
-      if (fingerprint?.targetTokens !== 0) continue;
-      const message = `none of the ${fingerprint.samples} samples ${name} has a target token; are they cut before the answer?`;
-      throw new NeftuneError("data", message);
-    }
-    const identity = makeIdentity({
-      options,
+    const training = {
       model,
+      options,
+      samples: this.#samples,
+      evalSamples: this.#evalSamples,
       schedule: this.#schedule,
-      modelFingerprint: fingerprintModel(model, origin),
-      startFingerprint: fingerprintStart(model),
-      dataset: data,
-      evalDataset: evalData,
-    });
-    const marks = { identity, rounding: makeRounding(options, model.device.info) };
-    const folder = RunFolder.open(output, { resume, tune });
-    try {
-      return this.#enterRun(folder, marks, { dataset_fingerprint: data, eval_dataset_fingerprint: evalData });
-    } catch (error) {
-      folder.close();
-      throw error;
-    }
-  }
-
-  #enterRun(folder: RunFolder, marks: Marks, fingerprints: Readonly<Record<string, unknown>>): Run {
-    const { model, options } = this;
-    const { output, record, files, reporter } = this.#settings;
-    const { totalSteps, warmupSteps } = this.#schedule;
-    const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, this.#parameters);
-    const progress = { ...(resumed?.progress ?? startProgress) };
-    const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
-    for (const [name, text] of Object.entries(files ?? {})) folder.writeText(name, text);
-    folder.writeRecord({
-      ...record,
-      ...kebab,
-      output,
-      neftune_version: packageJson.version,
-      bun_version: Bun.version,
-      device: model.device.info,
-      ...fingerprints,
-      total_steps: totalSteps,
-    });
-    const plan: RunPlan = {
-      output: folder.path,
-      samples: this.#samples.length,
-      evalSamples: this.#evalSamples?.length ?? 0,
       stepsPerEpoch: this.#order.stepsPerEpoch,
-      totalSteps,
-      warmupSteps,
-      startStep: progress.step,
-      resumedFrom: resumed?.checkpoint ?? null,
-      trainedParameters: sum(this.#parameters.tensors, ({ size }) => size),
-      plannedMemoryBytes: model.plan.total,
     };
-    reporter?.onPlan?.(plan);
-    const metrics = folder.openMetrics(progress);
-    const missing = missingNote(metrics);
-    for (const note of [...(resumed?.notes ?? []), ...(missing === null ? [] : [missing])]) {
-      reporter?.onNote?.(note);
-    }
-    if (progress.logging.at(-1)?.every !== options.loggingSteps) {
-      progress.logging = [...progress.logging, { after: progress.step, every: options.loggingSteps }];
-    }
-    return {
-      folder,
-      marks,
-      progress,
-      plan,
-      metrics,
-      watch: new DivergenceWatch({
-        output,
-        learningRate: options.learningRate,
-        dtype: model.options.dtype,
-        checkpoint: () => folder.checkpoints.all().at(-1) ?? null,
-      }),
-      savedStep: progress.step,
-      start: performance.now(),
-      tokens: 0,
-    };
+    return openRun(training, this.#settings);
   }
 
   /** Saves when it is time, and when the run was asked to stop: then it throws InterruptedError. */
@@ -418,45 +311,15 @@ export class Trainer {
   }
 }
 
-interface Run {
-  folder: RunFolder;
-  marks: Marks;
-  progress: Progress;
-  plan: RunPlan;
-  metrics: MetricsFile;
-  watch: DivergenceWatch;
-  /** Of the newest checkpoint; 0: none. */
-  savedStep: number;
-  /** When this session began, and the tokens it trained on. */
-  start: number;
-  tokens: number;
-}
-
-/** Registers NEFTune's hook when train() starts and removes it on every way out. */
+/** A Trainer with NEFTune's hook, as the options say. */
 export class NoisyTrainer extends Trainer {
-  protected override resolveNoise(options: TrainerOptions): TrainerOptions {
-    return options.neftNoise === "none" ? { ...options, alpha: 0 } : options;
-  }
-
-  override async train(): Promise<TrainResult> {
-    const { alpha, neftNoise, neftLength, seed } = this.options;
-    const hook = neftune({ alpha, noise: neftNoise, length: neftLength, seed });
-    const removeHook = hook === null ? () => {} : this.model.embedTokens.registerForwardHook(hook);
-    try {
-      return await super.train();
-    } finally {
-      removeHook();
-    }
+  constructor(settings: Omit<TrainerSettings, "embeddingHook">) {
+    const { alpha, neftNoise: noise, neftLength: length, seed } = resolveTrainerOptions(settings.options);
+    super({ ...settings, embeddingHook: neftune({ alpha, noise, length, seed }) });
   }
 }
 
 /** JSON has no other numbers, and a checkpoint keeps these. */
 function finite(value: number): number | null {
   return Number.isFinite(value) ? value : null;
-}
-
-function sum<T>(items: ArrayLike<T> & Iterable<T>, value: (item: T) => number): number {
-  let total = 0;
-  for (const item of items) total += value(item);
-  return total;
 }

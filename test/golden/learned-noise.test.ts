@@ -11,10 +11,10 @@ import {
   type GoldenRun,
   type GoldenSample,
   type GoldenStep,
+  layouts,
   loadForRun,
   mean,
   packed,
-  padded,
   readCase,
   relative,
   runSteps,
@@ -36,10 +36,7 @@ interface LearnedCase {
 const golden = await readCase<LearnedCase>("learned-noise");
 
 describeBackends((device) => {
-  describe.each([
-    ["packed", packed],
-    ["padded", padded],
-  ] as const)("%s", (_, layout) => {
+  describe.each(layouts)("%s", (_, layout) => {
     test.each(golden.runs.map((run) => [run.name, run] as const))("%s", (_name, run) => {
       const model = loadForRun(device, "tiny-mha-f32", run, "lora", { learnedNoise: true });
       runSteps(model, golden, run, layout, 1, (i) => {
@@ -64,7 +61,6 @@ describeBackends((device) => {
     const losses = [false, true].map((learnedNoise) => {
       const model = loadForRun(device, "tiny-mha-f32", run, "lora", { learnedNoise });
       model.embedTokens.registerForwardHook(neftune({ alpha: 5 })!);
-      model.parameters!.zeroGradients();
       const result = model.trainBatch(batch, 1, { draws });
       model.close();
       return [...result];

@@ -2,22 +2,17 @@
 // same numbers whether the checkpoint is quantized or quantized while it is loaded.
 
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { join } from "node:path";
-import { generate, type ModelOptions } from "../../src/model/index.ts";
+import { generate, type ModelOptions, type Recompute } from "../../src/model/index.ts";
 import { describeBackends } from "../backends.ts";
 import {
-  evalLoss,
-  expectAdapter,
   expectForward,
-  folder,
+  expectLoraRun,
+  expectNearBf16,
+  expectSameRecomputed,
   type GoldenQuantizedCase,
+  layouts,
   loadForRun,
-  mean,
-  packed,
-  padded,
   readCase,
-  relative,
-  runSteps,
 } from "./support.ts";
 
 setDefaultTimeout(120_000);
@@ -53,16 +48,10 @@ describeBackends((device) => {
       });
 
       for (const run of golden.qlora_train) {
-        for (const [layout, batchOf] of [
-          ["packed", packed],
-          ["padded", padded],
-        ] as const) {
+        for (const [layout, batchOf] of layouts) {
           test(`QLoRA ${run.name}, ${layout}: losses, norms, final adapter`, () => {
             const model = loadForRun(device, name, run, "lora", changes);
-            expect(relative(evalLoss(model, golden), run.eval_loss_before)).toBeLessThan(1e-5 * slack);
-            runSteps(model, golden, run, batchOf, slack);
-            expectAdapter(model, join(folder, run.adapter_final), slack);
-            expect(relative(evalLoss(model, golden), run.eval_loss_after)).toBeLessThan(1e-5 * slack);
+            expectLoraRun(model, golden, run, batchOf, slack);
             model.close();
           });
         }
@@ -70,23 +59,14 @@ describeBackends((device) => {
 
       test("recomputing activations changes no bit", () => {
         const run = golden.qlora_train[0]!;
-        const batch = packed(golden.samples.slice(0, 4));
-        const draws = BigInt64Array.from([0n, 1n, 2n, 3n]);
-        const results = (["none", "layer"] as const).map((recompute) => {
-          const model = loadForRun(device, name, run, "lora", { ...changes, recompute });
-          model.parameters!.zeroGradients();
-          const losses = model.trainBatch(batch, 1 / batch.targets.length, { draws });
-          const result = [...losses, ...device.readFloats(model.parameters!.gradients)];
-          model.close();
-          return result;
-        });
-        expect(results[1]).toEqual(results[0]!);
+        const load = (recompute: Recompute) =>
+          loadForRun(device, name, run, "lora", { ...changes, recompute });
+        expectSameRecomputed(load, golden);
       });
 
       test("bf16 losses are within 1 % of float32", () => {
         const model = loadForRun(device, name, null, "lora", { ...changes, dtype: "bf16" });
-        for (const sequence of golden.forward.filter(({ targets }) => targets > 0))
-          expect(relative(mean(model.evaluate(packed([sequence]))), sequence.loss)).toBeLessThan(0.01);
+        expectNearBf16(model, golden);
         model.close();
       });
     });

@@ -12,9 +12,11 @@ import {
   Llama,
   loadAdapter,
   type ModelOptions,
+  type Recompute,
 } from "../../src/model/index.ts";
 import type { Device } from "../../src/native/index.ts";
 import { neftune } from "../../src/train/noise.ts";
+import { accumulateGradients, trainStep } from "../../src/train/step.ts";
 
 export const folder = import.meta.dir;
 export const llamaNames = ["tiny-mha-f32", "tiny-gqa-bf16-sharded"] as const;
@@ -107,6 +109,12 @@ export const packed = (samples: GoldenSample[]) => makeBatch(samples.map(toSampl
 export const padded = (samples: GoldenSample[]) =>
   makeBatch(samples.map(toSample), { packing: false, padId: 0 });
 
+/** Both must give the same numbers. */
+export const layouts = [
+  ["packed", packed],
+  ["padded", padded],
+] as const;
+
 const sizes = { maxTokens: 2048, maxTargets: 2048, maxPosition: 512, seed: 42, recompute: "none" } as const;
 
 /** The model with the settings of a golden run: LoRA from its starting adapter, or full. */
@@ -154,40 +162,76 @@ export function runSteps(
   slack = 1,
   onStep: (i: number) => void = () => {},
 ): void {
-  const parameters = model.parameters!;
   const noise = run.neftune;
   if (noise !== undefined) {
     model.embedTokens.registerForwardHook(neftune({ ...noise, length: "true" })!);
   }
   for (const [i, step] of run.record.entries()) {
-    parameters.zeroGradients();
-    const losses: number[] = [];
-    for (let micro = 0; micro < run.accumulation; micro++) {
+    const batches = Array.from({ length: run.accumulation }, (_, micro) => {
       const range = [micro * run.micro_batch, (micro + 1) * run.micro_batch] as const;
-      const draws = BigInt64Array.from((step.draws ?? step.samples).slice(...range), BigInt);
-      const batch = layout(step.samples.slice(...range).map((index) => golden.samples[index]!));
-      losses.push(...model.trainBatch(batch, 1 / step.targets, { draws }));
-    }
-    expect(losses.length).toBe(step.targets);
-    const loss = losses.reduce((sum, value) => sum + value, 0) / step.targets;
+      return {
+        draws: BigInt64Array.from((step.draws ?? step.samples).slice(...range), BigInt),
+        batch: layout(step.samples.slice(...range).map((index) => golden.samples[index]!)),
+      };
+    });
+    const { loss, gradNorm, targetTokens } = trainStep(model, batches, {
+      maxGradNorm: run.max_grad_norm,
+      adamw: {
+        learningRate: step.lr,
+        beta1: run.betas[0],
+        beta2: run.betas[1],
+        epsilon: run.eps,
+        weightDecay: run.weight_decay,
+        step: i + 1,
+      },
+    });
+    expect(targetTokens).toBe(step.targets);
     expect(relative(loss, step.loss), `loss of step ${i}: ${loss}, not ${step.loss}`).toBeLessThan(
       1e-5 * slack,
     );
-    const norm = parameters.gradientNorm(run.max_grad_norm);
     expect(
-      relative(norm, step.grad_norm),
-      `gradient norm of step ${i}: ${norm}, not ${step.grad_norm}`,
+      relative(gradNorm, step.grad_norm),
+      `gradient norm of step ${i}: ${gradNorm}, not ${step.grad_norm}`,
     ).toBeLessThan(2e-5 * slack);
-    parameters.adamwStep({
-      learningRate: step.lr,
-      beta1: run.betas[0],
-      beta2: run.betas[1],
-      epsilon: run.eps,
-      weightDecay: run.weight_decay,
-      step: i + 1,
-    });
     onStep(i);
   }
+}
+
+/** One LoRA run from its starting adapter: its steps, the adapter at the end, the loss before and after. */
+export function expectLoraRun(
+  model: Llama,
+  golden: Pick<GoldenCase, "samples">,
+  run: GoldenRun,
+  layout: typeof packed,
+  slack = 1,
+): void {
+  expect(relative(evalLoss(model, golden), run.eval_loss_before)).toBeLessThan(1e-5 * slack);
+  runSteps(model, golden, run, layout, slack);
+  expectAdapter(model, join(folder, run.adapter_final), slack);
+  expect(relative(evalLoss(model, golden), run.eval_loss_after)).toBeLessThan(1e-5 * slack);
+}
+
+/** Loss and gradients of one micro-batch, to the bit, from models that keep or recompute their activations. */
+export function expectSameRecomputed(
+  load: (recompute: Recompute) => Llama,
+  golden: Pick<GoldenCase, "samples">,
+): void {
+  const batch = packed(golden.samples.slice(0, 4));
+  const gradients = (["none", "mlp", "layer"] as const).map((recompute) => {
+    const model = load(recompute);
+    const { loss } = accumulateGradients(model, [{ batch, draws: BigInt64Array.of(0n, 1n, 2n, 3n) }]);
+    const result = [loss, ...model.device.readFloats(model.parameters!.gradients)];
+    model.close();
+    return result;
+  });
+  expect(gradients[1]).toEqual(gradients[0]!);
+  expect(gradients[2]).toEqual(gradients[0]!);
+}
+
+/** The losses of a bf16 model within 1 % of float32's. */
+export function expectNearBf16(model: Llama, golden: Pick<GoldenCase, "forward">): void {
+  for (const sequence of golden.forward.filter(({ targets }) => targets > 0))
+    expect(relative(mean(model.evaluate(packed([sequence]))), sequence.loss)).toBeLessThan(0.01);
 }
 
 /** The trained values against those of a golden adapter. */

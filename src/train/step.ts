@@ -1,0 +1,85 @@
+// One optimizer step: gradients from zero, every micro-batch forward and backward, norm, clip, AdamW's update. All that
+// trains goes through here; which batches a step has and what is made of its numbers is the caller's matter.
+
+import type { Batch } from "../data/batch.ts";
+import type { PartName } from "../model/index.ts";
+import type { AdamWOptions } from "../native/index.ts";
+import { reasonToSkip } from "./divergence.ts";
+import { type TrainableModel, trainedParameters } from "./model.ts";
+
+/** What a step needs of a model. */
+export type StepModel = Pick<TrainableModel, "trainBatch"> & {
+  readonly parameters: StepParameters | null;
+};
+type StepParameters = Pick<
+  NonNullable<TrainableModel["parameters"]>,
+  "zeroGradients" | "gradientNorm" | "adamwStep"
+>;
+
+export interface StepBatch {
+  batch: Batch;
+  /** How many samples the run fed to training before each. */
+  draws: BigInt64Array;
+}
+
+/** Sums over the micro-batches of a step. */
+export interface StepSums {
+  /** Mean cross-entropy over all target tokens; 0 where there are none. */
+  loss: number;
+  samples: number;
+  /** Padding not counted. */
+  tokens: number;
+  targetTokens: number;
+}
+
+export interface StepUpdate {
+  /** 0: no clipping. */
+  maxGradNorm: number;
+  adamw: AdamWOptions;
+  /** Learning rates of parts that have one of their own. */
+  rates?: Partial<Record<PartName, number>>;
+}
+
+export interface StepResult extends StepSums {
+  /** Before clipping; 0 where no token is a target. */
+  gradNorm: number;
+  /** Why no update was made; null where one was. */
+  skipped: string | null;
+}
+
+/** Leaves in the parameters' gradients those of the mean loss over all target tokens of `batches`. */
+export function accumulateGradients(model: StepModel, batches: readonly StepBatch[]): StepSums {
+  const total = (value: (step: StepBatch) => number) => batches.reduce((sum, step) => sum + value(step), 0);
+  const targetTokens = total(({ batch }) => batch.targets.length);
+  let loss = 0;
+  trainedParameters(model).zeroGradients();
+  for (const { batch, draws } of batches) {
+    if (batch.targets.length === 0) continue;
+    const losses = model.trainBatch(batch, 1 / targetTokens, { draws });
+    loss += losses.reduce((sum, value) => sum + value, 0) / targetTokens;
+  }
+  return {
+    loss,
+    samples: total(({ batch }) => batch.lengths.length),
+    tokens: total(({ batch }) => batch.tokens),
+    targetTokens,
+  };
+}
+
+/** Clips what accumulateGradients left and updates the parameters, unless loss or gradients are not finite. */
+export function applyGradients(
+  model: StepModel,
+  sums: StepSums,
+  { maxGradNorm, adamw, rates }: StepUpdate,
+): StepResult {
+  const parameters = trainedParameters(model);
+  const gradNorm = sums.targetTokens === 0 ? 0 : parameters.gradientNorm(maxGradNorm);
+  const skipped = reasonToSkip(sums.targetTokens, sums.loss, gradNorm);
+  if (skipped === null) parameters.adamwStep(adamw, rates);
+  return { ...sums, gradNorm, skipped };
+}
+
+/** One step on `batches`. Throws NeftuneError where the model was loaded without anything to train. */
+export function trainStep(model: StepModel, batches: readonly StepBatch[], update: StepUpdate): StepResult {
+  return applyGradients(model, accumulateGradients(model, batches), update);
+}
