@@ -1,11 +1,11 @@
 // neftune eval: loss and perplexity on a data set, noise off.
 
 import { NeftuneError, UsageError } from "../errors.ts";
-import { readConfig } from "../model/index.ts";
+import { loadForInference } from "../model/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { evaluate } from "../train/evaluate.ts";
-import { trainDefaults } from "../train/index.ts";
+import { templateDateOf, trainDefaults, usedTemplates } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
 import { withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
@@ -19,15 +19,14 @@ import {
   dataNames,
   dtypeOption,
   expectModel,
-  loadDatasets,
-  loadForInference,
+  loadData,
   noteDataset,
   requireData,
   wantedSplits,
 } from "./model-data.ts";
 import { EvaluationProgress } from "./progress.ts";
-import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
-import { usedTemplates } from "./row-notes.ts";
+import { chooseTemplate, templateLine } from "./prompt-template.ts";
+import { loadNotes, quantizationOf } from "./quantization.ts";
 
 /** Decimals of a loss that do not depend on how samples are batched. --json has all. */
 const DIGITS = { bf16: 3, f32: 5 } as const;
@@ -79,20 +78,18 @@ export const evalCommand = defineCommand({
     const { path: dir, preset } = await completeModel(found, values, context);
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
     const encoding = { ...values, "prompt-template": template.option };
-    const loading = loadDatasets(data, dir, encoding, readConfig(dir).vocabSize, {
-      seed: trainDefaults.seed,
-      templateDate: templateDateOf([values.adapter, dir]),
-      context,
-    });
+    const templateDate = templateDateOf([values.adapter, dir]);
+    const loading = loadData(data, dir, encoding, { seed: trainDefaults.seed, templateDate }, context);
     // While workers tokenize, the native libraries load.
     const device = openDevice(values, context);
     try {
-      const { dataset } = await loading;
+      const dataset = await loading;
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
       context.note(templateLine(template, usedTemplates(dataset.notes), dir));
       const limits = evaluationLimits(dataset, values["batch-size"], values.packing);
       const { adapter, dtype } = values;
-      const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);
+      const request = { dir, adapter, dtype, quantization: quantizationOf(values) };
+      const model = loadForInference(device, request, limits, loadNotes(context));
       try {
         const progress = new EvaluationProgress();
         const result = await evaluate(model, dataset, {

@@ -10,10 +10,11 @@ import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, writeTextAtomically } from "../formats/io.ts";
-import { generateInSteps, type Llama, readConfig } from "../model/index.ts";
+import { generateInSteps, type Llama, loadForInference, readConfig } from "../model/index.ts";
 import { modelOption, readingOptions, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { finishUnlessAborted } from "../steps.ts";
+import { templateDateOf } from "../train/index.ts";
 import { withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -36,11 +37,11 @@ import {
   datasetFiles,
   dtypeOption,
   expectModel,
-  loadForInference,
   type ReadingValues,
   wantedSplits,
 } from "./model-data.ts";
-import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
+import { chooseTemplate, templateLine } from "./prompt-template.ts";
+import { loadNotes, quantizationOf } from "./quantization.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
@@ -267,7 +268,8 @@ export const generateCommand = defineCommand({
         maxTargets: 1,
         maxPosition: longest + values["max-new-tokens"],
       };
-      const model = loadForInference(device, { dir, adapter, dtype, quantization: values }, limits, context);
+      const request = { dir, adapter, dtype, quantization: quantizationOf(values) };
+      const model = loadForInference(device, request, limits, loadNotes(context));
       try {
         const sampling = {
           maxNewTokens: values["max-new-tokens"],

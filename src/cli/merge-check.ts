@@ -1,12 +1,12 @@
 // merge --check: base + adapter and the merged model on the same data, side by side.
 
 import type { SampleSource } from "../data/samples.ts";
+import { type LoadRequest, loadForInference, type QuantizationRequest } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import { type Evaluation, evaluate } from "../train/evaluate.ts";
 import { evaluationLimits } from "../train/order.ts";
 import type { Context } from "./command.ts";
-import { loadForInference } from "./model-data.ts";
-import type { QuantizationValues } from "./quantization.ts";
+import { loadNotes } from "./quantization.ts";
 
 const BATCH_SIZE = 8;
 
@@ -15,7 +15,7 @@ export interface MergeCheck {
   model: string;
   adapter: string;
   merged: string;
-  quantization: QuantizationValues;
+  quantization: QuantizationRequest | null;
 }
 
 export interface CheckResult {
@@ -31,9 +31,8 @@ export async function checkMerge(
   context: Context,
 ): Promise<CheckResult> {
   const limits = evaluationLimits(dataset, BATCH_SIZE, true);
-  const lossOf = async (dir: string, more: { adapter?: string; quantization?: QuantizationValues }) => {
-    const { adapter, ...rest } = more;
-    const loaded = loadForInference(device, { dir, adapter, dtype: "f32", ...rest }, limits, context);
+  const lossOf = async (request: LoadRequest) => {
+    const loaded = loadForInference(device, { ...request, dtype: "f32" }, limits, loadNotes(context));
     try {
       return await evaluate(loaded, dataset, {
         batchSize: BATCH_SIZE,
@@ -45,6 +44,6 @@ export async function checkMerge(
       loaded.close();
     }
   };
-  const separate = await lossOf(model, { adapter, quantization });
-  return { separate, merged: await lossOf(merged, {}) };
+  const separate = await lossOf({ dir: model, adapter, quantization });
+  return { separate, merged: await lossOf({ dir: merged }) };
 }

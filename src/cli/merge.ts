@@ -16,6 +16,7 @@ import {
   adapterLoraOptions,
   checkpointSource,
   type FolderSource,
+  type QuantizationRequest,
   quantizableWeights,
   readConfig,
 } from "../model/index.ts";
@@ -24,17 +25,16 @@ import { Nf4Room } from "../model/nf4-room.ts";
 import type { Device } from "../native/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
-import { trainDefaults } from "../train/index.ts";
+import { templateDateOf, trainDefaults } from "../train/index.ts";
 import { type TrainedOn, trainedQuantization, withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
 import { checkMerge } from "./merge-check.ts";
-import { expectModel, loadDatasets, requireData, wantedSplits } from "./model-data.ts";
+import { expectModel, loadData, requireData, wantedSplits } from "./model-data.ts";
 import { expectNewFolder, makeFolder } from "./new-folder.ts";
-import { chooseTemplate, templateDateOf } from "./prompt-template.ts";
-import type { QuantizationValues } from "./quantization.ts";
+import { chooseTemplate } from "./prompt-template.ts";
 import { evaluationText } from "./run-lines.ts";
 import { withWritingProgress } from "./writing-progress.ts";
 
@@ -97,13 +97,9 @@ export function* mergeInSteps(
 }
 
 /** How --check quantizes the base that the adapter was added to; a model that is stored in NF4 needs no word. */
-function checkQuantizationOf(base: MergeOptions["base"], adapter: string): QuantizationValues {
-  const double = trainedQuantization(adapter)?.double ?? trainDefaults.doubleQuantization;
-  return {
-    quantization: base === "dequantized" ? "nf4" : "none",
-    "double-quantization": double,
-    "quantized-cache": undefined,
-  };
+function checkQuantizationOf(base: MergeOptions["base"], adapter: string): QuantizationRequest | null {
+  if (base !== "dequantized") return null;
+  return { double: trainedQuantization(adapter)?.double ?? trainDefaults.doubleQuantization, cache: null };
 }
 
 function firstLinear(source: FolderSource): [string, number[]] {
@@ -208,12 +204,12 @@ export const merge = defineCommand({
     const data =
       files === null
         ? null
-        : await loadDatasets(
+        : await loadData(
             files,
             model,
             { ...values, "prompt-template": template.option },
-            readConfig(model).vocabSize,
-            { seed: 0, templateDate: templateDateOf([adapter, model]), context },
+            { seed: 0, templateDate: templateDateOf([adapter, model]) },
+            context,
           );
     const device = openDevice(values, context);
     try {
@@ -234,7 +230,7 @@ export const merge = defineCommand({
       const check =
         data === null
           ? null
-          : await checkMerge(device, { model, adapter, merged: output, quantization }, data.dataset, context);
+          : await checkMerge(device, { model, adapter, merged: output, quantization }, data, context);
       if (values.json) {
         const { roundingLoss, ...rest } = merged;
         const losses = check && { base_and_adapter: check.separate.loss, merged: check.merged.loss };

@@ -1,25 +1,22 @@
-// What commands that read a model and data have in common: options, and how they become files, samples and a model.
+// What commands that read a model and data have in common: options, and how they become files and samples.
 
 import { existsSync } from "node:fs";
 import type { ColumnNames } from "../data/columns.ts";
-import { Dataset } from "../data/dataset.ts";
+import type { Dataset } from "../data/dataset.ts";
 import { ROW_FIELDS } from "../data/formats.ts";
-import { loadDataset } from "../data/load-dataset.ts";
+import { type DataRequest, type EncodingOptions, loadMix } from "../data/load-mix.ts";
 import { parseWeighted } from "../data/mix.ts";
 import type { LossOn } from "../data/script.ts";
 import { openSource, rowsOf } from "../data/source.ts";
 import type { TemplateDate } from "../data/template-date.ts";
-import { NeftuneError, UsageError } from "../errors.ts";
+import { UsageError } from "../errors.ts";
 import type { ModelNeed } from "../formats/hub/index.ts";
-import { openAdapter } from "../formats/peft.ts";
-import { adapterLoraOptions, type Llama, loadAdapter } from "../model/index.ts";
-import type { Device } from "../native/index.ts";
+import { readConfig } from "../model/index.ts";
 import { suggestion } from "../nearest.ts";
 import { trainingOptions } from "../options/table.ts";
 import type { Context } from "./command.ts";
 import { countOf, formatCount } from "./format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
-import { loadModel, type QuantizationValues } from "./quantization.ts";
 import { rowNotes } from "./row-notes.ts";
 
 export const adapterOption = {
@@ -80,14 +77,6 @@ export function datasetFiles(
   splits: readonly string[] | null = null,
 ): Promise<LocatedData> {
   return locateData(name, splits, context);
-}
-
-/** A data set that was asked for, and how much of it. */
-export interface DataRequest {
-  name: string;
-  files: readonly string[];
-  /** How often its samples are used in an epoch; see mix.ts. */
-  weight: number;
 }
 
 /** Finds the data sets of a repeated --dataset, one after the other, so that downloads do not compete. */
@@ -156,64 +145,42 @@ export async function* dataRows(
   }
 }
 
-export interface LoadedData {
-  dataset: Dataset;
-  /** For a run's config.json. */
-  record: Readonly<Record<string, unknown>>;
+/** How the options say that rows become tokens. */
+export function encodingOf(values: EncodingValues): EncodingOptions {
+  return {
+    template: values["prompt-template"],
+    lossOn: values["loss-on"],
+    maxLength: values["max-length"],
+    columns: columnNames(values),
+    samples: values.samples,
+    skipBadRows: values["skip-bad-rows"],
+    parseSpecial: values["parse-special"],
+  };
 }
 
-/**
- * Loads and tokenizes data sets and mixes them by their weights; `seed` draws the parts. `templateDate` is what a
- * template's strftime_now gives; default: today.
- */
-export async function loadDatasets(
+/** Says how many rows of a file are tokenized, in the line that the next one takes the place of. */
+export const drawRows = ({ draw }: Pick<Context, "draw">, path: string, rows: number) =>
+  draw(`${path}: ${countOf(rows, "row")} tokenized`);
+
+/** Loads data for the model in `dir`; `templateDate` is what a template's strftime_now gives, undefined for today. */
+export async function loadData(
   requests: readonly DataRequest[],
-  tokenizerDir: string,
-  encoding: EncodingValues,
-  vocabSize: number,
-  {
+  dir: string,
+  values: EncodingValues,
+  { seed, templateDate }: { seed: number; templateDate: TemplateDate | undefined },
+  context: Context,
+): Promise<Dataset> {
+  const { dataset } = await loadMix(requests, {
+    ...encodingOf(values),
+    tokenizerDir: dir,
+    vocabSize: readConfig(dir).vocabSize,
     seed,
     templateDate,
-    context,
-  }: { seed: number; templateDate?: TemplateDate | undefined; context: Context },
-): Promise<LoadedData> {
-  const template = encoding["prompt-template"];
-  const columns = columnNames(encoding);
-  const loadFiles = async (files: readonly string[]): Promise<Dataset> => {
-    const parts: Dataset[] = [];
-    let left = encoding.samples ?? Number.POSITIVE_INFINITY;
-    for (const path of files) {
-      if (left <= 0) break;
-      const part = await loadDataset({
-        path,
-        tokenizerDir,
-        ...(template === undefined ? {} : { template }),
-        lossOn: encoding["loss-on"],
-        maxLength: encoding["max-length"],
-        ...(columns === undefined ? {} : { columns }),
-        samples: Number.isFinite(left) ? left : null,
-        skipBadRows: encoding["skip-bad-rows"],
-        parseSpecial: encoding["parse-special"],
-        vocabSize,
-        templateDate,
-        signal: context.signal,
-        onProgress: (rows) => context.draw(`${path}: ${countOf(rows, "row")} tokenized`),
-      });
-      left -= part.stats.rows;
-      parts.push(part);
-    }
-    return Dataset.concat(parts);
-  };
-  const loaded: Dataset[] = [];
-  for (const { files } of requests) loaded.push(await loadFiles(files));
-  context.draw("");
-  const weights = requests.map(({ weight }) => weight);
-  const dataset = Dataset.mix(loaded, weights, seed);
-  const sets = requests.map(({ name, files, weight }, i) => {
-    const { rows, skipped } = loaded[i]!.stats;
-    return { name, files, weight, rows, skipped, fingerprint: loaded[i]!.fingerprint };
+    signal: context.signal,
+    onProgress: (path, rows) => drawRows(context, path, rows),
   });
-  return { dataset, record: { sets, samples: dataset.length, duplicates: dataset.countDuplicates() } };
+  context.draw("");
+  return dataset;
 }
 
 /** One line about a data set, with what a user should know of it. */
@@ -237,44 +204,4 @@ export function noteDataset(context: Context, name: string, dataset: Dataset, ma
   context.note(describeDataset(name, dataset, maxLength));
   for (const problem of dataset.problems) context.note(`  ${problem}`);
   for (const line of rowNotes(dataset.notes)) context.note(`  ${line}`);
-}
-
-interface InferenceLimits {
-  maxTokens: number;
-  maxTargets: number;
-  maxPosition: number;
-}
-
-/** What `eval` and `generate` load. */
-export interface InferenceModel {
-  dir: string;
-  adapter: string | undefined;
-  dtype: "f32" | "bf16";
-  /** None: the weights are used as the model has them. */
-  quantization?: QuantizationValues;
-}
-
-/** A model, with its adapter where there is one, to evaluate or generate with. The caller closes it. */
-export function loadForInference(
-  device: Device,
-  { dir, adapter: adapterDir, dtype, quantization }: InferenceModel,
-  limits: InferenceLimits,
-  context: Pick<Context, "note">,
-): Llama {
-  const common = { dtype, recompute: "layer", ...limits, seed: 0 } as const;
-  if (adapterDir === undefined)
-    return loadModel(device, dir, quantization, context, () => ({ ...common, tune: "none" }));
-  if (!existsSync(adapterDir)) throw new NeftuneError("not_found", `--adapter ${adapterDir}: no such folder`);
-  const adapter = openAdapter(adapterDir);
-  const model = loadModel(device, dir, quantization, context, (config) => {
-    const lora = { ...adapterLoraOptions(adapterDir, adapter.config, config), dropout: 0 };
-    return { ...common, tune: "lora", lora, inference: true };
-  });
-  try {
-    loadAdapter(model.parameters!, adapter);
-  } catch (error) {
-    model.close();
-    throw error;
-  }
-  return model;
 }

@@ -14,6 +14,7 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
+import { templateDateOf } from "../train/index.ts";
 import { withBase } from "./adapter-base.ts";
 import { defineCommand } from "./command.ts";
 import { countOf } from "./format.ts";
@@ -25,7 +26,7 @@ import {
   requireModel,
   wantedSplits,
 } from "./model-data.ts";
-import { chooseTemplate, templateDateOf, templateLine } from "./prompt-template.ts";
+import { chooseTemplate, templateLine } from "./prompt-template.ts";
 import { rowNotes } from "./row-notes.ts";
 import { escapeJson, escapeText } from "./text.ts";
 

@@ -3,9 +3,8 @@
 import type { EvalMetrics, Reporter, RunPlan, StepMetrics } from "../train/index.ts";
 import type { Context } from "./command.ts";
 import { formatBytes, formatCount, formatSeconds } from "./format.ts";
-import { evaluationText, rateText } from "./run-lines.ts";
+import { describePlan, evaluationText, rateText } from "./run-lines.ts";
 import type { LinePart } from "./text.ts";
-import { describePlan } from "./train-run.ts";
 
 /** Off a terminal at most one line in so many seconds, beside the first and the last. */
 const PLAIN_INTERVAL = 5;

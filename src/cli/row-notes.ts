@@ -15,11 +15,6 @@ const sentences: Readonly<Record<Remark, (rows: string) => string>> = {
     `${rows} without a stop: no special token stands after the answer, so generation will not learn to end`,
 };
 
-/** The templates that rows were rendered with. */
-export function usedTemplates(notes: readonly FileNotes[]): string[] {
-  return [...new Set(notes.flatMap(({ templates }) => templates))];
-}
-
 /** A line for each remark, with how many rows and the first, and one for the columns that nothing read. */
 export function rowNotes(notes: readonly FileNotes[]): string[] {
   const lines: string[] = [];

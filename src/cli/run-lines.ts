@@ -72,6 +72,16 @@ export function settingLines(
   ];
 }
 
+/** How many values are trained and how long that takes, in a line. */
+export function describePlan(plan: RunPlan): string {
+  const parts = [
+    `${formatCount(plan.trainedParameters)} trained values`,
+    `${countOf(plan.totalSteps, "step")} (${formatCount(plan.stepsPerEpoch)} per epoch)`,
+  ];
+  if (plan.resumedFrom !== null) parts.push(`resumed after step ${plan.startStep} from ${plan.resumedFrom}`);
+  return `run: ${plan.output}: ${parts.join(", ")}`;
+}
+
 /** "loss 1.2345, perplexity 3.44". */
 export function evaluationText({ loss, perplexity }: Pick<EvalMetrics, "loss" | "perplexity">): string {
   return `loss ${loss?.toFixed(4) ?? "not finite"}, perplexity ${perplexity?.toFixed(2) ?? "not finite"}`;

@@ -7,7 +7,7 @@ import { UsageError } from "../errors.ts";
 import { baseFingerprint, checkpointSource, readConfig } from "../model/index.ts";
 import type { Values } from "../options/spec.ts";
 import { adapterOwn, trainerOptions } from "../options/table.ts";
-import { RunFolder, type TrainResult } from "../train/index.ts";
+import { RunFolder, runTraining, type TrainResult } from "../train/index.ts";
 import { BASE_FINGERPRINT, withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -15,13 +15,13 @@ import { openDevice } from "./device.ts";
 import { expectEffects } from "./effects.ts";
 import { toJson } from "./format.ts";
 import { expectDataWords } from "./locate.ts";
-import { dataNames, expectModel, requireData, wantedSplits } from "./model-data.ts";
+import { dataNames, encodingOf, expectModel, requireData, wantedSplits } from "./model-data.ts";
 import { type Sources, withLayers } from "./precedence.ts";
 import { progressReporter } from "./progress.ts";
-
+import { quantizationOf } from "./quantization.ts";
 import { RunHistory } from "./run-lines.ts";
 import { trainOptions } from "./train-options.ts";
-import { runTraining } from "./train-run.ts";
+import { noteRun } from "./train-run.ts";
 
 /** What a folder or Hub data set given as --eval-dataset is taken from, by preference. */
 const EVAL_SPLITS = ["validation", "test", "train"];
@@ -76,12 +76,11 @@ export const train = defineCommand({
       evalDatasets,
       evalSplit: values["eval-split"] || null,
       evalSamples: values["eval-samples"] ?? null,
-      encoding: values,
-      ...(isElsewhere(sources["prompt-template"]) ? { templateFrom: sources["prompt-template"]! } : {}),
+      encoding: encodingOf(values),
       tune: values.tune,
       dtype: values.dtype,
       recompute: values.recompute,
-      quantization: values,
+      quantization: quantizationOf(values),
       lora: {
         r: values["lora-r"],
         alpha: values["lora-alpha"],
@@ -93,7 +92,6 @@ export const train = defineCommand({
       trainer: trainerOptions(values),
       output,
       resume: values.resume,
-      origins: sources,
       record: {
         ...record(values, sources, model.path),
         ...(values.tune === "lora"
@@ -102,12 +100,13 @@ export const train = defineCommand({
       },
     };
     const history = new RunHistory();
-    const result = await runTraining(
-      request,
-      () => openDevice(values, context),
-      context,
-      history.beside(progressReporter(context)),
-    );
+    const template = sources["prompt-template"];
+    const origins = { options: sources, ...(isElsewhere(template) ? { template } : {}) };
+    const progress = history.beside(progressReporter(context));
+    const result = await runTraining(request, () => openDevice(values, context), {
+      reporter: noteRun(request, origins, context, progress),
+      signal: context.signal,
+    });
     if (values.json) context.print(toJson(summary(result)));
     else {
       const lines = history.closingLines(result, values.tune === "full");
@@ -148,7 +147,7 @@ function checkTogether(values: TrainValues, sources: Sources, context: Context):
 }
 
 /** True where a value comes neither from a flag nor from the default: from a file, a recipe or a preset. */
-function isElsewhere(source: string | undefined): boolean {
+function isElsewhere(source: string | undefined): source is string {
   return source !== undefined && source !== "flag" && source !== "default";
 }
 

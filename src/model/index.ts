@@ -16,6 +16,14 @@ export { configToJson, type LlamaConfig, parseConfig, type RopeScaling, readConf
 export { Embedding, type EmbeddingBatch, type EmbeddingHook } from "./embedding.ts";
 export { type GenerateOptions, generate, generateInSteps } from "./generate.ts";
 export { Llama, type ModelOptions } from "./llama.ts";
+export {
+  type LoadReporter,
+  type LoadRequest,
+  loadForInference,
+  loadModel,
+  type QuantizationRequest,
+  type WeightsOrigin,
+} from "./load.ts";
 export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { Parameters, type ParameterTensor, type PartName, type StateKind } from "./parameters.ts";

@@ -25,6 +25,18 @@ export {
   totalSteps,
   trainingLimits,
 } from "./order.ts";
+export {
+  checkRequest,
+  type LoadedRunData,
+  loadRunData,
+  type RunData,
+  type RunReporter,
+  type RunRequest,
+  type RunWatch,
+  runTraining,
+  splitData,
+  trainOn,
+} from "./recipe.ts";
 export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
 export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";
@@ -38,4 +50,11 @@ export {
   type StepUpdate,
   trainStep,
 } from "./step.ts";
+export {
+  TEMPLATE_DATE,
+  templateDateOf,
+  templateOfRun,
+  templateRecord,
+  usedTemplates,
+} from "./template-record.ts";
 export { NoisyTrainer, Trainer, type TrainerSettings } from "./trainer.ts";

@@ -1,14 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import {
-  chooseTemplate,
-  templateDateOf,
-  templateLine,
-  templateRecord,
-} from "../../src/cli/prompt-template.ts";
-import { rowNotes, usedTemplates } from "../../src/cli/row-notes.ts";
+import { chooseTemplate, templateLine } from "../../src/cli/prompt-template.ts";
+import { rowNotes } from "../../src/cli/row-notes.ts";
 import { promptTemplate } from "../../src/data/templates.ts";
+import { templateDateOf, templateRecord, usedTemplates } from "../../src/train/template-record.ts";
 import { byteFolder, folderOf, llamaFolder } from "../data/tiny-tokenizer.ts";
 
 const run = (template: unknown, file = "config.json") =>
@@ -69,8 +65,7 @@ describe("the template is", () => {
   });
 
   test("written into the run as it took effect, a Jinja file with its text", () => {
-    const record = (used: string[], option?: string) =>
-      templateRecord({ option, why: "" }, promptTemplate(option), used);
+    const record = (used: string[], option?: string) => templateRecord(option, promptTemplate(option), used);
     expect(record(["alpaca"])).toEqual({ record: { prompt_template: "alpaca" }, files: {} });
     expect(record(["alpaca", "chat"]).record).toEqual({ prompt_template: "auto" });
     expect(record([]).record).toEqual({ prompt_template: "none" });

@@ -8,15 +8,14 @@ import { loadDataset } from "../../data/load-dataset.ts";
 import { promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
-import { generate, linearModules, parseConfig } from "../../model/index.ts";
+import { generate, linearModules, loadForInference, parseConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
 import { evaluate } from "../../train/evaluate.ts";
-import { evaluationLimits, mergeLimits, type TrainerOptions } from "../../train/index.ts";
+import { evaluationLimits, mergeLimits, runTraining, type TrainerOptions } from "../../train/index.ts";
 import type { Context } from "../command.ts";
 import { writeRandomModel } from "../init.ts";
-import { loadForInference } from "../model-data.ts";
+import { drawRows } from "../model-data.ts";
 import { progressReporter } from "../progress.ts";
-import { runTraining } from "../train-run.ts";
 import { type DemoData, type InstructionRow, makeDemoData } from "./data.ts";
 import { bosId, eosId, trainTokenizer, writeTokenizer } from "./tokenizer.ts";
 
@@ -117,26 +116,26 @@ async function trainOnce(
       model: { dir: join(dir, base), name: join(dir, base) },
       datasets: [dataOf(file)],
       evalDatasets: tune === "full" ? [] : [dataOf("held-out.jsonl")],
-      evalSplit: null,
-      encoding: {
-        "prompt-template": undefined,
-        "max-length": MAX_LENGTH,
-        "skip-bad-rows": false,
-        "parse-special": false,
-      },
+      encoding: { maxLength: MAX_LENGTH },
       tune,
       dtype: DTYPE,
       recompute: "none",
       lora,
-      adapter: undefined,
       trainer: { ...options, seed },
       output: join(dir, name),
-      resume: false,
       record: { demo: name, tune },
     },
     openDevice,
-    { ...context, note: () => {} },
-    { ...progressReporter(context, name), onPlan: () => {}, onSave: () => {}, onEval: () => {} },
+    {
+      reporter: {
+        ...progressReporter(context, name),
+        onRows: (path, rows) => drawRows(context, path, rows),
+        onPlan: () => context.finishFirst?.(),
+        onSave: () => {},
+        onEval: () => {},
+      },
+      signal: context.signal,
+    },
   );
   await training.catch((error: unknown) => {
     // The trainer would advise --resume, which a demo has not.
@@ -180,7 +179,6 @@ export async function measure(
         maxTargets: limits.maxTargets,
         maxPosition: limits.maxPosition + LONGEST_ANSWER,
       },
-      place.context,
     );
     try {
       const options = { batchSize: EVAL_BATCH, packing: true, signal: context.signal };
