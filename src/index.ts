@@ -3,6 +3,7 @@
 export type { Dataset } from "./data/dataset.ts";
 export { type Holdout, splitHoldout } from "./data/holdout.ts";
 export { type LoadOptions, loadDataset } from "./data/load-dataset.ts";
+export type { DataRequest, EncodingOptions } from "./data/load-mix.ts";
 export { IGNORE, type Sample } from "./data/sample.ts";
 export { Tokenizer } from "./data/tokenizer.ts";
 export { FormatError, InterruptedError, NeftuneError, UsageError } from "./errors.ts";
@@ -19,8 +20,11 @@ export {
   type LoraOptions,
   linearModules,
   loadAdapter,
+  loadForInference,
+  loadModel,
   type ModelOptions,
   type Quantization,
+  type QuantizationRequest,
   randomSource,
   readConfig,
 } from "./model/index.ts";
