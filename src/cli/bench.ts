@@ -15,6 +15,8 @@ import {
   randomSource,
 } from "../model/index.ts";
 import type { Device, DeviceInfo } from "../native/index.ts";
+import { ungrouped } from "../options/spec.ts";
+import { trainingOptions } from "../options/table.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
 import { trainerDefaults, trainStep } from "../train/index.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
@@ -22,6 +24,7 @@ import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
 import { peakBytes, resetPeakBytes, residentBytes } from "./memory.ts";
+import { dtypeOption } from "./model-data.ts";
 
 interface Step {
   seconds: number;
@@ -179,12 +182,7 @@ export const bench = defineCommand({
       default: "lora",
       help: "what to train; qlora is LoRA on NF4 weights",
     },
-    dtype: {
-      type: "enum",
-      values: ["bf16", "f32"],
-      default: "bf16",
-      help: "type of activations and frozen weights",
-    },
+    dtype: dtypeOption,
     "batch-size": { type: "int", default: 4, min: 1, help: "samples per step" },
     "max-length": {
       type: "int",
@@ -201,12 +199,7 @@ export const bench = defineCommand({
       help: "dense rows of full length with every token a target, or rows with the lengths and masks of a data file",
     },
     tokenizer: { type: "path", value: "DIR", help: "tokenizer for --data FILE" },
-    recompute: {
-      type: "enum",
-      values: ["none", "mlp", "layer", "auto"],
-      default: "auto",
-      help: "activations to recompute in the backward pass instead of keeping them; auto decides by free memory",
-    },
+    recompute: ungrouped(trainingOptions.recompute),
     "lora-r": { type: "int", default: 16, min: 1, help: "LoRA rank, on all seven linear layers" },
     "learning-rate": { type: "float", default: 2e-4, above: 0, help: "constant learning rate" },
     seed: { type: "int", default: 42, min: 0, help: "seed for weights, row order and dense tokens" },

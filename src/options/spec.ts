@@ -87,6 +87,12 @@ export function inGroup<const T extends Readonly<Record<string, TrainingSpec>>>(
   return Object.fromEntries(entries);
 }
 
+/** A declaration for a command that does not group its options. */
+export function ungrouped<S extends OptionSpec>(spec: S): Omit<S, "group"> {
+  const { group: _group, ...rest } = spec;
+  return rest;
+}
+
 /** What an option takes, in words. */
 export function expected(spec: OptionSpec): string {
   switch (spec.type) {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   copyFileSync,
   cpSync,
@@ -10,11 +10,9 @@ import {
 } from "node:fs";
 import packageJson from "../../package.json" with { type: "json" };
 import { commands as entries } from "../../src/cli/commands.ts";
-import { makeModel, Place } from "./support.ts";
+import { modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 const commands = entries.map(({ name }) => name);
 

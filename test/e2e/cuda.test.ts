@@ -1,17 +1,15 @@
 // The executable on a CUDA device, or on the emulated one: what a user sees there, and that it agrees with the CPU.
 
-import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { backends } from "../backends.ts";
-import { lastingMetrics, makeModel, metricsOf, Place } from "./support.ts";
+import { lastingMetrics, metricsOf, modelPlace } from "./support.ts";
 
 setDefaultTimeout(180_000);
 
 for (const backend of backends.filter(({ kind }) => kind !== "cpu")) {
   describe(backend.kind, () => {
-    const place = new Place(backend);
-    beforeAll(() => makeModel(place));
-    afterAll(() => place.close());
+    const place = modelPlace(backend);
 
     const model = ["--model", "model", "--dtype", "f32"];
     const defaults = {

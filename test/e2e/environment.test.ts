@@ -1,12 +1,10 @@
 // What the environment of the process can and cannot do: variables of Bun's, limits of the shell's.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import packageJson from "../../package.json" with { type: "json" };
-import { executable, makeModel, Place } from "./support.ts";
+import { executable, modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 async function shell(script: string, env: Record<string, string> = {}) {
   const child = Bun.spawn(["/bin/bash", "-c", script], {

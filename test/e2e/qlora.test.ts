@@ -1,12 +1,10 @@
 // QLoRA from outside: training, evaluation and generation on 4-bit weights, their cache, and what a run remembers.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, truncateSync } from "node:fs";
-import { lastingMetrics, makeModel, metricsOf, Place } from "./support.ts";
+import { lastingMetrics, metricsOf, modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 const common = ["--model", "model", "--dtype", "f32", "--threads", "1"];
 const nf4 = ["--quantization", "nf4"];

@@ -1,6 +1,6 @@
 // neftune quantize from outside: what it writes and says, what it refuses, and what is left of one that was stopped.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   cpSync,
   existsSync,
@@ -12,11 +12,9 @@ import {
   writeFileSync,
 } from "node:fs";
 import { describeStopped } from "./stopped.ts";
-import { executable, makeModel, Place } from "./support.ts";
+import { executable, modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 const lossOf = async (model: string, ...args: string[]) => {
   const { stdout } = await place.must(

@@ -1,12 +1,10 @@
 // What Ctrl-C, a closed pipe and a failure leave behind.
 
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { executable, lastingMetrics, makeModel, Place } from "./support.ts";
+import { executable, lastingMetrics, modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 /** Starts a command and sends it `signal` so many milliseconds after its line about the device. */
 async function stopped(args: string[], signal: NodeJS.Signals, delay: number) {

@@ -1,6 +1,6 @@
 // Runs the built executable from an empty folder, with a home and caches of its own.
 
-import { expect } from "bun:test";
+import { afterAll, beforeAll, expect } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -124,6 +124,14 @@ export async function makeModel(place: Place): Promise<void> {
   await place.must(
     ...["init", "--shape", "shape.json", "--output", "model", "--tokenizer", "tokenizer", "--dtype", "f32"],
   );
+}
+
+/** A place that has what makeModel makes, gone after the file's last test. */
+export function modelPlace(backend?: Backend): Place {
+  const place = new Place(backend);
+  beforeAll(() => makeModel(place), 60_000);
+  afterAll(() => place.close());
+  return place;
 }
 
 export interface TrainLine {

@@ -1,10 +1,8 @@
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { lastingMetrics, makeModel, metricsOf, Place } from "./support.ts";
+import { lastingMetrics, metricsOf, modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 const common = ["--model", "model", "--dtype", "f32", "--threads", "1"];
 const training = [...common, "--dataset", "train.json", "--learning-rate", "5e-3", "--batch-size", "8"];
