@@ -65,7 +65,7 @@ describe("wrong usage ends with 2 and one line", () => {
     ],
     [["--model", "model", "--resume"], "--resume needs --output"],
     [["--model", "model", "--adapter", "x", "--lora-r", "4"], "leave --lora-r out"],
-    [["--model", "model", "--device", "gpu"], "--device expects cpu, cuda, cuda:N or auto"],
+    [["--model", "model", "--device", "gpu"], "--device expects cpu, cuda, cuda:N, cuda:all or auto"],
     [["--model", "model", "--config", "none.ini"], "none.ini"],
     [["inspect"], "inspect needs FILE|DIR"],
     [["inspect", "a", "b"], 'unexpected argument "b"'],
