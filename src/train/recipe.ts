@@ -21,7 +21,13 @@ import {
 import type { Device } from "../native/index.ts";
 import { runLimits } from "./limits.ts";
 import type { ModelOrigin } from "./model.ts";
-import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
+import {
+  expectEvaluable,
+  learnsNoise,
+  resolveTrainerOptions,
+  type TrainerOptions,
+  type TrainOptions,
+} from "./options.ts";
 import type { BatchLimits } from "./order.ts";
 import type { Reporter, TrainResult } from "./reporter.ts";
 import { RunFolder } from "./run-folder.ts";
@@ -39,9 +45,9 @@ export interface RunRequest {
   /** The most rows of each evaluation data set, or samples held out, that are evaluated; null: all. */
   evalSamples?: number | null;
   encoding: EncodingOptions;
-  tune: "lora" | "full";
-  dtype: "bf16" | "f32";
-  recompute: "none" | "mlp" | "layer" | "auto";
+  tune: TrainOptions["tune"];
+  dtype: TrainOptions["dtype"];
+  recompute: TrainOptions["recompute"];
   /** Null or none: the frozen weights are used as the model has them. */
   quantization?: QuantizationRequest | null;
   lora: LoraOptions;
