@@ -14,3 +14,10 @@ export function scratchFolder(parent = tmpdir()): string {
   afterAll(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
+
+/** Gives a new place in one such folder at each call. */
+export function scratchFolders(parent?: string): () => string {
+  const root = scratchFolder(parent);
+  let count = 0;
+  return () => join(root, `folder-${count++}`);
+}

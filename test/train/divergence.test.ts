@@ -9,12 +9,10 @@ import { checkpointSource, Llama, linearModules, type ModelOptions } from "../..
 import { NoisyTrainer, type TrainerOptions, type TrainerSettings } from "../../src/train/index.ts";
 import { describeBackends } from "../backends.ts";
 import { folder } from "../golden/support.ts";
-import { scratchFolder } from "../scratch.ts";
+import { scratchFolders } from "../scratch.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
-const root = scratchFolder();
-let folders = 0;
-const newFolder = () => join(root, `run-${folders++}`);
+const newFolder = scratchFolders();
 
 const base = { batchSize: 4, learningRate: 0.05, maxSteps: 12, epochs: 9, saveSteps: 3 };
 

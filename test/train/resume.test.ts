@@ -19,12 +19,10 @@ import { join } from "node:path";
 import { NeftuneError } from "../../src/errors.ts";
 import { NoisyTrainer, RunFolder, type TrainerSettings } from "../../src/train/index.ts";
 import { LOCK_FILE, RunLock } from "../../src/train/run-lock.ts";
-import { inMemory, scratchFolder } from "../scratch.ts";
+import { inMemory, scratchFolders } from "../scratch.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
 
-const root = scratchFolder(inMemory);
-let folders = 0;
-const newFolder = () => join(root, `run-${folders++}`);
+const newFolder = scratchFolders(inMemory);
 
 const base = { batchSize: 4, learningRate: 0.05, maxSteps: 12, epochs: 9, saveSteps: 4, saveTotalLimit: 2 };
 

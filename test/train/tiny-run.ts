@@ -1,23 +1,22 @@
 // A whole run small enough for a test: a tiny model with a tokenizer, and six rows.
 
 import { afterAll } from "bun:test";
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Device } from "../../src/native/index.ts";
 import type { RunRequest } from "../../src/train/index.ts";
 import { llamaTokenizerJson } from "../data/tiny-tokenizer.ts";
 import { folder } from "../golden/support.ts";
+import { scratchFolder } from "../scratch.ts";
 
 /** Makes the run's files in a folder of its own, with the cache of tokenized data; removed after the file's tests. */
 export function makeTinyRun() {
-  const root = mkdtempSync(join(tmpdir(), "neftune-run-"));
+  const root = scratchFolder();
   const cacheHome = process.env.XDG_CACHE_HOME;
   process.env.XDG_CACHE_HOME = join(root, "cache");
   afterAll(() => {
     if (cacheHome === undefined) delete process.env.XDG_CACHE_HOME;
     else process.env.XDG_CACHE_HOME = cacheHome;
-    rmSync(root, { recursive: true });
   });
   const model = mkdtempSync(join(root, "model-"));
   const source = join(folder, "models", "tiny-mha-f32");

@@ -1,59 +1,31 @@
-// The training loop on a model of a few numbers: files, resuming, interruptions, skipped steps.
+// The training loop on a model of a few numbers: the files of a run, its folder, its noise.
 
 import { describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { evaluationText } from "../../src/cli/run-lines.ts";
 import { makeBatch } from "../../src/data/batch.ts";
-import { InterruptedError, UsageError } from "../../src/errors.ts";
+import { UsageError } from "../../src/errors.ts";
 import { openAdapter, readAdapterConfig } from "../../src/formats/peft.ts";
 import { readSafetensorsHeader, readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
 import { adapterLoraOptions, loadAdapter } from "../../src/model/index.ts";
-import { NoisyTrainer, Trainer, type TrainerSettings } from "../../src/train/index.ts";
-import { inMemory, scratchFolder } from "../scratch.ts";
+import { neftune, Trainer, type TrainerSettings } from "../../src/train/index.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";
+import {
+  adapterBytes,
+  base,
+  checkpoints,
+  dataset,
+  evalDataset,
+  expectSameRun,
+  interruptAfter,
+  type Line,
+  metricsOf,
+  noisy,
+  runFolders,
+  timing,
+} from "./runs.ts";
 
-const root = scratchFolder(inMemory);
-let folders = 0;
-const newFolder = () => join(root, `run-${folders++}`);
-
-const dataset = fakeSamples(21);
-const evalDataset = fakeSamples(6);
-const base = { batchSize: 2, gradientAccumulationSteps: 2, learningRate: 0.05, epochs: 3, saveSteps: 4 };
-
-/** A trainer with a fresh model. 21 samples, 4 in a step: 6 steps an epoch, 18 in all. */
-function noisy(settings: Partial<TrainerSettings> & { output: string }, model = new FakeModel()) {
-  const trainer = new NoisyTrainer({
-    dataset,
-    model,
-    ...settings,
-    options: { ...base, ...settings.options },
-  });
-  return { model, trainer };
-}
-
-type Line = Record<string, number | null | string>;
-const timing = ["seconds", "tokens_per_second", "peak_memory_bytes"];
-
-function metricsOf(output: string): Line[] {
-  const lines = readFileSync(join(output, "metrics.jsonl"), "utf8").trimEnd().split("\n");
-  return lines.map((line) => {
-    const fields = Object.entries(JSON.parse(line) as Line);
-    return Object.fromEntries(fields.filter(([name]) => !timing.includes(name)));
-  });
-}
-
-const adapterBytes = (output: string) => readFileSync(join(output, "adapter_model.safetensors"));
-const checkpoints = (output: string) => readdirSync(join(output, "checkpoints")).sort();
-
-/** What a run that never stopped leaves. */
-const straight = newFolder();
-await noisy({ output: straight, evalDataset }).trainer.train();
-
-function expectSameRun(output: string, reference = straight): void {
-  expect(metricsOf(output)).toEqual(metricsOf(reference));
-  expect(adapterBytes(output).equals(adapterBytes(reference))).toBe(true);
-}
+const { newFolder, straight } = await runFolders();
 
 describe("a run", () => {
   test("leaves the files of its contract", () => {
@@ -225,186 +197,31 @@ describe("noise", () => {
     expectSameRun(outputs[2], outputs[0]);
     expect(adapterBytes(outputs[0]).equals(adapterBytes(straight))).toBe(false);
   });
-});
 
-/** Stops a run after `step` steps as Ctrl-C does. */
-async function interruptAfter(step: number, output: string): Promise<void> {
-  const stop = new AbortController();
-  const reporter = { onStep: (metrics: { step: number }) => metrics.step === step && stop.abort() };
-  const { trainer } = noisy({ output, evalDataset, reporter, signal: stop.signal });
-  await expect(trainer.train()).rejects.toThrow(InterruptedError);
-}
-
-describe("stopping and resuming", () => {
-  test.each([1, 4, 5, 6, 17])(
-    "interrupted after step %d: saved, and resumed to the same bits",
-    async (step) => {
-      const output = newFolder();
-      await interruptAfter(step, output);
-      expect(checkpoints(output).at(-1)).toBe(`step-${String(step).padStart(8, "0")}`);
-      expect(existsSync(join(output, "adapter_model.safetensors"))).toBe(false);
-      const { model, trainer } = noisy({ output, evalDataset, resume: true });
-      const result = await trainer.train();
-      expect(result).toMatchObject({ steps: 18, skipped: 0 });
-      expect(model.parameters.updates[0]!.step).toBe(step + 1);
-      expectSameRun(output);
-    },
-  );
-
-  test("interrupted in the evaluation after the last step, or from the start: nothing is lost", async () => {
-    const output = newFolder();
-    await interruptAfter(18, output);
-    expect(metricsOf(output).at(-1)).not.toHaveProperty("eval_loss");
-    await noisy({ output, evalDataset, resume: true }).trainer.train();
-    expectSameRun(output);
-
-    const early = newFolder();
-    const { trainer } = noisy({ output: early, evalDataset, signal: AbortSignal.abort() });
-    await expect(trainer.train()).rejects.toThrow("after step 1 of 18");
-    await noisy({ output: early, evalDataset, resume: true }).trainer.train();
-    expectSameRun(early);
-  });
-
-  test("full training resumes to the same bits too", async () => {
-    const options = { saveSteps: 5 };
-    const whole = newFolder();
-    await noisy({ output: whole, options }, new FakeModel("full")).trainer.train();
-    const output = newFolder();
-    const reporter = {
-      onStep: ({ step }: { step: number }) => {
-        if (step === 12) throw new Error("stopped");
-      },
-    };
-    const killed = noisy({ output, options, reporter }, new FakeModel("full"));
-    await expect(killed.trainer.train()).rejects.toThrow("stopped");
-    await noisy({ output, options, resume: true }, new FakeModel("full")).trainer.train();
-    expect(metricsOf(output)).toEqual(metricsOf(whole));
-    const model = (folder: string) => readFileSync(join(folder, "model.safetensors"));
-    expect(model(output).equals(model(whole))).toBe(true);
-  });
-
-  test("an evaluation without a finite loss is kept as none, also over a resume", async () => {
-    const output = newFolder();
-    const settings = { output, evalDataset, options: { maxSteps: 2, evalSteps: 1 } };
-    const broken = () => {
-      const model = new FakeModel();
-      model.evaluate = (batch) => new Float32Array(batch.targets.length).fill(Number.NaN);
-      return model;
-    };
-    const none = { step: 2, loss: null, perplexity: null };
-    const first = await noisy(settings, broken()).trainer.train();
-    expect(first.evaluation).toMatchObject(none);
-    expect(metricsOf(output).at(-1)).toMatchObject({ eval_loss: null, eval_perplexity: null });
-    const again = await noisy({ ...settings, resume: true }, broken()).trainer.train();
-    expect(again.evaluation).toEqual(first.evaluation);
-    expect(evaluationText(again.evaluation!)).toBe("loss not finite, perplexity not finite");
-  });
-
-  test("a finished run resumes to itself", async () => {
-    const output = newFolder();
-    await noisy({ output, evalDataset }).trainer.train();
-    const { model, trainer } = noisy({ output, evalDataset, resume: true });
-    expect(await trainer.train()).toMatchObject({ steps: 18, tokens: 0 });
-    expect(model.calls).toBe(0);
-    expectSameRun(output);
-  });
-
-  test("without a checkpoint, resume starts anew: an empty folder, and metrics of steps that are lost", async () => {
-    const output = newFolder();
-    await noisy({ output, evalDataset, options: { maxSteps: 3, saveSteps: 50 } }).trainer.train();
-    rmSync(join(output, "checkpoints"), { recursive: true });
-    await noisy({ output, evalDataset, resume: true }).trainer.train();
-    expectSameRun(output);
-  });
-
-  test("leftovers and a torn line of a killed run are cleaned away", async () => {
-    const output = newFolder();
-    await interruptAfter(5, output);
-    const metrics = join(output, "metrics.jsonl");
-    const text = readFileSync(metrics, "utf8");
-    writeFileSync(metrics, `${text}{"step":6,"epoch":1,"loss":9}\n{"step":6,"eval_loss":1}\n{"step":7,"ep`);
-    for (const name of [".step-00000006.partial", ".step-00000003.removed"]) {
-      mkdirSync(join(output, "checkpoints", name));
-      writeFileSync(join(output, "checkpoints", name, "progress.json"), "{");
-    }
-    writeFileSync(join(output, ".adapter_model.safetensors.4711.partial"), "half");
-    writeFileSync(join(output, ".neftune.lock.4711.new"), "half");
-    await noisy({ output, evalDataset, resume: true }).trainer.train();
-    expectSameRun(output);
-    expect(readdirSync(output)).toHaveLength(5);
-    expect(checkpoints(output).every((name) => name.startsWith("step-"))).toBe(true);
-  });
-
-  test("a foreign line in metrics.jsonl is refused with its number", async () => {
-    const output = newFolder();
-    await interruptAfter(2, output);
-    const metrics = join(output, "metrics.jsonl");
-    writeFileSync(metrics, `my notes\n${readFileSync(metrics, "utf8")}`);
-    await expect(noisy({ output, evalDataset, resume: true }).trainer.train()).rejects.toThrow("line 1");
-  });
-
-  test("another split of the same step may go on; the losses agree within rounding", async () => {
-    const output = newFolder();
-    await interruptAfter(7, output);
-    const options = {
-      batchSize: 4,
-      gradientAccumulationSteps: 1,
-      packing: false,
-      saveSteps: 3,
-      loggingSteps: 1,
-    };
-    await noisy({ output, evalDataset, resume: true, options }).trainer.train();
-    const [got, wanted] = [metricsOf(output), metricsOf(straight)];
-    expect(got.map(({ step, samples }) => [step, samples])).toEqual(
-      wanted.map(({ step, samples }) => [step, samples]),
-    );
-    got.forEach((line, i) => {
-      const [a, b] = [line, wanted[i]!].map(({ loss, eval_loss }) => (loss ?? eval_loss) as number);
-      expect(Math.abs(a! - b!) / b!).toBeLessThan(1e-5);
+  test("a Trainer takes any hook; with NEFTune's it is a NoisyTrainer", async () => {
+    const [output, own] = [newFolder(), newFolder()];
+    const options = { ...base, alpha: 5 };
+    const embeddingHook = neftune({ alpha: 5 });
+    const composed = new Trainer({
+      model: new FakeModel(),
+      dataset,
+      evalDataset,
+      output,
+      options,
+      embeddingHook,
     });
-  });
+    await composed.train();
+    expectSameRun(output, straight);
 
-  const changes: [name: string, change: Partial<TrainerSettings>, message: string][] = [
-    ["alpha", { options: { alpha: 10 } }, "--alpha was 5, is now 10"],
-    ["rate", { options: { learningRate: 1 } }, "--learning-rate was 0.05, is now 1"],
-    ["seed", { options: { seed: 1 } }, "--seed was 42, is now 1"],
-    ["samples in a step", { options: { batchSize: 4 } }, "--gradient-accumulation-steps was 4, is now 8"],
-    ["epochs", { options: { epochs: 4 } }, "steps in all (--epochs, --max-steps) was 18, is now 24"],
-    ["fewer samples", { dataset: fakeSamples(20) }, "the data set's samples was 21, is now 20"],
-    [
-      "other samples",
-      { dataset: fakeSamples(22).slice(1) },
-      "the data set (--dataset and how it is read) was",
-    ],
-    ["evaluation data", { evalDataset: fakeSamples(5) }, "the evaluation data set was"],
-  ];
-  test.each(changes)("what changes the numbers is refused by name: %s", async (_name, change, message) => {
-    const output = newFolder();
-    await interruptAfter(2, output);
-    const { trainer } = noisy({ output, evalDataset, resume: true, ...change });
-    const error = await trainer.train().catch((thrown: unknown) => thrown);
-    expect(error).toBeInstanceOf(UsageError);
-    expect((error as Error).message).toContain(message);
-  });
-
-  test("other starting values are refused", async () => {
-    const output = newFolder();
-    await interruptAfter(2, output);
-    const { model, trainer } = noisy({ output, evalDataset, resume: true });
-    model.parameters.values[3] = 1;
-    await expect(trainer.train()).rejects.toThrow("--adapter");
-  });
-
-  test("a constant rate may go on for longer, not for less", async () => {
-    const output = newFolder();
-    const options = { lrSchedulerType: "constant", maxSteps: 5 } as const;
-    await noisy({ output, options }).trainer.train();
-    const shorter = noisy({ output, resume: true, options: { ...options, maxSteps: 4 } });
-    await expect(shorter.trainer.train()).rejects.toThrow("beyond the 4 steps");
-    await noisy({ output, resume: true, options: { ...options, maxSteps: 9 } }).trainer.train();
-    const whole = newFolder();
-    await noisy({ output: whole, options: { ...options, maxSteps: 9 } }).trainer.train();
-    expectSameRun(output, whole);
+    const model = new FakeModel();
+    const scales = Float32Array.of(1, 1);
+    const hook = ({ lengths, draws }: { lengths: Int32Array; draws: BigInt64Array }) =>
+      lengths.length === 2 ? { kind: "gaussian" as const, seed: 1, scales, draws } : null;
+    await new Trainer({ model, dataset, output: own, options, embeddingHook: hook }).train();
+    // The last step of an epoch has one sample.
+    expect([...model.noiseKinds]).toEqual(["gaussian", "none"]);
+    const batch = makeBatch(fakeSamples(2), { packing: true });
+    expect(model.embedTokens.noise(batch, 3, BigInt64Array.of(0n, 1n))).toBeNull();
   });
 });
 
@@ -448,85 +265,5 @@ describe("the output folder", () => {
     const output = newFolder();
     await noisy({ output, options: { saveSteps: 1, saveTotalLimit: 2 } }).trainer.train();
     expect(checkpoints(output)).toEqual(["step-00000017", "step-00000018"]);
-  });
-});
-
-describe("steps that bring no update", () => {
-  test("a loss that is not finite is skipped, counted and shown; the schedule goes on, AdamW's count does not", async () => {
-    const output = newFolder();
-    const seen: unknown[] = [];
-    const reporter = { onSkip: (...args: unknown[]) => seen.push(args) };
-    const { model, trainer } = noisy({ output, reporter, options: { maxSteps: 6 } });
-    model.faults.set(2, Number.NaN).set(7, Number.POSITIVE_INFINITY); // in steps 2 and 4
-    expect(await trainer.train()).toMatchObject({ steps: 6, skipped: 2 });
-    expect(seen).toEqual([
-      [2, "the loss is NaN", 1],
-      [4, "the loss is Infinity", 2],
-    ]);
-    expect(model.parameters.updates.map(({ step }) => step)).toEqual([1, 2, 3, 4]);
-    expect([...model.parameters.values].every(Number.isFinite)).toBe(true);
-    const lines = metricsOf(output);
-    expect(lines[1]).toMatchObject({ step: 2, loss: null, grad_norm: null, skipped: "the loss is NaN" });
-    expect(lines[2]).not.toHaveProperty("skipped");
-    // Warm-up is 1 step of 6; then half a cosine over 5.
-    lines.forEach(({ learning_rate }, i) => {
-      const wanted = i === 0 ? 0 : 0.025 * (1 + Math.cos((Math.PI * (i - 1)) / 5));
-      expect(Math.fround(learning_rate as number)).toBe(Math.fround(wanted));
-    });
-  });
-
-  test("a gradient norm that is not finite is skipped", async () => {
-    const output = newFolder();
-    const { model, trainer } = noisy({ output, options: { maxSteps: 3 } });
-    const norm = model.parameters.gradientNorm.bind(model.parameters);
-    let calls = 0;
-    model.parameters.gradientNorm = (maxNorm) => (calls++ === 1 ? Number.POSITIVE_INFINITY : norm(maxNorm));
-    expect(await trainer.train()).toMatchObject({ skipped: 1 });
-    const line = metricsOf(output)[1]!;
-    expect(line).toMatchObject({ grad_norm: null, skipped: "the gradient norm is Infinity" });
-    expect(line.loss).toBeGreaterThan(0);
-  });
-
-  test("a step without target tokens is skipped; a micro-batch without any is no obstacle", async () => {
-    const none = (n: number) => ({
-      ids: Int32Array.of(1, 2, n),
-      labels: new Int32Array(3).fill(-100),
-      truncated: false,
-    });
-    const samples = [...[1, 2, 3, 4].map(none), none(5), none(6), ...fakeSamples(2)];
-    const output = newFolder();
-    const { trainer } = noisy({ output, dataset: samples, options: { shuffle: "none", epochs: 1 } });
-    expect(await trainer.train()).toMatchObject({ steps: 2, skipped: 1 });
-    const [first, second] = metricsOf(output);
-    expect(first).toMatchObject({ loss: null, tokens: 12, target_tokens: 0, skipped: "no target tokens" });
-    expect(second!.loss).toBeGreaterThan(0);
-  });
-
-  test("data with no target at all is refused before anything is written", async () => {
-    const none = [{ ids: Int32Array.of(1, 2), labels: Int32Array.of(1, -100), truncated: false }];
-    const output = newFolder();
-    await expect(noisy({ output, dataset: none }).trainer.train()).rejects.toThrow("1 samples to train on");
-    await expect(noisy({ output, evalDataset: none }).trainer.train()).rejects.toThrow(
-      "1 samples to evaluate",
-    );
-    expect(existsSync(output)).toBe(false);
-  });
-
-  test("skipped steps survive a resume", async () => {
-    const whole = newFolder();
-    const faulty = () => {
-      const model = new FakeModel();
-      model.faults.set(2, Number.NaN);
-      return model;
-    };
-    await noisy({ output: whole, options: { maxSteps: 6 } }, faulty()).trainer.train();
-    const output = newFolder();
-    const stop = new AbortController();
-    const reporter = { onSkip: () => stop.abort() };
-    const first = noisy({ output, reporter, signal: stop.signal, options: { maxSteps: 6 } }, faulty());
-    await expect(first.trainer.train()).rejects.toThrow(InterruptedError);
-    const second = noisy({ output, resume: true, options: { maxSteps: 6 } });
-    expect(await second.trainer.train()).toMatchObject({ steps: 6, skipped: 1 });
-    expectSameRun(output, whole);
   });
 });
