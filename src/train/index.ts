@@ -17,14 +17,7 @@ export {
   trainDefaults,
   trainerDefaults,
 } from "./options.ts";
-export {
-  type BatchLimits,
-  evaluationLimits,
-  mergeLimits,
-  SampleOrder,
-  totalSteps,
-  trainingLimits,
-} from "./order.ts";
+export { type BatchLimits, evaluationLimits, mergeLimits } from "./order.ts";
 export {
   checkRequest,
   type LoadedRunData,

@@ -39,13 +39,14 @@ describeBackends((device) => {
   describe.each(layouts)("%s", (_, layout) => {
     test.each(golden.runs.map((run) => [run.name, run] as const))("%s", (_name, run) => {
       const model = loadForRun(device, "tiny-mha-f32", run, "lora", { learnedNoise: true });
-      runSteps(model, golden, run, layout, 1, (i) => {
+      const onStep = (i: number) => {
         const values = model.parameters!.read(NOISE_SCALE);
         const { neft_scale_mean, neft_scale_min, neft_scale_max } = run.record[i]!;
         expect(relative(mean(values), neft_scale_mean)).toBeLessThan(2e-5);
         expect(relative(Math.min(...values), neft_scale_min)).toBeLessThan(2e-5);
         expect(relative(Math.max(...values), neft_scale_max)).toBeLessThan(2e-5);
-      });
+      };
+      runSteps(model, { golden, run, layout, onStep });
       expectAdapter(model, join(folder, run.adapter_final));
       const values = model.parameters!.read(NOISE_SCALE);
       for (const [j, value] of run.neft_scale.entries())

@@ -13,7 +13,6 @@ import {
   layouts,
   loadForRun,
   modelNames,
-  packed,
   readCase,
   relative,
   runSteps,
@@ -53,10 +52,10 @@ describeBackends((device) => {
       });
 
       for (const run of [...golden.lora_train, ...golden.lora_train_neftune]) {
-        for (const [layout, batchOf] of layouts) {
-          test(`LoRA ${run.name}, ${layout}: losses, norms, final adapter`, () => {
+        for (const [laidOut, layout] of layouts) {
+          test(`LoRA ${run.name}, ${laidOut}: losses, norms, final adapter`, () => {
             const model = loadForRun(device, name, run, "lora");
-            expectLoraRun(model, golden, run, batchOf);
+            expectLoraRun(model, { golden, run, layout });
             model.close();
           });
         }
@@ -69,7 +68,7 @@ describeBackends((device) => {
             model.parameters!.tensors.map((tensor) => [tensor.name, model.parameters!.read(tensor.name)]),
           );
           expect([...before.keys()].sort()).toEqual(Object.keys(run.tensors).sort());
-          runSteps(model, golden, run, packed);
+          runSteps(model, { golden, run });
           for (const [tensor, { norm, change_norm }] of Object.entries(run.tensors)) {
             const values = model.parameters!.read(tensor);
             const start = before.get(tensor)!;

@@ -48,10 +48,10 @@ describeBackends((device) => {
       });
 
       for (const run of golden.qlora_train) {
-        for (const [layout, batchOf] of layouts) {
-          test(`QLoRA ${run.name}, ${layout}: losses, norms, final adapter`, () => {
+        for (const [laidOut, layout] of layouts) {
+          test(`QLoRA ${run.name}, ${laidOut}: losses, norms, final adapter`, () => {
             const model = loadForRun(device, name, run, "lora", changes);
-            expectLoraRun(model, golden, run, batchOf, slack);
+            expectLoraRun(model, { golden, run, layout, slack });
             model.close();
           });
         }

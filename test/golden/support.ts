@@ -153,15 +153,17 @@ export function evalLoss(model: Llama, golden: Pick<GoldenCase, "samples">): num
 
 // What is checked against a golden takes `slack`: how many times wider its limits are than float32's rounding asks for.
 
+/** A recorded run, laid out in one way. */
+export interface RunCheck {
+  golden: Pick<GoldenCase, "samples">;
+  run: GoldenRun;
+  layout?: typeof packed;
+  slack?: number;
+  onStep?: (i: number) => void;
+}
+
 /** Runs the recorded steps; checks each step's loss and norm. */
-export function runSteps(
-  model: Llama,
-  golden: Pick<GoldenCase, "samples">,
-  run: GoldenRun,
-  layout: typeof packed,
-  slack = 1,
-  onStep: (i: number) => void = () => {},
-): void {
+export function runSteps(model: Llama, { golden, run, layout = packed, slack = 1, onStep }: RunCheck): void {
   const noise = run.neftune;
   if (noise !== undefined) {
     model.embedTokens.registerForwardHook(neftune({ ...noise, length: "true" })!);
@@ -193,20 +195,15 @@ export function runSteps(
       relative(gradNorm, step.grad_norm),
       `gradient norm of step ${i}: ${gradNorm}, not ${step.grad_norm}`,
     ).toBeLessThan(2e-5 * slack);
-    onStep(i);
+    onStep?.(i);
   }
 }
 
 /** One LoRA run from its starting adapter: its steps, the adapter at the end, the loss before and after. */
-export function expectLoraRun(
-  model: Llama,
-  golden: Pick<GoldenCase, "samples">,
-  run: GoldenRun,
-  layout: typeof packed,
-  slack = 1,
-): void {
+export function expectLoraRun(model: Llama, check: RunCheck): void {
+  const { golden, run, slack = 1 } = check;
   expect(relative(evalLoss(model, golden), run.eval_loss_before)).toBeLessThan(1e-5 * slack);
-  runSteps(model, golden, run, layout, slack);
+  runSteps(model, check);
   expectAdapter(model, join(folder, run.adapter_final), slack);
   expect(relative(evalLoss(model, golden), run.eval_loss_after)).toBeLessThan(1e-5 * slack);
 }

@@ -3,6 +3,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { makeBatch } from "../../src/data/batch.ts";
 import { readAdapterConfig } from "../../src/formats/peft.ts";
 import { pythonFullMatch } from "../../src/formats/python-regex.ts";
 import type { LinearModule } from "../../src/model/architecture.ts";
@@ -91,15 +92,8 @@ describe("an adapter on some layers only", () => {
   ];
   const partial = loraOnLayers(values, some);
   const whole = loraOnLayers(values, [partial.targetModules, partial.targetModules]);
-  const batch = {
-    ids: Int32Array.of(1, 5, 9, 33, 7),
-    positions: Int32Array.of(0, 1, 2, 3, 4),
-    cuSeqlens: Int32Array.of(0, 5),
-    lengths: Int32Array.of(5),
-    targetRows: Int32Array.of(0, 1, 2, 3),
-    targets: Int32Array.of(5, 9, 33, 7),
-    tokens: 5,
-  };
+  const ids = Int32Array.of(1, 5, 9, 33, 7);
+  const batch = makeBatch([{ ids, labels: ids, truncated: false }], { packing: true });
 
   function load(lora: LoraOptions, changes: Partial<ModelOptions> = {}): Llama {
     const source = checkpointSource(folder);
