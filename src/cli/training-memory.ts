@@ -49,6 +49,6 @@ export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuni
     maxTargets: DEFAULT_TOKENS,
     uses: { forward: false, backward: false },
   };
-  const bytes = planFor(device, source, request, "layer").total;
+  const bytes = planFor(device, source, request, "input").total;
   return { bytes, fits: bytes <= device.freeMemory() };
 }

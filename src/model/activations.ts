@@ -1,13 +1,28 @@
 // The buffers of forward and backward, sized for the largest micro-batch. What a layer keeps for its backward pass
-// depends on `recompute`; what need not be kept is one buffer for all layers.
+// is a rung of a ladder; what need not be kept is one buffer for all layers.
 
 import type { Allocator, DType, Tensor } from "../native/index.ts";
 import { type GroupName, groupNames, kinds, type LinearModule, widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { type LoraOptions, stackModules } from "./lora.ts";
 
-/** Kept activations: `none` recomputes only norms and SwiGLU, `mlp` gate and up too, `layer` all but a layer's input. */
-export type Recompute = "none" | "mlp" | "layer";
+/** What a layer may keep for its backward pass: each rung is all of those before it, and more. */
+const rungs = [
+  /** Its input. */
+  "input",
+  /** q, k, v, attention's output and the residual stream after it. */
+  "attention",
+  "gateUp",
+  /** The outputs of its norms. */
+  "norms",
+] as const;
+export type Kept = (typeof rungs)[number];
+
+export const keeps = (kept: Kept, rung: Kept): boolean => rungs.indexOf(kept) >= rungs.indexOf(rung);
+
+/** What the option --recompute keeps: with `none` only norms and SwiGLU are made again. */
+export const keptWith = { none: "gateUp", mlp: "attention", layer: "input" } as const;
+export type Recompute = keyof typeof keptWith;
 
 /** A norm's input and output. */
 export interface NormActivations {
@@ -51,27 +66,23 @@ export interface BackwardBuffers {
   g: Tensor[]; // [T, R] by stack position
 }
 
-export interface ActivationSizes {
+export interface ActivationRequest {
+  dtype: "f32" | "bf16";
+  lora: LoraOptions | null;
+  /** Keeps what the backward pass needs. */
+  training: boolean;
   maxTokens: number;
   maxTargets: number;
   workspaceBytes: number;
 }
 
-/**
- * Lays all buffers out. `training` keeps what the backward pass needs; `keepNorms` (not with recompute "layer") the
- * norms' outputs too, which are otherwise made again.
- */
+/** Lays all buffers out. */
 export function allocateActivations(
   allocator: Allocator,
   config: LlamaConfig,
-  dtype: "f32" | "bf16",
-  lora: LoraOptions | null,
-  sizes: ActivationSizes,
-  training: boolean,
-  recompute: Recompute,
-  keepNorms: boolean,
+  { dtype, lora, training, maxTokens: T, maxTargets, workspaceBytes }: ActivationRequest,
+  kept: Kept,
 ): Activations {
-  const T = sizes.maxTokens;
   const { hidden, intermediate, queries, keys } = widthsOf(config);
   const heads = config.numAttentionHeads;
   const buffer = (columns: number) => allocator.allocate("activations", dtype, [T, columns]);
@@ -91,10 +102,11 @@ export function allocateActivations(
     u: { qkv: lowRank("qkv"), o: lowRank("o"), gateUp: lowRank("gateUp") },
   });
   const count = training ? config.numHiddenLayers : 1;
-  const sharedAttention = training && recompute !== "layer" ? null : attentionPart();
+  const isKept = (rung: Kept) => training && keeps(kept, rung);
+  const sharedAttention = isKept("attention") ? null : attentionPart();
   const normed = buffer(hidden);
-  const ownNorms = training && keepNorms;
-  const sharedGateUp = training && recompute === "none" ? null : buffer(2 * intermediate);
+  const ownNorms = isKept("norms");
+  const sharedGateUp = isKept("gateUp") ? null : buffer(2 * intermediate);
   const layers = Array.from({ length: count }, () => {
     const { rstd1, mid, rstd2, u, ...part } = sharedAttention ?? attentionPart();
     return {
@@ -124,8 +136,8 @@ export function allocateActivations(
     norm: { x: buffer(hidden), rstd: vector("f32", T), normed },
     branch: buffer(hidden),
     h: buffer(intermediate),
-    losses: vector("f32", sizes.maxTargets),
-    workspace: allocator.allocate("workspace", "f32", [Math.ceil(sizes.workspaceBytes / 4)]),
+    losses: vector("f32", maxTargets),
+    workspace: allocator.allocate("workspace", "f32", [Math.ceil(workspaceBytes / 4)]),
     backward: training ? backward() : null,
     dropped: training && (lora?.dropout ?? 0) > 0 ? buffer(widest) : null,
   };

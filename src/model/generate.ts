@@ -13,7 +13,8 @@ import {
   type Tensor,
 } from "../native/index.ts";
 import { finish, type Steps } from "../steps.ts";
-import type { Attend, Llama } from "./llama.ts";
+import type { Attend } from "./layer.ts";
+import type { Llama } from "./llama.ts";
 
 export interface GenerateOptions extends Partial<SamplingOptions> {
   maxNewTokens: number;

@@ -1,5 +1,5 @@
-// A Llama: forward and backward as explicit calls, op by op. T: tokens of a micro-batch (samples end to end),
-// H: hidden size, I: intermediate size. Formulas of the ops: kernels/neftune.h.
+// A Llama: embedding, layers (layer.ts), final norm and head, forward and backward as explicit calls. T: tokens of a
+// micro-batch (samples end to end), H: hidden size. Formulas of the ops: kernels/neftune.h.
 //
 // Owns its arena, weights' handles and mapped files, until close().
 
@@ -8,7 +8,6 @@ import { NeftuneError } from "../errors.ts";
 import {
   Arena,
   type AttentionShape,
-  attentionBackward,
   attentionForward,
   type Device,
   type EmbeddingNoise,
@@ -19,46 +18,31 @@ import {
   linearCrossEntropy,
   linearForward,
   type Nf4,
-  type RopeTables,
-  rmsnormBackward,
-  rmsnormForward,
-  rmsnormRopeBackward,
-  rmsnormRopeForward,
-  rope,
   type SampleBorders,
-  swigluBackward,
-  swigluForward,
   type Tensor,
 } from "../native/index.ts";
 import {
   type Activations,
   allocateActivations,
   type LayerActivations,
-  type NormActivations,
   type Recompute,
   viewsOf,
 } from "./activations.ts";
-import { layerOf, widthsOf } from "./architecture.ts";
+import { layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { Embedding } from "./embedding.ts";
-import {
-  type DropoutContext,
-  type GroupScratch,
-  groupBackwardInput,
-  groupBackwardWeight,
-  groupForward,
-  hasTrained,
-  type LinearGroup,
-} from "./linear-group.ts";
+import { type Attend, Layer, type Pass } from "./layer.ts";
+import type { DropoutContext } from "./linear-group.ts";
 import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { initializeLora } from "./lora-init.ts";
 import { initializeNoiseScale, NOISE_SCALE } from "./noise-scale.ts";
+import { addNormForward, normBackward, normForward } from "./norm.ts";
 import type { Parameters } from "./parameters.ts";
 import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./plan.ts";
 import { expectTrainable, type Quantization } from "./quantize.ts";
 import { ropeTables } from "./rope.ts";
 import type { ModelSource } from "./source.ts";
-import { allocateWeights, ModelWeights, type Norm, type Tune } from "./weights.ts";
+import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
 
 export interface ModelOptions {
   /** Activations and frozen weights. */
@@ -83,19 +67,6 @@ export interface ModelOptions {
   inference?: boolean;
 }
 
-/** What attention does in a layer: over packed samples, or over a key/value cache (generate.ts). */
-export type Attend = (layer: number, activations: LayerActivations) => void;
-
-/** What one micro-batch goes through the layers with. */
-interface Pass {
-  batch: Batch;
-  /** Views of T rows. */
-  buffers: Activations;
-  attend: Attend;
-  dropout: DropoutContext | null;
-  noise: EmbeddingNoise | null;
-}
-
 export class Llama {
   readonly device: Device;
   readonly config: LlamaConfig;
@@ -109,9 +80,7 @@ export class Llama {
   readonly #arena: Arena;
   readonly #weights: ModelWeights;
   readonly #buffers: Activations;
-  readonly #scratch: GroupScratch;
-  readonly #rope: RopeTables; // f32 [positions, headDim / 2]
-  readonly #attention: readonly AttentionShape[]; // of each layer
+  readonly #layers: readonly Layer[];
 
   private constructor(device: Device, source: ModelSource, options: ModelOptions, prepared: Prepared) {
     const { config } = source;
@@ -123,17 +92,8 @@ export class Llama {
     this.plan = prepared.plan;
     this.#arena = prepared.arena;
     const storage = allocateWeights(device, this.#arena, source, request);
-    const sizes = { ...options, workspaceBytes: workspaceBytes(device, config, request) };
-    this.#buffers = allocateActivations(
-      this.#arena,
-      config,
-      options.dtype,
-      lora,
-      sizes,
-      training,
-      this.plan.recompute,
-      this.plan.keepNorms,
-    );
+    const buffers = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
+    this.#buffers = allocateActivations(this.#arena, config, buffers, this.plan.kept);
     const tables = ropeTables(config, options.maxPosition);
     const half = config.headDim / 2;
     const table = (values: Float32Array) => {
@@ -141,20 +101,24 @@ export class Llama {
       device.write(tensor, values);
       return tensor;
     };
-    this.#rope = { cosine: table(tables.cosine), sine: table(tables.sine) };
+    const rope = { cosine: table(tables.cosine), sine: table(tables.sine) };
     this.#weights = new ModelWeights(device, source, storage, request, request.uses);
     this.quantized = storage.quantized.tensors;
     this.parameters = storage.parameters;
     if (training) this.parameters?.zeroState();
     if (this.parameters !== null) initializeNoiseScale(device, this.parameters);
     if (lora !== null && this.parameters !== null) initializeLora(device, this.parameters, options.seed);
-    this.#scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
-    this.#attention = Array.from({ length: config.numHiddenLayers }, (_, layer) => ({
+    const scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
+    const context = { device, config, rope, scratch, kept: this.plan.kept };
+    const heads = {
       heads: config.numAttentionHeads,
       kvHeads: config.numKeyValueHeads,
       headDim: config.headDim,
-      window: layerOf(config, layer).window ?? 0,
-    }));
+    };
+    this.#layers = this.#weights.layers.map((weights, i) => {
+      const shape = { ...heads, window: layerOf(config, i).window ?? 0 };
+      return new Layer(i, weights, shape, context);
+    });
   }
 
   /** Loads a model. Throws where the checkpoint is not in order or memory does not suffice. */
@@ -177,7 +141,7 @@ export class Llama {
   }
 
   attentionShape(layer: number): AttentionShape {
-    return this.#attention[layer]!;
+    return this.#layers[layer]!.attention;
   }
 
   /**
@@ -285,87 +249,14 @@ export class Llama {
     device.write(buffers.positions, batch.positions);
 
     embeddingForward(device, norm1.x, this.#weights.embedding, buffers.ids, batch, noise);
-    this.#norm(norm1, this.#weights.layers[0]!.norm1);
+    normForward(device, this.#weights.layers[0]!.norm1, norm1);
     for (const [i, a] of layers.entries()) {
-      this.#layerForward(i, a, pass);
-      swigluForward(device, buffers.h, a.gateUp);
-      this.#linear(this.#weights.layers[i]!.groups.down, buffers.branch, buffers.h, a.u.down, pass);
+      this.#layers[i]!.forward(a, pass);
       // The norm that comes next adds what the layer makes to the residual stream.
-      const next = layers[i + 1]?.norm1 ?? buffers.norm;
-      this.#addAndNorm(next, this.#weights.layers[i + 1]?.norm1 ?? this.#weights.norm, a.norm2.x, pass);
+      const norm = this.#weights.layers[i + 1]?.norm1 ?? this.#weights.norm;
+      addNormForward(device, norm, layers[i + 1]?.norm1 ?? buffers.norm, a.norm2.x, buffers.branch);
     }
     return buffers.norm.normed;
-  }
-
-  /** From the norm of a layer's input to gate and up. Also how a layer is recomputed. */
-  #layerForward(i: number, a: LayerActivations, pass: Pass): void {
-    const { groups, norm2 } = this.#weights.layers[i]!;
-    const { branch } = pass.buffers; // [T, H]
-    this.#linear(groups.qkv, a.qkv, a.norm1.normed, a.u.qkv, pass);
-    this.#rotate(i, a, pass);
-    pass.attend(i, a);
-    this.#linear(groups.o, branch, a.attention, a.u.o, pass);
-    this.#addAndNorm(a.norm2, norm2, a.norm1.x, pass);
-    this.#linear(groups.gateUp, a.gateUp, a.norm2.normed, a.u.gateUp, pass);
-  }
-
-  #linear(group: LinearGroup, y: Tensor, x: Tensor, u: readonly Tensor[], { dropout }: Pass): void {
-    groupForward(this.device, group, y, x, u, this.#scratch, dropout);
-  }
-
-  /** a.normed = RMSNorm(a.x). */
-  #norm({ x, rstd, normed }: NormActivations, { weight }: Norm): void {
-    rmsnormForward(this.device, normed, rstd, x, weight, this.config.rmsNormEps);
-  }
-
-  /** a.x = x + branch; a.normed = RMSNorm(a.x). */
-  #addAndNorm(a: NormActivations, { weight }: Norm, x: Tensor, { buffers }: Pass): void {
-    const residual = { delta: buffers.branch, sum: a.x };
-    rmsnormForward(this.device, a.normed, a.rstd, x, weight, this.config.rmsNormEps, residual);
-  }
-
-  /** dx = the gradient of a.x: through the norm from dy, and `past` it. */
-  #normBackward(dx: Tensor, dy: Tensor, { x, rstd }: NormActivations, norm: Norm, past: Tensor | null): void {
-    rmsnormBackward(this.device, dx, norm.dweight, dy, x, norm.weight, rstd, past);
-  }
-
-  /** RoPE on the q and k columns, in place; before it, where the model has them, the norms of their heads. */
-  #rotate(i: number, { qkv, unnormed }: LayerActivations, { buffers }: Pass): void {
-    const { queries, keys } = widthsOf(this.config);
-    const { headNorms } = this.#weights.layers[i]!;
-    const { headDim, rmsNormEps: eps } = this.config;
-    if (headNorms === null) {
-      rope(this.device, qkv.columns(0, queries + keys), this.#rope, buffers.positions, headDim);
-      return;
-    }
-    const parts = [
-      [headNorms.q, 0, queries],
-      [headNorms.k, queries, keys],
-    ] as const;
-    for (const [{ weight }, begin, width] of parts) {
-      const kept = unnormed?.columns(begin, width) ?? null;
-      const x = qkv.columns(begin, width);
-      rmsnormRopeForward(this.device, x, kept, { weight, eps }, this.#rope, buffers.positions);
-    }
-  }
-
-  /** Turns the gradient of what #rotate made into that of what it was given, in place. */
-  #rotateBack(i: number, dqkv: Tensor, { unnormed }: LayerActivations, { buffers }: Pass): void {
-    const { queries, keys } = widthsOf(this.config);
-    const { headNorms } = this.#weights.layers[i]!;
-    const { headDim, rmsNormEps: eps } = this.config;
-    if (headNorms === null) {
-      rope(this.device, dqkv.columns(0, queries + keys), this.#rope, buffers.positions, headDim, true);
-      return;
-    }
-    const parts = [
-      [headNorms.q, 0, queries],
-      [headNorms.k, queries, keys],
-    ] as const;
-    for (const [{ weight, dweight }, begin, width] of parts) {
-      const [dx, x] = [dqkv.columns(begin, width), unnormed!.columns(begin, width)];
-      rmsnormRopeBackward(this.device, dx, dweight, x, { weight, eps }, this.#rope, buffers.positions);
-    }
   }
 
   /** The loss of each target token, f32 [targets], and with `gradients` those of the head. */
@@ -393,60 +284,17 @@ export class Llama {
   #backward(pass: Pass): void {
     const { batch, buffers, noise } = pass;
     const { dx, dnormed } = buffers.backward!;
-    this.#normBackward(dx, dnormed, buffers.norm, this.#weights.norm, null);
-    for (let i = this.config.numHiddenLayers - 1; i >= 0; i--) this.#layerBackward(i, pass);
+    normBackward(this.device, this.#weights.norm, dx, dnormed, buffers.norm, null);
     const { dembedding } = this.#weights;
+    for (let i = this.#layers.length - 1; i >= 0; i--) {
+      const isLast = i === 0 && dembedding === null && !isLearned(noise);
+      this.#layers[i]!.backward(buffers.layers[i]!, pass, isLast);
+    }
     if (dembedding !== null) embeddingBackward(this.device, dembedding, dx, buffers.ids);
     if (isLearned(noise)) {
       const dscale = this.parameters!.gradient(NOISE_SCALE);
       learnedScaleBackward(this.device, dscale, dx, batch, noise);
     }
-  }
-
-  /** Turns dx from the gradient of layer i's output into that of its input. */
-  #layerBackward(i: number, pass: Pass): void {
-    const { device } = this;
-    const { batch, buffers, dropout } = pass;
-    const { h } = buffers; // [T, I]
-    const { dx, dnormed, dattention, dqkv, delta } = buffers.backward!;
-    const a = buffers.layers[i]!;
-    const { qkv, gateUp, norm1, norm2 } = a;
-    const weights = this.#weights.layers[i]!;
-    const { groups } = weights;
-    const { keepNorms, recompute } = this.plan;
-    const backwardInput = (group: LinearGroup, to: Tensor | null, dy: Tensor, u: readonly Tensor[]) =>
-      groupBackwardInput(device, group, to, dy, u, this.#scratch, dropout);
-    const backwardWeight = (group: LinearGroup, dy: Tensor, x: Tensor, g: readonly Tensor[]) =>
-      groupBackwardWeight(device, group, dy, x, g, this.#scratch, dropout);
-
-    if (recompute === "layer") {
-      this.#norm(norm1, weights.norm1);
-      this.#layerForward(i, a, pass);
-    } else {
-      if (!keepNorms && (hasTrained(groups.gateUp) || recompute === "mlp")) this.#norm(norm2, weights.norm2);
-      if (recompute === "mlp") this.#linear(groups.gateUp, gateUp, norm2.normed, a.u.gateUp, pass);
-    }
-
-    // MLP: x + down(silu(gate) · up)
-    let g = backwardInput(groups.down, h, dx, a.u.down); // h holds dh
-    swigluBackward(device, gateUp, h, h); // gateUp holds its gradient, h SwiGLU's output again
-    backwardWeight(groups.down, dx, h, g);
-    g = backwardInput(groups.gateUp, dnormed, gateUp, a.u.gateUp);
-    backwardWeight(groups.gateUp, gateUp, norm2.normed, g);
-    this.#normBackward(dx, dnormed, norm2, weights.norm2, dx);
-
-    // Attention: x + o(attention(rope(q), rope(k), v))
-    g = backwardInput(groups.o, dattention, dx, a.u.o);
-    backwardWeight(groups.o, dx, a.attention, g);
-    const shape = this.attentionShape(i);
-    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, batch, shape);
-    this.#rotateBack(i, dqkv, a, pass);
-    // nothing below is trained
-    const isLast = i === 0 && this.#weights.dembedding === null && !isLearned(pass.noise);
-    if (hasTrained(groups.qkv) && !keepNorms) this.#norm(norm1, weights.norm1);
-    g = backwardInput(groups.qkv, isLast ? null : dnormed, dqkv, a.u.qkv);
-    backwardWeight(groups.qkv, dqkv, norm1.normed, g);
-    if (!isLast) this.#normBackward(dx, dnormed, norm1, weights.norm1, dx);
   }
 }
 

@@ -28,7 +28,7 @@ export interface LoadRequest {
   quantization?: QuantizationRequest | null | undefined;
 }
 
-/** How the weights of a model came to be in NF4, although nothing but its folder was named. */
+/** Where weights in NF4 come from. */
 export type WeightsOrigin =
   /** The checkpoint in `path` is quantized already. */
   | "checkpoint"

@@ -10,7 +10,7 @@ import {
   type WeightUses,
   weightExtraBytes,
 } from "../native/index.ts";
-import { allocateActivations, type Recompute } from "./activations.ts";
+import { allocateActivations, type Kept, keptWith, type Recompute } from "./activations.ts";
 import { layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { ModelSource } from "./source.ts";
@@ -27,9 +27,10 @@ export interface ModelPlan {
   runtime: number;
   /** All of them. */
   total: number;
+  /** Of each layer, for the backward pass. */
+  kept: Kept;
+  /** The same as --recompute says it. */
   recompute: Recompute;
-  /** Whether the norms' outputs are kept too: on a GPU with memory to spare. */
-  keepNorms: boolean;
 }
 
 /** With `training`, gradients, optimizer state and what the backward pass needs are counted. */
@@ -83,27 +84,12 @@ function extraWeightBytes(
 }
 
 /** The plan for one way of keeping activations. */
-export function planFor(
-  device: Device,
-  source: ModelSource,
-  request: PlanRequest,
-  recompute: Recompute,
-  keepNorms = false,
-): ModelPlan {
+export function planFor(device: Device, source: ModelSource, request: PlanRequest, kept: Kept): ModelPlan {
   const { config } = source;
   const counter = new MemoryPlan();
   const { frozen, quantized } = allocateWeights(device, counter, source, request);
-  const sizes = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
-  allocateActivations(
-    counter,
-    config,
-    request.dtype,
-    request.lora,
-    sizes,
-    request.training,
-    recompute,
-    keepNorms,
-  );
+  const buffers = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
+  allocateActivations(counter, config, buffers, kept);
   const inNf4 = new Set(quantized.tensors.keys());
   const extra = extraWeightBytes(device, config, request, inNf4);
   const runtime =
@@ -120,10 +106,14 @@ export function planFor(
     mapped,
     runtime,
     total: counter.total + extra + mapped + runtime,
-    recompute,
-    keepNorms,
+    kept,
+    recompute: recomputeOf(kept),
   };
 }
+
+/** More is kept than --recompute none asks for where memory allows. */
+const recomputeOf = (kept: Kept): Recompute =>
+  kept === "input" ? "layer" : kept === "attention" ? "mlp" : "none";
 
 function mappedBytes(source: ModelSource, copied: Set<string>): number {
   let bytes = 0;
@@ -139,11 +129,11 @@ const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
  */
 export function choosePlan(device: Device, source: ModelSource, request: PlanRequest): ModelPlan {
   const free = device.freeMemory();
-  const kinds: Recompute[] = request.recompute === "auto" ? ["none", "mlp", "layer"] : [request.recompute];
-  const plans = kinds.map((kind) => planFor(device, source, request, kind));
+  const rungs: Kept[] =
+    request.recompute === "auto" ? ["gateUp", "attention", "input"] : [keptWith[request.recompute]];
   // A GPU reads a norm's output sooner than it makes it again; a CPU's memory is better left alone.
-  if (!device.isHost && request.training && kinds[0] === "none")
-    plans.unshift(planFor(device, source, request, "none", true));
+  if (!device.isHost && request.training && rungs[0] === "gateUp") rungs.unshift("norms");
+  const plans = rungs.map((kept) => planFor(device, source, request, kept));
   const fitting = plans.find((plan) => plan.total <= free);
   if (fitting !== undefined) return fitting;
   const least = plans.at(-1)!;
@@ -153,7 +143,7 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
       maxTokens: Math.max(1, Math.floor(request.maxTokens / share)),
       maxTargets: Math.max(1, Math.floor(request.maxTargets / share)),
     };
-    const plan = planFor(device, source, smaller, request.recompute === "auto" ? "layer" : request.recompute);
+    const plan = planFor(device, source, smaller, rungs.at(-1)!);
     if (plan.total <= free) {
       throw new NeftuneError(
         "out-of-memory",

@@ -18,17 +18,13 @@ import { FiniteCheck } from "./finite.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, stackModules } from "./lora.ts";
 import { noiseScalePart } from "./noise-scale.ts";
+import type { Norm } from "./norm.ts";
 import { Parameters, type TrainedPart } from "./parameters.ts";
 import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStorage } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
 
 /** What is trained: nothing, LoRA adapters, everything. */
 export type Tune = "none" | "lora" | "full";
-
-export interface Norm {
-  weight: Tensor; // f32 [H], of heads [headDim]
-  dweight: Tensor | null;
-}
 
 export interface LayerWeights {
   norm1: Norm;
@@ -193,7 +189,8 @@ export class ModelWeights {
       this.#owned.push(made);
       return made;
     };
-    const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name) });
+    const eps = config.rmsNormEps;
+    const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name), eps });
 
     const products = (parts: LinearPart[]): GroupProduct[] => {
       const data = joined(parts.map((part) => (part.data instanceof Tensor ? part.data : null)));

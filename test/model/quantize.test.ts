@@ -181,7 +181,7 @@ describe("the plan", () => {
       ...{ maxTokens: tokens, maxTargets: tokens, uses: { forward: false, backward: false } },
       quantization: double === null ? null : { double },
     };
-    return planFor(device, randomSource({ ...config, dtype: "bf16" }), request, "layer");
+    return planFor(device, randomSource({ ...config, dtype: "bf16" }), request, "input");
   };
 
   test("7B in NF4: weights of at most 4.3 GiB, and one matrix in full", () => {
