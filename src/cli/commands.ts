@@ -45,6 +45,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./datasets.ts")).datasets,
   },
   {
+    name: "report",
+    summary: "show the curves, losses and answers of one or more training runs",
+    load: async () => (await import("./report.ts")).report,
+  },
+  {
     name: "analyze",
     summary: "measure length, repetition, diversity and reference overlap of model outputs",
     load: async () => (await import("./analyze.ts")).analyze,

@@ -1,0 +1,140 @@
+// neftune report: a page of curves, figures and answers for one run or many.
+
+import { NeftuneError } from "../errors.ts";
+import { writeTextAtomically } from "../formats/io.ts";
+import {
+  compare,
+  differingOptions,
+  type Figures,
+  markOf,
+  namesOf,
+  plotText,
+  type Run,
+  readRun,
+  reportHtml,
+} from "../report/index.ts";
+import { RunLock } from "../train/run-lock.ts";
+import { defineCommand } from "./command.ts";
+import { fitTable, formatBytes, formatCount, formatSeconds, toJson } from "./format.ts";
+
+/** True where a process writes to the folder, here or on a machine that shares it. */
+function isRunning(folder: string): boolean {
+  try {
+    RunLock.expectFree(folder);
+    return false;
+  } catch (error) {
+    if (error instanceof NeftuneError && error.code === "busy") return true;
+    throw error;
+  }
+}
+
+/** The runs in the folders, named apart. Throws UsageError for a folder that holds none. */
+export function readRuns(paths: readonly string[]): Run[] {
+  const names = namesOf(paths);
+  return paths.map((path, i) => readRun(path, names[i]!, isRunning(path)));
+}
+
+export const report = defineCommand({
+  positionals: {
+    usage: "RUN…",
+    min: 1,
+    max: Number.POSITIVE_INFINITY,
+    help: "RUN is the folder of a training run: finished, still running, or stopped.",
+  },
+  description:
+    "Writes one HTML page that needs no network: curves, figures, the options that differ, and the runs' answers side by side. With several runs, each is compared with the first: the difference of their evaluation losses comes with a 95 % interval from a paired bootstrap over the samples that both were evaluated on.",
+  options: {
+    output: {
+      type: "path",
+      default: "report.html",
+      value: "FILE",
+      help: "page to write; an existing one is replaced",
+    },
+    text: {
+      type: "bool",
+      default: false,
+      help: "draw the loss curve and the figures in the terminal instead of writing a page",
+    },
+  },
+  examples: [
+    ["neftune report runs/llama2-7b-alpaca_data-1", "writes report.html"],
+    ["neftune report runs/plain runs/noisy --output plain-noisy.html", "compares two runs"],
+    ["neftune report runs/noisy --text", "a quick look, also at a run that is still going"],
+  ],
+  async run(values, context) {
+    const runs = readRuns(context.positionals);
+    for (const { name, notes } of runs) for (const note of notes) context.note(`${name}: ${note}`);
+    if (!values.text) writeTextAtomically(values.output, reportHtml(runs, context.version));
+    if (values.json) {
+      const differing = Object.fromEntries(differingOptions(runs).map(([name, ...own]) => [name, own]));
+      const where = values.text ? {} : { report: values.output };
+      context.print(toJson({ ...where, runs: compare(runs), differing_options: differing }));
+      return;
+    }
+    if (!values.text) {
+      context.print(`report: ${values.output}`);
+      return;
+    }
+    const plot = plotText(runs, context.columns ?? 80);
+    const parts = [
+      ...(plot.length === 0 ? [] : [`training loss\n${plot.join("\n")}`]),
+      figuresText(compare(runs), context.columns),
+      ...optionsText(runs, context.columns),
+    ];
+    context.print(parts.join("\n\n"));
+  },
+});
+
+/** A row per figure, a column per run. */
+function figuresText(all: readonly Figures[], columns: number | undefined): string {
+  const row = (label: string, show: (figures: Figures) => string) => [label, ...all.map(show)];
+  const loss = (value: number | null) => value?.toFixed(4) ?? "-";
+  const rows = [
+    ["", ...all.map(({ name }, i) => (all.length === 1 ? name : `${markOf(i, all.length)}  ${name}`))],
+    row("steps", ({ steps, total_steps, state }) => {
+      const of = total_steps === null || total_steps === steps ? "" : ` of ${formatCount(total_steps)}`;
+      return `${formatCount(steps)}${of}${state === "finished" ? "" : `, ${state}`}`;
+    }),
+    row("training loss, mean of the last steps", ({ train_loss }) => loss(train_loss)),
+  ];
+  const has = (name: keyof Figures) => all.some((figures) => figures[name] !== null);
+  if (has("eval_loss")) rows.push(row("evaluation loss", ({ eval_loss }) => loss(eval_loss)));
+  if (has("eval_loss_interval")) {
+    rows.push(
+      row("  95 % interval", ({ eval_loss_interval: interval }) =>
+        interval === null ? "-" : `${loss(interval.low)} to ${loss(interval.high)}`,
+      ),
+    );
+  }
+  if (has("difference")) {
+    rows.push(
+      row("  minus the first run's", ({ difference }) => loss(difference)),
+      row("  95 % interval", ({ difference_interval: interval }) =>
+        interval === null ? "-" : `${loss(interval.low)} to ${loss(interval.high)}`,
+      ),
+    );
+  }
+  if (has("best_eval_loss")) {
+    rows.push(
+      row("best evaluation loss", ({ best_eval_loss, best_eval_step }) =>
+        best_eval_loss === null ? "-" : `${loss(best_eval_loss)} (step ${best_eval_step})`,
+      ),
+    );
+  }
+  rows.push(
+    row("tokens/s", ({ tokens_per_second: rate }) => (rate === null ? "-" : formatCount(rate))),
+    row("peak memory", ({ peak_memory_bytes: bytes }) => (bytes === null ? "-" : formatBytes(bytes))),
+    row("training time", ({ seconds }) => (seconds === null ? "-" : formatSeconds(seconds))),
+  );
+  return fitTable(
+    rows,
+    all.map((_, i) => i + 1),
+    columns,
+  );
+}
+
+function optionsText(runs: readonly Run[], columns: number | undefined): string[] {
+  const rows = differingOptions(runs);
+  if (rows.length === 0) return [];
+  return [fitTable([["options that differ", ...runs.map(({ name }) => name)], ...rows], [], columns)];
+}

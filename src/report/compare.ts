@@ -1,0 +1,106 @@
+// What a report says in figures: of each run, and of the others against the first.
+
+import type { Run } from "./run.ts";
+import { arePaired, type Bootstrap, type Interval, meanOf, pairedBootstrap } from "./statistics.ts";
+
+/** Of the steps whose mean the final training loss is: the last tenth, within these. */
+const FEWEST_STEPS = 5;
+const MOST_STEPS = 100;
+
+export interface Figures {
+  name: string;
+  path: string;
+  state: Run["state"];
+  steps: number;
+  total_steps: number | null;
+  /** Mean of the last tenth of the steps, 5 to 100. */
+  train_loss: number | null;
+  eval_loss: number | null;
+  /** 95 % intervals, where evaluations were kept sample by sample. */
+  eval_loss_interval: Interval | null;
+  /** Evaluation loss minus the first run's, over the same samples; null of the first. */
+  difference: number | null;
+  difference_interval: Interval | null;
+  best_eval_loss: number | null;
+  best_eval_step: number | null;
+  tokens_per_second: number | null;
+  peak_memory_bytes: number | null;
+  /** Of training steps, evaluations not counted. */
+  seconds: number | null;
+  skipped: number;
+}
+
+const last = <T>(values: readonly (T | null)[]) => values.findLast((value) => value !== null) ?? null;
+
+function trainLoss({ metrics }: Run): number | null {
+  const losses = metrics.curves.loss.y;
+  const count = Math.min(MOST_STEPS, Math.max(FEWEST_STEPS, Math.round(losses.length / 10)));
+  const known = losses.slice(-count).filter((loss) => loss !== null);
+  return known.length === 0 ? null : meanOf(known);
+}
+
+function bestEvaluation({ metrics }: Run): { loss: number | null; step: number | null } {
+  const { x, y } = metrics.evalLoss;
+  let best = -1;
+  for (const [i, loss] of y.entries()) if (loss !== null && (best < 0 || loss < y[best]!)) best = i;
+  return best < 0 ? { loss: null, step: null } : { loss: y[best]!, step: x[best]! };
+}
+
+/** Intervals by run; null where the run keeps no losses of single samples, or of other samples than the first run. */
+function bootstrap(runs: readonly Run[]): { result: Bootstrap | null; place: (number | null)[] } {
+  // Of the last evaluation only: it is that one's loss that stands beside the interval.
+  const evaluations = runs.map(({ evaluation, metrics }) =>
+    evaluation?.step === metrics.evalLoss.x.at(-1) ? evaluation : null,
+  );
+  const first = evaluations.find((evaluation) => evaluation !== null) ?? null;
+  if (first === null || first.losses.length < 2) return { result: null, place: runs.map(() => null) };
+  const paired = evaluations.filter((evaluation) => evaluation !== null && arePaired(first, evaluation));
+  const place = evaluations.map((evaluation) => (evaluation === null ? -1 : paired.indexOf(evaluation)));
+  return {
+    result: pairedBootstrap(paired.filter((evaluation) => evaluation !== null)),
+    place: place.map((at) => (at < 0 ? null : at)),
+  };
+}
+
+/** The figures of all runs. */
+export function compare(runs: readonly Run[]): Figures[] {
+  const { result, place } = bootstrap(runs);
+  const firstLoss = runs[0] === undefined ? null : last(runs[0].metrics.evalLoss.y);
+  return runs.map((run, i) => {
+    const { name, path, state, totalSteps, metrics } = run;
+    const evalLoss = last(metrics.evalLoss.y);
+    const best = bestEvaluation(run);
+    const at = place[i]!;
+    const isCompared = i > 0 && at !== null && place[0] === 0 && evalLoss !== null && firstLoss !== null;
+    const memory = metrics.curves.peak_memory_bytes.y.filter((bytes) => bytes !== null);
+    return {
+      name,
+      path,
+      state,
+      steps: metrics.lastStep,
+      total_steps: totalSteps,
+      train_loss: trainLoss(run),
+      eval_loss: evalLoss,
+      eval_loss_interval: at === null ? null : result!.losses[at]!,
+      difference: isCompared ? evalLoss - firstLoss : null,
+      difference_interval: isCompared ? result!.differences[at]! : null,
+      best_eval_loss: best.loss,
+      best_eval_step: best.step,
+      tokens_per_second: metrics.seconds > 0 ? metrics.tokens / metrics.seconds : null,
+      peak_memory_bytes: memory.length === 0 ? null : Math.max(...memory),
+      // Where only every so many steps have a line, the others took as long.
+      seconds: metrics.lines === 0 ? null : (metrics.seconds / metrics.lines) * metrics.lastStep,
+      skipped: metrics.skipped,
+    };
+  });
+}
+
+/** The options that are not the same in all runs: a name, then each run's value; "–" where it records none. */
+export function differingOptions(runs: readonly Run[]): [name: string, ...values: string[]][] {
+  const known = runs.filter(({ options }) => options.size > 0);
+  const names = [...new Set(known.flatMap(({ options }) => [...options.keys()]))].sort();
+  const values = (name: string) => runs.map(({ options }) => options.get(name) ?? "–");
+  return names
+    .filter((name) => new Set(known.map(({ options }) => options.get(name))).size > 1)
+    .map((name) => [name, ...values(name)]);
+}

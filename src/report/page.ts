@@ -1,0 +1,182 @@
+// report.html: one file that needs nothing from outside, for one run or many.
+
+import { formatBytes, formatCount, formatSeconds } from "../numbers.ts";
+import { chartsHtml } from "./charts.ts";
+import { compare, differingOptions, type Figures } from "./compare.ts";
+import { type Cell, escapeHtml, runLabel, type Table, tableHtml } from "./html.ts";
+import type { Run } from "./run.ts";
+import { samplesHtml } from "./samples.ts";
+import { script } from "./script.ts";
+import type { Interval } from "./statistics.ts";
+import { css } from "./style.ts";
+
+/** More for the page, by whoever makes it: a demo, a sweep. */
+export interface Extras {
+  title?: string;
+  /** A sentence or two below the title. */
+  lead?: string;
+  tables?: readonly Table[];
+}
+
+const loss = (value: number | null) => value?.toFixed(4) ?? "–";
+const signed = (value: number) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(4)}`;
+
+function intervalText(interval: Interval | null, text: (value: number) => string): string {
+  return interval === null ? "" : `${text(interval.low)} to ${text(interval.high)}`;
+}
+
+/** A figure with its 95 % interval below. */
+function withInterval(value: string, interval: string): Cell {
+  return interval === "" ? value : { html: `${escapeHtml(value)}<small>${escapeHtml(interval)}</small>` };
+}
+
+function stepsText({ steps, total_steps, state }: Figures): string {
+  const done =
+    total_steps === null || steps === total_steps
+      ? formatCount(steps)
+      : `${formatCount(steps)} of ${formatCount(total_steps)}`;
+  return state === "finished" ? done : `${done}, ${state}`;
+}
+
+/** One run: its figures as cards. */
+function cards(figures: Figures): string {
+  const card = (name: string, value: string | null, more = "") =>
+    value === null
+      ? ""
+      : `<div><dt>${name}</dt><dd>${escapeHtml(value)}${more === "" ? "" : `<small>${escapeHtml(more)}</small>`}</dd></div>`;
+  const { eval_loss, best_eval_loss, best_eval_step, train_loss, tokens_per_second } = figures;
+  const interval = intervalText(figures.eval_loss_interval, loss);
+  return `<dl class="figures">${[
+    card("steps", stepsText(figures)),
+    card("training loss", train_loss === null ? null : loss(train_loss), "mean of the last steps"),
+    card(
+      "evaluation loss",
+      eval_loss === null ? null : loss(eval_loss),
+      interval === "" ? "" : `95 %: ${interval}`,
+    ),
+    card(
+      "best evaluation",
+      best_eval_loss === null ? null : loss(best_eval_loss),
+      `after step ${best_eval_step}`,
+    ),
+    card("speed", tokens_per_second === null ? null : formatCount(tokens_per_second), "tokens per second"),
+    card("peak memory", figures.peak_memory_bytes === null ? null : formatBytes(figures.peak_memory_bytes)),
+    card("training time", figures.seconds === null ? null : formatSeconds(figures.seconds)),
+  ].join("")}</dl>`;
+}
+
+/** Several runs: their figures as a table. */
+function comparison(all: readonly Figures[]): string {
+  const hasEvaluation = all.some(({ eval_loss }) => eval_loss !== null);
+  const hasDifference = all.some(({ difference }) => difference !== null);
+  const first = all[0]!.name;
+  const head = [
+    "run",
+    "steps",
+    "training loss",
+    ...(hasEvaluation ? ["evaluation loss"] : []),
+    ...(hasDifference ? [`minus ${first}`] : []),
+    ...(hasEvaluation ? ["best evaluation"] : []),
+    "tokens/s",
+    "memory",
+    "time",
+  ];
+  const rows = all.map((figures, i): Cell[] => {
+    const { difference, difference_interval, best_eval_loss, best_eval_step } = figures;
+    const compared = difference === null ? "–" : signed(difference);
+    return [
+      { html: runLabel(figures.name, i) },
+      stepsText(figures),
+      loss(figures.train_loss),
+      ...(hasEvaluation
+        ? [withInterval(loss(figures.eval_loss), intervalText(figures.eval_loss_interval, loss))]
+        : []),
+      ...(hasDifference ? [withInterval(compared, intervalText(difference_interval, signed))] : []),
+      ...(hasEvaluation
+        ? [withInterval(loss(best_eval_loss), best_eval_step === null ? "" : `step ${best_eval_step}`)]
+        : []),
+      figures.tokens_per_second === null ? "–" : formatCount(figures.tokens_per_second),
+      figures.peak_memory_bytes === null ? "–" : formatBytes(figures.peak_memory_bytes),
+      figures.seconds === null ? "–" : formatSeconds(figures.seconds),
+    ];
+  });
+  const numeric = head.map((_, i) => i).slice(1);
+  const how = hasDifference
+    ? `<p class="note">Below a loss: its 95 % interval over evaluation samples. Below a difference: the same of the difference, by a paired bootstrap over the samples that both runs were evaluated on. An interval that holds 0 leaves open which run is better; none of them says what another seed would do.</p>`
+    : "";
+  return `${tableHtml({ caption: "Figures of each run", head, rows, numeric })}${how}`;
+}
+
+function differences(runs: readonly Run[]): string {
+  const rows = differingOptions(runs);
+  if (runs.length < 2) return "";
+  if (rows.length === 0) return '<h2>Options that differ</h2><p class="soft">None.</p>';
+  const head = ["option", ...runs.map(({ name }) => name)];
+  return `<h2>Options that differ</h2>${tableHtml({ caption: "Value of each option by run", head, rows })}`;
+}
+
+/** All options of a run, those that were chosen first. */
+function optionsHtml(run: Run): string {
+  if (run.options.size === 0) return "";
+  const names = [...run.options.keys()].sort();
+  const order = [
+    ...names.filter((name) => run.chosen.has(name)),
+    ...names.filter((name) => !run.chosen.has(name)),
+  ];
+  const rows = order.map((name): Cell[] => [
+    name,
+    run.options.get(name)!,
+    run.chosen.has(name) ? "" : "default",
+  ]);
+  const hasOrigins = run.chosen.size > 0;
+  const table = tableHtml({
+    caption: `Options of ${run.name}`,
+    head: ["option", "value", ...(hasOrigins ? ["origin"] : [])],
+    rows: hasOrigins ? rows : rows.map((row) => row.slice(0, 2)),
+  });
+  return `<details><summary>All options of ${escapeHtml(run.name)}</summary>${table}</details>`;
+}
+
+function subtitle(runs: readonly Run[]): string {
+  const one = (name: string) => [...new Set(runs.map(({ options }) => options.get(name)))];
+  const [models, data, devices] = [
+    one("model"),
+    one("dataset"),
+    [...new Set(runs.map(({ device }) => device))],
+  ];
+  const parts = [
+    models.length === 1 && models[0] !== undefined ? models[0] : null,
+    data.length === 1 && data[0] !== undefined ? data[0] : null,
+    devices.length === 1 ? devices[0]! : null,
+  ];
+  return parts.filter((part) => part !== null).join(" · ");
+}
+
+/** The page. Throws nothing for runs that are damaged: what they lack is left out, and said. */
+export function reportHtml(runs: readonly Run[], version: string, extras: Extras = {}): string {
+  const figures = compare(runs);
+  const title = extras.title ?? (runs.length === 1 ? runs[0]!.name : `${runs.length} runs`);
+  const notes = runs.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
+  const legend =
+    runs.length === 1
+      ? `<div hidden>${runLabel(runs[0]!.name, 0)}</div>`
+      : `<ul class="legend" aria-label="Runs">${runs.map(({ name }, i) => `<li>${runLabel(name, i)}</li>`).join("")}</ul>`;
+  const samples = samplesHtml(runs);
+  return `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>${escapeHtml(title)} – neftune report</title>
+<link rel="icon" href="data:,"><style>${css}</style></head><body><main>
+<header><h1>${escapeHtml(title)}</h1><p class="soft">${escapeHtml(subtitle(runs))}</p>
+${extras.lead === undefined ? "" : `<p class="lead">${escapeHtml(extras.lead)}</p>`}</header>
+${notes.map((note) => `<p class="warning">${escapeHtml(note)}</p>`).join("\n")}
+${(extras.tables ?? []).map((table) => `<h2>${escapeHtml(table.caption)}</h2>${tableHtml(table)}`).join("\n")}
+${runs.length === 1 ? cards(figures[0]!) : `<h2>Runs</h2>${comparison(figures)}`}
+${differences(runs)}
+<h2>Curves</h2>
+${legend}<div class="charts">${chartsHtml(runs)}</div>
+${samples === "" ? "" : `<h2>Answers</h2>${samples}`}
+${runs.length > 4 ? "" : `<h2>Options</h2>${runs.map(optionsHtml).join("\n")}`}
+<footer>Made by neftune ${escapeHtml(version)}: <code>neftune report ${escapeHtml(runs.map(({ path }) => path).join(" "))}</code></footer>
+</main><script>${script}</script></body></html>
+`;
+}

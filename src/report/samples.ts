@@ -1,0 +1,67 @@
+// Answers side by side: each prompt, what was expected, and what each run said.
+
+import { escapeHtml, runLabel } from "./html.ts";
+import type { Run } from "./run.ts";
+
+/** Prompts that are shown; the files have all. */
+const MOST_PROMPTS = 12;
+const MOST_CHARACTERS = 1200;
+
+export interface Sample {
+  question: string;
+  references: readonly string[];
+  /** By run; null where it has no answer to this prompt. */
+  outputs: readonly (string | null)[];
+}
+
+/** The prompts of all runs, in the order of the first that has them. */
+export function samplesOf(runs: readonly Run[]): Sample[] {
+  const questions = new Map<string, { references: readonly string[]; outputs: (string | null)[] }>();
+  for (const [i, { answers }] of runs.entries()) {
+    for (const { question, output, references } of answers) {
+      const known = questions.get(question);
+      const sample = known ?? { references, outputs: runs.map(() => null) };
+      if (sample.references.length === 0) sample.references = references;
+      sample.outputs[i] ??= output;
+      if (known === undefined) questions.set(question, sample);
+    }
+  }
+  return [...questions].map(([question, { references, outputs }]) => ({ question, references, outputs }));
+}
+
+/** True where an answer is, but for white space at its ends, a reference. */
+export function isMatch(output: string, references: readonly string[]): boolean {
+  return references.some((reference) => reference.trim() === output.trim());
+}
+
+const shortened = (text: string) =>
+  text.length <= MOST_CHARACTERS ? text : `${text.slice(0, MOST_CHARACTERS)}…`;
+
+function answerHtml(run: Run, index: number, output: string | null, references: readonly string[]): string {
+  if (output === null) return "";
+  const mark = isMatch(output, references) ? '<span class="match">✓ as expected</span>' : "";
+  const text = output.trim() === "" ? "<em>empty</em>" : escapeHtml(shortened(output.trim()));
+  return `<div class="answer"><div>${runLabel(run.name, index)}${mark}</div><p>${text}</p></div>`;
+}
+
+/** The section's inside; the empty string where no run has answers. */
+export function samplesHtml(runs: readonly Run[]): string {
+  const samples = samplesOf(runs);
+  if (samples.length === 0) return "";
+  // Prompts that the runs answer differently tell more.
+  const differing = (sample: Sample) => new Set(sample.outputs.map((output) => output?.trim())).size > 1;
+  const shown = [...samples.filter(differing), ...samples.filter((sample) => !differing(sample))]
+    .slice(0, MOST_PROMPTS)
+    .map(({ question, references, outputs }) => {
+      const expected =
+        references.length === 0
+          ? ""
+          : `<div class="answer expected"><div>expected</div><p>${escapeHtml(shortened(references[0]!.trim()))}</p></div>`;
+      const answers = outputs.map((output, i) => answerHtml(runs[i]!, i, output, references)).join("");
+      return `<article><h3>${escapeHtml(shortened(question))}</h3><div class="answers">${expected}${answers}</div></article>`;
+    });
+  const rest = samples.length - shown.length;
+  const more =
+    rest > 0 ? `<p class="note">${rest} more in the runs’ answers.jsonl or samples.jsonl.</p>` : "";
+  return `${shown.join("\n")}${more}`;
+}
