@@ -1,11 +1,11 @@
 // neftune demo: the whole story with a model and data of its own.
 
-import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../errors.ts";
 import { expectNoDanglingLink, ioError, writeTextAtomically } from "../formats/io.ts";
 import { defineCommand } from "./command.ts";
-import { percent, type Report, type Result, readCurve, reportHtml, verdict } from "./demo/report.ts";
+import { demoReport, percent, type Result, verdict } from "./demo/report.ts";
 import {
   baseTraining,
   fineTune,
@@ -87,40 +87,35 @@ export const demo = defineCommand({
     context.note(`model: ${formatCount(parameters)} parameters; training all of them on the texts`);
     await trainBase(place);
     const results: Result[] = [];
-    results.push({ name: "base", curve: null, ...(await measure(place, data, undefined)) });
+    results.push({ name: "base", run: null, ...(await measure(place, data, undefined)) });
     for (const alpha of [0, 5]) {
       const folder = `alpha-${alpha}`;
       context.note(`fine-tuning with LoRA, alpha ${alpha}`);
       await fineTune(place, folder, alpha);
       results.push({
         name: `alpha ${alpha}`,
-        curve: readCurve(join(dir, folder)),
+        run: join(dir, folder),
         ...(await measure(place, data, folder)),
       });
     }
     const seconds = (performance.now() - began) / 1000;
-    const report: Report = {
-      data,
-      results,
-      settings: [
-        ["parameters", formatCount(parameters)],
-        [
-          "base training",
-          `${baseTraining.epochs} epochs, batch ${baseTraining.batchSize}, rate ${baseTraining.learningRate}`,
-        ],
-        [
-          "fine-tuning",
-          `${fineTuning.epochs} epochs, batch ${fineTuning.batchSize}, rate ${fineTuning.learningRate}`,
-        ],
-        ["LoRA", `r ${lora.r}, alpha ${lora.alpha}, all seven linears`],
-        ["seed", String(values.seed)],
-        ["time", formatSeconds(seconds)],
-        ["neftune", context.version],
+    const settings: [string, string][] = [
+      ["parameters", formatCount(parameters)],
+      [
+        "base training",
+        `${baseTraining.epochs} epochs, batch ${baseTraining.batchSize}, rate ${baseTraining.learningRate}`,
       ],
-      command: "neftune demo",
-    };
+      [
+        "fine-tuning",
+        `${fineTuning.epochs} epochs, batch ${fineTuning.batchSize}, rate ${fineTuning.learningRate}`,
+      ],
+      ["LoRA", `r ${lora.r}, alpha ${lora.alpha}, all seven linears`],
+      ["seed", String(values.seed)],
+      ["time", formatSeconds(seconds)],
+      ["neftune", context.version],
+    ];
     const path = join(dir, "report.html");
-    writeFileSync(path, reportHtml(report));
+    writeTextAtomically(path, demoReport(results, settings, context.version));
     if (values.json) {
       const rows = results.map(({ name, trainLoss, heldOutLoss, exact }) => {
         return { name, train_loss: trainLoss, held_out_loss: heldOutLoss, exact_answers: exact };

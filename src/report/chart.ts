@@ -101,9 +101,9 @@ export function chartHtml({ id, title, unit, note, description, series, axis }: 
   });
   const how = vertical.isLog ? ' data-log="1"' : power === 0 ? "" : ` data-power="${power}"`;
   return [
-    `<figure class="chart" id="${id}"><figcaption><h3>${escapeHtml(title)}</h3><span>${escapeHtml(unit)}${vertical.isLog ? ", logarithmic" : ""}</span></figcaption>`,
-    `<div class="plot"><svg role="img" aria-labelledby="${id}-t ${id}-d" tabindex="0" data-x="${horizontal.min} ${horizontal.max}"${how}>`,
-    `<title id="${id}-t">${escapeHtml(title)} by step</title><desc id="${id}-d">${escapeHtml(description)}</desc>`,
+    `<figure class="chart" id="${id}"><figcaption><h3 id="${id}-t">${escapeHtml(title)}</h3><span>${escapeHtml(unit)}${vertical.isLog ? ", logarithmic" : ""}</span></figcaption>`,
+    `<div class="plot"><svg role="img" aria-labelledby="${id}-t" aria-describedby="${id}-d" tabindex="0" data-x="${horizontal.min} ${horizontal.max}"${how}>`,
+    `<desc id="${id}-d">${escapeHtml(description)}</desc>`,
     ...rows,
     '<text class="y" x="-8" y="100%" dy="1.5em">step</text>',
     ...columns,

@@ -27,12 +27,13 @@ for (const svg of document.querySelectorAll(".plot>svg")) {
     out.replaceChildren(Object.assign(document.createElement("b"), { textContent: "step " + step.toLocaleString("en-US") }));
     for (const { path, points } of lines) {
       if (!points.length || step < points[0][0] || step > points.at(-1)[0]) continue;
-      const near = points.reduce((best, p) => Math.abs(p[0] - step) < Math.abs(best[0] - step) ? p : best);
+      const i = points.findIndex(p => p[0] >= step), [x1, y1] = points[i], [x0, y0] = points[Math.max(0, i - 1)];
+      const value = x1 === step ? y1 : y0 + (step - x0) / (x1 - x0) * (y1 - y0);
       const row = document.createElement("div"), key = document.createElement("span");
       const line = document.querySelector(".key." + path.getAttribute("class").replace(" ", "."));
       key.className = "key";
       if (line) key.append(line.firstChild.cloneNode(true)), key.classList.add(...line.classList);
-      key.append(path.dataset.label + ": " + text(near[1]));
+      key.append(path.dataset.label + ": " + text(value));
       row.append(key);
       out.append(row);
     }

@@ -10,6 +10,7 @@ import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
 import { generate, linearModules, loadForInference, parseConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
+import { ANSWERS_FILE } from "../../report/index.ts";
 import { evaluate } from "../../train/evaluate.ts";
 import { evaluationLimits, mergeLimits, runTraining, type TrainerOptions } from "../../train/index.ts";
 import type { Context } from "../command.ts";
@@ -153,6 +154,15 @@ export const trainBase = (place: Workplace): Promise<void> =>
 export const fineTune = (place: Workplace, name: string, alpha: number): Promise<void> =>
   trainOnce(place, name, "base", "lora", "train.jsonl", { ...fineTuning, alpha });
 
+/** Keeps a run's answers, for its report. */
+function writeAnswers(run: string, rows: readonly InstructionRow[], answers: readonly string[]): void {
+  const lines = rows.map(({ instruction, input, output: reference }, i) => {
+    const question = input === "" ? instruction : `${instruction}\n\n${input}`;
+    return { instruction: question, output: answers[i]!, reference };
+  });
+  writeFileSync(join(run, ANSWERS_FILE), rowsText(lines));
+}
+
 /** Loss on training and held-out rows, and the answers to the held-out instructions. */
 export async function measure(
   place: Workplace,
@@ -200,6 +210,7 @@ export async function measure(
         const outputs = generate(model, prompts, { maxNewTokens: LONGEST_ANSWER, eosIds: [eosId] });
         answers.push(...outputs.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim()));
       }
+      if (adapter !== undefined) writeAnswers(join(dir, adapter), data.heldOut, answers);
       const right = answers.filter((answer, i) => answer === data.heldOut[i]!.output).length;
       return { trainLoss, heldOutLoss, exact: right / answers.length, answers };
     } finally {

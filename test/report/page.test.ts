@@ -1,0 +1,148 @@
+// The page: what is in it, how large it is, and how it looks in a browser at the widths of a phone, a tablet and a screen.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { reportHtml } from "../../src/report/page.ts";
+import { namesOf, readRun } from "../../src/report/run.ts";
+import { Browser, chromium, noChromium } from "./chromium.ts";
+import { makeRun } from "./support.ts";
+
+const root = mkdtempSync(join(tmpdir(), "neftune-page-"));
+const answers = [
+  { instruction: "Name the capital of France.", output: "Paris", reference: "Paris" },
+  { instruction: "<script>alert(1)</script> & \u202e", output: "a\n\nb".repeat(40), reference: "c" },
+];
+const pageOf = (names: readonly string[]) => {
+  const paths = names.map((name) => join(root, name));
+  const found = namesOf(paths);
+  return reportHtml(
+    paths.map((path, i) => readRun(path, found[i]!)),
+    "0.1.0",
+  );
+};
+/** The page without its own script and style. */
+const contentOf = (html: string) => html.replace(/<(script|style)>[\s\S]*?<\/\1>/g, "");
+const many = Array.from({ length: 10 }, (_, i) => `alpha-${i}`);
+
+beforeAll(() => {
+  for (const [i, name] of many.entries())
+    makeRun(join(root, name), {
+      steps: 10_000,
+      alpha: i,
+      shift: i / 20,
+      evalSamples: 500,
+      evalEvery: 250,
+      answers,
+    });
+  makeRun(join(root, "one"), { steps: 300, alpha: 5, hasScale: true, answers });
+  makeRun(join(root, "started"), { steps: 300, until: 1, alpha: 5, evalSamples: 0 });
+  makeRun(join(root, "empty"), { steps: 300, until: 0, alpha: 5, evalSamples: 0 });
+});
+afterAll(() => rmSync(root, { recursive: true }));
+
+test("ten runs of 10,000 steps: at most 300 KB in at most 2 s", () => {
+  const start = performance.now();
+  const html = pageOf(many);
+  expect(performance.now() - start).toBeLessThan(2000 * (process.env.CI === undefined ? 1 : 3));
+  expect(Buffer.byteLength(html)).toBeLessThan(300_000);
+});
+
+test("nothing from outside, and nothing of a run is markup", () => {
+  const html = pageOf(["one"]);
+  expect(html).not.toMatch(/https?:|src=|@import|url\(/);
+  expect(html).not.toContain("<script>alert");
+  expect(html).toContain("&lt;script&gt;alert(1)&lt;/script&gt; &amp; \ufffd");
+  expect(contentOf(html)).not.toMatch(/NaN|undefined|Infinity/);
+});
+
+test("figures and tables have names; a single run has no comparison", () => {
+  const [one, two] = [pageOf(["one"]), pageOf(["alpha-0", "alpha-5"])];
+  const charts = one.match(/<svg role="img" aria-labelledby="(\w+)-t" aria-describedby="\1-d"/g);
+  expect(charts).toHaveLength(7);
+  for (const html of [one, two])
+    expect(html.match(/<table><caption>/g)!.length).toBe(html.match(/<table>/g)!.length);
+  expect(one).not.toContain("Options that differ");
+  expect(two).toContain("Options that differ");
+});
+
+test.each(["started", "empty"])("a run that has only %s", (name) => {
+  expect(contentOf(pageOf([name]))).not.toMatch(/NaN|undefined|Infinity/);
+});
+
+describe.skipIf(chromium === undefined)(
+  `in Chromium${chromium === undefined ? `: ${noChromium}` : ""}`,
+  () => {
+    let browser: Browser;
+    beforeAll(async () => {
+      for (const [name, runs] of [
+        ["ten", many],
+        ["one", ["one"]],
+        ["two", ["alpha-0", "empty"]],
+      ] as const)
+        writeFileSync(join(root, `${name}.html`), pageOf(runs));
+      browser = await Browser.start();
+    });
+    afterAll(() => browser?.close());
+
+    const views = ["one", "two", "ten"].flatMap((page) =>
+      [360, 768, 1280].flatMap((width) =>
+        (["light", "dark"] as const).map((scheme) => ({ page, width, scheme })),
+      ),
+    );
+
+    test.each(views)(
+      "$page at $width px, $scheme: fits, says nothing, asks for nothing, can be read",
+      async (view) => {
+        await browser.open(join(root, `${view.page}.html`), view);
+        expect(
+          await browser.value<number>("document.documentElement.scrollWidth - innerWidth"),
+        ).toBeLessThanOrEqual(0);
+        expect(browser.complaints).toEqual([]);
+        expect(browser.requests.filter((url) => !url.startsWith("file:") && url !== "data:,")).toEqual([]);
+        expect(await browser.value<string[]>(faintTexts)).toEqual([]);
+        expect(await browser.value<string[]>(hiddenLines)).toEqual([]);
+      },
+    );
+
+    test("pointer and arrow keys show a step and its values, exactly", async () => {
+      await browser.open(join(root, "one.html"), { width: 768, scheme: "light" });
+      const shown = async (id: string, event: string) =>
+        await browser.value<string>(
+          `(() => { const svg = document.querySelector("#${id} svg"), r = svg.getBoundingClientRect(); svg.dispatchEvent(${event}); return document.querySelector("#${id} output").textContent })()`,
+        );
+      const rate = await shown("rate", 'new PointerEvent("pointermove", { clientX: r.left + r.width / 2 })');
+      expect(rate).toMatch(/^step 15[01]one: 0\.0001\d*$/);
+      expect(await shown("rate", 'new KeyboardEvent("keydown", { key: "Home" })')).toMatch(/^step 1one/);
+      expect(await shown("rate", 'new KeyboardEvent("keydown", { key: "ArrowRight" })')).toMatch(
+        /^step 2one/,
+      );
+      expect(await shown("rate", 'new KeyboardEvent("keydown", { key: "Escape" })')).toBe("");
+    });
+  },
+);
+
+/** Texts whose contrast to what is behind them is below 4.5 (WCAG 2 AA). */
+const faintTexts = `(() => {
+  const rgb = text => text.match(/[\\d.]+/g).map(Number);
+  const light = color => rgb(color).slice(0, 3).map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const behind = node => { for (let n = node; n; n = n.parentElement) { const c = getComputedStyle(n).backgroundColor; if (rgb(c)[3] !== 0) return c; } };
+  const found = new Set();
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode.parentElement;
+    if (!walker.currentNode.data.trim() || /^(script|style|desc)$/i.test(node.tagName)) continue;
+    const style = getComputedStyle(node), own = node instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(own), light(behind(node))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) found.add(walker.currentNode.data.trim() + " " + own);
+  }
+  return [...found];
+})()`;
+
+/** Charts with a line that takes no room on the screen. */
+const hiddenLines = `[...document.querySelectorAll(".plot path[data-label]")].filter(path => {
+  const { width, height } = path.getBoundingClientRect();
+  return path.getAttribute("d") !== "" && !(width > 0 || height > 0) && /L/.test(path.getAttribute("d"));
+}).map(path => path.closest("figure").id)`;
