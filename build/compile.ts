@@ -18,11 +18,10 @@ export function headersUnder(folder: string): string[] {
     .filter((path) => path.endsWith(".h"));
 }
 
-/** Header files in a folder itself. */
-export function headersIn(folder: string): string[] {
-  return readdirSync(folder)
-    .filter((name) => name.endsWith(".h"))
-    .map((name) => join(folder, name));
+/** The headers that every backend includes: those of kernels/ itself and of kernels/entry. */
+export function sharedHeaders(): string[] {
+  const own = readdirSync(kernels).filter((name) => name.endsWith(".h"));
+  return [...own.map((name) => join(kernels, name)), ...headersUnder(join(kernels, "entry"))];
 }
 
 /** A hash of a command and of what its input files hold; a copy of the checkout in another folder has the same. */

@@ -7,12 +7,12 @@ import {
   cached,
   compress,
   hashOf,
-  headersIn,
   headersUnder,
   inParallel,
   kernels,
   objects,
   output,
+  sharedHeaders,
 } from "./compile.ts";
 import {
   type CudaToolkit,
@@ -35,7 +35,7 @@ export const cudaSources = (): string[] =>
     .sort()
     .map((file) => join(cudaFolder, file));
 
-const headers = () => [...headersIn(kernels), ...headersUnder(cudaFolder)];
+const headers = () => [...sharedHeaders(), ...headersUnder(cudaFolder)];
 
 /** nvcc's command up to the source file, without `-o`. */
 function nvccCommand(toolkit: CudaToolkit): string[] {

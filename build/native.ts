@@ -12,12 +12,12 @@ import { join } from "node:path";
 import {
   cached,
   compress,
-  headersIn,
   headersUnder,
   inParallel,
   kernels,
   objects,
   output,
+  sharedHeaders,
 } from "./compile.ts";
 import { ensureToolchain, run, type Toolchain, target } from "./toolchain.ts";
 
@@ -111,7 +111,7 @@ async function buildRuntime(tools: Toolchain, env: Record<string, string>): Prom
 
 /** The kernels for one instruction set: their object files are compiled by the returned jobs, then linked. */
 function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Record<string, string>) {
-  const headers = [...headersUnder(join(kernels, "cpu")), ...headersIn(kernels)];
+  const headers = [...headersUnder(join(kernels, "cpu")), ...sharedHeaders()];
   const sources = readdirSync(join(kernels, "cpu")).filter((file) => file.endsWith(".cpp"));
   const compile = [
     ...[tools.zig, "c++", ...target, ...flags, `-DNT_ISA_NAME="${name}"`, "-std=c++17", "-O3", "-fPIC"],

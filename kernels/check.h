@@ -37,15 +37,3 @@ inline int64_t size_of(int32_t dtype) { return dtype == NT_F32 ? 4 : 2; }
   do {                                                            \
     if (!(condition)) return nt::fail(NT_INVALID, __VA_ARGS__);   \
   } while (0)
-
-namespace nt {
-
-inline int32_t check_count_non_finite(const void *count, const void *source, int32_t source_dtype, int64_t n) {
-  NT_CHECK(source_dtype == NT_F32 || source_dtype == NT_BF16 || source_dtype == NT_F16,
-           "count_non_finite: unknown source dtype %d", int(source_dtype));
-  NT_CHECK(n >= 0, "count_non_finite: n must be ≥ 0, got %lld", (long long)n);
-  NT_CHECK(n == 0 || (count != nullptr && source != nullptr), "count_non_finite: count or the source is null");
-  return NT_OK;
-}
-
-}  // namespace nt

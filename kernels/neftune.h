@@ -28,8 +28,6 @@ typedef enum { NT_OK = 0, NT_INVALID = 1, NT_OUT_OF_MEMORY = 2, NT_UNSUPPORTED =
 typedef enum { NT_F32 = 0, NT_BF16 = 1, NT_F16 = 2 } nt_dtype;
 typedef enum { NT_NOISE_NONE = 0, NT_NOISE_UNIFORM = 1, NT_NOISE_BERNOULLI = 2, NT_NOISE_GAUSSIAN = 3 } nt_noise;
 typedef enum { NT_RANDOM_UNIFORM = 0, NT_RANDOM_NORMAL = 1 } nt_random_kind;
-// Which products a weight will be used in: a backend may keep a copy laid out for each.
-enum { NT_WEIGHT_FORWARD = 1, NT_WEIGHT_BACKWARD = 2 };
 
 typedef struct nt_context nt_context;
 typedef struct nt_weight nt_weight;
@@ -170,20 +168,15 @@ NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const voi
 
 // ------------------------------------------------------------------ linear and LoRA
 
-// A weight [out, in] as checkpoints store it, in `dtype`. `data` is borrowed and must outlive the weight; a backend
-// may copy it into a faster layout for the `uses` (NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD; 0 keeps it as it is).
+// A weight [out, in] as checkpoints store it, in `dtype`. `data` is borrowed, read by each product anew, and must
+// outlive the weight.
 NT_API int32_t nt_weight_create(nt_context *context, int32_t dtype, int64_t out, int64_t in, const void *data,
-                                int32_t uses, nt_weight **host_weight);
-// To call after `data` has changed.
-NT_API int32_t nt_weight_refresh(nt_context *context, nt_weight *weight);
+                                nt_weight **host_weight);
 NT_API int32_t nt_weight_destroy(nt_context *context, nt_weight *weight);
-// Device bytes that nt_weight_create would add for such a weight beside `data`: for the memory plan.
-NT_API int32_t nt_weight_extra_bytes(nt_context *context, int32_t dtype, int64_t out, int64_t in, int32_t uses,
-                                     int64_t *host_bytes);
 
 // The same for a weight kept in NF4: products expand it into `scratch` (at least out · in values of `dtype`, on the
 // device, shared by all weights of a context), except those of few rows, which read the codes themselves. What
-// `host_nf4` points to on the device is borrowed, and so is scratch; there is nothing to refresh.
+// `host_nf4` points to on the device is borrowed, and so is scratch.
 NT_API int32_t nt_weight_create_nf4(nt_context *context, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *host_nf4,
                                     void *scratch, nt_weight **host_weight);
 // codes and absmax (float32) of source[n] (device; f32, bf16 or f16). *non_finite (device; null: not wanted) grows by the

@@ -1,6 +1,7 @@
 // The optimizer: the gradient's norm and clipping factor, and AdamW (arXiv 1711.05101) as torch.optim.AdamW has it.
 #include <math.h>
 
+#include "../entry/arguments.h"
 #include "context.h"
 #include "parallel.h"
 #include "vec.h"
@@ -45,31 +46,24 @@ double sum_of_squares(int threads, const float *x, int64_t n) {
   return total;
 }
 
-struct Step {
-  float beta1, rest1;  // β₁, 1 − β₁
-  float beta2, rest2;
-  float decay;  // 1 − lr · weight_decay
-  float size;   // lr / (1 − β₁^step)
-  float root;   // sqrt(1 − β₂^step)
-  float eps;
-  float gradient_scale;
-};
-
 // kLanes parameters; returns their new values.
-inline Vec update(Vec p, Vec g, Vec &m, Vec &v, const Step &s) {
-  g *= splat(s.gradient_scale);
+inline Vec update(Vec p, Vec g, Vec &m, Vec &v, const AdamwStep &s, float gradient_scale) {
+  g *= splat(gradient_scale);
   m = fma(g - m, splat(s.rest1), m);
   v = fma(g * splat(s.rest2), g, v * splat(s.beta2));
   Vec denominator = square_root(v) / splat(s.root) + splat(s.eps);
   return fma(splat(-s.size), m / denominator, p * splat(s.decay));
 }
 
-void adamw(int threads, float *p, bf16 *copy, const float *g, float *m, float *v, int64_t n, const Step &s) {
-  parallel_for(threads, n, 16384, [&](int64_t begin, int64_t end) {
+int32_t adamw(nt_context *context, float *p, void *rounded, const float *g, float *m, float *v, int64_t n,
+              const AdamwStep &s, const float *gradient_scale) {
+  auto *copy = static_cast<bf16 *>(rounded);
+  const float factor = gradient_scale == nullptr ? 1.0f : *gradient_scale;
+  parallel_for(context->threads, n, 16384, [&](int64_t begin, int64_t end) {
     int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes) {
       Vec first = load(m + i), second = load(v + i);
-      Vec updated = update(load(p + i), load(g + i), first, second, s);
+      Vec updated = update(load(p + i), load(g + i), first, second, s, factor);
       store(p + i, updated);
       store(m + i, first);
       store(v + i, second);
@@ -78,49 +72,24 @@ void adamw(int threads, float *p, bf16 *copy, const float *g, float *m, float *v
     if (i == end) return;
     int64_t left = end - i;
     Vec first = load_part(m + i, left), second = load_part(v + i, left);
-    Vec updated = update(load_part(p + i, left), load_part(g + i, left), first, second, s);
+    Vec updated = update(load_part(p + i, left), load_part(g + i, left), first, second, s, factor);
     store_part(p + i, updated, left);
     store_part(m + i, first, left);
     store_part(v + i, second, left);
     if (copy != nullptr) store_part(copy + i, updated, left);
   });
+  return NT_OK;
 }
 
-}  // namespace
-}  // namespace nt
-
-NT_API int32_t nt_gradient_norm(nt_context *context, float *result, const float *gradients, int64_t n,
-                                float max_norm) {
-  NT_CHECK(n >= 0, "gradient_norm: n must be ≥ 0, got %lld", (long long)n);
-  if (n == 0) return NT_OK;
-  NT_CHECK(result != nullptr && gradients != nullptr, "gradient_norm: result and gradients must not be null");
-  double norm = sqrt(nt::sum_of_squares(context->threads, gradients, n));
+int32_t gradient_norm(nt_context *context, float *result, const float *gradients, int64_t n, float max_norm) {
+  double norm = sqrt(sum_of_squares(context->threads, gradients, n));
   double factor = max_norm > 0 ? double(max_norm) / (norm + 1e-6) : 1.0;
   result[0] = float(norm);
   result[1] = factor > 1.0 ? 1.0f : float(factor);  // a NaN stays one
   return NT_OK;
 }
 
-NT_API int32_t nt_adamw(nt_context *context, float *parameters, void *copy, const float *gradients, float *m, float *v,
-                        int64_t n, float learning_rate, float beta1, float beta2, float eps, float weight_decay,
-                        int64_t step, const float *gradient_scale) {
-  NT_CHECK(n >= 0, "adamw: n must be ≥ 0, got %lld", (long long)n);
-  NT_CHECK(step >= 1, "adamw: step counts from 1, got %lld", (long long)step);
-  NT_CHECK(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "adamw: betas must be in [0, 1), got %g and %g",
-           double(beta1), double(beta2));
-  if (n == 0) return NT_OK;
-  NT_CHECK(parameters != nullptr && gradients != nullptr && m != nullptr && v != nullptr,
-           "adamw: parameters, gradients, m and v must not be null");
-  nt::Step s;
-  s.beta1 = beta1;
-  s.rest1 = float(1.0 - double(beta1));
-  s.beta2 = beta2;
-  s.rest2 = float(1.0 - double(beta2));
-  s.decay = float(1.0 - double(learning_rate) * double(weight_decay));
-  s.size = float(double(learning_rate) / (1.0 - pow(double(beta1), double(step))));
-  s.root = float(sqrt(1.0 - pow(double(beta2), double(step))));
-  s.eps = eps;
-  s.gradient_scale = gradient_scale == nullptr ? 1.0f : *gradient_scale;
-  nt::adamw(context->threads, parameters, static_cast<nt::bf16 *>(copy), gradients, m, v, n, s);
-  return NT_OK;
-}
+}  // namespace
+}  // namespace nt
+
+#include "../entry/adamw.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
-#include "../attention_checks.h"
+#include "../entry/attention_checks.h"
 #include "attention_tile.h"
 #include "context.h"
 #include "parallel.h"

@@ -360,26 +360,14 @@ int32_t backward(int threads, const Backward<T> &call) {
   return NT_OK;
 }
 
+template <typename T>
+int32_t attention_backward(nt_context *context, const AttentionSize &size, T *dq, T *dk, T *dv, int64_t lddqkv,
+                           float *delta, const T *dout, const T *o, int64_t ldo, const T *q, const T *k, const T *v,
+                           int64_t ldqkv, const float *lse) {
+  return backward<T>(context->threads, {size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse});
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *dq, void *dk, void *dv, int64_t lddqkv,
-                                     float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
-                                     const void *k, const void *v, int64_t ldqkv, const float *lse,
-                                     const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
-                                     int64_t head_dim, int64_t window, float scale) {
-  NT_CHECK_DTYPE("attention_backward", dtype);
-  nt::AttentionSize size;
-  if (int32_t status = nt::check_attention_backward(&size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse,
-                                                    cu_seqlens, sequences, heads, kv_heads, head_dim, window, scale))
-    return status;
-  if (size.tokens == 0) return NT_OK;
-  auto run = [&](auto element) {
-    using T = decltype(element);
-    auto in = [](const void *x) { return static_cast<const T *>(x); };
-    auto out = [](void *x) { return static_cast<T *>(x); };
-    return nt::backward<T>(context->threads, {size, out(dq), out(dk), out(dv), lddqkv, delta, in(dout), in(o), ldo,
-                                              in(q), in(k), in(v), ldqkv, lse});
-  };
-  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-}
+#include "../entry/attention_backward.h"

@@ -115,65 +115,63 @@ struct Decode {
   const T *q;
   int64_t ldq;
   const T *k_cache, *v_cache;
-  const int32_t *slots, *lengths;
-  int64_t sequences, capacity, heads, kv_heads, head_dim, window;
-  float scale;
+  CachedSize size;
 
-  // The first key that sequence s reads, and how many pieces it reads.
-  int64_t begin(int64_t s) const { return first_cached(lengths[s], window); }
-  int64_t pieces(int64_t s) const { return (lengths[s] - begin(s) + kPiece - 1) / kPiece; }
+  // How many pieces sequence s reads.
+  int64_t pieces(int64_t s) const { return (size.count(s) + kPiece - 1) / kPiece; }
 };
 
 template <typename T>
 int32_t decode(int threads, const Decode<T> &call) {
   constexpr bool Pairs = kPairs<T>;
-  const HeadSize head = head_size<Pairs>(call.head_dim);
-  const int64_t group = call.heads / call.kv_heads, columns = head.columns;
+  const CachedSize &size = call.size;
+  const HeadSize head = head_size<Pairs>(size.head_dim);
+  const int64_t group = size.heads / size.kv_heads, columns = head.columns;
   const int64_t partial = columns + kLanes;  // Σ p·v, then the maximum and Σ p
 
   int64_t pieces = 0;
-  for (int64_t s = 0; s < call.sequences; s++) pieces += call.pieces(s);
-  const int64_t count = pieces * call.kv_heads;
+  for (int64_t s = 0; s < size.sequences; s++) pieces += call.pieces(s);
+  const int64_t count = pieces * size.kv_heads;
   Work *items = work_list(count);
   static thread_local Scratch memory_of_partials;
   auto *partials = static_cast<float *>(memory_of_partials.at_least(count * group * partial * 4));
   if (count > 0 && (items == nullptr || partials == nullptr))
     return fail(NT_OUT_OF_MEMORY, "attention_decode: no memory for %lld pieces", (long long)count);
   int64_t n = 0;
-  for (int64_t s = 0; s < call.sequences; s++)
-    for (int64_t h = 0; h < call.kv_heads; h++)
-      for (int64_t begin = call.begin(s); begin < call.lengths[s]; begin += kPiece, n++) {
-        int64_t end = std::min(begin + kPiece, int64_t(call.lengths[s]));
+  for (int64_t s = 0; s < size.sequences; s++)
+    for (int64_t h = 0; h < size.kv_heads; h++)
+      for (int64_t begin = size.begin(s); begin < size.lengths[s]; begin += kPiece, n++) {
+        int64_t end = std::min(begin + kPiece, int64_t(size.lengths[s]));
         items[n] = {end - begin, int32_t(s), int32_t(h), int32_t(begin), int32_t(end), int32_t(n)};
       }
 
   const int64_t floats = group * (head.stride + kPiece) + 2 * kChunk * columns;
   bool done = run_longest_first(threads, items, count, floats, [&](const Work &item, float *memory) {
     float *scores = memory, *copies = scores + group * kPiece, *queries = copies + 2 * kChunk * columns;
-    const T *q = call.q + item.sequence * call.ldq + item.kv_head * group * call.head_dim;
-    pack_rows<Pairs, T>(queries, group, call.head_dim, head.stride, [&](int64_t r) { return q + r * call.head_dim; });
-    int64_t start = (call.slots[item.sequence] * call.kv_heads + item.kv_head) * call.capacity + item.begin;
-    const T *k = call.k_cache + start * call.head_dim, *v = call.v_cache + start * call.head_dim;
+    const T *q = call.q + item.sequence * call.ldq + item.kv_head * group * size.head_dim;
+    pack_rows<Pairs, T>(queries, group, size.head_dim, head.stride, [&](int64_t r) { return q + r * size.head_dim; });
+    int64_t start = (size.slots[item.sequence] * size.kv_heads + item.kv_head) * size.capacity + item.begin;
+    const T *k = call.k_cache + start * size.head_dim, *v = call.v_cache + start * size.head_dim;
     int64_t keys = item.end - item.begin;
-    scores_of<Pairs>(scores, queries, group, head, k, keys, call.head_dim, copies);
+    scores_of<Pairs>(scores, queries, group, head, k, keys, size.head_dim, copies);
     float *out = partials + item.kind * group * partial;
     for (int64_t r = 0; r < group; r++)
       out[r * partial + columns + 1] =
-          probabilities<Pairs>(scores + r * kPiece, keys, call.scale, out + r * partial + columns);
-    weigh<Pairs>(out, partial, scores, group, head, v, keys, call.head_dim, copies);
+          probabilities<Pairs>(scores + r * kPiece, keys, size.scale, out + r * partial + columns);
+    weigh<Pairs>(out, partial, scores, group, head, v, keys, size.head_dim, copies);
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_decode: no memory for %lld floats a thread", (long long)floats);
 
   // The pieces of a head lie `group` partial results apart.
   const float *head_partials = partials;
-  for (int64_t s = 0; s < call.sequences; s++) {
+  for (int64_t s = 0; s < size.sequences; s++) {
     int64_t cuts = call.pieces(s);
-    for (int64_t h = 0; h < call.heads; h++) {
-      T *o = call.o + s * call.ldo + h * call.head_dim;
+    for (int64_t h = 0; h < size.heads; h++) {
+      T *o = call.o + s * call.ldo + h * size.head_dim;
       const float *first = head_partials + (h / group * cuts * group + h % group) * partial;
       if (cuts == 0) {
-        for (int64_t i = 0; i < call.head_dim; i++) set(o[i], 0.0f);
+        for (int64_t i = 0; i < size.head_dim; i++) set(o[i], 0.0f);
         continue;
       }
       float top = first[columns], total = 0, out[256 + kLanes] = {};
@@ -184,32 +182,28 @@ int32_t decode(int threads, const Decode<T> &call) {
         total += weight[0] * piece[columns + 1];
         for (int64_t i = 0; i < columns; i += kLanes) store(out + i, fma(weight, load(piece + i), load(out + i)));
       }
-      store_row(o, out, 1.0f / total, call.head_dim);
+      store_row(o, out, 1.0f / total, size.head_dim);
     }
-    head_partials += cuts * call.kv_heads * group * partial;
+    head_partials += cuts * size.kv_heads * group * partial;
   }
   return NT_OK;
 }
 
-}  // namespace
-}  // namespace nt
+template <typename T>
+int32_t attention_decode(nt_context *context, const CachedSize &size, T *o, int64_t ldo, const T *q, int64_t ldq,
+                         const T *k_cache, const T *v_cache) {
+  return decode<T>(context->threads, {o, ldo, q, ldq, k_cache, v_cache, size});
+}
 
-NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k,
-                            const void *v, int64_t ldkv, const int32_t *cu_seqlens, const int32_t *slots,
-                            const int32_t *starts, int64_t sequences, int64_t capacity, int64_t kv_heads,
-                            int64_t head_dim) {
-  NT_CHECK_DTYPE("kv_append", dtype);
-  if (int32_t status = nt::check_kv_append(k_cache, v_cache, k, v, ldkv, cu_seqlens, slots, starts, sequences, capacity,
-                                           kv_heads, head_dim))
-    return status;
-  int64_t tokens = sequences > 0 ? cu_seqlens[sequences] : 0;
-  if (tokens == 0) return NT_OK;
-  const int64_t bytes = head_dim * nt::size_of(dtype), row_bytes = ldkv * nt::size_of(dtype);
-  nt::parallel_for(context->threads, tokens, 1 + (1 << 18) / (kv_heads * bytes), [&](int64_t begin, int64_t end) {
+int32_t kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k, const void *v,
+                  int64_t ldkv, const int32_t *borders, const int32_t *slots, const int32_t *starts, int64_t sequences,
+                  int64_t capacity, int64_t kv_heads, int64_t head_dim) {
+  const int64_t tokens = borders[sequences], bytes = head_dim * size_of(dtype), row_bytes = ldkv * size_of(dtype);
+  parallel_for(context->threads, tokens, 1 + (1 << 18) / (kv_heads * bytes), [&](int64_t begin, int64_t end) {
     int64_t s = 0;
     for (int64_t t = begin; t < end; t++) {
-      while (t >= cu_seqlens[s + 1]) s++;
-      int64_t position = starts[s] + t - cu_seqlens[s];
+      while (t >= borders[s + 1]) s++;
+      int64_t position = starts[s] + t - borders[s];
       for (int64_t h = 0; h < kv_heads; h++) {
         int64_t to = ((slots[s] * kv_heads + h) * capacity + position) * bytes, from = t * row_bytes + h * bytes;
         memcpy(static_cast<char *>(k_cache) + to, static_cast<const char *>(k) + from, size_t(bytes));
@@ -220,21 +214,8 @@ NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, v
   return NT_OK;
 }
 
-NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
-                                   int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *slots,
-                                   const int32_t *lengths, int64_t sequences, int64_t capacity, int64_t heads,
-                                   int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
-  NT_CHECK_DTYPE("attention_decode", dtype);
-  if (int32_t status = nt::check_attention_decode(o, ldo, q, ldq, k_cache, v_cache, slots, lengths, sequences, capacity,
-                                                  heads, kv_heads, head_dim, window, scale))
-    return status;
-  if (sequences == 0) return NT_OK;
-  auto run = [&](auto element) {
-    using T = decltype(element);
-    return nt::decode<T>(context->threads,
-                         {static_cast<T *>(o), ldo, static_cast<const T *>(q), ldq, static_cast<const T *>(k_cache),
-                          static_cast<const T *>(v_cache), slots, lengths, sequences, capacity, heads, kv_heads,
-                          head_dim, window, scale});
-  };
-  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-}
+}  // namespace
+}  // namespace nt
+
+#include "../entry/attention_decode.h"
+#include "../entry/kv_append.h"

@@ -220,23 +220,13 @@ int32_t forward(int threads, const Forward<T> &call) {
   return NT_OK;
 }
 
+template <typename T>
+int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
+                          const T *k, const T *v, int64_t ldqkv) {
+  return forward<T>(context->threads, {size, o, ldo, lse, q, k, v, ldqkv});
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
-                                    const void *q, const void *k, const void *v, int64_t ldqkv,
-                                    const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
-                                    int64_t head_dim, int64_t window, float scale) {
-  NT_CHECK_DTYPE("attention_forward", dtype);
-  nt::AttentionSize size;
-  if (int32_t status = nt::check_attention_forward(&size, o, ldo, q, k, v, ldqkv, cu_seqlens, sequences, heads,
-                                                   kv_heads, head_dim, window, scale))
-    return status;
-  if (size.tokens == 0) return NT_OK;
-  auto run = [&](auto element) {
-    using T = decltype(element);
-    return nt::forward<T>(context->threads, {size, static_cast<T *>(o), ldo, lse, static_cast<const T *>(q),
-                                             static_cast<const T *>(k), static_cast<const T *>(v), ldqkv});
-  };
-  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-}
+#include "../entry/attention_forward.h"

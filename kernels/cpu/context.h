@@ -13,6 +13,9 @@ struct nt_context {
 
 namespace nt {
 
+// Whether the host may read what device pointers point to.
+constexpr bool kHostIsDevice = true;
+
 // 256-byte aligned, or null.
 void *allocate(int64_t bytes);
 void release(void *address);

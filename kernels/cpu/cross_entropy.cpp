@@ -7,6 +7,7 @@
 #include "vec.h"
 #include "weight.h"
 
+namespace nt {
 namespace {
 
 // More rows in a chunk no longer speed up the products.
@@ -15,9 +16,11 @@ constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
+int64_t most_chunk_rows(const nt_context *, int64_t) { return kChunkRows; }
+
 // Logits, gathered rows of x, and their gradient.
 int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {
-  return aligned(rows * V * 4) + 2 * aligned(rows * H * nt::size_of(dtype));
+  return aligned(rows * V * 4) + 2 * aligned(rows * H * size_of(dtype));
 }
 
 // loss = log Σ_j exp(l_j) − l_t. The target's own term stays out of the sum: where it dominates, the loss is
@@ -25,7 +28,6 @@ int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {
 // With `gradient`, l becomes gradient_scale · (softmax(l) − onehot(t)) as T, in place (T is no wider than float).
 template <typename T>
 float softmax_row(float *l, int64_t V, int64_t target, float gradient_scale, bool gradient) {
-  using namespace nt;
   const float at_target = l[target];
   const int64_t whole = V - V % kLanes;
   float top = at_target;
@@ -70,14 +72,14 @@ float softmax_row(float *l, int64_t V, int64_t target, float gradient_scale, boo
 }
 
 void scatter_rows(int threads, int64_t n, int64_t row_bytes, const int32_t *rows, const char *gathered, char *destination) {
-  nt::parallel_for(threads, n, 1 + (1 << 15) / row_bytes, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, n, 1 + (1 << 15) / row_bytes, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++)
       memcpy(destination + rows[i] * row_bytes, gathered + i * row_bytes, size_t(row_bytes));
   });
 }
 
 void gather_rows(int threads, int64_t n, int64_t row_bytes, const int32_t *rows, char *gathered, const char *source) {
-  nt::parallel_for(threads, n, 1 + (1 << 15) / row_bytes, [&](int64_t begin, int64_t end) {
+  parallel_for(threads, n, 1 + (1 << 15) / row_bytes, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++)
       memcpy(gathered + i * row_bytes, source + rows[i] * row_bytes, size_t(row_bytes));
   });
@@ -93,46 +95,10 @@ void clear_other_rows(char *dx, int64_t row_bytes, const int32_t *rows, int64_t 
   }
 }
 
-}  // namespace
-
-using nt::fail;
-
-NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *, int32_t dtype, int64_t rows, int64_t H, int64_t V,
-                                                 int64_t *bytes) {
-  NT_CHECK_DTYPE("linear_cross_entropy", dtype);
-  NT_CHECK(rows >= 0 && H >= 0 && V >= 0, "linear_cross_entropy: sizes must not be negative, got %lld, %lld, %lld",
-           (long long)rows, (long long)H, (long long)V);
-  *bytes = chunk_bytes(dtype, rows < kChunkRows ? rows : kChunkRows, H, V);
-  return NT_OK;
-}
-
-NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight,
-                                       const void *x, const nt_weight *weight, const int32_t *rows,
-                                       const int32_t *targets, int64_t n, int64_t T, float gradient_scale,
-                                       void *workspace, int64_t workspace_bytes) {
-  NT_CHECK_DTYPE("linear_cross_entropy", dtype);
-  NT_CHECK(weight != nullptr, "linear_cross_entropy: no weight");
-  NT_CHECK(weight->dtype == dtype, "linear_cross_entropy: x has dtype %d, the weight %d", int(dtype),
-           int(weight->dtype));
-  NT_CHECK(n >= 0 && T >= 0 && n <= T, "linear_cross_entropy: %lld rows of %lld", (long long)n, (long long)T);
-  const int64_t V = weight->out, H = weight->in, row_bytes = H * nt::size_of(dtype);
-  if (T == 0 || V == 0 || H == 0) return NT_OK;
-  NT_CHECK(n == 0 || (losses != nullptr && x != nullptr && rows != nullptr && targets != nullptr),
-           "linear_cross_entropy: losses, x, rows or targets is null");
-  for (int64_t i = 0; i < n; i++) {
-    NT_CHECK(rows[i] >= 0 && rows[i] < T && (i == 0 || rows[i] > rows[i - 1]),
-             "linear_cross_entropy: rows must ascend within 0 … %lld, got %d at %lld", (long long)T - 1, int(rows[i]),
-             (long long)i);
-    NT_CHECK(targets[i] >= 0 && targets[i] < V,
-             "linear_cross_entropy: a target must be within 0 … %lld, got %d at row %d", (long long)V - 1,
-             int(targets[i]), int(rows[i]));
-  }
-  int64_t chunk = n < kChunkRows ? n : kChunkRows;
-  while (chunk > 1 && chunk_bytes(dtype, chunk, H, V) > workspace_bytes) chunk = (chunk + 1) / 2;
-  NT_CHECK(n == 0 || (workspace != nullptr && chunk_bytes(dtype, chunk, H, V) <= workspace_bytes),
-           "linear_cross_entropy: needs a workspace of at least %lld bytes, got %lld",
-           (long long)chunk_bytes(dtype, 1, H, V), (long long)workspace_bytes);
-
+int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight, const void *x,
+                             const nt_weight *weight, const int32_t *rows, const int32_t *targets, int64_t n,
+                             int64_t T, float gradient_scale, void *workspace, int64_t chunk) {
+  const int64_t V = weight->out, H = weight->in, row_bytes = H * size_of(dtype);
   if (dx != nullptr) clear_other_rows(static_cast<char *>(dx), row_bytes, rows, n, T);
   auto *logits = static_cast<float *>(workspace);
   char *gathered_x = static_cast<char *>(workspace) + aligned(chunk * V * 4);
@@ -148,25 +114,30 @@ NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float
     if (!together) gather_rows(context->threads, count, row_bytes, some, gathered_x, static_cast<const char *>(x));
     const void *chunk_x = together ? from : gathered_x;
     int32_t status =
-        nt::times_weight_transposed(context, weight, logits, NT_F32, V, chunk_x, H, nullptr, false, count);
+        times_weight_transposed(context, weight, logits, NT_F32, V, chunk_x, H, nullptr, false, count);
     if (status != NT_OK) return status;
-    nt::parallel_for(context->threads, count, 1, [&](int64_t begin, int64_t end) {
+    parallel_for(context->threads, count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
-        auto row = dtype == NT_F32 ? softmax_row<float> : softmax_row<nt::bf16>;
+        auto row = dtype == NT_F32 ? softmax_row<float> : softmax_row<bf16>;
         losses[first + i] = row(logits + i * V, V, targets[first + i], gradient_scale, gradient);
       }
     });
     if (dx != nullptr) {
       char *to = together ? static_cast<char *>(dx) + some[0] * row_bytes : gathered_dx;
-      status = nt::times_weight(context, weight, to, dtype, H, logits, ld_gradient, false, count);
+      status = times_weight(context, weight, to, dtype, H, logits, ld_gradient, false, count);
       if (status != NT_OK) return status;
       if (!together) scatter_rows(context->threads, count, row_bytes, some, gathered_dx, static_cast<char *>(dx));
     }
     if (dweight != nullptr) {
-      status = nt::matmul(context, {V, H, count, nt::transposed(logits, dtype, ld_gradient),
-                                    nt::as_stored(chunk_x, dtype, H), nullptr, dweight, NT_F32, H, nullptr, true});
+      status = matmul(context, {V, H, count, transposed(logits, dtype, ld_gradient),
+                                    as_stored(chunk_x, dtype, H), nullptr, dweight, NT_F32, H, nullptr, true});
       if (status != NT_OK) return status;
     }
   }
   return NT_OK;
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/cross_entropy.h"

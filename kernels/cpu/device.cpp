@@ -6,7 +6,6 @@
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
 
-#include "../file_map.h"
 #include "context.h"
 #include "matmul.h"
 #include "parallel.h"
@@ -105,20 +104,13 @@ void convert(int threads, To *y, const void *source, int64_t n) {
 }
 
 template <typename To>
-int32_t convert_from(int threads, To *y, const void *source, int32_t source_dtype, int64_t n) {
-  switch (source_dtype) {
-    case NT_F32:
-      convert<float>(threads, y, source, n);
-      return NT_OK;
-    case NT_BF16:
-      convert<nt::bf16>(threads, y, source, n);
-      return NT_OK;
-    case NT_F16:
-      convert<nt::f16>(threads, y, source, n);
-      return NT_OK;
-    default:
-      return nt::fail(NT_INVALID, "cast: unknown source dtype %d", int(source_dtype));
-  }
+void convert_from(int threads, To *y, const void *source, int32_t source_dtype, int64_t n) {
+  if (source_dtype == NT_F32)
+    convert<float>(threads, y, source, n);
+  else if (source_dtype == NT_BF16)
+    convert<nt::bf16>(threads, y, source, n);
+  else
+    convert<nt::f16>(threads, y, source, n);
 }
 
 }  // namespace
@@ -156,21 +148,14 @@ void release(void *address) {
   }
 }
 
-}  // namespace nt
+namespace {
 
-using nt::fail;
-
-NT_API const char *nt_last_error(void) { return nt::last_error; }
-
-NT_API int32_t nt_probe(char *json, int64_t size) {
-  int written = snprintf(json, size_t(size), "{\"backend\":\"cpu\",\"problem\":null}");
-  NT_CHECK(written < size, "probe: the buffer of %lld bytes is too small", (long long)size);
-  return NT_OK;
+int64_t probe(char *json, int64_t size) {
+  return snprintf(json, size_t(size), "{\"backend\":\"cpu\",\"problem\":null}");
 }
 
-NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context) {
+int32_t create(int32_t device, int32_t threads, nt_context **context) {
   NT_CHECK(device == 0, "the CPU backend has one device, 0; got %d", int(device));
-  NT_CHECK(threads >= 0 && threads <= 256, "threads must be between 0 (all) and 256, got %d", int(threads));
   auto *created = static_cast<nt_context *>(calloc(1, sizeof(nt_context)));
   if (created == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
   cpu_set_t usable;
@@ -181,86 +166,74 @@ NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context) 
   return NT_OK;
 }
 
-NT_API int32_t nt_destroy(nt_context *context) {
-  if (context != nullptr) nt::matmul_destroy(context);
+void destroy(nt_context *context) {
+  matmul_destroy(context);
   free(context);
-  return NT_OK;
 }
 
-NT_API int32_t nt_describe(nt_context *context, char *json, int64_t size) {
+int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length) {
   char name[256];
   read_cpu_name(name, sizeof name);
-  int written = snprintf(json, size_t(size),
-                         "{\"backend\":\"cpu\",\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
-                         "\"total_memory\":%lld,\"free_memory\":%lld}",
-                         name, NT_ISA_NAME, context->threads, (long long)total_memory(),
-                         (long long)available_memory());
-  NT_CHECK(written >= 0 && written < size, "describe: the buffer of %lld bytes is too small", (long long)size);
+  *length = snprintf(json, size_t(size),
+                     "{\"backend\":\"cpu\",\"name\":\"%s\",\"isa\":\"%s\",\"threads\":%d,"
+                     "\"total_memory\":%lld,\"free_memory\":%lld}",
+                     name, NT_ISA_NAME, context->threads, (long long)total_memory(), (long long)available_memory());
   return NT_OK;
 }
 
-NT_API int32_t nt_synchronize(nt_context *) { return NT_OK; }
+int32_t synchronize(nt_context *) { return NT_OK; }
 
-NT_API int32_t nt_malloc(nt_context *, int64_t bytes, void **address) {
-  NT_CHECK(bytes >= 0, "malloc: negative size %lld", (long long)bytes);
-  *address = nt::allocate(bytes);
+int32_t device_malloc(int64_t bytes, void **address) {
+  *address = allocate(bytes);
   if (*address == nullptr)
     return fail(NT_OUT_OF_MEMORY, "out of memory: %lld bytes asked for, %lld free", (long long)bytes,
                 (long long)available_memory());
   return NT_OK;
 }
 
-NT_API int32_t nt_free(nt_context *, void *address) {
-  nt::release(address);
+int32_t device_free(void *address) {
+  release(address);
   return NT_OK;
 }
 
-NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
-  NT_CHECK(bytes >= 0, "memset: negative size %lld", (long long)bytes);
-  nt::parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
+int32_t fill_bytes(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
+  parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
     memset(static_cast<char *>(destination) + begin, byte, size_t(end - begin));
   });
   return NT_OK;
 }
 
-NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
-  NT_CHECK(bytes >= 0, "copy: negative size %lld", (long long)bytes);
-  nt::parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
+int32_t copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {
     memcpy(static_cast<char *>(destination) + begin, static_cast<const char *>(source) + begin, size_t(end - begin));
   });
   return NT_OK;
 }
 
-NT_API int32_t nt_copy_to_device(nt_context *context, void *destination, const void *source, int64_t bytes) {
-  return nt_copy(context, destination, source, bytes);
+int32_t copy_to_device(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  return copy(context, destination, source, bytes);
 }
 
-NT_API int32_t nt_copy_to_host(nt_context *context, void *destination, const void *source, int64_t bytes) {
-  return nt_copy(context, destination, source, bytes);
+int32_t copy_to_host(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  return copy(context, destination, source, bytes);
 }
 
-NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64_t *bytes, int32_t *is_device) {
-  *is_device = 1;
-  return nt::map_file(path, address, bytes);
-}
-
-NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) { return nt::unmap_file(address, bytes); }
-
-NT_API int32_t nt_file_forget(nt_context *, const void *address, int64_t bytes) {
-  return nt::forget_file(address, bytes);
-}
-
-NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
-                         int32_t source_dtype, int64_t n) {
-  NT_CHECK_DTYPE("upload", destination_dtype);
-  NT_CHECK(n >= 0, "upload: n must be ≥ 0, got %lld", (long long)n);
-  if (destination_dtype == source_dtype) return nt_copy(context, destination, source, n * nt::size_of(source_dtype));
+int32_t cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+             int32_t source_dtype, int64_t n) {
+  if (destination_dtype == source_dtype) return copy(context, destination, source, n * size_of(source_dtype));
   if (destination_dtype == NT_F32)
-    return convert_from(context->threads, static_cast<float *>(destination), source, source_dtype, n);
-  return convert_from(context->threads, static_cast<nt::bf16 *>(destination), source, source_dtype, n);
+    convert_from(context->threads, static_cast<float *>(destination), source, source_dtype, n);
+  else
+    convert_from(context->threads, static_cast<bf16 *>(destination), source, source_dtype, n);
+  return NT_OK;
 }
 
-NT_API int32_t nt_cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
-                       int32_t source_dtype, int64_t n) {
-  return nt_upload(context, destination, destination_dtype, source, source_dtype, n);
+int32_t upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+               int32_t source_dtype, int64_t n) {
+  return cast(context, destination, destination_dtype, source, source_dtype, n);
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/device.h"

@@ -1,8 +1,8 @@
 // Counting values that are not finite, at the speed of memory.
-#include "../check.h"
 #include "context.h"
 #include "parallel.h"
 
+namespace nt {
 namespace {
 
 constexpr int64_t kChunk = 4096;
@@ -29,22 +29,21 @@ uint32_t count(const Bits *x, int64_t n, Bits infinity) {
 template <typename Bits>
 void count_in(nt_context *context, uint32_t *total, const void *source, int64_t n, Bits infinity) {
   const auto *x = static_cast<const Bits *>(source);
-  nt::parallel_for(context->threads, n, 1 << 15, [&](int64_t begin, int64_t end) {
+  parallel_for(context->threads, n, 1 << 15, [&](int64_t begin, int64_t end) {
     const uint32_t found = count(x + begin, end - begin, infinity);
     if (found > 0) __atomic_fetch_add(total, found, __ATOMIC_RELAXED);
   });
 }
 
-}  // namespace
-
-NT_API int32_t nt_count_non_finite(nt_context *context, uint32_t *total, const void *source, int32_t source_dtype,
-                                   int64_t n) {
-  const int32_t status = nt::check_count_non_finite(total, source, source_dtype, n);
-  if (status != NT_OK || n == 0) return status;
-  if (source_dtype == NT_F32) {
+int32_t count_non_finite(nt_context *context, uint32_t *total, const void *source, int32_t dtype, int64_t n) {
+  if (dtype == NT_F32)
     count_in<uint32_t>(context, total, source, n, 0x7F800000u);
-  } else {
-    count_in<uint16_t>(context, total, source, n, source_dtype == NT_BF16 ? 0x7F80 : 0x7C00);
-  }
+  else
+    count_in<uint16_t>(context, total, source, n, dtype == NT_BF16 ? 0x7F80 : 0x7C00);
   return NT_OK;
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/count_non_finite.h"

@@ -1,7 +1,7 @@
 // The gradient of a learned noise scale (arXiv 1706.10295's σ, on NEFTune's noise): Σ over tokens of scale · n · dy.
 #include <algorithm>
 
-#include "../samples.h"
+#include "../entry/samples.h"
 #include "context.h"
 #include "parallel.h"
 #include "random.h"
@@ -65,22 +65,16 @@ void backward(int threads, const Call<T_> &call) {
   });
 }
 
+template <typename T_>
+int32_t learned_scale_backward(nt_context *context, float *gradient, const T_ *dy, int64_t, int64_t H, int32_t noise,
+                               uint64_t seed, const HostSamples &samples) {
+  const auto &[borders, scales, draws, count] = samples;
+  const Call<T_> call = {gradient, dy, H, PhiloxKey(seed), borders, scales, draws, count};
+  with_noise(noise, [&](auto kind) { backward<decltype(kind)>(context->threads, call); });
+  return NT_OK;
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_learned_scale_backward(nt_context *context, int32_t dtype, float *dlearned_scale, const void *dy,
-                                         int64_t T, int64_t H, int32_t noise, uint64_t seed, const int32_t *cu_seqlens,
-                                         const float *scales, const int64_t *draws, int64_t sequences) {
-  NT_CHECK_DTYPE("learned_scale_backward", dtype);
-  if (int32_t status = nt::check_learned_scale(dlearned_scale, dy, T, H, noise, cu_seqlens, scales, draws, sequences))
-    return status;
-  if (T == 0 || H == 0) return NT_OK;
-  auto run = [&](auto element) {
-    using T_ = decltype(element);
-    const nt::Call<T_> call = {dlearned_scale, static_cast<const T_ *>(dy), H,         nt::PhiloxKey(seed),
-                               cu_seqlens,     scales,                      draws,     sequences};
-    nt::with_noise(noise, [&](auto kind) { nt::backward<decltype(kind)>(context->threads, call); });
-  };
-  dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-  return NT_OK;
-}
+#include "../entry/learned_scale.h"

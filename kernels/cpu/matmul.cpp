@@ -393,41 +393,6 @@ int32_t takes_panels(nt_context *context, const Product &p, bool *takes) {
   return status;
 }
 
-int32_t prepared_bytes(nt_context *context, int32_t dtype, int64_t k, int64_t n, int64_t *bytes) {
-  *bytes = 0;
-  if (k <= 0 || n <= 0) return NT_OK;
-  MatmulState *state = state_of(context);
-  if (state == nullptr) return fail(NT_DEVICE, "matmul: oneDNN cannot be started");
-  const Layout *layout = nullptr;
-  int32_t status = find_layout(state, dtype, k, n, &layout);
-  if (status == NT_OK) *bytes = layout->bytes;
-  return status;
-}
-
-int32_t prepare(nt_context *context, void *destination, const Matrix &b, int64_t k, int64_t n) {
-  MatmulState *state = state_of(context);
-  if (state == nullptr) return fail(NT_DEVICE, "matmul: oneDNN cannot be started");
-  const Layout *layout = nullptr;
-  int32_t status = find_layout(state, b.dtype, k, n, &layout);
-  if (status != NT_OK) return status;
-  Creation made;
-  DNNL_TRY(describe(&made.a, k, n, b.dtype, b.row, b.column));
-  DNNL_TRY(dnnl_reorder_primitive_desc_create(&made.primitive, made.a, state->engine, layout->description,
-                                              state->engine, nullptr));
-  Entry reorder = {};
-  auto execute = [&]() {
-    DNNL_TRY(dnnl_primitive_create(&reorder.primitive, made.primitive));
-    DNNL_TRY(dnnl_memory_create(&reorder.a, made.a, state->engine, const_cast<void *>(b.data)));
-    DNNL_TRY(dnnl_memory_create(&reorder.c, layout->description, state->engine, destination));
-    dnnl_exec_arg_t arguments[2] = {{DNNL_ARG_FROM, reorder.a}, {DNNL_ARG_TO, reorder.c}};
-    DNNL_TRY(dnnl_primitive_execute(reorder.primitive, state->stream, 2, arguments));
-    return int32_t(NT_OK);
-  };
-  status = execute();
-  destroy(reorder);
-  return status;
-}
-
 void *scratch(nt_context *context, int64_t bytes) {
   MatmulState *state = state_of(context);
   if (state == nullptr || !grow(&state->scratch, &state->scratch_bytes, bytes)) return nullptr;

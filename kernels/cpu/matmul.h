@@ -17,7 +17,7 @@ inline Matrix as_stored(const void *data, int32_t dtype, int64_t ld) { return {d
 inline Matrix transposed(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, 1, ld}; }
 
 // c[m,n] = a[m,k] · b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. Sums in float32.
-// b_blocked: what `prepare` made of b, or null. It is used where a and c are dense: oneDNN has no fast kernel for it
+// b_blocked: b in oneDNN's own layout, or null. It is used where a and c are dense: oneDNN has no fast kernel for it
 // with rows further apart, and then reads b itself.
 struct Product {
   int64_t m, n, k;
@@ -36,11 +36,6 @@ int32_t matmul(nt_context *context, const Product &product);
 // side. A caller can then write b_blocked itself.
 constexpr int64_t kPanel = 64;
 int32_t takes_panels(nt_context *context, const Product &product, bool *takes);
-
-// Bytes of a [k,n] right operand in oneDNN's own layout; 0 where it has none that pays.
-int32_t prepared_bytes(nt_context *context, int32_t dtype, int64_t k, int64_t n, int64_t *bytes);
-// Writes b[k,n] in that layout.
-int32_t prepare(nt_context *context, void *destination, const Matrix &b, int64_t k, int64_t n);
 
 // One buffer a context, valid until the next call; grows and never shrinks. Null: out of memory.
 void *scratch(nt_context *context, int64_t bytes);

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../nf4_checks.h"
 #include "nf4_block.h"
 #include "parallel.h"
 #include "weight.h"
@@ -176,43 +175,28 @@ void dequantize(int threads, T *destination, int32_t dtype, const nt_nf4 &nf4, i
 
 }  // namespace
 
-void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
-  if (dtype == NT_F32) return dequantize(context->threads, static_cast<float *>(destination), dtype, nf4, n);
-  dequantize(context->threads, static_cast<uint16_t *>(destination), dtype, nf4, n);
-}
-
-}  // namespace nt
-
-NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *nf4,
-                                    void *scratch, nt_weight **result) {
-  const int32_t status = nt::check_nf4_weight(dtype, out, in, nf4, scratch);
-  if (status != NT_OK) return status;
-  auto *weight = static_cast<nt_weight *>(calloc(1, sizeof(nt_weight)));
-  if (weight == nullptr) return nt::fail(NT_OUT_OF_MEMORY, "out of memory");
-  *weight = {dtype, 0, out, in, nullptr, nullptr, nullptr, *nf4, scratch};
-  *result = weight;
+int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
+  if (dtype == NT_F32)
+    dequantize(context->threads, static_cast<float *>(destination), dtype, nf4, n);
+  else
+    dequantize(context->threads, static_cast<uint16_t *>(destination), dtype, nf4, n);
   return NT_OK;
 }
 
-NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
-                               int32_t source_dtype, int64_t n, uint32_t *non_finite) {
-  const int32_t status = nt::check_nf4_quantize(codes, absmax, source, source_dtype, n);
-  if (status != NT_OK) return status;
-  if (source_dtype == NT_F32) {
-    nt::quantize(context->threads, codes, absmax, static_cast<const float *>(source), n, non_finite);
-  } else if (source_dtype == NT_BF16) {
-    nt::quantize(context->threads, codes, absmax, static_cast<const nt::bf16 *>(source), n, non_finite);
-  } else {
-    nt::quantize(context->threads, codes, absmax, static_cast<const nt::f16 *>(source), n, non_finite);
-  }
+namespace {
+
+int32_t nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source, int32_t source_dtype,
+                     int64_t n, uint32_t *non_finite) {
+  if (source_dtype == NT_F32)
+    quantize(context->threads, codes, absmax, static_cast<const float *>(source), n, non_finite);
+  else if (source_dtype == NT_BF16)
+    quantize(context->threads, codes, absmax, static_cast<const bf16 *>(source), n, non_finite);
+  else
+    quantize(context->threads, codes, absmax, static_cast<const f16 *>(source), n, non_finite);
   return NT_OK;
 }
 
-NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
-                                      int64_t blocks) {
-  using namespace nt;
-  const int32_t status = check_nf4_quantize_absmax(codes, absmax2, absmax, blocks);
-  if (status != NT_OK || blocks == 0) return status;
+int32_t nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax, int64_t blocks) {
   double sum = 0;
   for (int64_t b = 0; b < blocks; b++) sum += absmax[b];
   const float offset = float(sum / double(blocks));
@@ -235,9 +219,7 @@ NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float
   return NT_OK;
 }
 
-NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype, const nt_nf4 *nf4,
-                                 int64_t n) {
-  const int32_t status = nt::check_nf4_dequantize(destination, destination_dtype, nf4, n);
-  if (status == NT_OK) nt::nf4_dequantize(context, destination, destination_dtype, *nf4, n);
-  return status;
-}
+}  // namespace
+}  // namespace nt
+
+#include "../entry/nf4.h"

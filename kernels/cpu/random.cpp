@@ -31,27 +31,16 @@ void fill(int threads, T_ *y, int64_t n, float scale, uint64_t seed, uint32_t dr
 }
 
 template <typename T_>
-void fill(int threads, T_ *y, int64_t n, int32_t kind, float scale, uint64_t seed, uint32_t draw, uint32_t stream) {
+int32_t random(nt_context *context, T_ *y, int64_t n, int32_t kind, float scale, uint64_t seed, uint32_t draw,
+               uint32_t stream) {
   if (kind == NT_RANDOM_UNIFORM)
-    fill<Uniform>(threads, y, n, scale, seed, draw, stream);
+    fill<Uniform>(context->threads, y, n, scale, seed, draw, stream);
   else
-    fill<Gaussian>(threads, y, n, scale, seed, draw, stream);
+    fill<Gaussian>(context->threads, y, n, scale, seed, draw, stream);
+  return NT_OK;
 }
 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_random(nt_context *context, int32_t dtype, void *destination, int64_t n, int32_t kind, float scale,
-                         uint64_t seed, uint32_t draw, int32_t stream) {
-  NT_CHECK_DTYPE("random", dtype);
-  NT_CHECK(n >= 0, "random: n must be ≥ 0, got %lld", (long long)n);
-  NT_CHECK(kind == NT_RANDOM_UNIFORM || kind == NT_RANDOM_NORMAL, "random: unknown kind %d", int(kind));
-  NT_CHECK(stream >= 0 && stream < 1 << 16, "random: stream must be in [0, 65536), got %d", int(stream));
-  if (n == 0) return NT_OK;
-  NT_CHECK(destination != nullptr, "random: destination must not be null");
-  if (dtype == NT_F32)
-    nt::fill(context->threads, static_cast<float *>(destination), n, kind, scale, seed, draw, uint32_t(stream));
-  else
-    nt::fill(context->threads, static_cast<nt::bf16 *>(destination), n, kind, scale, seed, draw, uint32_t(stream));
-  return NT_OK;
-}
+#include "../entry/random.h"

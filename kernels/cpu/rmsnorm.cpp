@@ -42,9 +42,9 @@ float add_and_square(T_ *total, const T_ *x, const T_ *delta, int64_t H) {
 }
 
 template <typename T_>
-void forward(int threads, T_ *y, T_ *total, float *rstd, const T_ *x, const T_ *delta, const float *weight, int64_t T,
+int32_t rmsnorm_forward(nt_context *context, T_ *y, T_ *total, float *rstd, const T_ *x, const T_ *delta, const float *weight, int64_t T,
              int64_t H, float eps) {
-  parallel_for(threads, T, 1 + 8192 / H, [&](int64_t begin, int64_t end) {
+  parallel_for(context->threads, T, 1 + 8192 / H, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       float squares = add_and_square(total + t * H, x + t * H, delta == nullptr ? nullptr : delta + t * H, H);
       float r = 1.0f / sqrtf(squares / float(H) + eps);
@@ -56,6 +56,7 @@ void forward(int threads, T_ *y, T_ *total, float *rstd, const T_ *x, const T_ *
       if (j < H) store_part(out + j, load_part(in + j, H - j) * splat(r) * load_part(weight + j, H - j), H - j);
     }
   });
+  return NT_OK;
 }
 
 // Σ dy · weight · x over a row
@@ -99,13 +100,21 @@ void backward_row(T_ *dx, float *partial, const T_ *dy, const T_ *x, const float
   store_part(dx + j, g, n);
 }
 
-// `partials` [threads, H] (null: dweight is not wanted): each thread's sum over its rows; then they are added up in
-// the order of the threads.
+thread_local Scratch scratch;
+
+// Where dweight is wanted, each thread sums over its rows; then these sums are added up in the order of the threads.
 template <typename T_>
-void backward(int threads, T_ *dx, float *dweight, float *partials, const T_ *dy, const T_ *x, const float *weight,
+int32_t rmsnorm_backward(nt_context *context, T_ *dx, float *dweight, const T_ *dy, const T_ *x, const float *weight,
               const float *rstd, const T_ *residual, int64_t T, int64_t H) {
+  float *partials = nullptr;  // [threads, H]
+  if (dweight != nullptr) {
+    const int64_t bytes = context->threads * H * int64_t(sizeof(float));
+    partials = static_cast<float *>(scratch.at_least(bytes));
+    if (partials == nullptr)
+      return fail(NT_OUT_OF_MEMORY, "rmsnorm_backward: out of memory: %lld bytes of scratch", (long long)bytes);
+  }
   int64_t useful = 1 + T * H / 8192;
-  int n = useful < threads ? int(useful) : threads;
+  int n = useful < context->threads ? int(useful) : context->threads;
   int team = 1;
   on_threads(n, [&](int thread, int size) {
     if (thread == 0) team = size;
@@ -117,56 +126,15 @@ void backward(int threads, T_ *dx, float *dweight, float *partials, const T_ *dy
       backward_row(dx + t * H, partial, dy + t * H, x + t * H, weight, rstd[t], extra, H);
     }
   });
-  if (partials == nullptr) return;
-  parallel_for(threads, H, 4096, [&](int64_t begin, int64_t end) {
+  if (partials == nullptr) return NT_OK;
+  parallel_for(context->threads, H, 4096, [&](int64_t begin, int64_t end) {
     for (int i = 0; i < team; i++)
       for (int64_t j = begin; j < end; j++) dweight[j] += partials[i * H + j];
   });
+  return NT_OK;
 }
-
-thread_local Scratch scratch;
 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_rmsnorm_forward(nt_context *context, int32_t dtype, void *y, void *sum, float *rstd, const void *x,
-                                  const void *delta, const float *weight, int64_t T, int64_t H, float eps) {
-  NT_CHECK_DTYPE("rmsnorm_forward", dtype);
-  NT_CHECK(T >= 0 && H >= 0, "rmsnorm_forward: sizes must be ≥ 0, got T %lld, H %lld", (long long)T, (long long)H);
-  if (T == 0 || H == 0) return NT_OK;
-  NT_CHECK(y != nullptr && rstd != nullptr && x != nullptr && weight != nullptr,
-           "rmsnorm_forward: y, rstd, x and weight must not be null");
-  NT_CHECK(delta == nullptr || sum != nullptr, "rmsnorm_forward: with delta, sum must not be null");
-  if (dtype == NT_F32)
-    nt::forward(context->threads, static_cast<float *>(y), static_cast<float *>(sum), rstd,
-                static_cast<const float *>(x), static_cast<const float *>(delta), weight, T, H, eps);
-  else
-    nt::forward(context->threads, static_cast<nt::bf16 *>(y), static_cast<nt::bf16 *>(sum), rstd,
-                static_cast<const nt::bf16 *>(x), static_cast<const nt::bf16 *>(delta), weight, T, H, eps);
-  return NT_OK;
-}
-
-NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx, float *dweight, const void *dy,
-                                   const void *x, const float *weight, const float *rstd, const void *residual,
-                                   int64_t T, int64_t H) {
-  NT_CHECK_DTYPE("rmsnorm_backward", dtype);
-  NT_CHECK(T >= 0 && H >= 0, "rmsnorm_backward: sizes must be ≥ 0, got T %lld, H %lld", (long long)T, (long long)H);
-  if (T == 0 || H == 0) return NT_OK;
-  NT_CHECK(dx != nullptr && dy != nullptr && x != nullptr && weight != nullptr && rstd != nullptr,
-           "rmsnorm_backward: dx, dy, x, weight and rstd must not be null");
-  float *partials = nullptr;
-  if (dweight != nullptr) {
-    int64_t bytes = context->threads * H * int64_t(sizeof(float));
-    partials = static_cast<float *>(nt::scratch.at_least(bytes));
-    if (partials == nullptr)
-      return nt::fail(NT_OUT_OF_MEMORY, "rmsnorm_backward: out of memory: %lld bytes of scratch",
-                      (long long)bytes);
-  }
-  if (dtype == NT_F32)
-    nt::backward(context->threads, static_cast<float *>(dx), dweight, partials, static_cast<const float *>(dy),
-                 static_cast<const float *>(x), weight, rstd, static_cast<const float *>(residual), T, H);
-  else
-    nt::backward(context->threads, static_cast<nt::bf16 *>(dx), dweight, partials, static_cast<const nt::bf16 *>(dy),
-                 static_cast<const nt::bf16 *>(x), weight, rstd, static_cast<const nt::bf16 *>(residual), T, H);
-  return NT_OK;
-}
+#include "../entry/rmsnorm.h"

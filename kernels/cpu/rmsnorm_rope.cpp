@@ -3,7 +3,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "../rope_checks.h"
+#include "../entry/arguments.h"
 #include "context.h"
 #include "parallel.h"
 #include "rope.h"
@@ -55,9 +55,12 @@ struct Call {
 };
 
 template <typename T_>
-void forward(int threads, const Call<T_> &call, T_ *kept, int64_t ldkept) {
+int32_t rmsnorm_rope_forward(nt_context *context, T_ *heads_of_x, int64_t ldx, T_ *kept, int64_t ldkept,
+                             const float *weight_row, const float *cosine, const float *sine,
+                             const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim, float eps) {
+  const Call<T_> call = {heads_of_x, ldx, weight_row, cosine, sine, positions, T, heads, head_dim, eps};
   const int64_t n = call.head_dim;
-  parallel_for(threads, call.T, 1 + 8192 / (call.heads * n), [&](int64_t begin, int64_t end) {
+  parallel_for(context->threads, call.T, 1 + 8192 / (call.heads * n), [&](int64_t begin, int64_t end) {
     Row weight, row;
     read(weight, call.weight, n);
     for (int64_t t = begin; t < end; t++)
@@ -71,15 +74,27 @@ void forward(int threads, const Call<T_> &call, T_ *kept, int64_t ldkept) {
         write(x, row, n);
       }
   });
+  return NT_OK;
 }
 
-// `partials` [threads, head_dim] (null: dweight is not wanted): each thread's sum over its tokens; then they are added
-// up in the order of the threads.
+thread_local Scratch scratch;
+
+// Where dweight is wanted, each thread sums over its tokens; then these sums are added up in the order of the threads.
 template <typename T_>
-void backward(int threads, const Call<T_> &call, const T_ *x, int64_t ldx, float *dweight, float *partials) {
+int32_t rmsnorm_rope_backward(nt_context *context, T_ *heads_of_dx, int64_t lddx, float *dweight, const T_ *x,
+                              int64_t ldx, const float *weight_row, const float *cosine, const float *sine,
+                              const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim, float eps) {
+  const Call<T_> call = {heads_of_dx, lddx, weight_row, cosine, sine, positions, T, heads, head_dim, eps};
+  float *partials = nullptr;  // [threads, head_dim]
+  if (dweight != nullptr) {
+    const int64_t bytes = context->threads * head_dim * int64_t(sizeof(float));
+    partials = static_cast<float *>(scratch.at_least(bytes));
+    if (partials == nullptr)
+      return fail(NT_OUT_OF_MEMORY, "rmsnorm_rope_backward: out of memory: %lld bytes of scratch", (long long)bytes);
+  }
   const int64_t n = call.head_dim, useful = 1 + call.T * call.heads * n / 8192;
   int team = 1;
-  on_threads(useful < threads ? int(useful) : threads, [&](int thread, int size) {
+  on_threads(useful < context->threads ? int(useful) : context->threads, [&](int thread, int size) {
     if (thread == 0) team = size;
     Row weight, g, v, sums = {};
     read(weight, call.weight, n);
@@ -103,62 +118,13 @@ void backward(int threads, const Call<T_> &call, const T_ *x, int64_t ldx, float
       }
     if (partials != nullptr) write(partials + thread * n, sums, n);
   });
-  if (partials == nullptr) return;
+  if (partials == nullptr) return NT_OK;
   for (int i = 0; i < team; i++)
     for (int64_t j = 0; j < n; j++) dweight[j] += partials[i * n + j];
+  return NT_OK;
 }
-
-thread_local Scratch scratch;
 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_rmsnorm_rope_forward(nt_context *context, int32_t dtype, void *x, int64_t ldx, void *kept,
-                                       int64_t ldkept, const float *weight, const float *cosine, const float *sine,
-                                       const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
-                                       float eps) {
-  const char *op = "rmsnorm_rope_forward";
-  NT_CHECK_DTYPE("rmsnorm_rope_forward", dtype);
-  if (int32_t status =
-          nt::check_rmsnorm_rope(op, x, ldx, kept, ldkept, weight, cosine, sine, positions, T, heads, head_dim))
-    return status;
-  if (T == 0 || heads == 0 || head_dim == 0) return NT_OK;
-  if (int32_t status = nt::check_positions(op, positions, T)) return status;
-  auto run = [&](auto element) {
-    using T_ = decltype(element);
-    nt::forward<T_>(context->threads,
-                    {static_cast<T_ *>(x), ldx, weight, cosine, sine, positions, T, heads, head_dim, eps},
-                    static_cast<T_ *>(kept), ldkept);
-  };
-  dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-  return NT_OK;
-}
-
-NT_API int32_t nt_rmsnorm_rope_backward(nt_context *context, int32_t dtype, void *dx, int64_t lddx, float *dweight,
-                                        const void *x, int64_t ldx, const float *weight, const float *cosine,
-                                        const float *sine, const int32_t *positions, int64_t T, int64_t heads,
-                                        int64_t head_dim, float eps) {
-  const char *op = "rmsnorm_rope_backward";
-  NT_CHECK_DTYPE("rmsnorm_rope_backward", dtype);
-  if (int32_t status =
-          nt::check_rmsnorm_rope(op, dx, lddx, x, ldx, weight, cosine, sine, positions, T, heads, head_dim))
-    return status;
-  if (T == 0 || heads == 0 || head_dim == 0) return NT_OK;
-  NT_CHECK(x != nullptr, "%s: x must not be null", op);
-  if (int32_t status = nt::check_positions(op, positions, T)) return status;
-  float *partials = nullptr;
-  if (dweight != nullptr) {
-    const int64_t bytes = context->threads * head_dim * int64_t(sizeof(float));
-    partials = static_cast<float *>(nt::scratch.at_least(bytes));
-    if (partials == nullptr)
-      return nt::fail(NT_OUT_OF_MEMORY, "%s: out of memory: %lld bytes of scratch", op, (long long)bytes);
-  }
-  auto run = [&](auto element) {
-    using T_ = decltype(element);
-    nt::backward<T_>(context->threads,
-                     {static_cast<T_ *>(dx), lddx, weight, cosine, sine, positions, T, heads, head_dim, eps},
-                     static_cast<const T_ *>(x), ldx, dweight, partials);
-  };
-  dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-  return NT_OK;
-}
+#include "../entry/rmsnorm_rope.h"

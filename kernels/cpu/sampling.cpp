@@ -3,6 +3,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "../entry/arguments.h"
 #include "context.h"
 #include "parallel.h"
 #include "random.h"
@@ -10,14 +11,6 @@
 
 namespace nt {
 namespace {
-
-struct Settings {
-  float temperature;
-  int64_t top_k;
-  float top_p, penalty;
-  uint64_t seed;
-  uint32_t step;
-};
 
 // Bits that compare as unsigned integers the way the floats do.
 inline uint32_t order_of(float x) {
@@ -28,7 +21,7 @@ inline uint32_t order_of(float x) {
 
 // Each distinct token once, however often it stands in the history; `seen` has a bit for each token, all 0, and is
 // left so.
-void penalise(float *logits, const int32_t *history, int64_t n, float penalty, uint32_t *seen) {
+void penalize(float *logits, const int32_t *history, int64_t n, float penalty, uint32_t *seen) {
   for (int64_t i = 0; i < n; i++) {
     uint32_t token = uint32_t(history[i]), bit = 1u << (token & 31);
     if (seen[token >> 5] & bit) continue;
@@ -128,7 +121,7 @@ void keep_nucleus(float *p, const float *x, int64_t V, double top_p) {
   }
 }
 
-int32_t sample_row(float *x, float *p, int64_t V, const Settings &settings, int64_t draw) {
+int32_t sample_row(float *x, float *p, int64_t V, const SamplingOptions &settings, int64_t draw) {
   if (settings.temperature == 0) return int32_t(greatest_index(x, V));
   for (int64_t i = 0; i < V; i++) x[i] = x[i] == x[i] ? x[i] / settings.temperature : -INFINITY;
   uint32_t least = 0;
@@ -158,70 +151,43 @@ thread_local Scratch scratch;
 
 int64_t seen_words(int64_t V) { return (V + 31) / 32; }
 
-}  // namespace
-}  // namespace nt
-
-NT_API int32_t nt_gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *rows,
-                              int64_t n, int64_t columns) {
-  NT_CHECK_DTYPE("gather_rows", dtype);
-  NT_CHECK(n >= 0 && columns >= 0, "gather_rows: sizes must be ≥ 0, got n %lld, columns %lld", (long long)n,
-           (long long)columns);
-  if (n == 0 || columns == 0) return NT_OK;
-  NT_CHECK(y != nullptr && x != nullptr && rows != nullptr, "gather_rows: y, x and rows must not be null");
-  for (int64_t i = 0; i < n; i++)
-    NT_CHECK(rows[i] >= 0, "gather_rows: rows must be ≥ 0, got %d at %lld", int(rows[i]), (long long)i);
-  int64_t bytes = columns * nt::size_of(dtype);
-  nt::parallel_for(context->threads, n, 1 + 65536 / bytes, [&](int64_t begin, int64_t end) {
+int32_t gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *rows, int64_t n,
+                    int64_t columns) {
+  int64_t bytes = columns * size_of(dtype);
+  parallel_for(context->threads, n, 1 + 65536 / bytes, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++)
       memcpy(static_cast<char *>(y) + i * bytes, static_cast<const char *>(x) + rows[i] * bytes, size_t(bytes));
   });
   return NT_OK;
 }
 
-NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, float temperature,
-                         int64_t top_k, float top_p, float repetition_penalty, const int32_t *history,
-                         const int64_t *offsets, uint64_t seed, const int64_t *draws, int64_t step) {
-  NT_CHECK(B >= 0 && V >= 0 && V <= INT32_MAX, "sample: B must be ≥ 0 and V in [0, 2^31), got %lld and %lld",
-           (long long)B, (long long)V);
-  NT_CHECK(temperature >= 0 && temperature < INFINITY, "sample: temperature must be ≥ 0, got %g", double(temperature));
-  NT_CHECK(top_k >= 0, "sample: top_k must be ≥ 0 (0: off), got %lld", (long long)top_k);
-  NT_CHECK(top_p >= 0, "sample: top_p must be ≥ 0 (1: off), got %g", double(top_p));
-  NT_CHECK(repetition_penalty > 0, "sample: repetition_penalty must be > 0, got %g", double(repetition_penalty));
-  NT_CHECK(step >= 0 && step <= UINT32_MAX, "sample: step must be in [0, 2^32), got %lld", (long long)step);
-  if (B == 0 || V == 0) return NT_OK;
-  NT_CHECK(tokens != nullptr && logits != nullptr, "sample: tokens and logits must not be null");
-  bool penalised = repetition_penalty != 1, drawn = temperature > 0;
-  NT_CHECK(!penalised || (history != nullptr && offsets != nullptr),
-           "sample: a repetition penalty needs history and its offsets");
-  NT_CHECK(!drawn || draws != nullptr, "sample: a temperature above 0 needs draws");
-  for (int64_t b = 0; b < B; b++) {
-    NT_CHECK(!drawn || (draws[b] >= 0 && draws[b] < int64_t(1) << 48),
-             "sample: draws must be in [0, 2^48), got %lld", (long long)draws[b]);
-    if (!penalised) continue;
-    NT_CHECK(offsets[b] >= 0 && offsets[b] <= offsets[b + 1], "sample: history offsets must not fall, got %lld, %lld",
-             (long long)offsets[b], (long long)offsets[b + 1]);
-    for (int64_t i = offsets[b]; i < offsets[b + 1]; i++)
-      NT_CHECK(history[i] >= 0 && history[i] < V, "sample: history tokens must be in [0, %lld), got %d", (long long)V,
-               int(history[i]));
-  }
-  nt::Settings settings = {temperature, top_k, top_p, repetition_penalty, seed, uint32_t(step)};
-  int64_t probabilities = (V * 4 + 63) / 64 * 64, bytes = probabilities + nt::seen_words(V) * 4;
+int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V,
+               const SamplingOptions &options) {
+  const auto *history = options.history;
+  const auto *offsets = options.offsets;
+  int64_t probabilities = (V * 4 + 63) / 64 * 64, bytes = probabilities + seen_words(V) * 4;
   bool failed = false;
-  nt::parallel_for(context->threads, B, 1, [&](int64_t begin, int64_t end) {
-    auto *memory = static_cast<char *>(nt::scratch.at_least(bytes));
+  parallel_for(context->threads, B, 1, [&](int64_t begin, int64_t end) {
+    auto *memory = static_cast<char *>(scratch.at_least(bytes));
     if (memory == nullptr) {
       __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
       return;
     }
     auto *seen = reinterpret_cast<uint32_t *>(memory + probabilities);
-    memset(seen, 0, size_t(nt::seen_words(V)) * 4);
+    memset(seen, 0, size_t(seen_words(V)) * 4);
     for (int64_t b = begin; b < end; b++) {
       float *row = logits + b * V;
-      if (penalised)
-        nt::penalise(row, history + offsets[b], offsets[b + 1] - offsets[b], repetition_penalty, seen);
-      tokens[b] = nt::sample_row(row, reinterpret_cast<float *>(memory), V, settings, drawn ? draws[b] : 0);
+      if (history != nullptr) penalize(row, history + offsets[b], offsets[b + 1] - offsets[b], options.penalty, seen);
+      tokens[b] = sample_row(row, reinterpret_cast<float *>(memory), V, options,
+                             options.draws != nullptr ? options.draws[b] : 0);
     }
   });
-  if (failed) return nt::fail(NT_OUT_OF_MEMORY, "sample: out of memory: %lld bytes of scratch", (long long)bytes);
+  if (failed) return fail(NT_OUT_OF_MEMORY, "sample: out of memory: %lld bytes of scratch", (long long)bytes);
   return NT_OK;
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/gather_rows.h"
+#include "../entry/sample.h"

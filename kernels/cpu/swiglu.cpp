@@ -44,52 +44,28 @@ void backward_row(T_ *gate, T_ *up, T_ *h, const T_ *dh, int64_t I) {
 }
 
 template <typename T_>
-void forward(int threads, T_ *h, const T_ *gate_up, int64_t T, int64_t I) {
-  parallel_for(threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
+int32_t swiglu_forward(nt_context *context, T_ *h, const T_ *gate_up, int64_t T, int64_t I) {
+  parallel_for(context->threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       const T_ *gate = gate_up + t * 2 * I;
       forward_row(h + t * I, gate, gate + I, I);
     }
   });
+  return NT_OK;
 }
 
 template <typename T_>
-void backward(int threads, T_ *gate_up, T_ *h, const T_ *dh, int64_t T, int64_t I) {
-  parallel_for(threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
+int32_t swiglu_backward(nt_context *context, T_ *gate_up, T_ *h, const T_ *dh, int64_t T, int64_t I) {
+  parallel_for(context->threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       T_ *gate = gate_up + t * 2 * I;
       backward_row(gate, gate + I, h == nullptr ? nullptr : h + t * I, dh + t * I, I);
     }
   });
+  return NT_OK;
 }
 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
-                                 int64_t I) {
-  NT_CHECK_DTYPE("swiglu_forward", dtype);
-  NT_CHECK(T >= 0 && I >= 0, "swiglu_forward: sizes must be ≥ 0, got T %lld, I %lld", (long long)T, (long long)I);
-  if (T == 0 || I == 0) return NT_OK;
-  NT_CHECK(h != nullptr && gate_up != nullptr, "swiglu_forward: h and gate_up must not be null");
-  if (dtype == NT_F32)
-    nt::forward(context->threads, static_cast<float *>(h), static_cast<const float *>(gate_up), T, I);
-  else
-    nt::forward(context->threads, static_cast<nt::bf16 *>(h), static_cast<const nt::bf16 *>(gate_up), T, I);
-  return NT_OK;
-}
-
-NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
-                                  int64_t T, int64_t I) {
-  NT_CHECK_DTYPE("swiglu_backward", dtype);
-  NT_CHECK(T >= 0 && I >= 0, "swiglu_backward: sizes must be ≥ 0, got T %lld, I %lld", (long long)T, (long long)I);
-  if (T == 0 || I == 0) return NT_OK;
-  NT_CHECK(gate_up != nullptr && dh != nullptr, "swiglu_backward: gate_up and dh must not be null");
-  if (dtype == NT_F32)
-    nt::backward(context->threads, static_cast<float *>(gate_up), static_cast<float *>(h),
-                 static_cast<const float *>(dh), T, I);
-  else
-    nt::backward(context->threads, static_cast<nt::bf16 *>(gate_up), static_cast<nt::bf16 *>(h),
-                 static_cast<const nt::bf16 *>(dh), T, I);
-  return NT_OK;
-}
+#include "../entry/swiglu.h"

@@ -1,17 +1,7 @@
-// A linear layer's weight: the caller's [out, in] matrix, and copies in oneDNN's layout for the products it is used in;
-// or the matrix in NF4, which each product expands.
+// Products with a linear layer's weight, dense or in NF4.
 #pragma once
+#include "../entry/weight.h"
 #include "matmul.h"
-
-struct nt_weight {
-  int32_t dtype, uses;
-  int64_t out, in;
-  const void *data;  // borrowed; may be a file mapping, aligned to its elements at best; null: the weight is in NF4
-  void *forward;     // [in, out] for x·Wᵀ, owned; null: `data` is used
-  void *backward;    // [out, in] for dy·W, owned; null: `data` is used
-  nt_nf4 nf4;        // what it points to is borrowed
-  void *scratch;     // for out · in values that an NF4 weight is expanded to, borrowed
-};
 
 namespace nt {
 
@@ -22,7 +12,7 @@ int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int3
                      const void *a, int64_t lda, bool accumulate, int64_t T);
 
 // Of weights in NF4 (nf4.cpp, nf4_panels.cpp, nf4_product.cpp): destination[n] = the values,
-void nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n);
+int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n);
 // scratch = W, or its transpose, as panels (matmul.h), where this can be done,
 bool nf4_makes_panels(const nt_weight *weight);
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);

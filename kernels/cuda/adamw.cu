@@ -1,4 +1,5 @@
 // The optimizer: the gradient's norm and clipping factor, and AdamW (arXiv 1711.05101) as torch.optim.AdamW has it.
+#include "../entry/arguments.h"
 #include "context.h"
 #include "rows.h"
 
@@ -61,19 +62,11 @@ __global__ void __launch_bounds__(kThreads, 1)
   result[1] = factor > 1.0 ? 1.0f : float(factor);  // a NaN stays one
 }
 
-struct Step {
-  float rest1, beta2, rest2;  // 1 − β₁, β₂, 1 − β₂
-  float decay;                // 1 − lr · weight_decay
-  float size;                 // lr / (1 − β₁^step)
-  float root;                 // sqrt(1 − β₂^step)
-  float eps;
-};
-
 // m += (1 − β₁)(g − m); v = β₂·v + (1 − β₂)·g²; p = decay·p − size · m / (sqrt(v)/root + eps). Four parameters a
 // thread. Bytes a parameter: 16 read, 12 written, 2 more with the bf16 copy.
 template <bool vector>
 __global__ void __launch_bounds__(kThreads, 4)
-    adamw_kernel(float *p, bf16 *copy, const float *g, float *m, float *v, int64_t n, Step s, const float *scale) {
+    adamw_kernel(float *p, bf16 *copy, const float *g, float *m, float *v, int64_t n, AdamwStep s, const float *scale) {
   const int64_t i = int64_t(global_thread()) * 4;
   if (i >= n) return;
   const int left = n - i < 4 ? int(n - i) : 4;
@@ -119,49 +112,31 @@ __global__ void __launch_bounds__(kThreads, 4)
     if (k < left) copy[i + k] = from_float<bf16>(parameter.x[k]);
 }
 
-}  // namespace
-}  // namespace nt
-
-NT_API int32_t nt_gradient_norm(nt_context *context, float *result, const float *gradients, int64_t n,
-                                float max_norm) {
-  NT_CHECK(n >= 0, "gradient_norm: n must be ≥ 0, got %lld", (long long)n);
-  if (n == 0) return NT_OK;
-  NT_CHECK(result != nullptr && gradients != nullptr, "gradient_norm: result and gradients must not be null");
-  int64_t size = nt::ceil_div(nt::ceil_div(n, nt::kMostPieces), 4) * 4;
-  if (size < nt::kLeastPiece) size = nt::kLeastPiece;
-  const int64_t pieces = nt::ceil_div(n, size);
+int32_t gradient_norm(nt_context *context, float *result, const float *gradients, int64_t n, float max_norm) {
+  int64_t size = ceil_div(ceil_div(n, kMostPieces), 4) * 4;
+  if (size < kLeastPiece) size = kLeastPiece;
+  const int64_t pieces = ceil_div(n, size);
   auto *sums = static_cast<double *>(context->workspace);
-  auto *kernel = nt::aligned16(gradients) ? nt::gradient_norm_kernel<true> : nt::gradient_norm_kernel<false>;
-  NT_CUDA(nt::launch(kernel, dim3(unsigned(pieces)), dim3(nt::kThreads), 0, context->stream, sums, gradients, n, size),
+  auto *kernel = aligned16(gradients) ? gradient_norm_kernel<true> : gradient_norm_kernel<false>;
+  NT_CUDA(launch(kernel, dim3(unsigned(pieces)), dim3(kThreads), 0, context->stream, sums, gradients, n, size),
           "gradient_norm");
-  NT_CUDA(nt::launch(nt::gradient_factor_kernel, dim3(1), dim3(nt::kThreads), 0, context->stream, result, sums,
+  NT_CUDA(launch(gradient_factor_kernel, dim3(1), dim3(kThreads), 0, context->stream, result, sums,
                      int(pieces), max_norm),
           "gradient_norm: factor");
   return NT_OK;
 }
 
-NT_API int32_t nt_adamw(nt_context *context, float *parameters, void *copy, const float *gradients, float *m, float *v,
-                        int64_t n, float learning_rate, float beta1, float beta2, float eps, float weight_decay,
-                        int64_t step, const float *gradient_scale) {
-  NT_CHECK(n >= 0, "adamw: n must be ≥ 0, got %lld", (long long)n);
-  NT_CHECK(step >= 1, "adamw: step counts from 1, got %lld", (long long)step);
-  NT_CHECK(beta1 >= 0 && beta1 < 1 && beta2 >= 0 && beta2 < 1, "adamw: betas must be in [0, 1), got %g and %g",
-           double(beta1), double(beta2));
-  if (n == 0) return NT_OK;
-  NT_CHECK(parameters != nullptr && gradients != nullptr && m != nullptr && v != nullptr,
-           "adamw: parameters, gradients, m and v must not be null");
-  nt::Step s;
-  s.rest1 = float(1.0 - double(beta1));
-  s.beta2 = beta2;
-  s.rest2 = float(1.0 - double(beta2));
-  s.decay = float(1.0 - double(learning_rate) * double(weight_decay));
-  s.size = float(double(learning_rate) / (1.0 - pow(double(beta1), double(step))));
-  s.root = float(sqrt(1.0 - pow(double(beta2), double(step))));
-  s.eps = eps;
-  const bool vector = nt::aligned16(parameters, gradients, m, v) && reinterpret_cast<uintptr_t>(copy) % 8 == 0;
-  auto *kernel = vector ? nt::adamw_kernel<true> : nt::adamw_kernel<false>;
-  NT_CUDA(nt::launch(kernel, dim3(unsigned(nt::ceil_div(n, nt::kThreads * 4))), dim3(nt::kThreads), 0, context->stream,
-                     parameters, static_cast<nt::bf16 *>(copy), gradients, m, v, n, s, gradient_scale),
+int32_t adamw(nt_context *context, float *parameters, void *copy, const float *gradients, float *m, float *v, int64_t n,
+              const AdamwStep &s, const float *gradient_scale) {
+  const bool vector = aligned16(parameters, gradients, m, v) && reinterpret_cast<uintptr_t>(copy) % 8 == 0;
+  auto *kernel = vector ? adamw_kernel<true> : adamw_kernel<false>;
+  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(n, kThreads * 4))), dim3(kThreads), 0, context->stream,
+                     parameters, static_cast<bf16 *>(copy), gradients, m, v, n, s, gradient_scale),
           "adamw");
   return NT_OK;
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/adamw.h"

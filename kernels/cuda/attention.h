@@ -7,7 +7,8 @@
 #pragma once
 #include <stdlib.h>
 
-#include "../attention_checks.h"
+#include "../entry/attention_checks.h"
+#include "../entry/dtype.h"
 #include "context.h"
 
 namespace nt {

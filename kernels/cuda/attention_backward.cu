@@ -62,21 +62,16 @@ bool all_rows_aligned(const AttentionBackward &call) {
          rows_aligned(call.q, call.ldqkv) && rows_aligned(call.k, call.ldqkv) && rows_aligned(call.v, call.ldqkv);
 }
 
+template <class T>
+int32_t attention_backward(nt_context *context, const AttentionSize &size, T *dq, T *dk, T *dv, int64_t lddqkv,
+                           float *delta, const T *dout, const T *o, int64_t ldo, const T *q, const T *k, const T *v,
+                           int64_t ldqkv, const float *lse) {
+  const AttentionBackward call = {kDtype<T>, size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse};
+  return has_tiles(call.dtype, size.head_dim) && all_rows_aligned(call) ? attention_backward_fast(context, call)
+                                                                        : attention_backward_plain(context, call);
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *dq, void *dk, void *dv, int64_t lddqkv,
-                                     float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
-                                     const void *k, const void *v, int64_t ldqkv, const float *lse,
-                                     const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
-                                     int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
-  NT_CHECK_DTYPE("attention_backward", dtype);
-  nt::AttentionBackward call = {dtype, {}, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse};
-  if (int32_t status = nt::check_attention_backward(&call.size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v,
-                                                    ldqkv, lse, host_cu_seqlens, sequences, heads, kv_heads, head_dim,
-                                                    window, scale))
-    return status;
-  if (call.size.tokens == 0) return NT_OK;
-  return nt::has_tiles(dtype, head_dim) && nt::all_rows_aligned(call) ? nt::attention_backward_fast(context, call)
-                                                                  : nt::attention_backward_plain(context, call);
-}
+#include "../entry/attention_backward.h"

@@ -260,17 +260,8 @@ struct Plan {
   bool cut;  // some sequence has several
 };
 
-// The cached keys of a call: sequence s reads keys begin(s) … lengths[s] − 1 of its slot.
-struct Cached {
-  const int32_t *slots, *lengths;
-  int64_t sequences, window;
-
-  int64_t begin(int64_t s) const { return first_cached(lengths[s], window); }
-  int64_t count(int64_t s) const { return lengths[s] - begin(s); }
-};
-
 // Pieces of `piece` keys; a sequence without keys has one piece all the same, which writes zeros.
-int64_t count_pieces(const Cached &cached, int64_t piece) {
+int64_t count_pieces(const CachedSize &cached, int64_t piece) {
   int64_t count = 0;
   for (int64_t s = 0; s < cached.sequences; s++) count += cached.count(s) > 0 ? ceil_div(cached.count(s), piece) : 1;
   return count;
@@ -278,7 +269,7 @@ int64_t count_pieces(const Cached &cached, int64_t piece) {
 
 // Long enough to give the device 4 blocks a multiprocessor, but a tile for each warp at least, and no more partial
 // results than the workspace holds.
-int64_t choose_piece(const nt_context *context, const Cached &cached, int64_t blocks_per_piece, int64_t heads,
+int64_t choose_piece(const nt_context *context, const CachedSize &cached, int64_t blocks_per_piece, int64_t heads,
                      int64_t head_dim) {
   int64_t keys = 0, longest = 0;
   for (int64_t s = 0; s < cached.sequences; s++) {
@@ -293,7 +284,7 @@ int64_t choose_piece(const nt_context *context, const Cached &cached, int64_t bl
   return piece;
 }
 
-int32_t make_plan(Plan *plan, const Cached &cached, int64_t piece) {
+int32_t make_plan(Plan *plan, const CachedSize &cached, int64_t piece) {
   const int64_t count = count_pieces(cached, piece);
   *plan = {static_cast<Piece *>(malloc(size_t(count) * sizeof(Piece))),
            static_cast<int32_t *>(malloc(size_t(cached.sequences + 1) * sizeof(int32_t))), 0, false};
@@ -315,7 +306,7 @@ int32_t make_plan(Plan *plan, const Cached &cached, int64_t piece) {
 }
 
 template <class T, int elements, int lanes, int accesses, int size>
-int32_t run(nt_context *context, Arguments<T> &arguments, const Cached &cached) {
+int32_t run(nt_context *context, Arguments<T> &arguments, const CachedSize &cached) {
   const int64_t blocks_per_piece = arguments.kv_heads * ceil_div(arguments.group, size), sequences = cached.sequences;
   const int64_t piece = choose_piece(context, cached, blocks_per_piece, arguments.heads, arguments.head_dim);
   Plan plan;
@@ -349,7 +340,7 @@ int32_t run(nt_context *context, Arguments<T> &arguments, const Cached &cached) 
 
 // Kernels for what models have: bf16 and head_dim up to 128. The rest makes do with fewer.
 template <class T>
-int32_t decode(nt_context *context, Arguments<T> &arguments, const Cached &cached) {
+int32_t decode(nt_context *context, Arguments<T> &arguments, const CachedSize &cached) {
   auto aligned = [](const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   constexpr int elements = Pack<T>::size;
   auto with = [&](auto run) { return run(context, arguments, cached); };
@@ -366,36 +357,28 @@ int32_t decode(nt_context *context, Arguments<T> &arguments, const Cached &cache
   }
 }
 
+template <class T>
+int32_t attention_decode(nt_context *context, const CachedSize &size, T *o, int64_t ldo, const T *q, int64_t ldq,
+                         const T *k_cache, const T *v_cache) {
+  Arguments<T> arguments = {o,
+                            q,
+                            k_cache,
+                            v_cache,
+                            ldo,
+                            ldq,
+                            size.capacity,
+                            nullptr,
+                            nullptr,
+                            nullptr,
+                            int(size.heads),
+                            int(size.kv_heads),
+                            int(size.heads / size.kv_heads),
+                            int(size.head_dim),
+                            size.scale * kLog2E};
+  return decode<T>(context, arguments, size);
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
-                                   int64_t ldq, const void *k_cache, const void *v_cache, const int32_t *slots,
-                                   const int32_t *lengths, int64_t sequences, int64_t capacity, int64_t heads,
-                                   int64_t kv_heads, int64_t head_dim, int64_t window, float scale) {
-  NT_CHECK_DTYPE("attention_decode", dtype);
-  if (int32_t status = nt::check_attention_decode(o, ldo, q, ldq, k_cache, v_cache, slots, lengths, sequences, capacity,
-                                                  heads, kv_heads, head_dim, window, scale))
-    return status;
-  if (sequences == 0) return NT_OK;
-  auto run = [&](auto element) {
-    using T = decltype(element);
-    nt::Arguments<T> arguments = {static_cast<T *>(o),
-                                  static_cast<const T *>(q),
-                                  static_cast<const T *>(k_cache),
-                                  static_cast<const T *>(v_cache),
-                                  ldo,
-                                  ldq,
-                                  capacity,
-                                  nullptr,
-                                  nullptr,
-                                  nullptr,
-                                  int(heads),
-                                  int(kv_heads),
-                                  int(heads / kv_heads),
-                                  int(head_dim),
-                                  scale * nt::kLog2E};
-    return nt::decode<T>(context, arguments, {slots, lengths, sequences, window});
-  };
-  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-}
+#include "../entry/attention_decode.h"

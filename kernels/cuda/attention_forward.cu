@@ -315,34 +315,30 @@ bool is_aligned(const AttentionForward &call) {
          rows_aligned(call.o, call.ldo);
 }
 
-}  // namespace
-}  // namespace nt
-
-NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o, int64_t ldo, float *lse,
-                                    const void *q, const void *k, const void *v, int64_t ldqkv,
-                                    const int32_t *cu_seqlens, int64_t sequences, int64_t heads, int64_t kv_heads,
-                                    int64_t head_dim, int64_t window, float scale) {
-  NT_CHECK_DTYPE("attention_forward", dtype);
-  nt::AttentionForward call = {dtype, {}, o, ldo, lse, q, k, v, ldqkv};
-  if (int32_t status = nt::check_attention_forward(&call.size, o, ldo, q, k, v, ldqkv, cu_seqlens, sequences, heads,
-                                                   kv_heads, head_dim, window, scale))
-    return status;
-  if (call.size.tokens == 0) return NT_OK;
-  if (!nt::has_tiles(dtype, head_dim) || !nt::is_aligned(call)) return nt::attention_forward_plain(context, call);
-  if (call.size.window != nt::kNoWindow) {
-    switch (head_dim) {
-      case 64: return nt::forward<64, 128, 64, true>(context, call);
-      case 96: return nt::forward<96, 64, 64, true>(context, call);  // 128 rows would spill, here and below
-      default: return nt::forward<128, 64, 64, true>(context, call);
+template <class T>
+int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
+                          const T *k, const T *v, int64_t ldqkv) {
+  const AttentionForward call = {kDtype<T>, size, o, ldo, lse, q, k, v, ldqkv};
+  if (!has_tiles(call.dtype, size.head_dim) || !is_aligned(call)) return attention_forward_plain(context, call);
+  if (call.size.window != kNoWindow) {
+    switch (size.head_dim) {
+      case 64: return forward<64, 128, 64, true>(context, call);
+      case 96: return forward<96, 64, 64, true>(context, call);  // 128 rows would spill, here and below
+      default: return forward<128, 64, 64, true>(context, call);
     }
   }
   // Cards with 99 KB (sm_86, 89, 120) have half the tensor cores an SM and hold two blocks of 48 KB.
   const bool large = context->shared_limit >= 160 * 1024;
-  switch (head_dim) {
-    case 64: return nt::forward<64, 128, 64, false>(context, call);
+  switch (size.head_dim) {
+    case 64: return forward<64, 128, 64, false>(context, call);
     case 96:
-      return large ? nt::forward<96, 128, 64, false>(context, call) : nt::forward<96, 64, 64, false>(context, call);
+      return large ? forward<96, 128, 64, false>(context, call) : forward<96, 64, 64, false>(context, call);
     default:
-      return large ? nt::forward<128, 128, 64, false>(context, call) : nt::forward<128, 64, 64, false>(context, call);
+      return large ? forward<128, 128, 64, false>(context, call) : forward<128, 64, 64, false>(context, call);
   }
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/attention_forward.h"

@@ -1,5 +1,6 @@
 // Matrix products by cuBLASLt: float32 sums, the same bits for the same shapes, operands and device.
 #pragma once
+#include "../entry/weight.h"
 #include "context.h"
 
 namespace nt {
@@ -45,16 +46,8 @@ int64_t blas_find(char *json, int64_t size);
 
 }  // namespace nt
 
-// A linear layer's weight [out, in]: cuBLASLt takes it as checkpoints store it, and an NF4 weight after it has been
-// expanded, which each product does anew.
-struct nt_weight {
-  int32_t dtype;
-  int64_t out, in;
-  const void *data;  // borrowed; null: the weight is in NF4
-  nt_nf4 nf4;        // what it points to is borrowed
-  void *scratch;     // for out · in values that an NF4 weight is expanded to, borrowed
-};
-
+// cuBLASLt takes a weight as checkpoints store it, and an NF4 weight after it has been expanded, which each product does
+// anew.
 namespace nt {
 
 // Of NF4 weights (nf4.cu, nf4_product.cu): scratch = the values,

@@ -88,7 +88,6 @@ int32_t convert_to(nt_context *context, To *y, const void *source, int64_t n) {
 int32_t convert(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
                 int32_t source_dtype, int64_t n) {
   if (n == 0) return NT_OK;
-  NT_CHECK(destination != nullptr && source != nullptr, "cast: destination and source must not be null");
   if (destination_dtype == source_dtype) {
     NT_CUDA(cudaMemcpyAsync(destination, source, size_t(n * size_of(source_dtype)), cudaMemcpyDeviceToDevice,
                             context->stream),

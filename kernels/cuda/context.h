@@ -31,6 +31,9 @@ struct nt_context {
 
 namespace nt {
 
+// Whether the host may read what device pointers point to.
+constexpr bool kHostIsDevice = false;
+
 // 32 MiB is what cuBLASLt asks for on Hopper.
 constexpr int64_t kWorkspaceBytes = int64_t(32) << 20;
 

@@ -9,7 +9,7 @@ namespace {
 // with 1024 rows, below that with 2048. More rows would cost memory alone.
 constexpr int64_t kChunkRows = 1024, kChunkRowsNarrow = 2048, kWide = 4096;
 
-int64_t largest_chunk(int64_t H) { return H >= kWide ? kChunkRows : kChunkRowsNarrow; }
+int64_t most_chunk_rows(const nt_context *, int64_t H) { return H >= kWide ? kChunkRows : kChunkRowsNarrow; }
 
 // Rows of logits lie a multiple of 32 bytes apart.
 int64_t logits_ld(int64_t V) { return (V + 7) / 8 * 8; }
@@ -142,90 +142,57 @@ cudaError_t move_rows(nt_context *context, void *packed, void *all, const int32_
                 static_cast<uint16_t *>(all), rows, bytes / 2);
 }
 
-}  // namespace
-}  // namespace nt
-
-NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *, int32_t dtype, int64_t rows, int64_t H, int64_t V,
-                                                 int64_t *bytes) {
-  NT_CHECK_DTYPE("linear_cross_entropy", dtype);
-  NT_CHECK(rows >= 0 && H >= 0 && V >= 0, "linear_cross_entropy: sizes must not be negative, got %lld, %lld, %lld",
-           (long long)rows, (long long)H, (long long)V);
-  const int64_t most = nt::largest_chunk(H);
-  *bytes = nt::chunk_bytes(dtype, rows < most ? rows : most, H, V);
-  return NT_OK;
-}
-
-NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight,
-                                       const void *x, const nt_weight *weight, const int32_t *rows,
-                                       const int32_t *targets, int64_t n, int64_t T, float gradient_scale,
-                                       void *workspace, int64_t workspace_bytes) {
-  NT_CHECK_DTYPE("linear_cross_entropy", dtype);
-  NT_CHECK(weight != nullptr, "linear_cross_entropy: no weight");
-  NT_CHECK(weight->dtype == dtype, "linear_cross_entropy: x has dtype %d, the weight %d", int(dtype),
-           int(weight->dtype));
-  NT_CHECK(n >= 0 && T >= 0 && n <= T, "linear_cross_entropy: %lld rows of %lld", (long long)n, (long long)T);
-  const int64_t V = weight->out, H = weight->in, row_bytes = H * nt::size_of(dtype);
-  if (T == 0 || V == 0 || H == 0) return NT_OK;
-  NT_CHECK(n == 0 || (losses != nullptr && x != nullptr && rows != nullptr && targets != nullptr),
-           "linear_cross_entropy: losses, x, rows or targets is null");
-  for (int64_t i = 0; i < n; i++) {
-    NT_CHECK(rows[i] >= 0 && rows[i] < T && (i == 0 || rows[i] > rows[i - 1]),
-             "linear_cross_entropy: rows must ascend within 0 … %lld, got %d at %lld", (long long)T - 1, int(rows[i]),
-             (long long)i);
-    NT_CHECK(targets[i] >= 0 && targets[i] < V,
-             "linear_cross_entropy: a target must be within 0 … %lld, got %d at row %d", (long long)V - 1,
-             int(targets[i]), int(rows[i]));
-  }
-  const int64_t most = nt::largest_chunk(H);
-  int64_t chunk = n < most ? n : most;
-  while (chunk > 1 && nt::chunk_bytes(dtype, chunk, H, V) > workspace_bytes) chunk = (chunk + 1) / 2;
-  NT_CHECK(n == 0 || (workspace != nullptr && nt::chunk_bytes(dtype, chunk, H, V) <= workspace_bytes),
-           "linear_cross_entropy: needs a workspace of at least %lld bytes, got %lld",
-           (long long)nt::chunk_bytes(dtype, 1, H, V), (long long)workspace_bytes);
-  NT_CHECK(reinterpret_cast<uintptr_t>(workspace) % 16 == 0, "linear_cross_entropy: the workspace is not 16-byte aligned");
-
+int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight, const void *x,
+                             const nt_weight *weight, const int32_t *rows, const int32_t *targets, int64_t n,
+                             int64_t T, float gradient_scale, void *workspace, int64_t chunk) {
+  const int64_t V = weight->out, H = weight->in, row_bytes = H * size_of(dtype);
   if (dx != nullptr && n < T)
     NT_CUDA(cudaMemsetAsync(dx, 0, size_t(T * row_bytes), context->stream), "linear_cross_entropy");
   if (n == 0) return NT_OK;
-  const int32_t *device_rows = nt::device_table(context, rows, n);
-  const int32_t *device_targets = nt::device_table(context, targets, n);
+  const int32_t *device_rows = device_table(context, rows, n);
+  const int32_t *device_targets = device_table(context, targets, n);
   if (device_rows == nullptr || device_targets == nullptr) return NT_DEVICE;
-  const int64_t ld = nt::logits_ld(V);
+  const int64_t ld = logits_ld(V);
   auto *logits = static_cast<float *>(workspace);
-  char *gathered_x = static_cast<char *>(workspace) + nt::aligned(chunk * ld * 4);
-  char *gathered_dx = gathered_x + nt::aligned(chunk * row_bytes);
+  char *gathered_x = static_cast<char *>(workspace) + aligned(chunk * ld * 4);
+  char *gathered_dx = gathered_x + aligned(chunk * row_bytes);
   const bool gradient = dx != nullptr || dweight != nullptr;
   const int64_t ld_gradient = dtype == NT_F32 ? ld : 2 * ld;  // rows stay where their logits were
-  const auto kernel = dtype == NT_F32 ? nt::cross_entropy_kernel<float> : nt::cross_entropy_kernel<nt::bf16>;
+  const auto kernel = dtype == NT_F32 ? cross_entropy_kernel<float> : cross_entropy_kernel<bf16>;
   for (int64_t first = 0; first < n; first += chunk) {
     const int64_t count = n - first < chunk ? n - first : chunk;
     // Rows that follow each other are used where they are.
     const bool together = rows[first + count - 1] - rows[first] == count - 1;
     const char *chunk_x = static_cast<const char *>(x) + rows[first] * row_bytes;
     if (!together) {
-      NT_CUDA(nt::move_rows<true>(context, gathered_x, const_cast<void *>(x), device_rows + first, count, row_bytes),
+      NT_CUDA(move_rows<true>(context, gathered_x, const_cast<void *>(x), device_rows + first, count, row_bytes),
               "linear_cross_entropy");
       chunk_x = gathered_x;
     }
     int32_t status =
-        nt::times_weight_transposed(context, weight, logits, NT_F32, ld, chunk_x, H, nullptr, false, count);
+        times_weight_transposed(context, weight, logits, NT_F32, ld, chunk_x, H, nullptr, false, count);
     if (status != NT_OK) return status;
-    NT_CUDA(nt::launch(kernel, dim3(unsigned(count)), dim3(nt::kRowThreads), 0, context->stream, losses + first, logits,
+    NT_CUDA(launch(kernel, dim3(unsigned(count)), dim3(kRowThreads), 0, context->stream, losses + first, logits,
                        ld, device_targets + first, V, gradient_scale, gradient),
             "linear_cross_entropy");
     if (dx != nullptr) {
       char *to = together ? static_cast<char *>(dx) + rows[first] * row_bytes : gathered_dx;
-      status = nt::times_weight(context, weight, to, dtype, H, logits, ld_gradient, false, count);
+      status = times_weight(context, weight, to, dtype, H, logits, ld_gradient, false, count);
       if (status != NT_OK) return status;
       if (!together)
-        NT_CUDA(nt::move_rows<false>(context, gathered_dx, dx, device_rows + first, count, row_bytes),
+        NT_CUDA(move_rows<false>(context, gathered_dx, dx, device_rows + first, count, row_bytes),
                 "linear_cross_entropy");
     }
     if (dweight != nullptr) {
-      status = nt::matmul(context, {V, H, count, nt::transposed(logits, dtype, ld_gradient),
-                                    nt::as_stored(chunk_x, dtype, H), dweight, NT_F32, H, nullptr, true});
+      status = matmul(context, {V, H, count, transposed(logits, dtype, ld_gradient),
+                                    as_stored(chunk_x, dtype, H), dweight, NT_F32, H, nullptr, true});
       if (status != NT_OK) return status;
     }
   }
   return NT_OK;
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/cross_entropy.h"

@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../file_map.h"
 #include "blas.h"
 #include "cast.h"
 #include "staging.h"
@@ -114,90 +113,76 @@ void close_device(nt_context *context) {
   free(context);
 }
 
-}  // namespace
-}  // namespace nt
-
-using nt::fail;
-
-NT_API const char *nt_last_error(void) { return nt::last_error; }
-
-NT_API int32_t nt_probe(char *json, int64_t size) {
+int64_t probe(char *json, int64_t size) {
   char problem[512], blas[6144];
   int count, driver;
-  nt::find_problem(problem, sizeof problem, &count, &driver);
-  nt::blas_find(blas, sizeof blas);
+  find_problem(problem, sizeof problem, &count, &driver);
+  blas_find(blas, sizeof blas);
   int64_t used = 0;
-  nt::append(json, size, &used, "{\"backend\":\"" NT_BACKEND "\",\"problem\":");
+  append(json, size, &used, "{\"backend\":\"" NT_BACKEND "\",\"problem\":");
   if (problem[0] == '\0') {
-    nt::append(json, size, &used, "null");
+    append(json, size, &used, "null");
   } else {
-    nt::append(json, size, &used, "\"%s\"", problem);
+    append(json, size, &used, "\"%s\"", problem);
   }
-  nt::append(json, size, &used, ",\"runtime\":\"%d.%d\",\"driver\":", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+  append(json, size, &used, ",\"runtime\":\"%d.%d\",\"driver\":", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
   if (driver > 0) {
-    nt::append(json, size, &used, "\"%d.%d\"", driver / 1000, driver % 1000 / 10);
+    append(json, size, &used, "\"%d.%d\"", driver / 1000, driver % 1000 / 10);
   } else {
-    nt::append(json, size, &used, "null");
+    append(json, size, &used, "null");
   }
-  nt::append(json, size, &used, ",\"architectures\":[" NT_ARCHITECTURES "],\"devices\":[");
+  append(json, size, &used, ",\"architectures\":[" NT_ARCHITECTURES "],\"devices\":[");
   for (int i = 0; i < count; i++) {
     cudaDeviceProp properties;
     if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) continue;
     char name[256];
-    nt::copy_name(name, sizeof name, properties.name);
-    nt::append(json, size, &used, "%s{\"index\":%d,\"name\":\"%s\",\"compute_capability\":\"%d.%d\",\"total_memory\":%lld}",
+    copy_name(name, sizeof name, properties.name);
+    append(json, size, &used, "%s{\"index\":%d,\"name\":\"%s\",\"compute_capability\":\"%d.%d\",\"total_memory\":%lld}",
                i == 0 ? "" : ",", i, name, properties.major, properties.minor, (long long)properties.totalGlobalMem);
   }
-  nt::append(json, size, &used, "],\"cublaslt\":%s}", blas);
-  NT_CHECK(used < size, "probe: the buffer of %lld bytes is too small", (long long)size);
-  return NT_OK;
+  append(json, size, &used, "],\"cublaslt\":%s}", blas);
+  return used;
 }
 
-NT_API int32_t nt_create(int32_t device, int32_t, nt_context **context) {
+int32_t create(int32_t device, int32_t, nt_context **context) {
   char problem[512];
   int count, driver;
-  nt::find_problem(problem, sizeof problem, &count, &driver);
+  find_problem(problem, sizeof problem, &count, &driver);
   if (problem[0] != '\0') return fail(NT_DEVICE, "%s", problem);
   NT_CHECK(device >= 0 && device < count, "there is no GPU %d: the driver shows %d, counted from 0", int(device), count);
   auto *created = static_cast<nt_context *>(calloc(1, sizeof(nt_context)));
   if (created == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
-  const int32_t status = nt::open_device(created, device);
+  const int32_t status = open_device(created, device);
   if (status != NT_OK) {
-    nt::close_device(created);
+    close_device(created);
     return status;
   }
   *context = created;
   return NT_OK;
 }
 
-NT_API int32_t nt_destroy(nt_context *context) {
-  if (context != nullptr) nt::close_device(context);
-  return NT_OK;
-}
+void destroy(nt_context *context) { close_device(context); }
 
-NT_API int32_t nt_describe(nt_context *context, char *json, int64_t size) {
+int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length) {
   // Asked after every step of a training run, so that it leaves the driver alone but for what changes.
   size_t free_bytes, total_bytes;
   NT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's free memory");
-  int64_t used = 0;
-  nt::append(json, size, &used,
+  append(json, size, length,
              "{\"backend\":\"" NT_BACKEND "\",\"name\":\"%s\",\"isa\":\"sm_%d%d\",\"threads\":%d,\"total_memory\":%lld,"
              "\"free_memory\":%lld,\"uuid\":\"",
              context->name, context->major, context->minor, context->multiprocessors, (long long)total_bytes,
              (long long)free_bytes);
-  for (const unsigned char byte : context->uuid) nt::append(json, size, &used, "%02x", byte);
-  nt::append(json, size, &used, "\"}");
-  NT_CHECK(used < size, "describe: the buffer of %lld bytes is too small", (long long)size);
+  for (const unsigned char byte : context->uuid) append(json, size, length, "%02x", byte);
+  append(json, size, length, "\"}");
   return NT_OK;
 }
 
-NT_API int32_t nt_synchronize(nt_context *context) {
+int32_t synchronize(nt_context *context) {
   NT_CUDA(cudaStreamSynchronize(context->stream), "waiting for the GPU");
   return NT_OK;
 }
 
-NT_API int32_t nt_malloc(nt_context *, int64_t bytes, void **address) {
-  NT_CHECK(bytes >= 0, "malloc: negative size %lld", (long long)bytes);
+int32_t device_malloc(int64_t bytes, void **address) {
   const cudaError_t status = cudaMalloc(address, bytes > 0 ? size_t(bytes) : 1);
   if (status == cudaErrorMemoryAllocation) {
     cudaGetLastError();
@@ -206,66 +191,45 @@ NT_API int32_t nt_malloc(nt_context *, int64_t bytes, void **address) {
     return fail(NT_OUT_OF_MEMORY, "out of GPU memory: %lld bytes asked for, %lld free of %lld", (long long)bytes,
                 (long long)free_bytes, (long long)total_bytes);
   }
-  return nt::check_cuda(status, "malloc");
+  return check_cuda(status, "malloc");
 }
 
-NT_API int32_t nt_free(nt_context *, void *address) {
+int32_t device_free(void *address) {
   NT_CUDA(cudaFree(address), "free");
   return NT_OK;
 }
 
-NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
-  NT_CHECK(bytes >= 0, "memset: negative size %lld", (long long)bytes);
-  if (bytes == 0) return NT_OK;
+int32_t fill_bytes(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
   NT_CUDA(cudaMemsetAsync(destination, byte, size_t(bytes), context->stream), "memset");
   return NT_OK;
 }
 
-NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
-  NT_CHECK(bytes >= 0, "copy: negative size %lld", (long long)bytes);
-  if (bytes == 0) return NT_OK;
+int32_t copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
   NT_CUDA(cudaMemcpyAsync(destination, source, size_t(bytes), cudaMemcpyDeviceToDevice, context->stream), "copy");
   return NT_OK;
 }
 
-NT_API int32_t nt_copy_to_device(nt_context *context, void *destination, const void *source, int64_t bytes) {
-  NT_CHECK(bytes >= 0, "copy_to_device: negative size %lld", (long long)bytes);
-  return nt::stage_copy(context, destination, source, bytes);
+int32_t copy_to_device(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  return stage_copy(context, destination, source, bytes);
 }
 
-NT_API int32_t nt_copy_to_host(nt_context *context, void *destination, const void *source, int64_t bytes) {
-  NT_CHECK(bytes >= 0, "copy_to_host: negative size %lld", (long long)bytes);
-  if (bytes > 0)
-    NT_CUDA(cudaMemcpyAsync(destination, source, size_t(bytes), cudaMemcpyDeviceToHost, context->stream),
-            "copy to the host");
-  return nt_synchronize(context);
+int32_t copy_to_host(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  NT_CUDA(cudaMemcpyAsync(destination, source, size_t(bytes), cudaMemcpyDeviceToHost, context->stream),
+          "copy to the host");
+  return NT_OK;
 }
 
-NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64_t *bytes, int32_t *is_device) {
-  *is_device = 0;
-  return nt::map_file(path, address, bytes);
+int32_t upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+               int32_t source_dtype, int64_t n) {
+  return stage_convert(context, destination, destination_dtype, source, source_dtype, n);
 }
 
-NT_API int32_t nt_file_unmap(nt_context *, void *address, int64_t bytes) { return nt::unmap_file(address, bytes); }
-
-NT_API int32_t nt_file_forget(nt_context *, const void *address, int64_t bytes) {
-  return nt::forget_file(address, bytes);
+int32_t cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
+             int32_t source_dtype, int64_t n) {
+  return convert(context, destination, destination_dtype, source, source_dtype, n);
 }
 
-NT_API int32_t nt_upload(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
-                         int32_t source_dtype, int64_t n) {
-  NT_CHECK_DTYPE("upload", destination_dtype);
-  NT_CHECK(source_dtype == NT_F32 || source_dtype == NT_BF16 || source_dtype == NT_F16,
-           "upload: unknown source dtype %d", int(source_dtype));
-  NT_CHECK(n >= 0, "upload: n must be ≥ 0, got %lld", (long long)n);
-  return nt::stage_convert(context, destination, destination_dtype, source, source_dtype, n);
-}
+}  // namespace
+}  // namespace nt
 
-NT_API int32_t nt_cast(nt_context *context, void *destination, int32_t destination_dtype, const void *source,
-                       int32_t source_dtype, int64_t n) {
-  NT_CHECK_DTYPE("cast", destination_dtype);
-  NT_CHECK(source_dtype == NT_F32 || source_dtype == NT_BF16 || source_dtype == NT_F16,
-           "cast: unknown source dtype %d", int(source_dtype));
-  NT_CHECK(n >= 0, "cast: n must be ≥ 0, got %lld", (long long)n);
-  return nt::convert(context, destination, destination_dtype, source, source_dtype, n);
-}
+#include "../entry/device.h"

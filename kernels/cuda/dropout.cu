@@ -1,6 +1,7 @@
 // Dropout whose mask is a pure function of (seed, draw, position, module, column), so that the backward pass makes
 // it again instead of keeping it.
-#include "../samples.h"
+#include "../entry/arguments.h"
+#include "../entry/samples.h"
 #include "context.h"
 #include "noise.h"
 #include "rows.h"
@@ -10,12 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-struct Mask {
-  uint64_t seed;
-  uint32_t module;
-  uint32_t threshold;  // kept where the word's top 24 bits are at least this
-  float scale;
-  bool accumulate;
+struct Mask : DropoutMask {
   const int32_t *borders;  // [sequences + 1]
   const int64_t *draws;    // [sequences]
   int32_t sequences;
@@ -56,7 +52,11 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <class T>
-int32_t dropout(nt_context *context, T *y, const T *x, int64_t tokens, int64_t columns, const Mask &mask) {
+int32_t dropout(nt_context *context, T *y, const T *x, int64_t tokens, int64_t columns, const DropoutMask &mask_of,
+                const HostSamples &samples) {
+  const Mask mask = {mask_of, device_table(context, samples.borders, samples.count + 1),
+                     device_table(context, samples.draws, samples.count), int32_t(samples.count)};
+  if (mask.borders == nullptr || mask.draws == nullptr) return NT_DEVICE;
   const bool vector = columns % 8 == 0 && aligned16(y, x);
   const int64_t chunks = ceil_div(columns, kChunk<T>), total = tokens * chunks;
   auto *kernel = vector ? dropout_kernel<T, true> : dropout_kernel<T, false>;
@@ -69,32 +69,4 @@ int32_t dropout(nt_context *context, T *y, const T *x, int64_t tokens, int64_t c
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const void *x, int64_t T, int64_t columns,
-                          float p, uint64_t seed, int32_t module, int32_t accumulate, const int32_t *cu_seqlens,
-                          const int64_t *draws, int64_t sequences) {
-  NT_CHECK_DTYPE("dropout", dtype);
-  NT_CHECK(T >= 0 && sequences >= 0, "dropout: sizes must be ≥ 0, got T %lld, sequences %lld", (long long)T,
-           (long long)sequences);
-  NT_CHECK(columns >= 0 && columns <= 4 << 16, "dropout: columns must be in [0, 262144], got %lld",
-           (long long)columns);
-  NT_CHECK(p >= 0.0f && p < 1.0f, "dropout: p must be in [0, 1), got %g", double(p));
-  NT_CHECK(module >= 0 && module < 1 << 16, "dropout: module must be in [0, 65536), got %d", int(module));
-  if (T == 0 || columns == 0) return NT_OK;
-  NT_CHECK(y != nullptr && x != nullptr && cu_seqlens != nullptr && draws != nullptr,
-           "dropout: y, x, cu_seqlens and draws must not be null");
-  const int32_t status = nt::check_samples("dropout", cu_seqlens, draws, sequences, T);
-  if (status != NT_OK) return status;
-  nt::Mask mask;
-  mask.seed = seed;
-  mask.module = uint32_t(module);
-  mask.threshold = uint32_t(ceil(double(p) * 0x1p24));
-  mask.scale = float(1.0 / (1.0 - double(p)));
-  mask.accumulate = accumulate != 0;
-  mask.borders = nt::device_table(context, cu_seqlens, sequences + 1);
-  mask.draws = nt::device_table(context, draws, sequences);
-  mask.sequences = int32_t(sequences);
-  if (mask.borders == nullptr || mask.draws == nullptr) return NT_DEVICE;
-  if (dtype == NT_F32)
-    return nt::dropout(context, static_cast<float *>(y), static_cast<const float *>(x), T, columns, mask);
-  return nt::dropout(context, static_cast<nt::bf16 *>(y), static_cast<const nt::bf16 *>(x), T, columns, mask);
-}
+#include "../entry/dropout.h"

@@ -1,5 +1,5 @@
 // Token embedding, with NEFTune's noise in the same pass (arXiv 2310.05914), and its gradient.
-#include "../samples.h"
+#include "../entry/samples.h"
 #include "context.h"
 #include "noise.h"
 #include "rows.h"
@@ -122,8 +122,14 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <class Out, class In>
-int32_t forward(nt_context *context, Out *y, const In *table, const int32_t *ids, int64_t T, int64_t H, int64_t V,
-                int32_t noise, uint64_t seed, const Samples &samples) {
+int32_t embedding_forward(nt_context *context, Out *y, const In *table, const int32_t *ids, int64_t T, int64_t H,
+                          int64_t V, int32_t noise, uint64_t seed, const HostSamples &host, const float *learned) {
+  Samples samples = {};
+  if (noise != NT_NOISE_NONE) {
+    samples = {device_table(context, host.borders, host.count + 1), device_table(context, host.scales, host.count),
+               device_table(context, host.draws, host.count), int32_t(host.count), learned};
+    if (samples.borders == nullptr || samples.scales == nullptr || samples.draws == nullptr) return NT_DEVICE;
+  }
   const bool vector = H % 8 == 0 && aligned16(y, table, samples.learned);
   const int64_t chunks = ceil_div(H, kChunk<Out>);
   const int threads = chunks < kThreads ? int(ceil_div(chunks, 32) * 32) : kThreads;
@@ -135,8 +141,8 @@ int32_t forward(nt_context *context, Out *y, const In *table, const int32_t *ids
 }
 
 template <class T_>
-int32_t backward(nt_context *context, float *dtable, const T_ *dy, const int32_t *ids, int64_t T, int64_t H,
-                 int64_t V) {
+int32_t embedding_backward(nt_context *context, float *dtable, const T_ *dy, const int32_t *ids, int64_t T, int64_t H,
+                           int64_t V) {
   const bool vector = H % 8 == 0 && aligned16(dtable, dy);
   auto *kernel = vector ? embedding_backward_kernel<T_, true> : embedding_backward_kernel<T_, false>;
   const dim3 grid(unsigned(T), unsigned(ceil_div(H, kChunk<T_> * kThreads)));
@@ -148,54 +154,4 @@ int32_t backward(nt_context *context, float *dtable, const T_ *dy, const int32_t
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y, const void *table,
-                                    int32_t table_dtype, const int32_t *ids, int64_t T, int64_t H, int64_t V,
-                                    int32_t noise, uint64_t seed, const int32_t *cu_seqlens, const float *scales,
-                                    const int64_t *draws, int64_t sequences, const float *learned_scale) {
-  NT_CHECK_DTYPE("embedding_forward", dtype);
-  NT_CHECK_DTYPE("embedding_forward: table", table_dtype);
-  NT_CHECK(T >= 0 && H >= 0 && V >= 0 && sequences >= 0,
-           "embedding_forward: sizes must be ≥ 0, got T %lld, H %lld, V %lld, sequences %lld", (long long)T,
-           (long long)H, (long long)V, (long long)sequences);
-  NT_CHECK(noise >= NT_NOISE_NONE && noise <= NT_NOISE_GAUSSIAN, "embedding_forward: unknown noise %d", int(noise));
-  if (T == 0 || H == 0) return NT_OK;
-  NT_CHECK(y != nullptr && table != nullptr && ids != nullptr, "embedding_forward: y, table and ids must not be null");
-  NT_CHECK(T <= INT32_MAX && H <= nt::kMostColumns, "embedding_forward: T must be below 2^31 and H at most 2^30"
-           ", got %lld and %lld", (long long)T, (long long)H);
-  nt::Samples samples = {};
-  if (noise != NT_NOISE_NONE) {
-    NT_CHECK(cu_seqlens != nullptr && scales != nullptr && draws != nullptr,
-             "embedding_forward: noise needs cu_seqlens, scales and draws");
-    const int32_t status = nt::check_samples("embedding_forward", cu_seqlens, draws, sequences, T);
-    if (status != NT_OK) return status;
-    samples.borders = nt::device_table(context, cu_seqlens, sequences + 1);
-    samples.scales = nt::device_table(context, scales, sequences);
-    samples.draws = nt::device_table(context, draws, sequences);
-    samples.count = int32_t(sequences);
-    samples.learned = learned_scale;
-    if (samples.borders == nullptr || samples.scales == nullptr || samples.draws == nullptr) return NT_DEVICE;
-  }
-  auto run = [&](auto *out, const auto *in) {
-    return nt::forward(context, out, in, ids, T, H, V, noise, seed, samples);
-  };
-  auto *y32 = static_cast<float *>(y);
-  auto *y16 = static_cast<nt::bf16 *>(y);
-  auto *table32 = static_cast<const float *>(table);
-  auto *table16 = static_cast<const nt::bf16 *>(table);
-  if (dtype == NT_F32) return table_dtype == NT_F32 ? run(y32, table32) : run(y32, table16);
-  return table_dtype == NT_F32 ? run(y16, table32) : run(y16, table16);
-}
-
-NT_API int32_t nt_embedding_backward(nt_context *context, int32_t dtype, float *dtable, const void *dy,
-                                     const int32_t *ids, int64_t T, int64_t H, int64_t V) {
-  NT_CHECK_DTYPE("embedding_backward", dtype);
-  NT_CHECK(T >= 0 && H >= 0 && V >= 0, "embedding_backward: sizes must be ≥ 0, got T %lld, H %lld, V %lld",
-           (long long)T, (long long)H, (long long)V);
-  if (T == 0 || H == 0) return NT_OK;
-  NT_CHECK(dtable != nullptr && dy != nullptr && ids != nullptr,
-           "embedding_backward: dtable, dy and ids must not be null");
-  NT_CHECK(T <= INT32_MAX && H <= nt::kMostColumns, "embedding_backward: T must be below 2^31 and H at most 2^30"
-           ", got %lld and %lld", (long long)T, (long long)H);
-  if (dtype == NT_F32) return nt::backward(context, dtable, static_cast<const float *>(dy), ids, T, H, V);
-  return nt::backward(context, dtable, static_cast<const nt::bf16 *>(dy), ids, T, H, V);
-}
+#include "../entry/embedding.h"

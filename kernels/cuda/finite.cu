@@ -47,13 +47,12 @@ int32_t count_in(nt_context *context, uint32_t *total, const void *source, int64
   return NT_OK;
 }
 
+int32_t count_non_finite(nt_context *context, uint32_t *total, const void *source, int32_t dtype, int64_t n) {
+  if (dtype == NT_F32) return count_in<4>(context, total, source, n, 0x7F800000u);
+  return count_in<2>(context, total, source, n, dtype == NT_BF16 ? 0x7F80u : 0x7C00u);
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_count_non_finite(nt_context *context, uint32_t *total, const void *source, int32_t source_dtype,
-                                   int64_t n) {
-  const int32_t status = nt::check_count_non_finite(total, source, source_dtype, n);
-  if (status != NT_OK || n == 0) return status;
-  if (source_dtype == NT_F32) return nt::count_in<4>(context, total, source, n, 0x7F800000u);
-  return nt::count_in<2>(context, total, source, n, source_dtype == NT_BF16 ? 0x7F80u : 0x7C00u);
-}
+#include "../entry/count_non_finite.h"

@@ -27,23 +27,17 @@ int32_t gather(nt_context *context, void *y, const void *x, const int32_t *rows,
   return NT_OK;
 }
 
+int32_t gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *rows, int64_t n,
+                    int64_t columns) {
+  const int32_t *table = device_table(context, rows, n);
+  if (table == nullptr) return NT_DEVICE;
+  const int64_t bytes = columns * size_of(dtype);
+  if (bytes % 16 == 0 && aligned16(y, x)) return gather<uint4>(context, y, x, table, n, bytes);
+  if (dtype == NT_F32) return gather<uint32_t>(context, y, x, table, n, bytes);
+  return gather<uint16_t>(context, y, x, table, n, bytes);
+}
+
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *rows,
-                              int64_t n, int64_t columns) {
-  NT_CHECK_DTYPE("gather_rows", dtype);
-  NT_CHECK(n >= 0 && columns >= 0, "gather_rows: sizes must be ≥ 0, got n %lld, columns %lld", (long long)n,
-           (long long)columns);
-  if (n == 0 || columns == 0) return NT_OK;
-  NT_CHECK(y != nullptr && x != nullptr && rows != nullptr, "gather_rows: y, x and rows must not be null");
-  NT_CHECK(columns <= nt::kMostColumns, "gather_rows: at most 2^30 columns, got %lld", (long long)columns);
-  for (int64_t i = 0; i < n; i++)
-    NT_CHECK(rows[i] >= 0, "gather_rows: rows must be ≥ 0, got %d at %lld", int(rows[i]), (long long)i);
-  const int32_t *table = nt::device_table(context, rows, n);
-  if (table == nullptr) return NT_DEVICE;
-  const int64_t bytes = columns * nt::size_of(dtype);
-  if (bytes % 16 == 0 && nt::aligned16(y, x)) return nt::gather<uint4>(context, y, x, table, n, bytes);
-  if (dtype == NT_F32) return nt::gather<uint32_t>(context, y, x, table, n, bytes);
-  return nt::gather<uint16_t>(context, y, x, table, n, bytes);
-}
+#include "../entry/gather_rows.h"

@@ -1,7 +1,7 @@
 // Keys and values of new tokens go to the caches [slots, kv_heads, capacity, head_dim] that decoding reads.
 #include <stdlib.h>
 
-#include "../attention_checks.h"
+#include "../entry/attention_checks.h"
 #include "context.h"
 
 namespace nt {
@@ -64,33 +64,29 @@ int32_t append(nt_context *context, int64_t value_bytes, void *k_cache, void *v_
   return NT_OK;
 }
 
-}  // namespace
-}  // namespace nt
-
-NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k,
-                            const void *v, int64_t ldkv, const int32_t *cu_seqlens, const int32_t *slots,
-                            const int32_t *starts, int64_t sequences, int64_t capacity, int64_t kv_heads,
-                            int64_t head_dim) {
-  NT_CHECK_DTYPE("kv_append", dtype);
-  if (int32_t status = nt::check_kv_append(k_cache, v_cache, k, v, ldkv, cu_seqlens, slots, starts, sequences, capacity,
-                                           kv_heads, head_dim))
-    return status;
-  const int64_t tokens = sequences > 0 ? cu_seqlens[sequences] : 0, value = nt::size_of(dtype);
-  if (tokens == 0) return NT_OK;
-
+int32_t kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k, const void *v,
+                  int64_t ldkv, const int32_t *borders, const int32_t *slots, const int32_t *starts, int64_t sequences,
+                  int64_t capacity, int64_t kv_heads, int64_t head_dim) {
+  const int64_t tokens = borders[sequences], value = size_of(dtype);
   const size_t count = size_t(sequences);
   auto *host = static_cast<int32_t *>(malloc((3 * count + 1) * sizeof(int32_t)));
-  NT_CHECK(host != nullptr, "kv_append: no host memory for a table of %lld samples", (long long)sequences);
-  memcpy(host, cu_seqlens, (count + 1) * sizeof(int32_t));
+  if (host == nullptr)
+    return fail(NT_OUT_OF_MEMORY, "kv_append: no host memory for a table of %lld samples", (long long)sequences);
+  memcpy(host, borders, (count + 1) * sizeof(int32_t));
   memcpy(host + count + 1, slots, count * sizeof(int32_t));
   memcpy(host + 2 * count + 1, starts, count * sizeof(int32_t));
-  const int32_t *const samples = nt::device_table(context, host, int64_t(3 * count + 1));
+  const int32_t *const samples = device_table(context, host, int64_t(3 * count + 1));
   free(host);
   if (samples == nullptr) return NT_DEVICE;
 
   auto aligned = [](const void *p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; };
   const bool wide = aligned(k_cache) && aligned(v_cache) && aligned(k) && aligned(v) && ldkv * value % 16 == 0 &&
                     head_dim * value % 16 == 0;
-  auto *run = wide ? nt::append<uint4> : dtype == NT_F32 ? nt::append<uint32_t> : nt::append<uint16_t>;
+  auto *run = wide ? append<uint4> : dtype == NT_F32 ? append<uint32_t> : append<uint16_t>;
   return run(context, value, k_cache, v_cache, k, v, ldkv, samples, tokens, sequences, capacity, kv_heads, head_dim);
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/kv_append.h"

@@ -1,5 +1,5 @@
 // The gradient of a learned noise scale (arXiv 1706.10295's σ, on NEFTune's noise): Σ over tokens of scale · n · dy.
-#include "../samples.h"
+#include "../entry/samples.h"
 #include "context.h"
 #include "noise.h"
 #include "partials.h"
@@ -57,11 +57,11 @@ __global__ void __launch_bounds__(kLanes * kRows, 3)
 }
 
 template <class T>
-int32_t backward(nt_context *context, float *gradient, const T *dy, int64_t tokens, int64_t H, int32_t noise,
-                 uint64_t seed, const int32_t *borders, const float *scales, const int64_t *draws, int64_t sequences) {
-  borders = device_table(context, borders, sequences + 1);
-  scales = device_table(context, scales, sequences);
-  draws = device_table(context, draws, sequences);
+int32_t learned_scale_backward(nt_context *context, float *gradient, const T *dy, int64_t tokens, int64_t H,
+                               int32_t noise, uint64_t seed, const HostSamples &samples) {
+  const int32_t *borders = device_table(context, samples.borders, samples.count + 1);
+  const float *scales = device_table(context, samples.scales, samples.count);
+  const int64_t *draws = device_table(context, samples.draws, samples.count);
   if (borders == nullptr || scales == nullptr || draws == nullptr) return NT_DEVICE;
   const int64_t columns = ceil_div(H, kLanes * kChunk<T>);
   // As many parts as run at once, and no more than the workspace holds.
@@ -76,7 +76,7 @@ int32_t backward(nt_context *context, float *gradient, const T *dy, int64_t toke
   const bool vector = H % 8 == 0 && aligned16(dy, partials);
   auto *kernel = vector ? learned_scale_backward_kernel<T, true> : learned_scale_backward_kernel<T, false>;
   NT_CUDA(launch(kernel, dim3(unsigned(columns), unsigned(parts)), dim3(kLanes, kRows), 0, context->stream, partials,
-                 dy, tokens, part_tokens, int(H), noise, seed, borders, scales, draws, int32_t(sequences)),
+                 dy, tokens, part_tokens, int(H), noise, seed, borders, scales, draws, int32_t(samples.count)),
           "learned_scale_backward");
   return add_partials(context, gradient, partials, parts, H, "learned_scale_backward");
 }
@@ -84,21 +84,4 @@ int32_t backward(nt_context *context, float *gradient, const T *dy, int64_t toke
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_learned_scale_backward(nt_context *context, int32_t dtype, float *dlearned_scale, const void *dy,
-                                         int64_t T, int64_t H, int32_t noise, uint64_t seed,
-                                         const int32_t *host_cu_seqlens, const float *host_scales,
-                                         const int64_t *host_draws, int64_t sequences) {
-  NT_CHECK_DTYPE("learned_scale_backward", dtype);
-  if (int32_t status = nt::check_learned_scale(dlearned_scale, dy, T, H, noise, host_cu_seqlens, host_scales,
-                                               host_draws, sequences))
-    return status;
-  NT_CHECK(T <= INT32_MAX && H <= nt::kMostColumns,
-           "learned_scale_backward: T must be below 2^31 and H at most 2^30, got %lld and %lld", (long long)T,
-           (long long)H);
-  if (T == 0 || H == 0) return NT_OK;
-  auto run = [&](auto *gradient_of) {
-    return nt::backward(context, dlearned_scale, gradient_of, T, H, noise, seed, host_cu_seqlens, host_scales,
-                        host_draws, sequences);
-  };
-  return dtype == NT_F32 ? run(static_cast<const float *>(dy)) : run(static_cast<const nt::bf16 *>(dy));
-}
+#include "../entry/learned_scale.h"

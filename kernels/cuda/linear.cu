@@ -3,9 +3,6 @@
 // The low-rank term is written first and cuBLASLt adds the base product to it (beta = 1) before it rounds: in bf16
 // what is rounded in between is the small term alone. It costs a write and a read of y. A bias rides in the
 // product's epilogue.
-#include <stdlib.h>
-
-#include "../lora_blocks.h"
 #include "blas.h"
 #include "lora_up.h"
 
@@ -157,110 +154,14 @@ int32_t add_column_sums(nt_context *context, int32_t dtype, float *destination, 
   return NT_OK;
 }
 
-int32_t check_weight(int32_t dtype, int64_t out, int64_t in, int32_t uses) {
-  NT_CHECK_DTYPE("weight", dtype);
-  NT_CHECK(out >= 0 && in >= 0, "weight: sizes must not be negative, got [%lld, %lld]", (long long)out, (long long)in);
-  NT_CHECK((uses & ~(NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD)) == 0, "weight: unknown uses %d", int(uses));
-  return NT_OK;
+// dweight[out,in] += dyᵀ·x.
+int32_t add_outer_product(nt_context *context, int32_t dtype, float *dweight, const void *dy, int64_t lddy,
+                          const void *x, int64_t ldx, int64_t T, int64_t out, int64_t in) {
+  return matmul(context, {out, in, T, transposed(dy, dtype, lddy), as_stored(x, dtype, ldx), dweight, NT_F32, in,
+                          nullptr, true});
 }
 
 }  // namespace
 }  // namespace nt
 
-// cuBLASLt is as fast with W as it is stored, in either product: no copies.
-NT_API int32_t nt_weight_extra_bytes(nt_context *, int32_t dtype, int64_t out, int64_t in, int32_t uses,
-                                     int64_t *bytes) {
-  const int32_t status = nt::check_weight(dtype, out, in, uses);
-  if (status == NT_OK) *bytes = 0;
-  return status;
-}
-
-NT_API int32_t nt_weight_create(nt_context *, int32_t dtype, int64_t out, int64_t in, const void *data, int32_t uses,
-                                nt_weight **result) {
-  const int32_t status = nt::check_weight(dtype, out, in, uses);
-  if (status != NT_OK) return status;
-  NT_CHECK(data != nullptr || out * in == 0, "weight: [%lld, %lld] without data", (long long)out, (long long)in);
-  auto *weight = static_cast<nt_weight *>(malloc(sizeof(nt_weight)));
-  if (weight == nullptr) return nt::fail(NT_OUT_OF_MEMORY, "out of memory");
-  *weight = {dtype, out, in, data, {}, nullptr};
-  *result = weight;
-  return NT_OK;
-}
-
-NT_API int32_t nt_weight_refresh(nt_context *, nt_weight *weight) {
-  NT_CHECK(weight != nullptr, "weight_refresh: no weight");
-  return NT_OK;
-}
-
-NT_API int32_t nt_weight_destroy(nt_context *, nt_weight *weight) {
-  free(weight);
-  return NT_OK;
-}
-
-NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
-                                 const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
-                                 const void *u, int64_t ldu, const nt_lora_block *blocks, int64_t count, int64_t rank,
-                                 int64_t T) {
-  NT_CHECK_DTYPE("linear_forward", dtype);
-  NT_CHECK(weight != nullptr, "linear_forward: no weight");
-  NT_CHECK(weight->dtype == dtype, "linear_forward: x has dtype %d, the weight %d", int(dtype), int(weight->dtype));
-  NT_CHECK(y_dtype == dtype || y_dtype == NT_F32, "linear_forward: y must have x's dtype or be f32, got %d",
-           int(y_dtype));
-  NT_CHECK(T >= 0, "linear_forward: T must not be negative, got %lld", (long long)T);
-  NT_CHECK(ldx >= weight->in && ldy >= weight->out,
-           "linear_forward: rows of %lld and %lld elements do not fit into distances %lld and %lld",
-           (long long)weight->in, (long long)weight->out, (long long)ldx, (long long)ldy);
-  int32_t status = nt::check_lora_blocks("linear_forward", u, ldu, blocks, count, rank, weight->out);
-  if (status != NT_OK) return status;
-  if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
-  NT_CHECK(y != nullptr && x != nullptr, "linear_forward: x or y is null");
-  if (count > 0)
-    status = nt::low_rank_forward(context, dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out);
-  if (status != NT_OK) return status;
-  return nt::times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T);
-}
-
-NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,
-                                        int64_t lddy, const nt_weight *weight, const void *g, int64_t ldg,
-                                        const void *a, int64_t rank, int32_t accumulate, int64_t T) {
-  NT_CHECK_DTYPE("linear_backward_input", dtype);
-  NT_CHECK(weight != nullptr, "linear_backward_input: no weight");
-  NT_CHECK(weight->dtype == dtype, "linear_backward_input: dy has dtype %d, the weight %d", int(dtype),
-           int(weight->dtype));
-  NT_CHECK(T >= 0 && rank >= 0, "linear_backward_input: sizes must not be negative, got T %lld, rank %lld",
-           (long long)T, (long long)rank);
-  NT_CHECK(lddx >= weight->in && lddy >= weight->out && ldg >= rank,
-           "linear_backward_input: rows of %lld, %lld, %lld elements do not fit into distances %lld, %lld, %lld",
-           (long long)weight->in, (long long)weight->out, (long long)rank, (long long)lddx, (long long)lddy,
-           (long long)ldg);
-  if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
-  NT_CHECK(dx != nullptr && dy != nullptr, "linear_backward_input: dx or dy is null");
-  NT_CHECK(rank == 0 || (g != nullptr && a != nullptr), "linear_backward_input: rank %lld needs g and A",
-           (long long)rank);
-  int32_t status = NT_OK;
-  if (rank > 0)
-    status = nt::low_rank_backward(context, dtype, dx, lddx, g, ldg, a, rank, accumulate != 0, T, weight->in);
-  if (status != NT_OK) return status;
-  return nt::times_weight(context, weight, dx, dtype, lddx, dy, lddy, accumulate != 0 || rank > 0, T);
-}
-
-NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, float *dweight, float *dbias,
-                                         const void *dy, int64_t lddy, const void *x, int64_t ldx, int64_t T,
-                                         int64_t out, int64_t in) {
-  NT_CHECK_DTYPE("linear_backward_weight", dtype);
-  NT_CHECK(T >= 0 && out >= 0 && in >= 0, "linear_backward_weight: sizes must not be negative, got T %lld, [%lld, %lld]",
-           (long long)T, (long long)out, (long long)in);
-  NT_CHECK(lddy >= out && ldx >= in,
-           "linear_backward_weight: rows of %lld and %lld elements do not fit into distances %lld and %lld",
-           (long long)out, (long long)in, (long long)lddy, (long long)ldx);
-  if (T == 0 || out == 0) return NT_OK;
-  NT_CHECK(dy != nullptr, "linear_backward_weight: dy is null");
-  if (dbias != nullptr) {
-    const int32_t status = nt::add_column_sums(context, dtype, dbias, dy, lddy, T, out);
-    if (status != NT_OK) return status;
-  }
-  if (in == 0) return NT_OK;
-  NT_CHECK(dweight != nullptr && x != nullptr, "linear_backward_weight: dweight or x is null");
-  return nt::matmul(context, {out, in, T, nt::transposed(dy, dtype, lddy), nt::as_stored(x, dtype, ldx), dweight,
-                              NT_F32, in, nullptr, true});
-}
+#include "../entry/linear.h"

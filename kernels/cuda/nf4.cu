@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 
-#include "../nf4_checks.h"
 #include "blas.h"
 #include "rows.h"
 
@@ -231,33 +230,16 @@ int32_t nf4_expand(nt_context *context, const nt_weight *weight) {
   return dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);
 }
 
-}  // namespace nt
+namespace {
 
-NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *nf4,
-                                    void *scratch, nt_weight **result) {
-  const int32_t status = nt::check_nf4_weight(dtype, out, in, nf4, scratch);
-  if (status != NT_OK) return status;
-  auto *weight = static_cast<nt_weight *>(malloc(sizeof(nt_weight)));
-  if (weight == nullptr) return nt::fail(NT_OUT_OF_MEMORY, "out of memory");
-  *weight = {dtype, out, in, nullptr, *nf4, scratch};
-  *result = weight;
-  return NT_OK;
+int32_t nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source, int32_t source_dtype,
+                     int64_t n, uint32_t *non_finite) {
+  if (source_dtype == NT_F32) return quantize<float>(context, codes, absmax, source, n, non_finite);
+  if (source_dtype == NT_BF16) return quantize<bf16>(context, codes, absmax, source, n, non_finite);
+  return quantize<f16>(context, codes, absmax, source, n, non_finite);
 }
 
-NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
-                               int32_t source_dtype, int64_t n, uint32_t *non_finite) {
-  const int32_t status = nt::check_nf4_quantize(codes, absmax, source, source_dtype, n);
-  if (status != NT_OK || n == 0) return status;
-  if (source_dtype == NT_F32) return nt::quantize<float>(context, codes, absmax, source, n, non_finite);
-  if (source_dtype == NT_BF16) return nt::quantize<nt::bf16>(context, codes, absmax, source, n, non_finite);
-  return nt::quantize<nt::f16>(context, codes, absmax, source, n, non_finite);
-}
-
-NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
-                                      int64_t blocks) {
-  using namespace nt;
-  const int32_t status = check_nf4_quantize_absmax(codes, absmax2, absmax, blocks);
-  if (status != NT_OK || blocks == 0) return status;
+int32_t nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax, int64_t blocks) {
   const int64_t groups = ceil_div(blocks, kNf4Nested);
   const int64_t groups_a_part = ceil_div(groups, kParts), parts = ceil_div(groups, groups_a_part);
   auto *partial = static_cast<double *>(context->workspace);
@@ -273,9 +255,11 @@ NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float
   return NT_OK;
 }
 
-NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype, const nt_nf4 *nf4,
-                                 int64_t n) {
-  const int32_t status = nt::check_nf4_dequantize(destination, destination_dtype, nf4, n);
-  if (status != NT_OK) return status;
-  return nt::dequantize(context, destination, destination_dtype, *nf4, n);
+int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
+  return dequantize(context, destination, dtype, nf4, n);
 }
+
+}  // namespace
+}  // namespace nt
+
+#include "../entry/nf4.h"

@@ -34,8 +34,8 @@ __global__ void __launch_bounds__(kThreads, 4) random_kernel(T *y, int64_t n, in
 }
 
 template <class T>
-int32_t fill(nt_context *context, T *y, int64_t n, int32_t kind, float scale, uint64_t seed, uint32_t draw,
-             uint32_t stream) {
+int32_t random(nt_context *context, T *y, int64_t n, int32_t kind, float scale, uint64_t seed, uint32_t draw,
+               uint32_t stream) {
   const int32_t noise = kind == NT_RANDOM_UNIFORM ? NT_NOISE_UNIFORM : NT_NOISE_GAUSSIAN;
   auto *kernel = aligned16(y) ? random_kernel<T, true> : random_kernel<T, false>;
   NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(n, kThreads * kChunk<T>))), dim3(kThreads), 0, context->stream, y, n,
@@ -47,15 +47,4 @@ int32_t fill(nt_context *context, T *y, int64_t n, int32_t kind, float scale, ui
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_random(nt_context *context, int32_t dtype, void *destination, int64_t n, int32_t kind, float scale,
-                         uint64_t seed, uint32_t draw, int32_t stream) {
-  NT_CHECK_DTYPE("random", dtype);
-  NT_CHECK(n >= 0, "random: n must be ≥ 0, got %lld", (long long)n);
-  NT_CHECK(kind == NT_RANDOM_UNIFORM || kind == NT_RANDOM_NORMAL, "random: unknown kind %d", int(kind));
-  NT_CHECK(stream >= 0 && stream < 1 << 16, "random: stream must be in [0, 65536), got %d", int(stream));
-  if (n == 0) return NT_OK;
-  NT_CHECK(destination != nullptr, "random: destination must not be null");
-  if (dtype == NT_F32)
-    return nt::fill(context, static_cast<float *>(destination), n, kind, scale, seed, draw, uint32_t(stream));
-  return nt::fill(context, static_cast<nt::bf16 *>(destination), n, kind, scale, seed, draw, uint32_t(stream));
-}
+#include "../entry/random.h"

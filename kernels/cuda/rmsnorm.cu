@@ -48,7 +48,7 @@ __device__ __forceinline__ Pack<T> add(const Pack<T> &a, const Pack<T> &b) {
 
 // y = x · r · weight
 template <bool vector, class T>
-__device__ __forceinline__ void normalise(T *y, const Pack<T> &x, float r, const float *weight, int left) {
+__device__ __forceinline__ void normalize(T *y, const Pack<T> &x, float r, const float *weight, int left) {
   float w[kChunk<T>];
   load_columns<vector>(w, weight, left);
   Pack<T> out;
@@ -113,12 +113,12 @@ __global__ void __launch_bounds__(kMostThreads, vector ? 2 : 1)
   NT_UNROLL
   for (int k = 0; k < kHeld; k++) {
     const int j = first + k * step;
-    if (j < H) normalise<vector>(y + j, held[k], r, weight + j, H - j);
+    if (j < H) normalize<vector>(y + j, held[k], r, weight + j, H - j);
   }
   const T *source = delta == nullptr ? x : total;
 #pragma unroll 1
   for (int64_t j = first + int64_t(kHeld) * step; j < H; j += step)
-    normalise<vector>(y + j, load_chunk<vector>(source + j, int(H - j)), r, weight + j, int(H - j));
+    normalize<vector>(y + j, load_chunk<vector>(source + j, int(H - j)), r, weight + j, int(H - j));
 }
 
 // Σ dy · weight · x over a chunk, added to `sum`.
@@ -217,8 +217,8 @@ __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
 }
 
 template <class T>
-int32_t forward(nt_context *context, T *y, T *sum, float *rstd, const T *x, const T *delta, const float *weight,
-                int64_t rows, int64_t H, float eps) {
+int32_t rmsnorm_forward(nt_context *context, T *y, T *sum, float *rstd, const T *x, const T *delta,
+                        const float *weight, int64_t rows, int64_t H, float eps) {
   const bool vector = H % 8 == 0 && aligned16(y, x, delta, delta == nullptr ? nullptr : sum, weight);
   const Shape shape = shape_of<T>(H, kHeld);
   auto *kernel = vector ? rmsnorm_forward_kernel<T, true> : rmsnorm_forward_kernel<T, false>;
@@ -229,8 +229,8 @@ int32_t forward(nt_context *context, T *y, T *sum, float *rstd, const T *x, cons
 }
 
 template <class T>
-int32_t backward(nt_context *context, T *dx, float *dweight, const T *dy, const T *x, const float *weight,
-                 const float *rstd, const T *residual, int64_t rows, int64_t H) {
+int32_t rmsnorm_backward(nt_context *context, T *dx, float *dweight, const T *dy, const T *x, const float *weight,
+                         const float *rstd, const T *residual, int64_t rows, int64_t H) {
   const bool vector = H % 8 == 0 && aligned16(dx, dy, x, residual, weight);
   const Shape shape = shape_of<T>(H, 1);
   if (dweight == nullptr) {
@@ -259,34 +259,4 @@ int32_t backward(nt_context *context, T *dx, float *dweight, const T *dy, const 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_rmsnorm_forward(nt_context *context, int32_t dtype, void *y, void *sum, float *rstd, const void *x,
-                                  const void *delta, const float *weight, int64_t T, int64_t H, float eps) {
-  NT_CHECK_DTYPE("rmsnorm_forward", dtype);
-  NT_CHECK(T >= 0 && H >= 0, "rmsnorm_forward: sizes must be ≥ 0, got T %lld, H %lld", (long long)T, (long long)H);
-  NT_CHECK(H <= nt::kMostColumns, "rmsnorm_forward: H must be at most 2^30, got %lld", (long long)H);
-  if (T == 0 || H == 0) return NT_OK;
-  NT_CHECK(y != nullptr && rstd != nullptr && x != nullptr && weight != nullptr,
-           "rmsnorm_forward: y, rstd, x and weight must not be null");
-  NT_CHECK(delta == nullptr || sum != nullptr, "rmsnorm_forward: with delta, sum must not be null");
-  if (dtype == NT_F32)
-    return nt::forward(context, static_cast<float *>(y), static_cast<float *>(sum), rstd, static_cast<const float *>(x),
-                       static_cast<const float *>(delta), weight, T, H, eps);
-  return nt::forward(context, static_cast<nt::bf16 *>(y), static_cast<nt::bf16 *>(sum), rstd,
-                     static_cast<const nt::bf16 *>(x), static_cast<const nt::bf16 *>(delta), weight, T, H, eps);
-}
-
-NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx, float *dweight, const void *dy,
-                                   const void *x, const float *weight, const float *rstd, const void *residual,
-                                   int64_t T, int64_t H) {
-  NT_CHECK_DTYPE("rmsnorm_backward", dtype);
-  NT_CHECK(T >= 0 && H >= 0, "rmsnorm_backward: sizes must be ≥ 0, got T %lld, H %lld", (long long)T, (long long)H);
-  NT_CHECK(H <= nt::kMostColumns, "rmsnorm_backward: H must be at most 2^30, got %lld", (long long)H);
-  if (T == 0 || H == 0) return NT_OK;
-  NT_CHECK(dx != nullptr && dy != nullptr && x != nullptr && weight != nullptr && rstd != nullptr,
-           "rmsnorm_backward: dx, dy, x, weight and rstd must not be null");
-  if (dtype == NT_F32)
-    return nt::backward(context, static_cast<float *>(dx), dweight, static_cast<const float *>(dy),
-                        static_cast<const float *>(x), weight, rstd, static_cast<const float *>(residual), T, H);
-  return nt::backward(context, static_cast<nt::bf16 *>(dx), dweight, static_cast<const nt::bf16 *>(dy),
-                      static_cast<const nt::bf16 *>(x), weight, rstd, static_cast<const nt::bf16 *>(residual), T, H);
-}
+#include "../entry/rmsnorm.h"

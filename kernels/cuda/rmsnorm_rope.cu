@@ -1,6 +1,6 @@
 // RMSNorm of each head (arXiv 1910.07467) and RoPE behind it, as Qwen3 has them for q and k. A head's values stay in
 // registers, in float32, between the two; the backward pass computes rstd again, from the row it reads anyway.
-#include "../rope_checks.h"
+#include "../entry/arguments.h"
 #include "context.h"
 #include "partials.h"
 #include "rows.h"
@@ -228,52 +228,23 @@ int32_t backward(nt_context *context, const Arguments<T> &arguments, float *dwei
                       2 * arguments.half, "rmsnorm_rope_backward: dweight");
 }
 
-int32_t check_size(const char *op, int64_t T, int64_t heads) {
-  NT_CHECK(T <= INT32_MAX && heads <= INT32_MAX && T * heads <= INT32_MAX,
-           "%s: T · heads must be below 2^31, got %lld and %lld", op, (long long)T, (long long)heads);
-  return NT_OK;
+template <class E>
+int32_t rmsnorm_rope_forward(nt_context *context, E *x, int64_t ldx, E *kept, int64_t ldkept, const float *weight,
+                             const float *cosine, const float *sine, const int32_t *positions, int64_t T,
+                             int64_t heads, int64_t head_dim, float eps) {
+  return forward(context, arguments_of<E>(x, ldx, weight, cosine, sine, positions, T, heads, head_dim, eps), kept,
+                 ldkept);
+}
+
+template <class E>
+int32_t rmsnorm_rope_backward(nt_context *context, E *dx, int64_t lddx, float *dweight, const E *x, int64_t ldx,
+                              const float *weight, const float *cosine, const float *sine, const int32_t *positions,
+                              int64_t T, int64_t heads, int64_t head_dim, float eps) {
+  return backward(context, arguments_of<E>(dx, lddx, weight, cosine, sine, positions, T, heads, head_dim, eps), dweight,
+                  x, ldx);
 }
 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_rmsnorm_rope_forward(nt_context *context, int32_t dtype, void *x, int64_t ldx, void *kept,
-                                       int64_t ldkept, const float *weight, const float *cosine, const float *sine,
-                                       const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
-                                       float eps) {
-  const char *op = "rmsnorm_rope_forward";
-  NT_CHECK_DTYPE("rmsnorm_rope_forward", dtype);
-  if (int32_t status =
-          nt::check_rmsnorm_rope(op, x, ldx, kept, ldkept, weight, cosine, sine, positions, T, heads, head_dim))
-    return status;
-  if (int32_t status = nt::check_size(op, T, heads)) return status;
-  if (T == 0 || heads == 0 || head_dim == 0) return NT_OK;
-  auto run = [&](auto element) {
-    using T_ = decltype(element);
-    return nt::forward(context,
-                       nt::arguments_of<T_>(x, ldx, weight, cosine, sine, positions, T, heads, head_dim, eps),
-                       static_cast<T_ *>(kept), ldkept);
-  };
-  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-}
-
-NT_API int32_t nt_rmsnorm_rope_backward(nt_context *context, int32_t dtype, void *dx, int64_t lddx, float *dweight,
-                                        const void *x, int64_t ldx, const float *weight, const float *cosine,
-                                        const float *sine, const int32_t *positions, int64_t T, int64_t heads,
-                                        int64_t head_dim, float eps) {
-  const char *op = "rmsnorm_rope_backward";
-  NT_CHECK_DTYPE("rmsnorm_rope_backward", dtype);
-  if (int32_t status =
-          nt::check_rmsnorm_rope(op, dx, lddx, x, ldx, weight, cosine, sine, positions, T, heads, head_dim))
-    return status;
-  if (int32_t status = nt::check_size(op, T, heads)) return status;
-  if (T == 0 || heads == 0 || head_dim == 0) return NT_OK;
-  NT_CHECK(x != nullptr, "%s: x must not be null", op);
-  auto run = [&](auto element) {
-    using T_ = decltype(element);
-    return nt::backward(context,
-                        nt::arguments_of<T_>(dx, lddx, weight, cosine, sine, positions, T, heads, head_dim, eps),
-                        dweight, static_cast<const T_ *>(x), ldx);
-  };
-  return dtype == NT_F32 ? run(float{}) : run(nt::bf16{});
-}
+#include "../entry/rmsnorm_rope.h"

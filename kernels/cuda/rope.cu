@@ -1,5 +1,4 @@
 // Rotary position embedding (arXiv 2104.09864, with Transformers' pairing of halves), in place.
-#include "../rope_checks.h"
 #include "context.h"
 #include "rows.h"
 
@@ -61,17 +60,4 @@ int32_t rope(nt_context *context, T *x, int64_t ldx, const float *cosine, const 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_rope(nt_context *context, int32_t dtype, void *x, int64_t ldx, const float *cosine,
-                       const float *sine, const int32_t *positions, int64_t T, int64_t heads, int64_t head_dim,
-                       int32_t inverse) {
-  NT_CHECK_DTYPE("rope", dtype);
-  if (int32_t status = nt::check_rope("rope", x, ldx, cosine, sine, positions, T, heads, head_dim)) return status;
-  if (T == 0 || heads == 0 || head_dim == 0) return NT_OK;
-  NT_CHECK(T <= INT32_MAX && heads <= nt::kMostColumns && head_dim <= nt::kMostColumns,
-           "rope: T must be below 2^31, heads and head_dim at most 2^30, got %lld, %lld, %lld", (long long)T,
-           (long long)heads, (long long)head_dim);
-  const float sign = inverse != 0 ? -1.0f : 1.0f;
-  if (dtype == NT_F32)
-    return nt::rope(context, static_cast<float *>(x), ldx, cosine, sine, positions, T, heads, head_dim, sign);
-  return nt::rope(context, static_cast<nt::bf16 *>(x), ldx, cosine, sine, positions, T, heads, head_dim, sign);
-}
+#include "../entry/rope.h"

@@ -1,6 +1,7 @@
 // Generation: the next token from the logits, by Transformers' chain of processors: repetition penalty → temperature →
 // top-k → top-p → draw. A block a row, and no sum whose order could matter: probabilities relative to the greatest are
 // taken as integers.
+#include "../entry/arguments.h"
 #include "../philox.h"
 #include "context.h"
 
@@ -65,7 +66,7 @@ __device__ __forceinline__ uint32_t block_max(uint32_t x, Scratch &scratch) {
 
 // Each distinct token once, however often it stands in the history: all its places read the logit before any of them
 // writes, and all write the same.
-__device__ void penalise(float *logits, const int32_t *history, int64_t n, float *originals, float penalty) {
+__device__ void penalize(float *logits, const int32_t *history, int64_t n, float *originals, float penalty) {
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) originals[i] = logits[history[i]];
   __syncthreads();
   for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
@@ -249,74 +250,44 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   float *row = logits + b * V;
   if (s.penalty != 1.0f) {
     const int64_t start = offsets[b] - offsets[first_row];
-    penalise(row, history + start, offsets[b + 1] - offsets[b], originals + start, s.penalty);
+    penalize(row, history + start, offsets[b + 1] - offsets[b], originals + start, s.penalty);
   }
   const int32_t token = s.temperature == 0.0f ? greatest_index(row, V, scratch)
                                               : draw_from(row, V, s, uint64_t(draws[b]), scratch);
   if (threadIdx.x == 0) tokens[b] = token;
 }
 
-// As much history as one table and the workspace take; rows that have more together go in several launches.
-constexpr int64_t kHistoryTokens = int64_t(1) << 19;
-
-int32_t check(int64_t B, int64_t V, float temperature, int64_t top_k, float top_p, float penalty, int64_t step) {
-  NT_CHECK(B >= 0 && V >= 0 && V <= INT32_MAX, "sample: B must be ≥ 0 and V in [0, 2^31), got %lld and %lld",
-           (long long)B, (long long)V);
-  NT_CHECK(temperature >= 0 && temperature < INFINITY, "sample: temperature must be ≥ 0, got %g", double(temperature));
-  NT_CHECK(top_k >= 0, "sample: top_k must be ≥ 0 (0: off), got %lld", (long long)top_k);
-  NT_CHECK(top_p >= 0, "sample: top_p must be ≥ 0 (1: off), got %g", double(top_p));
-  NT_CHECK(penalty > 0, "sample: repetition_penalty must be > 0, got %g", double(penalty));
-  NT_CHECK(step >= 0 && step <= UINT32_MAX, "sample: step must be in [0, 2^32), got %lld", (long long)step);
+// Rows that have more history together than one table and the workspace take go in several launches.
+int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V,
+               const SamplingOptions &options) {
+  const bool penalized = options.history != nullptr, drawn = options.draws != nullptr;
+  const int64_t *offsets = options.offsets;
+  int bits = 62;
+  while (bits > 0 && V > int64_t(1) << (62 - bits)) bits--;
+  const Settings settings = {options.temperature, uint32_t(options.top_k < V ? options.top_k : 0), options.top_p, options.penalty,
+                             options.seed,        options.step,                                          float(uint64_t(1) << bits)};
+  const int64_t *draw_table = drawn ? device_table(context, options.draws, B) : nullptr;
+  const int64_t *offset_table = penalized ? device_table(context, offsets, B + 1) : nullptr;
+  if ((drawn && draw_table == nullptr) || (penalized && offset_table == nullptr)) return NT_DEVICE;
+  const int64_t wanted = ceil_div(V, 8 * 32) * 32;
+  const int threads = int(wanted < kMostThreads ? wanted : kMostThreads);
+  auto *originals = static_cast<float *>(context->workspace);
+  for (int64_t first = 0, last; first < B; first = last) {
+    const int32_t *history_table = nullptr;
+    last = B;
+    if (penalized) {
+      for (last = first + 1; last < B && offsets[last + 1] - offsets[first] <= kHistoryTokens;) last++;
+      history_table = device_table(context, options.history + offsets[first], offsets[last] - offsets[first]);
+      if (history_table == nullptr) return NT_DEVICE;
+    }
+    NT_CUDA(launch(sample_kernel, dim3(unsigned(last - first)), dim3(threads), 0, context->stream, tokens,
+                       logits, first, uint32_t(V), settings, history_table, offset_table, originals, draw_table),
+            "sample");
+  }
   return NT_OK;
 }
 
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, float temperature,
-                         int64_t top_k, float top_p, float repetition_penalty, const int32_t *history,
-                         const int64_t *offsets, uint64_t seed, const int64_t *draws, int64_t step) {
-  const int32_t status = nt::check(B, V, temperature, top_k, top_p, repetition_penalty, step);
-  if (status != NT_OK || B == 0 || V == 0) return status;
-  NT_CHECK(tokens != nullptr && logits != nullptr, "sample: tokens and logits must not be null");
-  const bool penalised = repetition_penalty != 1, drawn = temperature > 0;
-  NT_CHECK(!penalised || (history != nullptr && offsets != nullptr),
-           "sample: a repetition penalty needs history and its offsets");
-  NT_CHECK(!drawn || draws != nullptr, "sample: a temperature above 0 needs draws");
-  for (int64_t b = 0; b < B; b++) {
-    NT_CHECK(!drawn || (draws[b] >= 0 && draws[b] < int64_t(1) << 48),
-             "sample: draws must be in [0, 2^48), got %lld", (long long)draws[b]);
-    if (!penalised) continue;
-    NT_CHECK(offsets[b] >= 0 && offsets[b] <= offsets[b + 1], "sample: history offsets must not fall, got %lld, %lld",
-             (long long)offsets[b], (long long)offsets[b + 1]);
-    NT_CHECK(offsets[b + 1] - offsets[b] <= nt::kHistoryTokens,
-             "sample: at most %lld tokens of history a row, got %lld", (long long)nt::kHistoryTokens,
-             (long long)(offsets[b + 1] - offsets[b]));
-    for (int64_t i = offsets[b]; i < offsets[b + 1]; i++)
-      NT_CHECK(history[i] >= 0 && history[i] < V, "sample: history tokens must be in [0, %lld), got %d", (long long)V,
-               int(history[i]));
-  }
-  int bits = 62;
-  while (bits > 0 && V > int64_t(1) << (62 - bits)) bits--;
-  const nt::Settings settings = {temperature, uint32_t(top_k < V ? top_k : 0), top_p, repetition_penalty,
-                                 seed,        uint32_t(step),                   float(uint64_t(1) << bits)};
-  const int64_t *draw_table = drawn ? nt::device_table(context, draws, B) : nullptr;
-  const int64_t *offset_table = penalised ? nt::device_table(context, offsets, B + 1) : nullptr;
-  if ((drawn && draw_table == nullptr) || (penalised && offset_table == nullptr)) return NT_DEVICE;
-  const int64_t wanted = nt::ceil_div(V, 8 * 32) * 32;
-  const int threads = int(wanted < nt::kMostThreads ? wanted : nt::kMostThreads);
-  auto *originals = static_cast<float *>(context->workspace);
-  for (int64_t first = 0, last; first < B; first = last) {
-    const int32_t *history_table = nullptr;
-    last = B;
-    if (penalised) {
-      for (last = first + 1; last < B && offsets[last + 1] - offsets[first] <= nt::kHistoryTokens;) last++;
-      history_table = nt::device_table(context, history + offsets[first], offsets[last] - offsets[first]);
-      if (history_table == nullptr) return NT_DEVICE;
-    }
-    NT_CUDA(nt::launch(nt::sample_kernel, dim3(unsigned(last - first)), dim3(threads), 0, context->stream, tokens,
-                       logits, first, uint32_t(V), settings, history_table, offset_table, originals, draw_table),
-            "sample");
-  }
-  return NT_OK;
-}
+#include "../entry/sample.h"

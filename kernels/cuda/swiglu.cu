@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <class T>
-int32_t forward(nt_context *context, T *h, const T *gate_up, int64_t tokens, int64_t I) {
+int32_t swiglu_forward(nt_context *context, T *h, const T *gate_up, int64_t tokens, int64_t I) {
   const bool vector = I % 8 == 0 && aligned16(h, gate_up);
   const int64_t chunks = ceil_div(I, kChunk<T>), total = tokens * chunks;
   auto *kernel = vector ? swiglu_forward_kernel<T, true> : swiglu_forward_kernel<T, false>;
@@ -71,7 +71,7 @@ int32_t forward(nt_context *context, T *h, const T *gate_up, int64_t tokens, int
 }
 
 template <class T>
-int32_t backward(nt_context *context, T *gate_up, T *h, const T *dh, int64_t tokens, int64_t I) {
+int32_t swiglu_backward(nt_context *context, T *gate_up, T *h, const T *dh, int64_t tokens, int64_t I) {
   const bool vector = I % 8 == 0 && aligned16(gate_up, h, dh);
   const int64_t chunks = ceil_div(I, kChunk<T>), total = tokens * chunks;
   auto *kernel = vector ? swiglu_backward_kernel<T, true> : swiglu_backward_kernel<T, false>;
@@ -81,36 +81,7 @@ int32_t backward(nt_context *context, T *gate_up, T *h, const T *dh, int64_t tok
   return NT_OK;
 }
 
-int32_t check(const char *op, int64_t T, int64_t I) {
-  NT_CHECK(T >= 0 && I >= 0, "%s: sizes must be ≥ 0, got T %lld, I %lld", op, (long long)T, (long long)I);
-  NT_CHECK(T <= INT32_MAX && I <= kMostColumns, "%s: T must be below 2^31 and I at most 2^30, got %lld and %lld", op,
-           (long long)T, (long long)I);
-  return NT_OK;
-}
-
 }  // namespace
 }  // namespace nt
 
-NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
-                                 int64_t I) {
-  NT_CHECK_DTYPE("swiglu_forward", dtype);
-  const int32_t status = nt::check("swiglu_forward", T, I);
-  if (status != NT_OK || T == 0 || I == 0) return status;
-  NT_CHECK(h != nullptr && gate_up != nullptr, "swiglu_forward: h and gate_up must not be null");
-  if (dtype == NT_F32)
-    return nt::forward(context, static_cast<float *>(h), static_cast<const float *>(gate_up), T, I);
-  return nt::forward(context, static_cast<nt::bf16 *>(h), static_cast<const nt::bf16 *>(gate_up), T, I);
-}
-
-NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
-                                  int64_t T, int64_t I) {
-  NT_CHECK_DTYPE("swiglu_backward", dtype);
-  const int32_t status = nt::check("swiglu_backward", T, I);
-  if (status != NT_OK || T == 0 || I == 0) return status;
-  NT_CHECK(gate_up != nullptr && dh != nullptr, "swiglu_backward: gate_up and dh must not be null");
-  if (dtype == NT_F32)
-    return nt::backward(context, static_cast<float *>(gate_up), static_cast<float *>(h), static_cast<const float *>(dh),
-                        T, I);
-  return nt::backward(context, static_cast<nt::bf16 *>(gate_up), static_cast<nt::bf16 *>(h),
-                      static_cast<const nt::bf16 *>(dh), T, I);
-}
+#include "../entry/swiglu.h"

@@ -47,7 +47,6 @@ export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuni
     recompute: "layer" as const,
     maxTokens: DEFAULT_TOKENS,
     maxTargets: DEFAULT_TOKENS,
-    uses: { forward: false, backward: false },
   };
   const bytes = planFor(device, source, request, "input").total;
   return { bytes, fits: bytes <= device.freeMemory() };

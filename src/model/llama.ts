@@ -102,7 +102,7 @@ export class Llama {
       return tensor;
     };
     const rope = { cosine: table(tables.cosine), sine: table(tables.sine) };
-    this.#weights = new ModelWeights(device, source, storage, request, request.uses);
+    this.#weights = new ModelWeights(device, source, storage, request);
     this.quantized = storage.quantized.tensors;
     this.parameters = storage.parameters;
     if (training) this.parameters?.zeroState();
@@ -321,8 +321,7 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
   if (options.tune === "full") expectTrainable(source, quantization);
   const training = options.tune !== "none" && options.inference !== true;
   const learnedNoise = training && options.learnedNoise === true;
-  const uses = { forward: false, backward: false };
-  const request = { ...options, lora, quantization, training, learnedNoise, uses };
+  const request = { ...options, lora, quantization, training, learnedNoise };
   const plan = choosePlan(device, source, request);
   const { weights, trained, activations, workspace } = plan;
   const tables = 2 * (options.maxPosition * (source.config.headDim / 2) * 4 + 256); // RoPE

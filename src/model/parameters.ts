@@ -57,8 +57,6 @@ export class Parameters {
   readonly v: Tensor; // f32 [n]
   /** The values rounded to bf16, which the products read; null where they read float32. */
   readonly copy: Tensor | null; // bf16 [n]
-  /** Called after the values changed: frozen layouts made from them are stale. */
-  onChange: () => void = () => {};
   readonly #device: Device;
   readonly #byName: Map<string, ParameterTensor>;
   readonly #norm: Tensor; // f32 [2]: norm, clip factor
@@ -166,7 +164,6 @@ export class Parameters {
         factor,
       );
     }
-    this.onChange();
   }
 
   /** Neighbors of one part that weight decay acts on, or does not. */
@@ -203,9 +200,8 @@ export class Parameters {
     this.#device.write(this[kind].rows(offset, size), values);
   }
 
-  /** Brings the bf16 copy and everything made from it up to date. */
+  /** Brings the bf16 copy up to date. */
   afterWrite(): void {
     if (this.copy !== null) this.#device.call("nt_cast", this.copy.ptr, 1, this.values.ptr, 0, this.count);
-    this.onChange();
   }
 }

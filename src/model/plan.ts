@@ -7,11 +7,8 @@ import {
   dtypeBytes,
   MemoryPlan,
   type Nf4,
-  type WeightUses,
-  weightExtraBytes,
 } from "../native/index.ts";
 import { allocateActivations, type Kept, keptWith, type Recompute } from "./activations.ts";
-import { layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, type WeightOptions } from "./weights.ts";
@@ -38,7 +35,6 @@ export interface PlanRequest extends WeightOptions {
   recompute: Recompute | "auto";
   maxTokens: number;
   maxTargets: number;
-  uses: WeightUses;
 }
 
 /**
@@ -61,26 +57,10 @@ function nf4RuntimeBytes(weights: ReadonlyMap<string, Nf4>, { dtype, maxTokens }
   return maxTokens * widest * dtypeBytes.f32 + largest * dtypeBytes[dtype];
 }
 
-/** Rows that the loss is computed for at once share one chunk of logits; more rows than this bring nothing. */
-const crossEntropyRows = 1024;
-
+/** For the loss: the backend says how many rows of logits it runs well with. */
 export function workspaceBytes(device: Device, config: LlamaConfig, request: PlanRequest): number {
-  const rows = Math.min(request.maxTargets, crossEntropyRows);
-  return Math.max(4, crossEntropyWorkspace(device, request.dtype, rows, config.hiddenSize, config.vocabSize));
-}
-
-function extraWeightBytes(
-  device: Device,
-  config: LlamaConfig,
-  request: PlanRequest,
-  quantized: ReadonlySet<string>,
-): number {
-  let bytes = weightExtraBytes(device, request.dtype, config.vocabSize, config.hiddenSize, request.uses);
-  for (let layer = 0; layer < config.numHiddenLayers; layer++)
-    for (const { path, out, in: inputs } of Object.values(layerOf(config, layer).linears))
-      if (!quantized.has(`${path}.weight`))
-        bytes += weightExtraBytes(device, request.dtype, out, inputs, request.uses);
-  return bytes;
+  const { dtype, maxTargets } = request;
+  return Math.max(4, crossEntropyWorkspace(device, dtype, maxTargets, config.hiddenSize, config.vocabSize));
 }
 
 /** The plan for one way of keeping activations. */
@@ -90,14 +70,11 @@ export function planFor(device: Device, source: ModelSource, request: PlanReques
   const { frozen, quantized } = allocateWeights(device, counter, source, request);
   const buffers = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
   allocateActivations(counter, config, buffers, kept);
-  const inNf4 = new Set(quantized.tensors.keys());
-  const extra = extraWeightBytes(device, config, request, inNf4);
   const runtime =
     runtimeBytes[device.info.backend] + (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
   let mapped = 0;
-  if (request.tune !== "full") mapped = mappedBytes(source, new Set([...frozen.keys(), ...inNf4]));
-  const weights = counter.bytes.weights + extra;
-  const { trained, activations, workspace } = counter.bytes;
+  if (request.tune !== "full") mapped = mappedBytes(source, new Set([...frozen.keys(), ...quantized.tensors.keys()]));
+  const { weights, trained, activations, workspace } = counter.bytes;
   return {
     weights,
     trained,
@@ -105,7 +82,7 @@ export function planFor(device: Device, source: ModelSource, request: PlanReques
     workspace,
     mapped,
     runtime,
-    total: counter.total + extra + mapped + runtime,
+    total: counter.total + mapped + runtime,
     kept,
     recompute: recomputeOf(kept),
   };

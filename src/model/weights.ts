@@ -1,7 +1,7 @@
 // The model's weights on the device: frozen ones mapped where they lie, converted into the arena or in NF4, trained ones
 // as views of the flat parameters.
 
-import { type Allocator, type Device, type Nf4, Tensor, Weight, type WeightUses } from "../native/index.ts";
+import { type Allocator, type Device, type Nf4, Tensor, Weight } from "../native/index.ts";
 import {
   EMBEDDING,
   FINAL_NORM,
@@ -146,7 +146,6 @@ export class ModelWeights {
     source: ModelSource,
     storage: WeightStorage,
     { tune, lora, dtype }: WeightOptions,
-    uses: WeightUses,
   ) {
     const { config } = source;
     const { parameters, quantized } = storage;
@@ -184,7 +183,7 @@ export class ModelWeights {
     const weight = (data: Tensor | Nf4): Weight => {
       const made =
         data instanceof Tensor
-          ? Weight.dense(device, data, uses)
+          ? Weight.dense(device, data)
           : Weight.nf4(device, data, new Tensor(quantized.scratch!.ptr, dtype, data.shape));
       this.#owned.push(made);
       return made;
@@ -262,7 +261,6 @@ export class ModelWeights {
     const head = headOf(config);
     this.head = weight(head === EMBEDDING ? this.embedding : tensor(head));
     this.dhead = gradient(head);
-    if (full !== null) full.onChange = () => this.refresh();
     try {
       finite.expectFinite();
       device.expectFilesUnchanged("all");
@@ -272,11 +270,6 @@ export class ModelWeights {
     } finally {
       finite.free();
     }
-  }
-
-  /** Brings faster layouts up to date with trained weights. */
-  refresh(): void {
-    for (const weight of this.#owned) weight.refresh();
   }
 
   destroy(): void {

@@ -236,10 +236,7 @@ void linear() {
     for (const Product &p : kProducts) {
       void *data = numbers(dtype, p.out * p.in);
       nt_weight *weight = nullptr;
-      int64_t extra = 0;
-      CALL(nt_weight_create, dtype, p.out, p.in, data, NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD, &weight);
-      CALL(nt_weight_refresh, weight);
-      CALL(nt_weight_extra_bytes, dtype, p.out, p.in, NT_WEIGHT_FORWARD, &extra);
+      CALL(nt_weight_create, dtype, p.out, p.in, data, &weight);
       const Matrix x = matrix(dtype, p.T, p.in, p.gap), dy = matrix(dtype, p.T, p.out, p.gap);
       const Matrix dx = matrix(dtype, p.T, p.in, p.gap), u = matrix(dtype, p.T, 2 * p.rank, p.gap);
       const Matrix wide = matrix(NT_F32, p.T, p.out, p.gap);
@@ -295,7 +292,7 @@ void cross_entropy() {
       constexpr int64_t H = 72, T = 9, n = 4;
       const int32_t rows[n] = {0, 3, 4, 8}, targets[n] = {0, 2, 1, 2};
       nt_weight *weight = nullptr;
-      CALL(nt_weight_create, dtype, V, H, numbers(dtype, V * H), NT_WEIGHT_FORWARD | NT_WEIGHT_BACKWARD, &weight);
+      CALL(nt_weight_create, dtype, V, H, numbers(dtype, V * H), &weight);
       void *x = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
       float *losses = zeros(n), *dweight = zeros(V * H);
       int64_t wanted = 0;

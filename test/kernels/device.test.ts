@@ -172,7 +172,7 @@ forEachBackend((device, name) => {
     expect(device.info.total_memory).toBeGreaterThan(0);
     expect(device.freeMemory()).toBeGreaterThan(0);
     device.synchronize();
-    expect(() => device.malloc(-1)).toThrow("malloc: negative size -1");
+    expect(() => device.malloc(-1)).toThrow("malloc: bytes must be ≥ 0, got -1");
     expect(() => device.malloc(2 ** 60)).toThrow(NativeError);
     const x = upload(device, "f32", [1], Float32Array.of(1));
     const cast = (to: number, from: number, n: number) => () =>
@@ -180,8 +180,8 @@ forEachBackend((device, name) => {
     expect(cast(0, 9, 1)).toThrow("unknown source dtype 9");
     expect(cast(2, 0, 1)).toThrow("dtype must be f32 or bf16, got 2");
     expect(cast(0, 0, -1)).toThrow("n must be ≥ 0, got -1");
-    expect(() => device.call("nt_memset", x.ptr, 0, -1)).toThrow("memset: negative size -1");
-    expect(() => device.call("nt_copy", x.ptr, x.ptr, -1)).toThrow("copy: negative size -1");
+    expect(() => device.call("nt_memset", x.ptr, 0, -1)).toThrow("memset: bytes must be ≥ 0, got -1");
+    expect(() => device.call("nt_copy", x.ptr, x.ptr, -1)).toThrow("copy: bytes must be ≥ 0, got -1");
     if (device.isHost)
       expect(() => Device.open({ threads: -1 })).toThrow("threads must be between 0 (all) and 256, got -1");
   });

@@ -168,8 +168,8 @@ forEachBackend((device) => {
     };
     const refused: [Record<string, unknown>, string][] = [
       [{ dtype: 2 }, "learned_scale_backward: dtype must be f32 or bf16, got 2"],
-      [{ noise: 0 }, "learned_scale_backward: no such noise: 0"],
-      [{ noise: 4 }, "no such noise: 4"],
+      [{ noise: 0 }, "learned_scale_backward: unknown noise 0"],
+      [{ noise: 4 }, "unknown noise 4"],
       [{ ds: null }, "no pointer may be null"],
       [{ borders: Int32Array.of(0, 1) }, "cu_seqlens must go from 0 to T = 2"],
     ];

@@ -7,7 +7,6 @@ import {
   linearBackwardWeight,
   linearForward,
   Weight,
-  weightExtraBytes,
 } from "../../src/native/ops/linear.ts";
 import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
 import { dense, plus, product, transpose } from "./products.ts";
@@ -36,8 +35,6 @@ const stacks: [number, boolean][][] = [
   [[8, false], [24, true], [16, false], [136, true], ...Array(8).fill([8, true]), [40, false]],
 ];
 const dtypes = ["f32", "bf16"] as const;
-const placements = [{}, { forward: true }, { backward: true }, { forward: true, backward: true }];
-
 /** u and B of one projection; null at rank 0. */
 function lowRankOf(
   device: Device,
@@ -106,8 +103,8 @@ forEachBackend((device) => {
             : { left: upload(device, dtype, [T, rank], u), right: upload(device, dtype, shape, right) };
         const whole = lowRankOf(device, dtype, u, b, T, out, rank);
         // Dense rows and rows further apart take different paths through oneDNN.
-        for (const [uses, gap] of placements.flatMap((uses) => [[uses, 0] as const, [uses, 3] as const])) {
-          const weight = Weight.dense(device, data, uses);
+        for (const gap of [0, 3]) {
+          const weight = Weight.dense(device, data);
           const y = window(device, dtype, T, out, gap);
           const run = () =>
             linearForward(
@@ -281,14 +278,13 @@ forEachBackend((device) => {
     weight.destroy();
   });
 
-  test("refresh takes over changed data, and many batch sizes share one layout", () => {
+  test("changed data is read anew, at many batch sizes", () => {
     const [inputs, out] = [64, 48];
     const random = new Random(7);
     const data = upload(device, "f32", [out, inputs], random.floats(out * inputs));
-    const weight = Weight.dense(device, data, { forward: true, backward: true });
+    const weight = Weight.dense(device, data);
     const w = random.floats(out * inputs);
     device.writeFloats(data, w);
-    weight.refresh();
     const x = random.floats(300 * inputs);
     const xTensor = upload(device, "f32", [300, inputs], x);
     const wanted = product(dense(x, 300, inputs), transpose(dense(w, out, inputs)));
@@ -325,13 +321,6 @@ forEachBackend((device) => {
     weight.destroy();
   });
 
-  test("extra bytes are known before, and 0 without uses", () => {
-    expect(weightExtraBytes(device, "f32", 64, 32, {})).toBe(0);
-    const one = weightExtraBytes(device, "f32", 64, 32, { forward: true });
-    const both = weightExtraBytes(device, "f32", 64, 32, { forward: true, backward: true });
-    expect(both).toBe(one + weightExtraBytes(device, "f32", 64, 32, { backward: true }));
-  });
-
   test("invalid arguments are refused with what came", () => {
     const data = upload(device, "f32", [4, 3], new Float32Array(12));
     const weight = Weight.dense(device, data);
@@ -346,12 +335,7 @@ forEachBackend((device) => {
     expect(() => call(0, 1, 2, data.ptr)).toThrow("do not fit");
     expect(() => call(0, 1, 3, null)).toThrow("null");
     expect(() => call(0, 1, 3, data.ptr, 1)).toThrow("1 LoRA blocks of rank 2 need u and B");
-    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, 0, new BigUint64Array(1))).toThrow(
-      NativeError,
-    );
-    expect(() => device.call("nt_weight_create", 0, 4, 3, data.ptr, 8, new BigUint64Array(1))).toThrow(
-      "uses 8",
-    );
+    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, new BigUint64Array(1))).toThrow(NativeError);
     weight.destroy();
   });
 });

@@ -295,7 +295,7 @@ forEachBackend((device) => {
       [() => device.call("nt_nf4_dequantize", ptr, 4, words(0n), 1), "destination dtype 4"],
       [() => device.call("nt_nf4_dequantize", ptr, 0, words(9n), 1), "dtype 9"],
       [() => device.call("nt_nf4_dequantize", ptr, 0, words(0n, 0n), 1), "null"],
-      [() => device.call("nt_nf4_dequantize", null, 0, words(0n), 1), "destination is null"],
+      [() => device.call("nt_nf4_dequantize", null, 0, words(0n), 1), "destination must not be null"],
       [() => device.call("nt_nf4_dequantize", ptr, 0, null, 1), "no NF4 tensor"],
     ];
     for (const [call, message] of calls) expect(call).toThrow(message);

@@ -178,7 +178,7 @@ describe("the plan", () => {
   const plan = (config: LlamaConfig, double: boolean | null, tokens = 4096) => {
     const request = {
       ...({ dtype: "bf16", tune: "lora", lora, training: true, recompute: "auto" } as const),
-      ...{ maxTokens: tokens, maxTargets: tokens, uses: { forward: false, backward: false } },
+      ...{ maxTokens: tokens, maxTargets: tokens },
       quantization: double === null ? null : { double },
     };
     return planFor(device, randomSource({ ...config, dtype: "bf16" }), request, "input");

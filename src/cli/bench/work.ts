@@ -85,7 +85,7 @@ export function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: 
   const y = device.allocate(dtype, [m, n]);
   random(device, x, "normal", 1, 0, 0);
   random(device, data, "normal", 1, 0, 1);
-  const weight = Weight.dense(device, data, { forward: true });
+  const weight = Weight.dense(device, data);
   const times: number[] = [];
   const products = device.isHost ? 1 : GPU_PRODUCTS;
   try {

@@ -12,14 +12,6 @@ import {
 } from "./check.ts";
 import { type Nf4, nf4Words } from "./nf4.ts";
 
-/** Products a weight is used in; a backend may keep a copy in a faster layout for each. */
-export interface WeightUses {
-  forward?: boolean;
-  backward?: boolean;
-}
-
-const usesCode = (uses: WeightUses) => (uses.forward ? 1 : 0) | (uses.backward ? 2 : 0);
-
 /**
  * A linear layer's weight [out, in] on the device, in the activations' dtype or in NF4. Borrows its memory; destroy()
  * before that goes.
@@ -41,14 +33,14 @@ export class Weight {
   }
 
   /** Of a dense tensor [out, in]. */
-  static dense(device: Device, data: Tensor, uses: WeightUses = {}): Weight {
+  static dense(device: Device, data: Tensor): Weight {
     const op = "weight_create";
     expectContiguous(op, "data", data);
     const [out, inputs] = [data.rowCount, data.columnCount];
     const handle = new BigUint64Array(1);
     device.call(
       "nt_weight_create",
-      ...[activationCode(op, data), out, inputs, data.ptr, usesCode(uses), handle],
+      ...[activationCode(op, data), out, inputs, data.ptr, handle],
     );
     return new Weight(device, data.dtype as ActivationDType, out, inputs, Number(handle[0]));
   }
@@ -65,27 +57,9 @@ export class Weight {
     return new Weight(device, scratch.dtype as ActivationDType, out, inputs, Number(handle[0]));
   }
 
-  /** To call after the optimizer changed a dense weight's data. */
-  refresh(): void {
-    this.#device.call("nt_weight_refresh", this.handle);
-  }
-
   destroy(): void {
     this.#device.call("nt_weight_destroy", this.handle);
   }
-}
-
-/** Device bytes that such a weight takes beside its data. */
-export function weightExtraBytes(
-  device: Device,
-  dtype: ActivationDType,
-  out: number,
-  inputs: number,
-  uses: WeightUses,
-): number {
-  const bytes = new BigInt64Array(1);
-  device.call("nt_weight_extra_bytes", dtypeCode[dtype], out, inputs, usesCode(uses), bytes);
-  return Number(bytes[0]);
 }
 
 /** The low-rank term of a backward product: g[T,r]·A[r,in]. */

@@ -1,0 +1,26 @@
+#pragma once
+#include "dtype.h"
+
+NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
+                                 int64_t I) {
+  NT_CHECK_DTYPE("swiglu_forward", dtype);
+  NT_TRY(nt::check_rows("swiglu_forward", "I", T, I));
+  if (T == 0 || I == 0) return NT_OK;
+  NT_CHECK(h != nullptr && gate_up != nullptr, "swiglu_forward: h and gate_up must not be null");
+  return nt::with_dtype(dtype, [&](auto element) {
+    using E = decltype(element);
+    return nt::swiglu_forward(context, nt::as<E>(h), nt::as<E>(gate_up), T, I);
+  });
+}
+
+NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
+                                  int64_t T, int64_t I) {
+  NT_CHECK_DTYPE("swiglu_backward", dtype);
+  NT_TRY(nt::check_rows("swiglu_backward", "I", T, I));
+  if (T == 0 || I == 0) return NT_OK;
+  NT_CHECK(gate_up != nullptr && dh != nullptr, "swiglu_backward: gate_up and dh must not be null");
+  return nt::with_dtype(dtype, [&](auto element) {
+    using E = decltype(element);
+    return nt::swiglu_backward(context, nt::as<E>(gate_up), nt::as<E>(h), nt::as<E>(dh), T, I);
+  });
+}
