@@ -41,9 +41,9 @@ typedef struct nt_lora_block {
 // An NF4 tensor of n values on the device, in blocks of 64 (kernels/nf4.h has tables and formulas). Eight bytes a field.
 typedef struct nt_nf4 {
   const uint8_t *codes;  // [(n + 1) / 2], the even element in the high nibble
-  const void *absmax;    // float32 [⌈n/64⌉]; with double quantisation uint8 [⌈n/64⌉], codes of the dynamic map
-  const float *absmax2;  // [⌈⌈n/64⌉/256⌉], and the offset behind them; null: no double quantisation
-  int64_t dtype;         // what was quantised: values are rounded to it before they are converted
+  const void *absmax;    // float32 [⌈n/64⌉]; with double quantization uint8 [⌈n/64⌉], codes of the dynamic map
+  const float *absmax2;  // [⌈⌈n/64⌉/256⌉], and the offset behind them; null: no double quantization
+  int64_t dtype;         // what was quantized: values are rounded to it before they are converted
 } nt_nf4;
 
 #ifdef __cplusplus
@@ -183,7 +183,7 @@ NT_API int32_t nt_weight_create_nf4(nt_context *context, int32_t dtype, int64_t 
 // number of values that are NaN or infinite, which 4 bits cannot keep: where it does, codes and absmax are of no use.
 NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,
                                int32_t source_dtype, int64_t n, uint32_t *non_finite);
-// Double quantisation: codes[blocks], absmax2[⌈blocks/256⌉] and behind it the offset (one float32), of absmax[blocks].
+// Double quantization: codes[blocks], absmax2[⌈blocks/256⌉] and behind it the offset (one float32), of absmax[blocks].
 NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
                                       int64_t blocks);
 // destination[n] (f32, bf16 or f16) = the tensor's values.

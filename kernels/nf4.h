@@ -3,8 +3,8 @@
 //
 // n values are cut into blocks of 64 in the order of memory, whatever their rows; the last block may be short.
 //   absmax = max |x|, s = x · (1/absmax), code = how many bounds lie below s; two codes a byte, the first one high.
-//   x' = codebook[code] · absmax, rounded to the dtype that was quantised.
-// Double quantisation, in blocks of 256 absmax, offset = mean(absmax), r = absmax − offset:
+//   x' = codebook[code] · absmax, rounded to the dtype that was quantized.
+// Double quantization, in blocks of 256 absmax, offset = mean(absmax), r = absmax − offset:
 //   absmax2 = max |r|, code = the entry of the dynamic map nearest to r · (1/absmax2).
 //   absmax' = map[code] · absmax2 + offset.
 // Every product and every sum above is a float32, rounded by itself: none is fused.

@@ -11,6 +11,18 @@
 
 namespace nt {
 
+// Hands out parts of a buffer; without one it only counts.
+struct Parts {
+  float *memory;
+  int64_t used = 0;
+
+  float *take(int64_t floats) {
+    float *start = memory == nullptr ? nullptr : memory + used;
+    used += round_up(floats, 64);
+    return start;
+  }
+};
+
 // ------------------------------------------------------------------ panels
 
 inline int64_t panel_count(const AttentionSize &size, int64_t length) {

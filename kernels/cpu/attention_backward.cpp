@@ -42,34 +42,29 @@ struct Buffers {
 
 template <bool Pairs>
 int64_t place(Buffers *buffers, float *memory, int64_t keys, bool sums, const HeadSize &head) {
-  int64_t used = 0;
-  auto take = [&](int64_t floats) {
-    float *start = memory == nullptr ? nullptr : memory + used;
-    used += round_up(floats, 64);
-    return start;
-  };
+  Parts parts = {memory};
   keys = round_up(keys, 2);
   Buffers &b = *buffers;
-  b.keys = take(keys * head.stride);
-  b.values = take(keys * head.stride);
-  b.key_pairs = Pairs ? take(keys / 2 * head.columns) : b.keys;
-  b.dkeys = sums ? take(keys * head.columns) : nullptr;
-  b.dvalues = sums ? take(keys * head.columns) : nullptr;
-  b.rows = take(kPanel * head.stride);
-  b.douts = take(kPanel * head.stride);
-  b.queries = take(kPanel * head.stride);
-  b.gradients = take(kPanel * head.stride);
-  b.row_pairs = Pairs ? take(kPanel / 2 * head.columns) : b.rows;
-  b.dout_pairs = Pairs ? take(kPanel / 2 * head.columns) : b.douts;
-  b.scores = take(kTile * kPanel);
-  b.dscores = take(kTile * kPanel);
-  b.p_words = Pairs ? take(kTile * kPanel / 2) : b.scores;
-  b.ds_words = Pairs ? take(kTile * kPanel / 2) : b.dscores;
-  b.ds_pairs = Pairs ? take(kTile * kPanel / 2) : b.dscores;
-  b.dqueries = take(kPanel * head.columns);
-  b.lse = take(kPanel);
-  b.delta = take(kPanel);
-  return used;
+  b.keys = parts.take(keys * head.stride);
+  b.values = parts.take(keys * head.stride);
+  b.key_pairs = Pairs ? parts.take(keys / 2 * head.columns) : b.keys;
+  b.dkeys = sums ? parts.take(keys * head.columns) : nullptr;
+  b.dvalues = sums ? parts.take(keys * head.columns) : nullptr;
+  b.rows = parts.take(kPanel * head.stride);
+  b.douts = parts.take(kPanel * head.stride);
+  b.queries = parts.take(kPanel * head.stride);
+  b.gradients = parts.take(kPanel * head.stride);
+  b.row_pairs = Pairs ? parts.take(kPanel / 2 * head.columns) : b.rows;
+  b.dout_pairs = Pairs ? parts.take(kPanel / 2 * head.columns) : b.douts;
+  b.scores = parts.take(kTile * kPanel);
+  b.dscores = parts.take(kTile * kPanel);
+  b.p_words = Pairs ? parts.take(kTile * kPanel / 2) : b.scores;
+  b.ds_words = Pairs ? parts.take(kTile * kPanel / 2) : b.dscores;
+  b.ds_pairs = Pairs ? parts.take(kTile * kPanel / 2) : b.dscores;
+  b.dqueries = parts.take(kPanel * head.columns);
+  b.lse = parts.take(kPanel);
+  b.delta = parts.take(kPanel);
+  return parts.used;
 }
 
 // delta[h, t] = Σ do[t, h]∘o[t, h]

@@ -29,17 +29,12 @@ struct Buffers {
 };
 
 int64_t place(Buffers *buffers, float *memory, int64_t keys, const HeadSize &head) {
-  int64_t used = 0;
-  auto take = [&](int64_t floats) {
-    float *start = memory == nullptr ? nullptr : memory + used;
-    used += round_up(floats, 64);
-    return start;
-  };
+  Parts parts = {memory};
   keys = round_up(keys, 2);
-  *buffers = {take(keys * head.stride),   take(keys * head.columns), take(kPanel * head.stride),
-              take(kPanel * head.stride), take(kTile * kPanel),      take(kPanel * head.columns),
-              take(kPanel),               take(kPanel),              take(kPanel)};
-  return used;
+  *buffers = {parts.take(keys * head.stride),   parts.take(keys * head.columns), parts.take(kPanel * head.stride),
+              parts.take(kPanel * head.stride), parts.take(kTile * kPanel),      parts.take(kPanel * head.columns),
+              parts.take(kPanel),               parts.take(kPanel),              parts.take(kPanel)};
+  return parts.used;
 }
 
 // A running maximum may lag behind by this much (p stays below 2⁸) before earlier sums are scaled down.

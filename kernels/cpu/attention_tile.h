@@ -238,7 +238,7 @@ inline Vec pair_words(Vec first, Vec second) {
 #endif
 }
 
-// Stores floats as words in the direction of the lanes: half as many where neighbours pair up.
+// Stores floats as words in the direction of the lanes: half as many where neighbors pair up.
 template <bool Pairs>
 inline void store_words(float *words, Vec x) {
 #ifdef __AVX512BF16__

@@ -1,20 +1,10 @@
 // Matrix products by oneDNN. A primitive is made once a shape and kept (creation costs 0.3-1 ms, a lookup nothing);
 // the context owns them, their scratchpad, and one scratch buffer for the kernels around them.
 #pragma once
+#include "../matrix.h"
 #include "context.h"
 
 namespace nt {
-
-// Element (i, j) is data[i · row + j · column]; one of the two strides is 1. f32 or bf16.
-struct Matrix {
-  const void *data;
-  int32_t dtype;
-  int64_t row, column;
-};
-
-// A stored [rows, ld] matrix as it is, and as its transpose.
-inline Matrix as_stored(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, ld, 1}; }
-inline Matrix transposed(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, 1, ld}; }
 
 // c[m,n] = a[m,k] · b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. Sums in float32.
 // b_blocked: b in oneDNN's own layout, or null. It is used where a and c are dense: oneDNN has no fast kernel for it

@@ -1,4 +1,4 @@
-// NF4 tensors: quantising and dequantising, threads sharing the blocks. Both run at the speed of memory: a block of 64
+// NF4 tensors: quantizing and dequantizing, threads sharing the blocks. Both run at the speed of memory: a block of 64
 // is read once, and its sixteen values are computed once and looked up by permutes.
 #include <math.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ namespace {
 constexpr int64_t kLeastBlocks = 512;  // for a thread
 alignas(64) const float kBounds[16] = {NT_NF4_BOUNDS, INFINITY};
 
-// ------------------------------------------------------------------ quantise
+// ------------------------------------------------------------------ quantize
 
 // codes[kLanes] = how many bounds lie below s, by halving: `at` is the bound to compare with next.
 inline VecI codes_of(Vec s) {
@@ -139,7 +139,7 @@ void quantize(int threads, uint8_t *codes, float *absmax, const T *source, int64
   });
 }
 
-// ------------------------------------------------------------------ dequantise
+// ------------------------------------------------------------------ dequantize
 
 inline void write_block(float *to, const Values &values, int32_t, const uint8_t *codes) {
   for (int64_t i = 0; i < kBlock; i += kLanes) store(to + i, look_up(values, codes + i / 2));

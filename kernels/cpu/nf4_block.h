@@ -13,7 +13,7 @@ inline const float kDynamicMap[256] = {NT_NF4_DYNAMIC_MAP};
 
 // The blocks' absmax, of n values in all.
 struct Absmax {
-  const float *plain;  // null: double quantisation
+  const float *plain;  // null: double quantization
   const uint8_t *codes;
   const float *second;
   float offset;
@@ -44,7 +44,7 @@ inline Vec rounded(Vec v, int32_t dtype) {
   return (Vec)((VecU)select(v != v, (Vec)(bits | 0x400000u), (Vec)up) & 0xFFFF0000u);
 }
 
-// The sixteen values of a block: codebook · absmax, rounded to what was quantised, then to what is wanted.
+// The sixteen values of a block: codebook · absmax, rounded to what was quantized, then to what is wanted.
 struct Values {
   Vec at[16 / kLanes];
 };

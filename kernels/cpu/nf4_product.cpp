@@ -46,7 +46,7 @@ constexpr bool kPairs = false;
 template <typename Mode, int ROWS>
 inline void row_sums(float *result, const nt_weight *weight, const Absmax &absmax, int64_t row,
                      const typename Mode::A *a, int64_t lda) {
-  constexpr int kSums = 2, kStep = kSums * Mode::kLoaded;  // neighbouring vectors need not wait for each other
+  constexpr int kSums = 2, kStep = kSums * Mode::kLoaded;  // neighboring vectors need not wait for each other
   Vec sum[ROWS][kSums] = {};
   float single[ROWS] = {};
   const uint8_t *codes = weight->nf4.codes;

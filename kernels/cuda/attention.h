@@ -68,7 +68,7 @@ struct Flag {
 // where head_dim is not a multiple of 64), each [rows][panel columns]. The 16-byte chunk c of row r lies at
 // c ^ (r mod 8); rows of 32, two of which fill the 128 bytes of all banks, have 4 chunks and take c ^ (r / 2 mod 4).
 // Any 8 rows that follow a multiple of 8 then have their chunk c in different banks, and so have the 8 chunks that
-// neighbouring lanes copy in.
+// neighboring lanes copy in.
 template <int head_dim, int rows>
 struct Tile {
   static constexpr int kPanelColumns = head_dim % 64 == 0 ? 64 : 32;
@@ -137,7 +137,7 @@ struct alignas(16) SampleTile {
 enum class TileOrder { kQueries, kKeys };
 
 // Tiles of all samples, those with the most to read first, as blocks start in that order and the last to start should
-// be short. Blocks are numbered tile · heads + head: heads of one group are neighbours and share keys in L2.
+// be short. Blocks are numbered tile · heads + head: heads of one group are neighbors and share keys in L2.
 struct TileTable {
   const SampleTile *tiles;  // on the device, valid in this call
   int64_t count;

@@ -161,7 +161,7 @@ __device__ __forceinline__ void multiply_columns(float (&sum)[M][head_dim / 8][4
   }
 }
 
-// Two neighbouring 16 × 8 accumulators as the 16 × 16 A operand of the next product: same lanes, same order.
+// Two neighboring 16 × 8 accumulators as the 16 × 16 A operand of the next product: same lanes, same order.
 template <int M>
 __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, const float (&sum)[4]) {
   a[m][2 * half] = pack_bf16(sum[0], sum[1]);

@@ -32,8 +32,8 @@ struct Arguments {
 // m as what scores are relative to: −∞ where there was no key.
 __device__ __forceinline__ float reference(float m) { return m == -INFINITY ? 0.0f : m; }
 
-// Sums over `lanes` neighbouring lanes of n values each (a power of 2, at most `lanes`): value i arrives in x[0] of
-// lanes i · lanes / n … of the neighbours. Halves are exchanged, so that n = 8 over 16 lanes costs 8 shuffles, not 32.
+// Sums over `lanes` neighboring lanes of n values each (a power of 2, at most `lanes`): value i arrives in x[0] of
+// lanes i · lanes / n … of the neighbors. Halves are exchanged, so that n = 8 over 16 lanes costs 8 shuffles, not 32.
 template <int n, int lanes>
 __device__ __forceinline__ void reduce(float (&x)[n], int lane) {
   int left = n;

@@ -136,7 +136,7 @@ __device__ __forceinline__ void softmax(State<head_dim, groups> &state, float (&
         }
 }
 
-// out += p·v. The accumulators of two neighbouring tiles of 8 keys are the A operand of these 16 keys as they are.
+// out += p·v. The accumulators of two neighboring tiles of 8 keys are the A operand of these 16 keys as they are.
 template <int head_dim, int keys, int groups>
 __device__ __forceinline__ void weigh(State<head_dim, groups> &state, const float (&p)[groups][keys / 8][4],
                                       const unsigned char *values, int lane) {

@@ -1,20 +1,10 @@
 // Matrix products by cuBLASLt: float32 sums, the same bits for the same shapes, operands and device.
 #pragma once
 #include "../entry/weight.h"
+#include "../matrix.h"
 #include "context.h"
 
 namespace nt {
-
-// Element (i, j) is data[i · row + j · column]; one of the two strides is 1. f32 or bf16.
-struct Matrix {
-  const void *data;
-  int32_t dtype;
-  int64_t row, column;
-};
-
-// A stored [rows, ld] matrix as it is, and as its transpose.
-inline Matrix as_stored(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, ld, 1}; }
-inline Matrix transposed(const void *data, int32_t dtype, int64_t ld) { return {data, dtype, 1, ld}; }
 
 // c[m,n] = alpha · a[m,k]·b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. a and b have one
 // dtype, c that or float32; sums in float32. bf16 results of a product with a bias take the bias rounded to bf16.

@@ -1,6 +1,6 @@
 // The narrow side of LoRA, bf16 on tensor cores: u[T,R] = s·x[T,K]·Aᵀ and g[T,R] = s·dy[T,K]·B. x is read once, 2K
 // bytes a token, and is what the time goes to; A or B (2RK bytes) comes out of L2 once for every 64 rows, the result
-// is 2R bytes a token. R beyond 64 takes column tiles, each of which reads x again (out of L2: neighbours in the grid).
+// is 2R bytes a token. R beyond 64 takes column tiles, each of which reads x again (out of L2: neighbors in the grid).
 #pragma once
 #include "context.h"
 #include "rows.h"

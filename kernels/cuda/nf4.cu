@@ -1,4 +1,4 @@
-// NF4 tensors: quantising and dequantising at memory speed.
+// NF4 tensors: quantizing and dequantizing at memory speed.
 #include "nf4.h"
 
 #include <stdlib.h>
@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// ------------------------------------------------------------------ quantise
+// ------------------------------------------------------------------ quantize
 
 struct f16 {
   uint16_t bits;
@@ -143,7 +143,7 @@ __global__ __launch_bounds__(kThreads, 4) void quantize_absmax_kernel(uint8_t *c
   if (b < blocks) codes[b] = uint8_t(nt_nf4_nested_code(map, distance * nt_nf4_inverse(top)));
 }
 
-// ------------------------------------------------------------------ dequantise
+// ------------------------------------------------------------------ dequantize
 
 constexpr int kWords = 4;  // loads in flight of a thread
 constexpr int64_t kValuesABlock = int64_t(kThreads) * kWords * kCodesAWord;

@@ -19,7 +19,7 @@ __device__ __forceinline__ void load_codebook(float *codebook) {
   __syncthreads();
 }
 
-// The blocks' absmax: float32, or with double quantisation codes of the dynamic map.
+// The blocks' absmax: float32, or with double quantization codes of the dynamic map.
 struct Nf4Absmax {
   const float *plain;  // null: double
   const uint8_t *codes;
@@ -38,7 +38,7 @@ __device__ __forceinline__ float block_absmax(const Nf4Absmax &absmax, int64_t b
   return nt_nf4_absmax(kNf4Map[absmax.codes[block]], absmax.second[block / kNf4Nested], *absmax.offset);
 }
 
-// x rounded to what was quantised, then to what is computed with. (Only float16 to bf16 is two roundings.)
+// x rounded to what was quantized, then to what is computed with. (Only float16 to bf16 is two roundings.)
 template <int dtype, int wanted = NT_F32>
 __device__ __forceinline__ float stored(float x) {
   if constexpr (dtype == NT_F16) x = from_f16(to_f16(x));

@@ -22,7 +22,7 @@ struct Arguments {
   float eps;
 };
 
-// What a lane holds of a head: the same chunk of both halves. `lanes` neighbours (a power of two) share a head.
+// What a lane holds of a head: the same chunk of both halves. `lanes` neighbors (a power of two) share a head.
 template <class T>
 struct Halves {
   float a[kChunk<T>], b[kChunk<T>];

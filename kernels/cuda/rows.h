@@ -113,7 +113,7 @@ __device__ __forceinline__ ChunkPlace chunk_place(uint64_t index, uint32_t chunk
 // The thread's number in the grid.
 __device__ __forceinline__ uint64_t global_thread() { return uint64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
 
-// The sample in which token t lies, borders[s] ≤ t < borders[s + 1], by bisection: neighbours find the same words in
+// The sample in which token t lies, borders[s] ≤ t < borders[s + 1], by bisection: neighbors find the same words in
 // the L1 cache.
 __device__ __forceinline__ int sample_of(const int32_t *borders, int32_t sequences, int32_t t) {
   int low = 0, high = sequences;

@@ -93,8 +93,8 @@ void fiber_switch(Fiber *from, Fiber *to) {
   __sanitizer_start_switch_fiber(from->leaving ? nullptr : &from->fake_stack, to->stack, kStackBytes);
 #endif
 #if defined(NT_EMULATED_TSAN)
-  constexpr unsigned kNoSynchronisation = 1;
-  __tsan_switch_to_fiber(to->tsan_fiber, kNoSynchronisation);
+  constexpr unsigned kNoSynchronization = 1;
+  __tsan_switch_to_fiber(to->tsan_fiber, kNoSynchronization);
 #endif
   nt_emulator_switch(&from->stack_pointer, to->stack_pointer);
 #if defined(NT_EMULATED_ASAN)

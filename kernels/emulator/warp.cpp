@@ -101,7 +101,7 @@ void warp_load_matrix_transposed(void *const *lanes, unsigned) {
 }
 
 // d[16×8] += a[16×16]·b[16×8], laid over lanes as gpu.h's mma says; sums in order of k. Registers hold pairs of
-// neighbours in k, so pairs stay together until they are widened: p counts pairs.
+// neighbors in k, so pairs stay together until they are widened: p counts pairs.
 void warp_mma(void *const *lanes, unsigned) {
   if (counting) count_product();
   alignas(32) uint32_t a[16][8], b[8][8];  // [row][p], [p][column]

@@ -3,6 +3,7 @@
 import { join } from "node:path";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UsageError } from "../errors.ts";
+import { encodeFloats, floatTypes } from "../floats.ts";
 import { writeShardsInSteps } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { CONFIG_FILE, copyPresent, MAX_SHARD_BYTES } from "../formats/model-folder.ts";
@@ -21,7 +22,6 @@ import { withWritingProgress } from "./writing-progress.ts";
 
 /** Values that pass from the device to the file at a time. */
 const PIECE_VALUES = 2 ** 22;
-const storedAs = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
 
 /** What a tokenizer folder may hold; the first is required. */
 const tokenizerFiles = [
@@ -68,10 +68,10 @@ function* writeRandomModelInSteps(
         for (let at = 0; at < values.size; at += PIECE_VALUES) {
           const piece = values.rows(at, Math.min(PIECE_VALUES, values.size - at));
           if (dtype !== "f16") yield device.readBytes(piece);
-          else yield new Uint8Array(new Float16Array(device.readFloats(piece)).buffer);
+          else yield encodeFloats(device.readFloats(piece), "f16");
         }
       };
-      return { name, dtype: storedAs[dtype], shape, data };
+      return { name, dtype: floatTypes[dtype].safetensors, shape, data };
     });
     const files = yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" });
     writeTextAtomically(join(dir, CONFIG_FILE), `${toJson(configToJson(config))}\n`);
@@ -142,13 +142,13 @@ export const init = defineCommand({
       const { files, parameters } = await makeFolder(output, "init", context, function* (dir) {
         const total =
           tensorSpecs(config).reduce((sum, { shape }) => sum + sizeOf(shape), 0) *
-          (values.dtype === "f32" ? 4 : 2);
+          floatTypes[values.dtype].bytes;
         const steps = writeRandomModelInSteps(device, dir, config, values.seed);
         const written = yield* withWritingProgress(steps, { name: output, dir, total }, context);
         const copied = tokenizer === undefined ? [] : copyPresent(tokenizer, dir, tokenizerFiles);
         return { ...written, files: [...written.files, ...copied] };
       });
-      const bytes = parameters * (values.dtype === "f32" ? 4 : 2);
+      const bytes = parameters * floatTypes[values.dtype].bytes;
       if (values.json) context.print(toJson({ output, files, parameters, bytes }));
       else
         context.print(

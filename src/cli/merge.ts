@@ -1,13 +1,13 @@
 // neftune merge: merge an adapter into its base model and write a full checkpoint.
 
 import { UsageError } from "../errors.ts";
+import type { FloatDType } from "../floats.ts";
 import { checkpointBytes, openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
 import {
   COMPANIONS,
   CONFIG_FILE,
   copyConfig,
   copyPresent,
-  type dtypeNames,
   MAX_SHARD_BYTES,
   withWeights,
 } from "../formats/model-folder.ts";
@@ -108,7 +108,7 @@ function firstLinear(source: FolderSource): [string, number[]] {
 }
 
 /** What rounding to `dtype` costs, and what keeps the change where it costs much. */
-export function roundingNote(dtype: keyof typeof dtypeNames, loss: number): string {
+export function roundingNote(dtype: FloatDType, loss: number): string {
   const remedy = dtype === "bf16" ? "--dtype f32 or f16 keeps it" : "--dtype f32 keeps it";
   if (loss > 1.005) {
     const times = loss.toFixed(loss < 10 ? 1 : 0);

@@ -1,13 +1,13 @@
 // neftune quantize: a model with its linears in NF4, for Transformers with bitsandbytes and for neftune.
 
 import { FormatError, UsageError } from "../errors.ts";
+import { floatTypes } from "../floats.ts";
 import { checkpointBytes, openCheckpoint, writeShardsInSteps } from "../formats/checkpoint.ts";
 import {
   COMPANIONS,
   CONFIG_FILE,
   copyConfig,
   copyPresent,
-  dtypeNames,
   MAX_SHARD_BYTES,
   numberText,
   withWeights,
@@ -58,7 +58,7 @@ export function* quantizeInSteps(device: Device, from: string, dir: string, doub
     throw new FormatError(from, "is quantized already; give the original, unquantized model");
   }
   const [first] = quantizableWeights(source);
-  const computeDtype = dtypeNames[source.dtypeOf(first!.name, first!.shape)];
+  const computeDtype = floatTypes[source.dtypeOf(first!.name, first!.shape)].torch;
   const companions = copyPresent(from, dir, COMPANIONS);
   copyConfig(from, dir, (config) => ({
     ...withWeights(config, { dtype: null, isTied: source.config.tieWordEmbeddings }),

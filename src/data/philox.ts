@@ -2,9 +2,7 @@
 // J. Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC'11. kernels/ has the same in C++.
 
 import { NeftuneError } from "../errors.ts";
-
-/** Bits 16 to 31 of counter word 3: what a number is for, so that no two uses ever share one. */
-export const Stream = { noise: 0, dropout: 1, shuffle: 2, init: 3 } as const;
+import { PhiloxStream } from "../philox-streams.ts";
 
 /** Counter word 1 of the split that holds samples out. Shuffles have the epoch there, which never gets so far. */
 const HOLDOUT_EPOCH = 0xffffffff;
@@ -73,7 +71,7 @@ export function shuffle(n: number, seed: number | bigint, epoch: number): Int32A
     const limit = 0x100000000 - (0x100000000 % range);
     let word: number;
     do {
-      if ((drawn & 3) === 0) philox(key0, key1, drawn / 4, epoch, 0, Stream.shuffle << 16, words);
+      if ((drawn & 3) === 0) philox(key0, key1, drawn / 4, epoch, 0, PhiloxStream.shuffle << 16, words);
       word = words[drawn & 3]!;
       drawn++;
     } while (word >= limit);

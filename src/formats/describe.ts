@@ -1,9 +1,10 @@
 // What `neftune inspect` tells about a file or folder of tensors.
 import { existsSync, statSync } from "node:fs";
 import { join } from "node:path";
+import type { FloatDType } from "../floats.ts";
 import { type CheckpointTensor, INDEX_FILE, openCheckpoint, SINGLE_FILE } from "./checkpoint.ts";
 import { ioError } from "./io.ts";
-import { type Nf4DType, nf4Entries, nf4Suffix } from "./nf4.ts";
+import { nf4Entries, nf4Suffix } from "./nf4.ts";
 import { ADAPTER_WEIGHTS_FILE } from "./peft.ts";
 import { readSafetensorsHeader, type SafetensorsDType, type SafetensorsHeader } from "./safetensors.ts";
 
@@ -18,7 +19,7 @@ export interface TensorDescription {
 export interface Nf4Description {
   name: string;
   /** Of what was quantized. */
-  dtype: Nf4DType;
+  dtype: FloatDType;
   shape: number[];
   /** Of all parts. */
   bytes: number;

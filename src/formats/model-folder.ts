@@ -3,12 +3,10 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
+import { type FloatDType, floatTypes } from "../floats.ts";
 import { copyFileAtomically, ioError, writeTextAtomically } from "./io.ts";
 
 export const CONFIG_FILE = "config.json";
-
-/** What config.json and bitsandbytes call the types of weights: PyTorch's names. */
-export const dtypeNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;
 
 /** As huggingface_hub splits models. */
 export const MAX_SHARD_BYTES = 5e9;
@@ -53,13 +51,13 @@ type Reviver = (key: string, value: unknown, context?: { source?: string }) => u
 /** A config.json changed to say how the weights beside it are stored: their dtype (null: as it says) and whether the head is tied. */
 export function withWeights(
   config: Json,
-  { dtype, isTied }: { dtype: keyof typeof dtypeNames | null; isTied: boolean },
+  { dtype, isTied }: { dtype: FloatDType | null; isTied: boolean },
 ): Json {
   const changed: Json = { ...config };
   if (changed.tie_word_embeddings === true && !isTied) changed.tie_word_embeddings = false;
   if (dtype === null) return changed;
   const keys = ["dtype", "torch_dtype"].filter((key) => Object.hasOwn(config, key));
-  for (const key of keys.length > 0 ? keys : ["torch_dtype"]) changed[key] = dtypeNames[dtype];
+  for (const key of keys.length > 0 ? keys : ["torch_dtype"]) changed[key] = floatTypes[dtype].torch;
   return changed;
 }
 

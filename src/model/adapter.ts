@@ -3,6 +3,7 @@
 
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
+import { decodeFloats, floatTypeNamed } from "../floats.ts";
 import { ADAPTER_CONFIG_FILE, type AdapterConfig, type openAdapter } from "../formats/peft.ts";
 import { countNonFiniteBytes, readTensorData, type TensorSource } from "../formats/safetensors.ts";
 import { targetedModules } from "./adapter-targets.ts";
@@ -10,7 +11,6 @@ import type { LlamaConfig } from "./config.ts";
 import { notFinite } from "./finite.ts";
 import { type LoraOptions, loraOnLayers, loraParameterSpecs } from "./lora.ts";
 import type { Parameters } from "./parameters.ts";
-import { widen } from "./widen.ts";
 
 const prefix = "base_model.model.";
 
@@ -67,7 +67,7 @@ export function adapterValues({ weights }: Adapter, name: string): Float32Array 
   const bytes = readTensorData(weights, prefix + name);
   const odd = countNonFiniteBytes(dtype, bytes);
   if (odd > 0) throw notFinite(`${weights.path}: ${prefix}${name}`, odd);
-  return widen(dtype, bytes);
+  return decodeFloats(floatTypeNamed("safetensors", dtype)!, bytes);
 }
 
 /** Replaces the trained values by an adapter's. Throws FormatError unless names and shapes agree exactly. */

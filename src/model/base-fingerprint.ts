@@ -1,10 +1,10 @@
 // Tells one base model from another of its shape: by its config and some of its embedding's values, which an adapter's
 // training leaves alone and which are the same in a quantized copy.
 
+import { decodeFloats, floatTypeNamed } from "../floats.ts";
 import { readTensorPart } from "../formats/safetensors.ts";
 import { EMBEDDING } from "./architecture.ts";
 import type { FolderSource } from "./source.ts";
-import { widen } from "./widen.ts";
 
 const PLACES = 16;
 const VALUES = 1024;
@@ -22,7 +22,8 @@ export function baseFingerprint({ config, checkpoint }: FolderSource): string {
   const length = Math.min(VALUES, size);
   for (let i = 0; i < PLACES; i++) {
     const first = Math.floor(((size - length) * i) / (PLACES - 1));
-    hasher.update(widen(entry.dtype, readTensorPart(file, entry.name, first * bytes, length * bytes)));
+    const part = readTensorPart(file, entry.name, first * bytes, length * bytes);
+    hasher.update(decodeFloats(floatTypeNamed("safetensors", entry.dtype)!, part));
   }
   return hasher.digest("hex");
 }

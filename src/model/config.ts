@@ -3,8 +3,9 @@
 
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
+import { floatTypeNamed, floatTypes } from "../floats.ts";
 import { expectShallow, readJsonText } from "../formats/json-file.ts";
-import { CONFIG_FILE, dtypeNames } from "../formats/model-folder.ts";
+import { CONFIG_FILE } from "../formats/model-folder.ts";
 import { isModelType, kinds, type ModelType } from "./architecture.ts";
 import { Fields, show } from "./config-fields.ts";
 import { parseRope, type RopeScaling, ropeScalingToJson } from "./rope-config.ts";
@@ -56,8 +57,7 @@ const MAX_INTERMEDIATE = 2 ** 23;
 const MAX_VOCABULARY = 2 ** 27;
 
 function parseDtype(fields: Fields): LlamaConfig["dtype"] {
-  const name = fields.get("dtype") ?? fields.get("torch_dtype");
-  return (["f32", "bf16", "f16"] as const).find((dtype) => dtypeNames[dtype] === name) ?? null;
+  return floatTypeNamed("torch", fields.get("dtype") ?? fields.get("torch_dtype"));
 }
 
 function parseTokenIds(fields: Fields, name: string): number[] {
@@ -213,7 +213,7 @@ export function configToJson(config: LlamaConfig): Json {
     rope_scaling: ropeScalingToJson(config.ropeScaling),
     rope_theta: config.ropeTheta,
     tie_word_embeddings: config.tieWordEmbeddings,
-    torch_dtype: dtypeNames[config.dtype ?? "f32"],
+    torch_dtype: floatTypes[config.dtype ?? "f32"].torch,
     use_cache: true,
     vocab_size: config.vocabSize,
     ...windowToJson(config.window, kinds[config.modelType].window),

@@ -6,6 +6,7 @@ import {
   Arena,
   attentionDecode,
   attentionForward,
+  dtypeBytes,
   type KvCache,
   kvAppend,
   type SamplingOptions,
@@ -72,7 +73,7 @@ class Generator {
     this.#sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0, ...options };
     const { kvHeads, headDim } = model.attentionShape(0);
     const shape = [slots, kvHeads, capacity, headDim];
-    const bytes = slots * kvHeads * capacity * headDim * (model.options.dtype === "f32" ? 4 : 2);
+    const bytes = slots * kvHeads * capacity * headDim * dtypeBytes[model.options.dtype];
     const free = model.device.freeMemory();
     const total = 2 * model.config.numHiddenLayers * bytes;
     if (total > free) {

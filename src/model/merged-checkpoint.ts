@@ -1,17 +1,18 @@
 // A checkpoint with a LoRA adapter added to its weights: W + s·B·A in float32, rounded once; a tensor at a time.
 
 import { NeftuneError } from "../errors.ts";
+import { decodeFloats, type FloatDType, floatTypes } from "../floats.ts";
 import type { CheckpointTensor } from "../formats/checkpoint.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import type { openAdapter } from "../formats/peft.ts";
-import { countNonFiniteBytes, type SafetensorsDType, type TensorSource } from "../formats/safetensors.ts";
+import { countNonFiniteBytes, type TensorSource } from "../formats/safetensors.ts";
 import {
   addNonFinite,
+  cast,
   type Device,
-  dtypeBytes,
-  dtypeCode,
   linearBackwardInput,
   type Tensor,
+  upload,
   Weight,
 } from "../native/index.ts";
 import { adapterValues, expectAdapterTensors } from "./adapter.ts";
@@ -22,18 +23,11 @@ import type { Nf4Room } from "./nf4-room.ts";
 import { quantizableWeights } from "./quantize.ts";
 import { RoundingLoss } from "./rounding-loss.ts";
 import type { FolderSource } from "./source.ts";
-import { widen } from "./widen.ts";
 
-type FloatDType = "f32" | "bf16" | "f16";
 type Adapter = ReturnType<typeof openAdapter>;
 
 /** Values that are computed, rounded and written at a time. */
 const PIECE_VALUES = 2 ** 22;
-
-const storedNames = { f32: "F32", bf16: "BF16", f16: "F16" } as const satisfies Record<
-  FloatDType,
-  SafetensorsDType
->;
 
 export interface MergeOptions {
   lora: LoraOptions;
@@ -125,13 +119,13 @@ export class Merger {
         data: () => finitePieces(file, entry, 4 * PIECE_VALUES),
       };
     const convert = function* (this: Merger) {
-      for (const bytes of finitePieces(file, entry, dtypeBytes[stored] * PIECE_VALUES)) {
-        const values = this.#piece.rows(0, bytes.length / dtypeBytes[stored]);
-        this.#device.call("nt_upload", values.ptr, dtypeCode.f32, bytes, dtypeCode[stored], values.size);
+      for (const bytes of finitePieces(file, entry, floatTypes[stored].bytes * PIECE_VALUES)) {
+        const values = this.#piece.rows(0, bytes.length / floatTypes[stored].bytes);
+        upload(this.#device, values, bytes, stored);
         yield this.#encode(name, values, dtype);
       }
     };
-    return { name, dtype: storedNames[dtype], shape, data: () => convert.call(this) };
+    return { name, dtype: floatTypes[dtype].safetensors, shape, data: () => convert.call(this) };
   }
 
   /** A linear, dequantized where it is to be, with the adapter's part where it has one. */
@@ -147,9 +141,8 @@ export class Merger {
         for (let row = 0; row < out; row += rows) {
           const part = base.rows(row, Math.min(rows, out - row));
           const values = this.#piece.rows(0, part.size);
-          const codes = [dtypeCode.f32, dtypeCode[part.dtype as FloatDType]] as const;
           addNonFinite(this.#device, this.#odd.rows(0, 1), part);
-          this.#device.call("nt_cast", values.ptr, codes[0], part.ptr, codes[1], part.size);
+          cast(this.#device, values, part);
           const sample = update === null || dtype === "f32" ? null : this.#sample(values, part.shape);
           update?.add(values.reshape(part.shape), row);
           addNonFinite(this.#device, this.#odd.rows(1, 1), values);
@@ -169,7 +162,7 @@ export class Merger {
         this.#source.forget(this.#device, name);
       }
     };
-    return { name, dtype: storedNames[dtype], shape, data: () => merge.call(this) };
+    return { name, dtype: floatTypes[dtype].safetensors, shape, data: () => merge.call(this) };
   }
 
   /** Keeps some rows of a weight's piece as they are now, and compares them when the piece is changed and written. */
@@ -180,9 +173,9 @@ export class Merger {
     const read = (row: number) => device.readFloats(values.rows(row * inputs, inputs));
     const before = picked.map(read);
     return (dtype: FloatDType, bytes: Uint8Array) => {
-      const width = inputs * dtypeBytes[dtype];
+      const width = inputs * floatTypes[dtype].bytes;
       for (const [i, row] of picked.entries()) {
-        const written = widen(storedNames[dtype], bytes.subarray(row * width, (row + 1) * width));
+        const written = decodeFloats(dtype, bytes.subarray(row * width, (row + 1) * width));
         this.#loss.add(before[i]!, read(row), written, stride);
       }
     };
@@ -229,11 +222,11 @@ export class Merger {
       return new Uint8Array(halves.buffer);
     }
     const rounded = this.#rounded.rows(0, values.size);
-    device.call("nt_cast", rounded.ptr, dtypeCode.bf16, values.ptr, dtypeCode.f32, values.size);
+    cast(device, rounded, values);
     const bytes = device.readBytes(rounded);
     // values that were not finite before are told by who reads or adds them
     if (
-      countNonFiniteBytes(storedNames[dtype], bytes) > 0 &&
+      countNonFiniteBytes(floatTypes[dtype].safetensors, bytes) > 0 &&
       device.readFloats(values).every(Number.isFinite)
     )
       throw new NeftuneError("data", `${name} holds values past bfloat16's 3.39e38; give --dtype f32`);

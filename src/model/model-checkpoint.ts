@@ -2,6 +2,7 @@
 // them, and a config that agrees with what is stored.
 
 import { FormatError } from "../errors.ts";
+import { floatTypeNamed } from "../floats.ts";
 import { type Checkpoint, type CheckpointTensor, openCheckpoint } from "../formats/checkpoint.ts";
 import { readTensorPieces } from "../formats/safetensors.ts";
 import { EMBEDDING, HEAD } from "./architecture.ts";
@@ -13,7 +14,6 @@ export interface ModelCheckpoint extends Checkpoint {
   notes: string[];
 }
 
-const FLOATS = ["f32", "bf16", "f16"] as const;
 /** Of each tensor so much is compared at a time. */
 const PIECE_BYTES = 2 ** 22;
 
@@ -29,9 +29,11 @@ export function openModelCheckpoint(dir: string): ModelCheckpoint {
   expectLayers(dir, read, tensors);
   const notes: string[] = [];
   const [embedding, head] = [tensors.get(EMBEDDING), tensors.get(HEAD)];
-  const stored = (embedding ?? head)?.entry.dtype.toLowerCase();
   // The weights themselves say better what they are stored in.
-  const config = { ...read, dtype: FLOATS.find((dtype) => dtype === stored) ?? read.dtype };
+  const config = {
+    ...read,
+    dtype: floatTypeNamed("safetensors", (embedding ?? head)?.entry.dtype) ?? read.dtype,
+  };
   if (!config.tieWordEmbeddings) return { dir, files, tensors, config, notes };
   if (head === undefined) return { dir, files, tensors, config, notes };
   // Whichever of the two is stored is both.

@@ -7,6 +7,7 @@ import {
   type AdamWOptions,
   type Allocator,
   adamw,
+  cast,
   countNonFinite,
   type Device,
   gradientNorm,
@@ -202,6 +203,6 @@ export class Parameters {
 
   /** Brings the bf16 copy up to date. */
   afterWrite(): void {
-    if (this.copy !== null) this.#device.call("nt_cast", this.copy.ptr, 1, this.values.ptr, 0, this.count);
+    if (this.copy !== null) cast(this.#device, this.copy, this.values);
   }
 }

@@ -1,13 +1,7 @@
 // How much memory a model and a micro-batch need, before anything is allocated.
 
 import { NeftuneError } from "../errors.ts";
-import {
-  crossEntropyWorkspace,
-  type Device,
-  dtypeBytes,
-  MemoryPlan,
-  type Nf4,
-} from "../native/index.ts";
+import { crossEntropyWorkspace, type Device, dtypeBytes, MemoryPlan, type Nf4 } from "../native/index.ts";
 import { allocateActivations, type Kept, keptWith, type Recompute } from "./activations.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { ModelSource } from "./source.ts";
@@ -73,7 +67,8 @@ export function planFor(device: Device, source: ModelSource, request: PlanReques
   const runtime =
     runtimeBytes[device.info.backend] + (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
   let mapped = 0;
-  if (request.tune !== "full") mapped = mappedBytes(source, new Set([...frozen.keys(), ...quantized.tensors.keys()]));
+  if (request.tune !== "full")
+    mapped = mappedBytes(source, new Set([...frozen.keys(), ...quantized.tensors.keys()]));
   const { weights, trained, activations, workspace } = counter.bytes;
   return {
     weights,

@@ -1,15 +1,14 @@
 // Where a model's starting weights come from: a checkpoint's mapped files, plain or in NF4, or random numbers.
 
 import { FormatError, NeftuneError } from "../errors.ts";
+import { type FloatDType, floatTypeNamed, floatTypes } from "../floats.ts";
 import type { Checkpoint, CheckpointTensor } from "../formats/checkpoint.ts";
 import { type Nf4Stored, nf4Entries, nf4WeightOf } from "../formats/nf4.ts";
 import type { SafetensorsHeader } from "../formats/safetensors.ts";
-import { type Device, dtypeCode, type Nf4, random, Tensor } from "../native/index.ts";
+import { copyToDevice, type Device, type Nf4, random, Tensor, upload } from "../native/index.ts";
 import { tensorSpecs } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { openModelCheckpoint } from "./model-checkpoint.ts";
-
-type FloatDType = "f32" | "bf16" | "f16";
 
 export interface ModelSource {
   readonly config: LlamaConfig;
@@ -33,8 +32,6 @@ export interface ModelSource {
   retain(): void;
   release(device: Device): void;
 }
-
-const floatTypes: Record<string, FloatDType> = { F32: "f32", BF16: "bf16", F16: "f16" };
 
 /** A model's folder as a source. */
 export interface FolderSource extends ModelSource {
@@ -103,8 +100,8 @@ class CheckpointSource implements FolderSource {
       );
     const { entry, file } = found;
     const quantized = this.#quantized.get(name);
-    const dtype = quantized?.dtype ?? floatTypes[entry.dtype];
-    if (dtype === undefined) {
+    const dtype = quantized?.dtype ?? floatTypeNamed("safetensors", entry.dtype);
+    if (dtype === null) {
       throw new FormatError(file.path, `${name} is ${entry.dtype}; F32, F16 and BF16 weights can be read`);
     }
     const stored: readonly number[] = quantized?.shape ?? entry.shape;
@@ -129,10 +126,9 @@ class CheckpointSource implements FolderSource {
   }
 
   inPlace(device: Device, name: string, shape: readonly number[], dtype: FloatDType): Tensor | null {
-    const bytes = dtype === "f32" ? 4 : 2;
     if (this.dtypeOf(name, shape) !== dtype || this.#quantized.has(name)) return null;
     const { address, isDevice } = this.#address(device, this.#tensors.get(name)!);
-    return isDevice && address % bytes === 0 ? new Tensor(address, dtype, shape) : null;
+    return isDevice && address % floatTypes[dtype].bytes === 0 ? new Tensor(address, dtype, shape) : null;
   }
 
   fill(device: Device, name: string, destination: Tensor): void {
@@ -140,12 +136,7 @@ class CheckpointSource implements FolderSource {
     if (this.#quantized.has(name))
       throw new FormatError(this.#dir, `${name} is quantized; in NF4 only the linears of the layers can be`);
     const { address } = this.#address(device, this.#tensors.get(name)!);
-    if (stored === destination.dtype) {
-      device.call("nt_copy_to_device", destination.ptr, address, destination.bytes);
-      return;
-    }
-    const code = dtypeCode[destination.dtype as FloatDType];
-    device.call("nt_upload", destination.ptr, code, address, dtypeCode[stored], destination.size);
+    upload(device, destination, address, stored);
   }
 
   storedNf4(name: string, shape: readonly number[]): { double: boolean } | null {
@@ -158,7 +149,7 @@ class CheckpointSource implements FolderSource {
     const stored = this.#quantized.get(name)!;
     const copy = (to: Tensor, from: CheckpointTensor) => {
       const { address } = this.#address(device, from);
-      device.call("nt_copy_to_device", to.ptr, address, from.entry.end - from.entry.begin);
+      copyToDevice(device, to, address, from.entry.end - from.entry.begin);
     };
     copy(codes, stored.codes);
     copy(absmax, stored.absmax);

@@ -2,6 +2,7 @@
 
 import { CString, ptr } from "bun:ffi";
 import { NeftuneError } from "../errors.ts";
+import { decodeFloats } from "../floats.ts";
 import type { FunctionName } from "./bindings.ts";
 import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
 import { type MappedFile, MappedFiles } from "./mapped-files.ts";
@@ -228,8 +229,7 @@ export class Device {
     const bytes = this.readBytes(tensor);
     if (tensor.dtype === "f32") return new Float32Array(bytes.buffer);
     if (tensor.dtype !== "bf16") throw new NeftuneError("dtype", `${tensor} has no float32 view`);
-    const bits = Uint32Array.from(new Uint16Array(bytes.buffer), (half) => (half << 16) >>> 0);
-    return new Float32Array(bits.buffer);
+    return decodeFloats("bf16", bytes);
   }
 
   readInts(tensor: Tensor): Int32Array<ArrayBuffer> {

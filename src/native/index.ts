@@ -16,12 +16,21 @@ export {
   probeCuda,
 } from "./device.ts";
 export { hasCudaLibrary } from "./library.ts";
+export * from "./ops/adamw.ts";
 export * from "./ops/attention.ts";
-export type { ActivationDType } from "./ops/check.ts";
-export * from "./ops/elementwise.ts";
+export * from "./ops/copy.ts";
+export * from "./ops/cross-entropy.ts";
+export * from "./ops/dropout.ts";
+export * from "./ops/embedding.ts";
 export * from "./ops/finite.ts";
 export * from "./ops/linear.ts";
+export * from "./ops/lora.ts";
 export * from "./ops/nf4.ts";
-export * from "./ops/optimizer.ts";
+export * from "./ops/random.ts";
+export * from "./ops/rmsnorm.ts";
 export * from "./ops/rope.ts";
+export * from "./ops/sample-borders.ts";
+export * from "./ops/sampling.ts";
+export * from "./ops/swiglu.ts";
+export * from "./ops/weight.ts";
 export { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";

@@ -1,14 +1,24 @@
 // Tensors are thin handles on device memory: they own nothing. Arena (arena.ts) owns it.
 
 import { NeftuneError } from "../errors.ts";
+import { type FloatDType, floatTypes } from "../floats.ts";
 
 /** Element types of device tensors: activations, weights, statistics, ids. */
-export type DType = "f32" | "bf16" | "f16" | "i32";
+export type DType = FloatDType | "i32";
 
 /** The native interface's nt_dtype. */
-export const dtypeCode = { f32: 0, bf16: 1, f16: 2 } as const;
+export const dtypeCode = {
+  f32: floatTypes.f32.code,
+  bf16: floatTypes.bf16.code,
+  f16: floatTypes.f16.code,
+} as const;
 
-export const dtypeBytes: Record<DType, number> = { f32: 4, bf16: 2, f16: 2, i32: 4 };
+export const dtypeBytes: Record<DType, number> = {
+  f32: floatTypes.f32.bytes,
+  bf16: floatTypes.bf16.bytes,
+  f16: floatTypes.f16.bytes,
+  i32: 4,
+};
 
 /** Row-major device memory seen as `shape`; rows lie `rowStride` elements apart. */
 export class Tensor {

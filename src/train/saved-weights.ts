@@ -2,6 +2,7 @@
 
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
+import { encodeFloats, type FloatDType, floatTypes } from "../floats.ts";
 import { openCheckpoint, writeShards } from "../formats/checkpoint.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import {
@@ -43,24 +44,8 @@ import {
 } from "./model.ts";
 import type { TrainerOptions } from "./options.ts";
 
-type FloatDType = "f32" | "bf16" | "f16";
-
 const OPTIMIZER_FILE = "optimizer.safetensors";
 const NOISE_SCALE_FILE = "neft_scale.safetensors";
-
-/** Float32 values as the little-endian bytes of another float type, rounded to nearest even. */
-export function encodeFloats(values: Float32Array<ArrayBuffer>, dtype: FloatDType): Uint8Array {
-  if (dtype === "f32") return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  if (dtype === "f16") return new Uint8Array(new Float16Array(values).buffer);
-  const bits = new Uint32Array(values.buffer, values.byteOffset, values.length);
-  const halves = new Uint16Array(bits.length);
-  for (let i = 0; i < bits.length; i++) {
-    const word = bits[i]!;
-    const quiet = (word & 0x7fffffff) > 0x7f800000;
-    halves[i] = quiet ? (word >>> 16) | 0x40 : (word + 0x7fff + ((word >>> 16) & 1)) >>> 16;
-  }
-  return new Uint8Array(halves.buffer);
-}
 
 /** The file of a float32 tensor. Throws FormatError where it is missing or of another dtype or shape. */
 function expectFloats(
@@ -89,8 +74,6 @@ function readFloats(...tensor: Parameters<typeof expectFloats>): Float32Array {
   return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 }
 
-const dtypeNames = { f32: "F32", bf16: "BF16", f16: "F16" } as const;
-
 function sources(
   parameters: TrainedValues,
   tensors: readonly ParameterTensor[],
@@ -100,7 +83,7 @@ function sources(
 ): TensorSource[] {
   return tensors.map((tensor) => ({
     name: nameOf(tensor),
-    dtype: dtypeNames[dtype],
+    dtype: floatTypes[dtype].safetensors,
     shape: tensor.shape,
     data: () => expectHeld(nameOf(tensor), dtype, encodeFloats(parameters.read(tensor.name, kind), dtype)),
   }));
@@ -108,7 +91,7 @@ function sources(
 
 /** Finite float32 values may be beyond what the file's dtype holds. */
 function expectHeld(name: string, dtype: FloatDType, bytes: Uint8Array): Uint8Array {
-  const count = dtype === "f32" ? 0 : countNonFiniteBytes(dtypeNames[dtype], bytes);
+  const count = dtype === "f32" ? 0 : countNonFiniteBytes(floatTypes[dtype].safetensors, bytes);
   if (count === 0) return bytes;
   throw new NeftuneError(
     "data",

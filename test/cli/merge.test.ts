@@ -7,9 +7,9 @@ import { join } from "node:path";
 import { type MergeRequest, mergeInSteps, roundingNote } from "../../src/cli/merge.ts";
 import { checkMerge } from "../../src/cli/merge-check.ts";
 import { makeFolder } from "../../src/cli/new-folder.ts";
+import { decodeFloats, floatTypeNamed } from "../../src/floats.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readSafetensorsHeader, readTensorData } from "../../src/formats/safetensors.ts";
-import { widen } from "../../src/model/widen.ts";
 import { Device } from "../../src/native/index.ts";
 import { folder as golden } from "../golden/support.ts";
 
@@ -39,7 +39,7 @@ async function merged(request: Partial<MergeRequest>) {
 
 const values = (dir: string, name: string) => {
   const { file, entry } = openCheckpoint(dir).tensors.get(name)!;
-  return widen(entry.dtype, readTensorData(file, entry.name));
+  return decodeFloats(floatTypeNamed("safetensors", entry.dtype)!, readTensorData(file, entry.name));
 };
 
 /** A copy of a folder with other bytes at the start of a tensor. */

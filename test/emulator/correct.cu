@@ -7,7 +7,7 @@ using nt::bf16;
 using nt::kAllLanes;
 
 // y = x · rsqrt(mean(x²)) by rows of a block, with every kind of block-wide operation on the way.
-__global__ void __launch_bounds__(256, 2) normalise_kernel(float *y, const float *x, int *positives) {
+__global__ void __launch_bounds__(256, 2) normalize_kernel(float *y, const float *x, int *positives) {
   NT_SHARED(float, scratch, [32]);
   const int i = blockIdx.x * blockDim.x + threadIdx.x;
   const nt::Pack<float> in = nt::load_pack_once(x + 4 * i);
@@ -102,13 +102,13 @@ __global__ void last_block_kernel(float *sum, float *parts, unsigned *arrived) {
   *sum = total;
 }
 
-bool normalises() {
+bool normalizes() {
   constexpr int kBlocks = 3, kColumns = 1024;
   auto *x = device<float>(kBlocks * kColumns), *y = device<float>(kBlocks * kColumns);
   auto *positives = device<int>(1);
   *positives = 0;
   for (int i = 0; i < kBlocks * kColumns; i++) x[i] = sinf(float(i));
-  if (!launched(nt::launch(normalise_kernel, dim3(kBlocks), dim3(256), 0, nullptr, y, x, positives))) return false;
+  if (!launched(nt::launch(normalize_kernel, dim3(kBlocks), dim3(256), 0, nullptr, y, x, positives))) return false;
   bool good = true;
   int expected = 0;
   for (int block = 0; block < kBlocks; block++) {
@@ -169,7 +169,7 @@ bool last_block_sums() {
 }  // namespace
 
 const Case kCorrect[] = {
-    {"normalises", normalises},
+    {"normalizes", normalizes},
     {"multiplies", multiplies},
     {"collects", collects},
     {"counts every thread", counts_every_thread},

@@ -26,7 +26,7 @@ __global__ void write_after_read_kernel(float *y, const float *x) {
   y[t] = sum;
 }
 
-__global__ void uninitialised_kernel(float *y, const float *x) {
+__global__ void uninitialized_kernel(float *y, const float *x) {
   NT_SHARED(float, values, [kThreads]);
   const int t = threadIdx.x;
   if (t < kThreads - 1) values[t] = x[t];
@@ -204,7 +204,7 @@ const Case kMistakes[] = {
      [] {
        return try_kernel(write_after_read_kernel, 0, 1, [](int t, const float *x) { return 4 * x[63 - t] + 6; });
      }},
-    {"uninitialised", PLAIN(uninitialised_kernel)},
+    {"uninitialized", PLAIN(uninitialized_kernel)},
     {"shuffle as fence",
      [] { return try_kernel(shuffle_as_fence_kernel, 0, 1, [](int t, const float *x) { return x[t ^ 1]; }); }},
     {"missing wait", PLAIN(missing_wait_kernel)},

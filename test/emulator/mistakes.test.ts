@@ -44,7 +44,7 @@ const line = String.raw`mistakes\.cu:\d+`;
 const mistakes: Record<string, Partial<Record<Build, Found>>> = {
   "missing barrier": { plain: "wrong", address: "wrong", thread: race },
   "write after read": { plain: "wrong", thread: race },
-  uninitialised: { plain: "wrong" },
+  uninitialized: { plain: "wrong" },
   "shuffle as fence": { thread: race },
   "missing wait": { plain: "wrong", thread: race },
   "never awaited": { plain: /never_awaited_kernel: a thread ends with 1 cp\.async copies/ },
@@ -117,7 +117,7 @@ describe("mistakes", () => {
           // Which of two threads is named, and where a race is seen first, depends on the order.
           else if (seed === 0) expect(text).toMatch(found);
           // The launch after a failed one is as good as the first.
-          if (build === "plain") expect(text).toContain("normalises: right");
+          if (build === "plain") expect(text).toContain("normalizes: right");
         }
       }, 30_000);
     }
@@ -151,7 +151,7 @@ test("counters: bytes, sectors, bank conflicts and products of each kernel", asy
     await runEmulated(programs.plain, ["correct"], 0, { NEFTUNE_EMULATOR_COUNT: file });
     const counted = JSON.parse(readFileSync(file, "utf8")) as { kernels: Record<string, unknown>[] };
     const kernel = (name: string) => counted.kernels.find((each) => each.name === name);
-    expect(kernel("normalise_kernel")).toMatchObject({
+    expect(kernel("normalize_kernel")).toMatchObject({
       launches: 1,
       blocks: 3,
       loaded_bytes: 12288,

@@ -4,7 +4,7 @@
 
 import { mkdirSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
-import { cached, headersIn, headersUnder, inParallel, kernels, objects } from "../../build/compile.ts";
+import { cached, headersUnder, inParallel, kernels, objects, sharedHeaders } from "../../build/compile.ts";
 import { ensureCudaHeaders } from "../../build/toolchain.ts";
 
 export type Build = "plain" | "address" | "thread";
@@ -35,10 +35,10 @@ export async function buildEmulatedProgram(name: string, build: Build, sources: 
   const emulator = join(kernels, "emulator");
   const compiler = [...(await emulatedCompiler()), "-O2", "-g1"];
   const headers = [
-    ...headersIn(kernels),
+    ...sharedHeaders(),
     ...headersUnder(join(kernels, "cuda")),
     ...headersUnder(emulator),
-    ...headersIn(import.meta.dir),
+    ...headersUnder(import.meta.dir),
   ];
   const objectOf = (source: string) => join(objects, `${name}-${build}-${basename(source)}.o`);
   const runtime = readdirSync(emulator)

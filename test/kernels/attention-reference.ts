@@ -1,6 +1,6 @@
 // Causal attention in float64, one score at a time, to hold the kernels against.
 
-import type { AttentionShape } from "../../src/native/ops/attention.ts";
+import type { AttentionShape } from "../../src/native/index.ts";
 
 /** Rows are laid out as the kernels' are, without gaps: qkv[T, (heads + 2·kvHeads)·headDim], o[T, heads·headDim]. */
 export interface AttentionInput {

@@ -1,8 +1,13 @@
 // Runs the attention kernels on packed samples whose rows lie apart, and holds them against the reference.
 
 import { expect } from "bun:test";
-import { type Device, Tensor } from "../../src/native/index.ts";
-import { type AttentionShape, attentionBackward, attentionForward } from "../../src/native/ops/attention.ts";
+import {
+  type AttentionShape,
+  attentionBackward,
+  attentionForward,
+  type Device,
+  Tensor,
+} from "../../src/native/index.ts";
 import { bordersOf, referenceBackward, referenceForward, tokensOf } from "./attention-reference.ts";
 import { expectClose, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
 

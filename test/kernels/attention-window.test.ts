@@ -1,7 +1,7 @@
 // Attention in which a position sees the `window` positions up to its own.
 
 import { expect, test } from "bun:test";
-import type { AttentionShape } from "../../src/native/ops/attention.ts";
+import type { AttentionShape } from "../../src/native/index.ts";
 import { tokensOf } from "./attention-reference.ts";
 import {
   type Activation,

@@ -1,14 +1,15 @@
 import { expect, test } from "bun:test";
-import { Device, NativeError } from "../../src/native/index.ts";
-import { loadCpuLibrary } from "../../src/native/library.ts";
 import {
   type AttentionShape,
   attentionBackward,
   attentionDecode,
   attentionForward,
+  Device,
   type KvCache,
   kvAppend,
-} from "../../src/native/ops/attention.ts";
+  NativeError,
+} from "../../src/native/index.ts";
+import { loadCpuLibrary } from "../../src/native/library.ts";
 import { bordersOf, referenceBackward, referenceForward, tokensOf } from "./attention-reference.ts";
 import {
   alignedGaps,

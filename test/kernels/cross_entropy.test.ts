@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
-import type { Tensor } from "../../src/native/index.ts";
-import { crossEntropyWorkspace, linearCrossEntropy, Weight } from "../../src/native/ops/linear.ts";
+import { crossEntropyWorkspace, linearCrossEntropy, type Tensor, Weight } from "../../src/native/index.ts";
 import { expectClose, forEachBackend, poisoned, Random, roundTo, upload } from "./harness.ts";
 import { dense, product, transpose } from "./products.ts";
 
@@ -63,10 +62,7 @@ forEachBackend((device) => {
 
       for (const rowsOfWorkspace of [n, 1, 4]) {
         test(`${dtype}, T ${T}, H ${H}, V ${V}, ${n} rows, workspace for ${rowsOfWorkspace}`, () => {
-          const weight = Weight.dense(device, upload(device, dtype, [V, H], w), {
-            forward: true,
-            backward: true,
-          });
+          const weight = Weight.dense(device, upload(device, dtype, [V, H], w));
           const bytes = crossEntropyWorkspace(device, dtype, rowsOfWorkspace, H, V);
           const workspace = poisoned(device, "f32", [bytes / 4]);
           const start = random.floats(V * H, 0.01);

@@ -1,13 +1,15 @@
 import { expect, test } from "bun:test";
-import { type Device, NativeError, Tensor } from "../../src/native/index.ts";
 import {
+  type Device,
   type LoraBlock,
   type LowRankBlocks,
   linearBackwardInput,
   linearBackwardWeight,
   linearForward,
+  NativeError,
+  Tensor,
   Weight,
-} from "../../src/native/ops/linear.ts";
+} from "../../src/native/index.ts";
 import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
 import { dense, plus, product, transpose } from "./products.ts";
 
@@ -266,7 +268,7 @@ forEachBackend((device) => {
     const [x, w, u, b] = [T * inputs, out * inputs, T * rank, out * rank].map((n) =>
       roundTo("bf16", random.floats(n)),
     );
-    const weight = Weight.dense(device, upload(device, "bf16", [out, inputs], w!), { forward: true });
+    const weight = Weight.dense(device, upload(device, "bf16", [out, inputs], w!));
     const y = poisoned(device, "f32", [T, out]);
     const low = lowRankOf(device, "bf16", u!, b!, T, out, rank);
     linearForward(device, y, upload(device, "bf16", [T, inputs], x!), weight, null, low);
@@ -335,7 +337,9 @@ forEachBackend((device) => {
     expect(() => call(0, 1, 2, data.ptr)).toThrow("do not fit");
     expect(() => call(0, 1, 3, null)).toThrow("null");
     expect(() => call(0, 1, 3, data.ptr, 1)).toThrow("1 LoRA blocks of rank 2 need u and B");
-    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, new BigUint64Array(1))).toThrow(NativeError);
+    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, new BigUint64Array(1))).toThrow(
+      NativeError,
+    );
     weight.destroy();
   });
 });

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { loraBackward, loraBackwardA, loraForward } from "../../src/native/ops/linear.ts";
+import { loraBackward, loraBackwardA, loraForward } from "../../src/native/index.ts";
 import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
 import { dense, product, transpose } from "./products.ts";
 

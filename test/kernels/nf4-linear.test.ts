@@ -1,18 +1,17 @@
 import { expect, test } from "bun:test";
-import { type Device, Tensor } from "../../src/native/index.ts";
+import type { FloatDType } from "../../src/floats.ts";
 import {
+  type Device,
   linearBackwardInput,
   linearCrossEntropy,
   linearForward,
-  Weight,
-} from "../../src/native/ops/linear.ts";
-import {
   type Nf4,
   nf4Dequantize,
   nf4Quantize,
   nf4Sizes,
-  type StoredDType,
-} from "../../src/native/ops/nf4.ts";
+  Tensor,
+  Weight,
+} from "../../src/native/index.ts";
 import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
 import { allocateOn, rounded, storedDtypes, uploadStored } from "./nf4-reference.ts";
 import { dense, product, transpose } from "./products.ts";
@@ -31,7 +30,7 @@ const shapes: [number, number, number][] = [
 ];
 
 /** A quantized [out, in] matrix of random values with outliers. */
-function quantized(device: Device, stored: StoredDType, out: number, inputs: number, double: boolean): Nf4 {
+function quantized(device: Device, stored: FloatDType, out: number, inputs: number, double: boolean): Nf4 {
   const random = new Random(out * 7 + inputs);
   const n = out * inputs;
   const values = random.floats(n).map((x, i) => (i % 97 === 5 ? 4 * x : x * (1 + (i >> 6) / 9)));
@@ -130,7 +129,7 @@ forEachBackend((device) => {
           const nf4 = quantized(device, stored, out, inputs, true);
           const weight = Weight.nf4(device, nf4, scratch);
           const values = valuesOn(device, nf4, dtype);
-          const plain = Weight.dense(device, values, { forward: true, backward: true });
+          const plain = Weight.dense(device, values);
           const results = [weight, plain].map((one) => {
             const [y, wide, dx] = [
               poisoned(device, dtype, [T, out]),

@@ -2,11 +2,12 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import type { FloatDType } from "../../src/floats.ts";
 import type { Device, DType, Tensor } from "../../src/native/index.ts";
-import { allocateNf4, type Nf4, type StoredDType } from "../../src/native/ops/nf4.ts";
+import { allocateNf4, type Nf4 } from "../../src/native/index.ts";
 import { poisoned, roundTo, upload } from "./harness.ts";
 
-export const storedDtypes: readonly StoredDType[] = ["f32", "bf16", "f16"];
+export const storedDtypes: readonly FloatDType[] = ["f32", "bf16", "f16"];
 
 interface Reference {
   codebook: number[];
@@ -55,7 +56,7 @@ function widenHalf(bits: number): number {
 }
 
 /** Values of a tensor of any float dtype. */
-export function valuesOf(dtype: StoredDType, bytes: Uint8Array<ArrayBuffer>): Float32Array {
+export function valuesOf(dtype: FloatDType, bytes: Uint8Array<ArrayBuffer>): Float32Array {
   if (dtype === "f32") return floatsOf(bytes);
   const halves = new Uint16Array(bytes.buffer);
   if (dtype === "f16") return Float32Array.from(halves, widenHalf);
@@ -77,13 +78,13 @@ export function halfOf(x: number): number {
 }
 
 /** x rounded to a dtype. */
-export function rounded(dtype: StoredDType, x: number): number {
+export function rounded(dtype: FloatDType, x: number): number {
   if (dtype === "f16") return widenHalf(halfOf(x));
   return roundTo(dtype, Float32Array.of(x))[0]!;
 }
 
 /** A device tensor of these values, already rounded to the dtype. */
-export function uploadStored(device: Device, dtype: StoredDType, values: Float32Array): Tensor {
+export function uploadStored(device: Device, dtype: FloatDType, values: Float32Array): Tensor {
   if (dtype !== "f16") return upload(device, dtype, [values.length], values);
   const tensor = device.allocate("f16", [values.length]);
   device.write(tensor, Uint16Array.from(values, halfOf));
@@ -94,7 +95,7 @@ export function uploadStored(device: Device, dtype: StoredDType, values: Float32
 export function allocateOn(
   device: Device,
   shape: readonly number[],
-  dtype: StoredDType,
+  dtype: FloatDType,
   double: boolean,
 ): Nf4 {
   const allocator = {
@@ -105,7 +106,7 @@ export function allocateOn(
 
 /** An NF4 tensor in host memory. */
 export interface HostNf4 {
-  dtype: StoredDType;
+  dtype: FloatDType;
   shape: [number, number];
   codes: Uint8Array;
   absmax: Float32Array | Uint8Array;

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { type Device, Tensor } from "../../src/native/index.ts";
-import { nf4Dequantize, nf4Sizes, nf4Words, type StoredDType } from "../../src/native/ops/nf4.ts";
+import type { FloatDType } from "../../src/floats.ts";
+import { type Device, nf4Dequantize, nf4Sizes, nf4Words, Tensor } from "../../src/native/index.ts";
 import { forEachBackend, poisoned, Random, upload, uploadInts } from "./harness.ts";
 import {
   codebook,
@@ -33,7 +33,7 @@ function guarded(device: Device, bytes: number): { address: number; read(): Uint
 }
 
 /** Quantizes `source` in memory of exactly the right size. */
-function quantize(device: Device, dtype: StoredDType, source: Float32Array) {
+function quantize(device: Device, dtype: FloatDType, source: Float32Array) {
   const n = source.length;
   const sizes = nf4Sizes(n);
   const codes = guarded(device, sizes.codes);
@@ -60,7 +60,7 @@ const codesOf = (packed: Uint8Array, n: number) =>
   Array.from({ length: n }, (_, i) => (i % 2 === 0 ? packed[i >> 1]! >> 4 : packed[i >> 1]! & 15));
 
 /** Values of a tensor dequantized to `to`, in memory of exactly the right size. */
-function dequantize(device: Device, host: HostNf4, to: StoredDType): Float32Array {
+function dequantize(device: Device, host: HostNf4, to: FloatDType): Float32Array {
   const n = host.shape[0] * host.shape[1];
   const bytes = to === "f32" ? 4 : 2;
   const memory = guarded(device, bytes * n);

@@ -3,7 +3,7 @@
 
 import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { encodeFloats } from "../../src/train/saved-weights.ts";
+import { encodeFloats } from "../../src/floats.ts";
 import { backends } from "../backends.ts";
 import { contribution, ELEMENTS, hashOf, shareOf, sumOf } from "./collectives.ts";
 import {

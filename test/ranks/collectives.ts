@@ -1,6 +1,6 @@
 // What ranks contribute to the collectives that are tested, and what has to come of it.
 
-import { encodeFloats } from "../../src/train/saved-weights.ts";
+import { encodeFloats } from "../../src/floats.ts";
 
 /** Odd, and more than any rank shows the others at a time. */
 export const ELEMENTS = 70_001;

@@ -1,15 +1,12 @@
 // The names of an NF4 weight's parts in a checkpoint, and its quant_state.
 
 import { FormatError } from "../../errors.ts";
-import { dtypeNames } from "../model-folder.ts";
+import { type FloatDType, floatTypeNamed, floatTypes } from "../../floats.ts";
 import { JsonError, type JsonValue, parseJson } from "../safetensors/json.ts";
 
 /** Values that share one absmax, and absmax values that share one second absmax: the format's only sizes here. */
 export const NF4_BLOCK = 64;
 export const NF4_NESTED_BLOCK = 256;
-
-/** The dtype of the weight that was quantized. */
-export type Nf4DType = "f32" | "bf16" | "f16";
 
 /** What follows the weight's name. */
 export const nf4Suffix = {
@@ -30,20 +27,16 @@ export function nf4WeightOf(name: string): string | null {
 /** What a quant_state says. */
 export interface QuantState {
   shape: [out: number, inputs: number];
-  dtype: Nf4DType;
+  dtype: FloatDType;
   /** A float32; null: no double quantization. */
   nestedOffset: number | null;
 }
-
-const dtypes = new Map<unknown, Nf4DType>(
-  Object.entries(dtypeNames).map(([dtype, name]) => [name, dtype as Nf4DType]),
-);
 
 /** The longest a float32 gets in decimal digits of a double, sign and exponent included. */
 const OFFSET_LETTERS = 24;
 
 /** Bytes of the text that `encodeQuantState` makes. */
-export function quantStateBytes(shape: readonly number[], dtype: Nf4DType, isDouble: boolean): number {
+export function quantStateBytes(shape: readonly number[], dtype: FloatDType, isDouble: boolean): number {
   return encodeQuantState({ shape: [shape[0]!, shape[1]!], dtype, nestedOffset: isDouble ? 0 : null }).length;
 }
 
@@ -53,7 +46,7 @@ export function quantStateBytes(shape: readonly number[], dtype: Nf4DType, isDou
  */
 export function encodeQuantState({ shape, dtype, nestedOffset }: QuantState): Uint8Array<ArrayBuffer> {
   const plain =
-    `{"quant_type": "nf4", "blocksize": ${NF4_BLOCK}, "dtype": "${dtypeNames[dtype]}", ` +
+    `{"quant_type": "nf4", "blocksize": ${NF4_BLOCK}, "dtype": "${floatTypes[dtype].torch}", ` +
     `"shape": [${shape[0]}, ${shape[1]}]`;
   if (nestedOffset === null) return new TextEncoder().encode(`${plain}}`);
   const nested = `, "nested_blocksize": ${NF4_NESTED_BLOCK}, "nested_dtype": "float32", "nested_offset": `;
@@ -76,8 +69,8 @@ export function parseQuantState(path: string, tensor: string, bytes: Uint8Array)
   const again = "quantize the original weights again (neftune quantize)";
   expect("quant_type", "nf4", again);
   expect("blocksize", NF4_BLOCK, again);
-  const dtype = dtypes.get(fields.get("dtype"));
-  if (dtype === undefined) return fail(`dtype is ${show("dtype")}; expected float32, bfloat16 or float16`);
+  const dtype = floatTypeNamed("torch", fields.get("dtype"));
+  if (dtype === null) return fail(`dtype is ${show("dtype")}; expected float32, bfloat16 or float16`);
   const shape = fields.get("shape");
   if (!isShape(shape)) return fail(`shape is ${show("shape")}; expected the two sizes of a matrix`);
   const nested = ["nested_blocksize", "nested_dtype", "nested_offset"];

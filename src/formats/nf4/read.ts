@@ -1,9 +1,10 @@
 // NF4 weights in a checkpoint: every part is checked against the others, and no large one is read.
 
 import { FormatError } from "../../errors.ts";
+import type { FloatDType } from "../../floats.ts";
 import type { Checkpoint, CheckpointTensor } from "../checkpoint.ts";
 import { readTensorData, type SafetensorsDType } from "../safetensors.ts";
-import { NF4_BLOCK, NF4_NESTED_BLOCK, type Nf4DType, nf4Suffix, parseQuantState } from "./keys.ts";
+import { NF4_BLOCK, NF4_NESTED_BLOCK, nf4Suffix, parseQuantState } from "./keys.ts";
 import { nf4Codebook, nf4DynamicMap } from "./tables.ts";
 
 /** A weight in NF4 and where its parts lie; they may be in different shards. */
@@ -12,7 +13,7 @@ export interface Nf4Stored {
   name: string;
   shape: [out: number, inputs: number];
   /** Of the weight that was quantized: its values are rounded to it. */
-  dtype: Nf4DType;
+  dtype: FloatDType;
   codes: CheckpointTensor; // U8 [⌈out · in / 2⌉, 1]
   absmax: CheckpointTensor; // F32 [blocks]; with double quantization U8 [blocks]
   /** Double quantization; null: none. */

@@ -4,7 +4,7 @@ import { NeftuneError } from "../../errors.ts";
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
-import type { SampleBorders } from "./elementwise.ts";
+import type { SampleBorders } from "./sample-borders.ts";
 
 export interface AttentionShape {
   heads: number;

@@ -3,9 +3,6 @@
 import { NeftuneError } from "../../errors.ts";
 import { type DType, dtypeCode, type Tensor } from "../tensor.ts";
 
-/** Activations: float32 or bf16. */
-export type ActivationDType = "f32" | "bf16";
-
 /** Throws a NeftuneError that names operation, tensor, expected and got, unless `tensor` is [rows, columns] of `dtype`. */
 export function expectMatrix(
   op: string,
@@ -36,5 +33,11 @@ export function activationCode(op: string, tensor: Tensor): number {
   if (tensor.dtype !== "f32" && tensor.dtype !== "bf16") {
     throw new NeftuneError("dtype", `${op}: activations must be f32 or bf16, got ${tensor}`);
   }
+  return dtypeCode[tensor.dtype];
+}
+
+/** The nt_dtype of a tensor of floats, or an error. */
+export function storedCode(op: string, tensor: Tensor): number {
+  if (tensor.dtype === "i32") throw new NeftuneError("dtype", `${op}: ${tensor} holds integers`);
   return dtypeCode[tensor.dtype];
 }

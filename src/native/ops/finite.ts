@@ -1,15 +1,14 @@
 // Counting values that are NaN or infinite.
 
-import { NeftuneError } from "../../errors.ts";
 import type { Device } from "../device.ts";
-import { dtypeCode, type Tensor } from "../tensor.ts";
-import { expectContiguous } from "./check.ts";
+import type { Tensor } from "../tensor.ts";
+import { expectContiguous, storedCode } from "./check.ts";
 
 /** count[0] += how many of `source`'s values are NaN or infinite. `count`: i32. */
 export function addNonFinite(device: Device, count: Tensor, source: Tensor): void {
   expectContiguous("count_non_finite", "source", source);
-  if (source.dtype === "i32") throw new NeftuneError("dtype", `count_non_finite: ${source} holds integers`);
-  device.call("nt_count_non_finite", count.ptr, source.ptr, dtypeCode[source.dtype], source.size);
+  const code = storedCode("count_non_finite", source);
+  device.call("nt_count_non_finite", count.ptr, source.ptr, code, source.size);
 }
 
 /** How many of `source`'s values are NaN or infinite. Waits for the work enqueued before. */

@@ -2,6 +2,7 @@
 // bitsandbytes' (kernels/nf4.h).
 
 import { NeftuneError } from "../../errors.ts";
+import type { FloatDType } from "../../floats.ts";
 import type { Allocator, MemoryUse } from "../arena.ts";
 import type { Device } from "../device.ts";
 import { dtypeCode, type Tensor } from "../tensor.ts";
@@ -12,13 +13,11 @@ export const nf4Block = 64;
 /** Absmax values that share one second absmax. */
 export const nf4NestedBlock = 256;
 
-/** The dtype that was quantized: dequantized values are rounded to it first. */
-export type StoredDType = "f32" | "bf16" | "f16";
-
 /** An NF4 tensor on the device. `absmax`: f32, or with double quantization bytes, four to an i32 element. */
 export interface Nf4 {
   shape: readonly number[];
-  dtype: StoredDType;
+  /** What was quantized: dequantized values are rounded to it first. */
+  dtype: FloatDType;
   codes: Tensor; // i32 [⌈bytes / 4⌉], two codes a byte
   absmax: Tensor; // f32 [blocks] or i32 [⌈blocks / 4⌉]
   /** f32 [⌈blocks / 256⌉ + 1], the last is the offset; null: no double quantization. */
@@ -38,7 +37,7 @@ export function allocateNf4(
   allocator: Allocator,
   use: MemoryUse,
   shape: readonly number[],
-  dtype: StoredDType,
+  dtype: FloatDType,
   double: boolean,
 ): Nf4 {
   const n = shape.reduce((product, size) => product * size, 1);

@@ -1,0 +1,55 @@
+// A linear layer's weight as products take it.
+
+import { NeftuneError } from "../../errors.ts";
+import type { ActivationDType } from "../../floats.ts";
+import type { Device } from "../device.ts";
+import type { Tensor } from "../tensor.ts";
+import { activationCode, expectContiguous } from "./check.ts";
+import { type Nf4, nf4Words } from "./nf4.ts";
+
+/**
+ * A linear layer's weight [out, in] on the device, in the activations' dtype or in NF4. Borrows its memory; destroy()
+ * before that goes.
+ */
+export class Weight {
+  readonly out: number;
+  readonly in: number;
+  /** What activations have to be. */
+  readonly dtype: ActivationDType;
+  readonly handle: number;
+  readonly #device: Device;
+
+  private constructor(device: Device, dtype: ActivationDType, out: number, inputs: number, handle: number) {
+    this.out = out;
+    this.in = inputs;
+    this.dtype = dtype;
+    this.handle = handle;
+    this.#device = device;
+  }
+
+  /** Of a dense tensor [out, in]. */
+  static dense(device: Device, data: Tensor): Weight {
+    const op = "weight_create";
+    expectContiguous(op, "data", data);
+    const [out, inputs] = [data.rowCount, data.columnCount];
+    const handle = new BigUint64Array(1);
+    device.call("nt_weight_create", ...[activationCode(op, data), out, inputs, data.ptr, handle]);
+    return new Weight(device, data.dtype as ActivationDType, out, inputs, Number(handle[0]));
+  }
+
+  /** Of an NF4 tensor [out, in]. `scratch`: at least out · in values of the activations' dtype, shared by all weights. */
+  static nf4(device: Device, data: Nf4, scratch: Tensor): Weight {
+    const op = "weight_create_nf4";
+    const [out = 0, inputs = 0] = data.shape;
+    const dtype = activationCode(op, scratch);
+    if (data.shape.length !== 2 || scratch.size < out * inputs)
+      throw new NeftuneError("shape", `${op}: [${data.shape}] does not fit into scratch ${scratch}`);
+    const handle = new BigUint64Array(1);
+    device.call("nt_weight_create_nf4", dtype, out, inputs, nf4Words(data), scratch.ptr, handle);
+    return new Weight(device, scratch.dtype as ActivationDType, out, inputs, Number(handle[0]));
+  }
+
+  destroy(): void {
+    this.#device.call("nt_weight_destroy", this.handle);
+  }
+}
