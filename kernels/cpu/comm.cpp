@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "../comm_checks.h"
+#include "../entry/comm_checks.h"
 #include "context.h"
 #include "mpi.h"
 #include "parallel.h"
@@ -107,8 +107,6 @@ int64_t slice_of(const nt_comm *comm, int64_t size) {
   return fits > 0 ? fits : 1;
 }
 
-int32_t usable(const char *op, const nt_comm *comm) { return nt::check_comm(op, comm, comm && !comm->aborted); }
-
 constexpr char kRemedy[] =
     "it is not the MPI of the launcher; start the ranks with its own mpirun, or name the launcher's library in NEFTUNE_MPI";
 
@@ -135,6 +133,92 @@ int32_t join(int32_t *rank, int32_t *ranks, const nt::Mpi *mpi) {
 }
 
 }  // namespace
+
+namespace nt {
+namespace {
+
+int32_t all_reduce(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n) {
+  constexpr char kOp[] = "comm_all_reduce";
+  if (comm->ranks == 1) return NT_OK;
+  const int64_t size = size_of(dtype), most = slice_of(comm, size);
+  char *at = static_cast<char *>(values), *parts = comm->scratch, *own = parts + kScratchBytes;
+  while (n > 0) {
+    const int64_t even = (n + comm->ranks - 1) / comm->ranks, slice = even < most ? even : most;
+    const int64_t all = slice * comm->ranks, bytes = slice * size, taken = all < n ? all : n;
+    // The last slices may reach past the end: they are filled up with zeros elsewhere.
+    char *whole = at;
+    if (taken < all) {
+      whole = own;
+      memcpy(whole, at, size_t(taken * size));
+      memset(whole + taken * size, 0, size_t((all - taken) * size));
+    }
+    NT_TRY(exchange(comm, whole, parts, bytes, kOp));
+    if (taken < all) {
+      add_parts(context->threads, dtype, whole + comm->rank * bytes, parts, slice, comm->ranks);
+      NT_TRY(gather(comm, whole + comm->rank * bytes, parts, bytes, kOp));
+      memcpy(at, parts, size_t(taken * size));
+    } else {
+      add_parts(context->threads, dtype, own, parts, slice, comm->ranks);
+      NT_TRY(gather(comm, own, at, bytes, kOp));
+    }
+    at += taken * size;
+    n -= taken;
+  }
+  return NT_OK;
+}
+
+int32_t reduce_scatter(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n) {
+  constexpr char kOp[] = "comm_reduce_scatter";
+  const int64_t size = size_of(dtype), most = slice_of(comm, size);
+  if (comm->ranks == 1) {
+    memmove(y, x, size_t(n * size));
+    return NT_OK;
+  }
+  const char *from = static_cast<const char *>(x);
+  char *parts = comm->scratch, *packed = parts + kScratchBytes;
+  for (int64_t at = 0; at < n; at += most) {
+    const int64_t slice = n - at < most ? n - at : most, bytes = slice * size;
+    for (int r = 0; r < comm->ranks; r++) memcpy(packed + r * bytes, from + (r * n + at) * size, size_t(bytes));
+    NT_TRY(exchange(comm, packed, parts, bytes, kOp));
+    add_parts(context->threads, dtype, static_cast<char *>(y) + at * size, parts, slice, comm->ranks);
+  }
+  return NT_OK;
+}
+
+int32_t all_gather(nt_context *, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n) {
+  constexpr char kOp[] = "comm_all_gather";
+  const int64_t size = size_of(dtype), most = slice_of(comm, size);
+  char *to = static_cast<char *>(y), *parts = comm->scratch, *own = parts + kScratchBytes;
+  for (int64_t at = 0; at < n; at += most) {
+    const int64_t slice = n - at < most ? n - at : most, bytes = slice * size;
+    memcpy(own, static_cast<const char *>(x) + at * size, size_t(bytes));
+    NT_TRY(gather(comm, own, parts, bytes, kOp));
+    for (int r = 0; r < comm->ranks; r++) memcpy(to + (r * n + at) * size, parts + r * bytes, size_t(bytes));
+  }
+  return NT_OK;
+}
+
+int32_t broadcast(nt_context *, nt_comm *comm, int32_t dtype, void *values, int64_t n, int32_t root) {
+  constexpr char kOp[] = "comm_broadcast";
+  const int64_t bytes = n * size_of(dtype);
+  for (int64_t at = 0; at < bytes; at += kScratchBytes) {
+    const int64_t part = bytes - at < kScratchBytes ? bytes - at : kScratchBytes;
+    MpiHandle request = 0;
+    const int status = comm->mpi->Ibcast(static_cast<char *>(values) + at, int(part), comm->mpi->byte, root,
+                                         comm->mpi->world, &request);
+    NT_TRY(finish(comm, status, &request, kOp));
+  }
+  return NT_OK;
+}
+
+int32_t barrier(nt_context *, nt_comm *comm) {
+  constexpr char kOp[] = "comm_barrier";
+  MpiHandle request = 0;
+  return finish(comm, comm->mpi->Ibarrier(comm->mpi->world, &request), &request, kOp);
+}
+
+}  // namespace
+}  // namespace nt
 
 NT_API int32_t nt_comm_probe(char *json, int64_t size) {
   const nt::Mpi *mpi = nt::mpi();
@@ -195,98 +279,9 @@ NT_API int32_t nt_comm_describe(nt_context *, nt_comm *comm, char *json, int64_t
   return NT_OK;
 }
 
-NT_API int32_t nt_comm_all_reduce(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n) {
-  constexpr char kOp[] = "comm_all_reduce";
-  NT_TRY(usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, values, values, n, comm->ranks));
-  if (comm->ranks == 1) return NT_OK;
-  const int64_t size = nt::size_of(dtype), most = slice_of(comm, size);
-  char *at = static_cast<char *>(values), *parts = comm->scratch, *own = parts + kScratchBytes;
-  while (n > 0) {
-    const int64_t even = (n + comm->ranks - 1) / comm->ranks, slice = even < most ? even : most;
-    const int64_t all = slice * comm->ranks, bytes = slice * size, taken = all < n ? all : n;
-    // The last slices may reach past the end: they are filled up with zeros elsewhere.
-    char *whole = at;
-    if (taken < all) {
-      whole = own;
-      memcpy(whole, at, size_t(taken * size));
-      memset(whole + taken * size, 0, size_t((all - taken) * size));
-    }
-    NT_TRY(exchange(comm, whole, parts, bytes, kOp));
-    if (taken < all) {
-      add_parts(context->threads, dtype, whole + comm->rank * bytes, parts, slice, comm->ranks);
-      NT_TRY(gather(comm, whole + comm->rank * bytes, parts, bytes, kOp));
-      memcpy(at, parts, size_t(taken * size));
-    } else {
-      add_parts(context->threads, dtype, own, parts, slice, comm->ranks);
-      NT_TRY(gather(comm, own, at, bytes, kOp));
-    }
-    at += taken * size;
-    n -= taken;
-  }
-  return NT_OK;
-}
-
-NT_API int32_t nt_comm_reduce_scatter(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x,
-                                      int64_t n) {
-  constexpr char kOp[] = "comm_reduce_scatter";
-  NT_TRY(usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, y, x, n, comm->ranks));
-  const int64_t size = nt::size_of(dtype), most = slice_of(comm, size);
-  if (comm->ranks == 1) {
-    memmove(y, x, size_t(n * size));
-    return NT_OK;
-  }
-  const char *from = static_cast<const char *>(x);
-  char *parts = comm->scratch, *packed = parts + kScratchBytes;
-  for (int64_t at = 0; at < n; at += most) {
-    const int64_t slice = n - at < most ? n - at : most, bytes = slice * size;
-    for (int r = 0; r < comm->ranks; r++) memcpy(packed + r * bytes, from + (r * n + at) * size, size_t(bytes));
-    NT_TRY(exchange(comm, packed, parts, bytes, kOp));
-    add_parts(context->threads, dtype, static_cast<char *>(y) + at * size, parts, slice, comm->ranks);
-  }
-  return NT_OK;
-}
-
-NT_API int32_t nt_comm_all_gather(nt_context *, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n) {
-  constexpr char kOp[] = "comm_all_gather";
-  NT_TRY(usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, y, x, n, comm->ranks));
-  const int64_t size = nt::size_of(dtype), most = slice_of(comm, size);
-  char *to = static_cast<char *>(y), *parts = comm->scratch, *own = parts + kScratchBytes;
-  for (int64_t at = 0; at < n; at += most) {
-    const int64_t slice = n - at < most ? n - at : most, bytes = slice * size;
-    memcpy(own, static_cast<const char *>(x) + at * size, size_t(bytes));
-    NT_TRY(gather(comm, own, parts, bytes, kOp));
-    for (int r = 0; r < comm->ranks; r++) memcpy(to + (r * n + at) * size, parts + r * bytes, size_t(bytes));
-  }
-  return NT_OK;
-}
-
-NT_API int32_t nt_comm_broadcast(nt_context *, nt_comm *comm, int32_t dtype, void *values, int64_t n, int32_t root) {
-  constexpr char kOp[] = "comm_broadcast";
-  NT_TRY(usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, values, values, n, comm->ranks));
-  NT_TRY(nt::check_root(kOp, root, comm->ranks));
-  const int64_t bytes = n * nt::size_of(dtype);
-  for (int64_t at = 0; at < bytes; at += kScratchBytes) {
-    const int64_t part = bytes - at < kScratchBytes ? bytes - at : kScratchBytes;
-    nt::MpiHandle request = 0;
-    const int status = comm->mpi->Ibcast(static_cast<char *>(values) + at, int(part), comm->mpi->byte, root,
-                                         comm->mpi->world, &request);
-    NT_TRY(finish(comm, status, &request, kOp));
-  }
-  return NT_OK;
-}
-
-NT_API int32_t nt_comm_barrier(nt_context *, nt_comm *comm) {
-  constexpr char kOp[] = "comm_barrier";
-  NT_TRY(usable(kOp, comm));
-  nt::MpiHandle request = 0;
-  return finish(comm, comm->mpi->Ibarrier(comm->mpi->world, &request), &request, kOp);
-}
-
 // Work is done when its call returns: there is nothing to run beside it, and nothing to wait for.
-NT_API int32_t nt_comm_overlap(nt_context *, nt_comm *comm, int32_t) { return usable("comm_overlap", comm); }
+NT_API int32_t nt_comm_overlap(nt_context *, nt_comm *comm, int32_t) { return nt::check_comm("comm_overlap", comm); }
 
-NT_API int32_t nt_comm_wait(nt_context *, nt_comm *comm) { return usable("comm_wait", comm); }
+NT_API int32_t nt_comm_wait(nt_context *, nt_comm *comm) { return nt::check_comm("comm_wait", comm); }
+
+#include "../entry/comm.h"

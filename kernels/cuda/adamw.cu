@@ -120,8 +120,8 @@ int32_t gradient_norm(nt_context *context, float *result, const float *gradients
   auto *kernel = aligned16(gradients) ? gradient_norm_kernel<true> : gradient_norm_kernel<false>;
   NT_CUDA(launch(kernel, dim3(unsigned(pieces)), dim3(kThreads), 0, context->stream, sums, gradients, n, size),
           "gradient_norm");
-  NT_CUDA(launch(gradient_factor_kernel, dim3(1), dim3(kThreads), 0, context->stream, result, sums,
-                     int(pieces), max_norm),
+  NT_CUDA(launch(gradient_factor_kernel, dim3(1), dim3(kThreads), 0, context->stream, result, sums, int(pieces),
+                 max_norm),
           "gradient_norm: factor");
   return NT_OK;
 }
@@ -130,8 +130,8 @@ int32_t adamw(nt_context *context, float *parameters, void *copy, const float *g
               const AdamwStep &s, const float *gradient_scale) {
   const bool vector = aligned16(parameters, gradients, m, v) && reinterpret_cast<uintptr_t>(copy) % 8 == 0;
   auto *kernel = vector ? adamw_kernel<true> : adamw_kernel<false>;
-  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(n, kThreads * 4))), dim3(kThreads), 0, context->stream,
-                     parameters, static_cast<bf16 *>(copy), gradients, m, v, n, s, gradient_scale),
+  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(n, kThreads * 4))), dim3(kThreads), 0, context->stream, parameters,
+                 static_cast<bf16 *>(copy), gradients, m, v, n, s, gradient_scale),
           "adamw");
   return NT_OK;
 }

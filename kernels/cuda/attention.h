@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "../entry/attention_checks.h"
-#include "../entry/dtype.h"
 #include "context.h"
 
 namespace nt {
@@ -16,6 +15,9 @@ namespace nt {
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
 // ------------------------------------------------------------------ arguments
+
+template <class T>
+constexpr int32_t kDtype = sizeof(T) == sizeof(float) ? NT_F32 : NT_BF16;
 
 // As nt_attention_forward has them.
 struct AttentionForward {

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../comm_checks.h"
+#include "../entry/comm_checks.h"
 #include "context.h"
 #include "find_library.h"
 #include "nccl.h"
@@ -87,8 +87,6 @@ int32_t check_nccl(const nt_comm *comm, nccl::Status status, const char *op) {
               detail != nullptr && detail[0] != 0 ? ": " : "", detail != nullptr ? detail : "");
 }
 
-int32_t usable(const char *op, const nt_comm *comm) { return check_comm(op, comm, comm != nullptr && !comm->aborted); }
-
 nccl::DataType type_of(int32_t dtype) { return dtype == NT_F32 ? nccl::kFloat32 : nccl::kBfloat16; }
 
 // What is enqueued in `later` from now on waits for what is in `earlier`.
@@ -120,6 +118,41 @@ void release(nt_comm *comm) {
   if (comm->reached != nullptr) cudaEventDestroy(comm->reached);
   if (comm->own != nullptr) cudaStreamDestroy(comm->own);
   free(comm);
+}
+
+int32_t all_reduce(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n) {
+  constexpr char kOp[] = "comm_all_reduce";
+  return enqueue(context, comm, kOp, [&](cudaStream_t stream) {
+    return functions.AllReduce(values, values, size_t(n), type_of(dtype), nccl::kSum, comm->comm, stream);
+  });
+}
+
+int32_t reduce_scatter(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n) {
+  constexpr char kOp[] = "comm_reduce_scatter";
+  return enqueue(context, comm, kOp, [&](cudaStream_t stream) {
+    return functions.ReduceScatter(x, y, size_t(n), type_of(dtype), nccl::kSum, comm->comm, stream);
+  });
+}
+
+int32_t all_gather(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n) {
+  constexpr char kOp[] = "comm_all_gather";
+  return enqueue(context, comm, kOp, [&](cudaStream_t stream) {
+    return functions.AllGather(x, y, size_t(n), type_of(dtype), comm->comm, stream);
+  });
+}
+
+int32_t broadcast(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n, int32_t root) {
+  constexpr char kOp[] = "comm_broadcast";
+  return enqueue(context, comm, kOp, [&](cudaStream_t stream) {
+    return functions.Broadcast(values, values, size_t(n), type_of(dtype), root, comm->comm, stream);
+  });
+}
+
+int32_t barrier(nt_context *context, nt_comm *comm) {
+  constexpr char kOp[] = "comm_barrier";
+  return enqueue(context, comm, kOp, [&](cudaStream_t stream) {
+    return functions.AllReduce(comm->scratch, comm->scratch, 1, nccl::kFloat32, nccl::kSum, comm->comm, stream);
+  });
 }
 
 }  // namespace
@@ -196,60 +229,8 @@ NT_API int32_t nt_comm_describe(nt_context *, nt_comm *comm, char *json, int64_t
   return NT_OK;
 }
 
-NT_API int32_t nt_comm_all_reduce(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n) {
-  constexpr char kOp[] = "comm_all_reduce";
-  NT_TRY(nt::usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, values, values, n, comm->ranks));
-  if (n == 0) return NT_OK;
-  return nt::enqueue(context, comm, kOp, [&](cudaStream_t stream) {
-    return nt::functions.AllReduce(values, values, size_t(n), nt::type_of(dtype), nt::nccl::kSum, comm->comm, stream);
-  });
-}
-
-NT_API int32_t nt_comm_reduce_scatter(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x,
-                                      int64_t n) {
-  constexpr char kOp[] = "comm_reduce_scatter";
-  NT_TRY(nt::usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, y, x, n, comm->ranks));
-  if (n == 0) return NT_OK;
-  return nt::enqueue(context, comm, kOp, [&](cudaStream_t stream) {
-    return nt::functions.ReduceScatter(x, y, size_t(n), nt::type_of(dtype), nt::nccl::kSum, comm->comm, stream);
-  });
-}
-
-NT_API int32_t nt_comm_all_gather(nt_context *context, nt_comm *comm, int32_t dtype, void *y, const void *x, int64_t n) {
-  constexpr char kOp[] = "comm_all_gather";
-  NT_TRY(nt::usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, y, x, n, comm->ranks));
-  if (n == 0) return NT_OK;
-  return nt::enqueue(context, comm, kOp, [&](cudaStream_t stream) {
-    return nt::functions.AllGather(x, y, size_t(n), nt::type_of(dtype), comm->comm, stream);
-  });
-}
-
-NT_API int32_t nt_comm_broadcast(nt_context *context, nt_comm *comm, int32_t dtype, void *values, int64_t n,
-                                 int32_t root) {
-  constexpr char kOp[] = "comm_broadcast";
-  NT_TRY(nt::usable(kOp, comm));
-  NT_TRY(nt::check_shares(kOp, dtype, values, values, n, comm->ranks));
-  NT_TRY(nt::check_root(kOp, root, comm->ranks));
-  if (n == 0) return NT_OK;
-  return nt::enqueue(context, comm, kOp, [&](cudaStream_t stream) {
-    return nt::functions.Broadcast(values, values, size_t(n), nt::type_of(dtype), root, comm->comm, stream);
-  });
-}
-
-NT_API int32_t nt_comm_barrier(nt_context *context, nt_comm *comm) {
-  constexpr char kOp[] = "comm_barrier";
-  NT_TRY(nt::usable(kOp, comm));
-  return nt::enqueue(context, comm, kOp, [&](cudaStream_t stream) {
-    return nt::functions.AllReduce(comm->scratch, comm->scratch, 1, nt::nccl::kFloat32, nt::nccl::kSum, comm->comm,
-                                   stream);
-  });
-}
-
 NT_API int32_t nt_comm_overlap(nt_context *context, nt_comm *comm, int32_t on) {
-  NT_TRY(nt::usable("comm_overlap", comm));
+  NT_TRY(nt::check_comm("comm_overlap", comm));
   if (comm->overlapping && on == 0) NT_TRY(nt::order(comm, comm->own, context->stream));
   comm->overlapping = on != 0;
   return NT_OK;
@@ -257,7 +238,7 @@ NT_API int32_t nt_comm_overlap(nt_context *context, nt_comm *comm, int32_t on) {
 
 NT_API int32_t nt_comm_wait(nt_context *context, nt_comm *comm) {
   constexpr char kOp[] = "comm_wait";
-  NT_TRY(nt::usable(kOp, comm));
+  NT_TRY(nt::check_comm(kOp, comm));
   if (comm->overlapping) NT_TRY(nt::order(comm, comm->own, context->stream));
   for (int polls = 0;; polls++) {
     const cudaError_t status = cudaStreamQuery(context->stream);
@@ -271,3 +252,5 @@ NT_API int32_t nt_comm_wait(nt_context *context, nt_comm *comm) {
     sched_yield();
   }
 }
+
+#include "../entry/comm.h"

@@ -138,7 +138,7 @@ int64_t probe(char *json, int64_t size) {
     char name[256];
     copy_name(name, sizeof name, properties.name);
     append(json, size, &used, "%s{\"index\":%d,\"name\":\"%s\",\"compute_capability\":\"%d.%d\",\"total_memory\":%lld}",
-               i == 0 ? "" : ",", i, name, properties.major, properties.minor, (long long)properties.totalGlobalMem);
+           i == 0 ? "" : ",", i, name, properties.major, properties.minor, (long long)properties.totalGlobalMem);
   }
   append(json, size, &used, "],\"cublaslt\":%s}", blas);
   return used;
@@ -168,10 +168,10 @@ int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length)
   size_t free_bytes, total_bytes;
   NT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's free memory");
   append(json, size, length,
-             "{\"backend\":\"" NT_BACKEND "\",\"name\":\"%s\",\"isa\":\"sm_%d%d\",\"threads\":%d,\"total_memory\":%lld,"
-             "\"free_memory\":%lld,\"uuid\":\"",
-             context->name, context->major, context->minor, context->multiprocessors, (long long)total_bytes,
-             (long long)free_bytes);
+         "{\"backend\":\"" NT_BACKEND "\",\"name\":\"%s\",\"isa\":\"sm_%d%d\",\"threads\":%d,\"total_memory\":%lld,"
+         "\"free_memory\":%lld,\"uuid\":\"",
+         context->name, context->major, context->minor, context->multiprocessors, (long long)total_bytes,
+         (long long)free_bytes);
   for (const unsigned char byte : context->uuid) append(json, size, length, "%02x", byte);
   append(json, size, length, "\"}");
   return NT_OK;

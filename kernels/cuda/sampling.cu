@@ -264,8 +264,9 @@ int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, i
   const int64_t *offsets = options.offsets;
   int bits = 62;
   while (bits > 0 && V > int64_t(1) << (62 - bits)) bits--;
-  const Settings settings = {options.temperature, uint32_t(options.top_k < V ? options.top_k : 0), options.top_p, options.penalty,
-                             options.seed,        options.step,                                          float(uint64_t(1) << bits)};
+  const uint32_t top_k = uint32_t(options.top_k < V ? options.top_k : 0);
+  const Settings settings = {options.temperature, top_k,        options.top_p, options.penalty,
+                             options.seed,        options.step, float(uint64_t(1) << bits)};
   const int64_t *draw_table = drawn ? device_table(context, options.draws, B) : nullptr;
   const int64_t *offset_table = penalized ? device_table(context, offsets, B + 1) : nullptr;
   if ((drawn && draw_table == nullptr) || (penalized && offset_table == nullptr)) return NT_DEVICE;
@@ -280,8 +281,8 @@ int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, i
       history_table = device_table(context, options.history + offsets[first], offsets[last] - offsets[first]);
       if (history_table == nullptr) return NT_DEVICE;
     }
-    NT_CUDA(launch(sample_kernel, dim3(unsigned(last - first)), dim3(threads), 0, context->stream, tokens,
-                       logits, first, uint32_t(V), settings, history_table, offset_table, originals, draw_table),
+    NT_CUDA(launch(sample_kernel, dim3(unsigned(last - first)), dim3(threads), 0, context->stream, tokens, logits,
+                   first, uint32_t(V), settings, history_table, offset_table, originals, draw_table),
             "sample");
   }
   return NT_OK;

@@ -4,9 +4,6 @@
 
 namespace nt {
 
-template <class T>
-constexpr int32_t kDtype = sizeof(T) == sizeof(float) ? NT_F32 : NT_BF16;
-
 // run(element), a float or a bf16 by `dtype`, which has been checked.
 template <class Run>
 inline int32_t with_dtype(int32_t dtype, const Run &run) {

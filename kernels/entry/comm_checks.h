@@ -1,14 +1,16 @@
-// What every backend asks of the arguments of nt_comm_*.
+// What the functions of a communicator ask of their arguments.
 #pragma once
-#include "check.h"
+#include "entry.h"
 
 namespace nt {
 
 constexpr int kMostRanks = 1 << 16;
 
-inline int32_t check_comm(const char *op, const nt_comm *comm, bool is_usable) {
+// nt_comm is the backend's own, with ranks and whether it was aborted in it.
+template <class Comm>
+inline int32_t check_comm(const char *op, const Comm *comm, bool even_aborted = false) {
   NT_CHECK(comm != nullptr, "%s: there is no communicator", op);
-  if (!is_usable) return fail(NT_DEVICE, "%s: the communicator was aborted", op);
+  if (comm->aborted && !even_aborted) return fail(NT_DEVICE, "%s: the communicator was aborted", op);
   return NT_OK;
 }
 
@@ -38,10 +40,3 @@ inline int32_t stopped(const char *op) {
 }
 
 }  // namespace nt
-
-// Leaves the function with the status of a check or call that failed.
-#define NT_TRY(call)                                   \
-  do {                                                 \
-    const int32_t nt_try_ = (call);                    \
-    if (nt_try_ != NT_OK) return nt_try_;              \
-  } while (0)
