@@ -7,7 +7,7 @@ import { UsageError } from "../errors.ts";
 import { baseFingerprint, checkpointSource, readConfig } from "../model/index.ts";
 import type { Values } from "../options/spec.ts";
 import { adapterOwn, trainerOptions } from "../options/table.ts";
-import { RunFolder, runTraining, type TrainResult } from "../train/index.ts";
+import { RunFolder, runTraining, type TrainResult, together } from "../train/index.ts";
 import { BASE_FINGERPRINT, withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -19,6 +19,7 @@ import { dataNames, encodingOf, expectModel, requireData, wantedSplits } from ".
 import { type Sources, withLayers } from "./precedence.ts";
 import { progressReporter } from "./progress.ts";
 import { quantizationOf } from "./quantization.ts";
+import { trackRun, writeCard, writeReport } from "./run-files.ts";
 import { RunHistory } from "./run-lines.ts";
 import { trainOptions } from "./train-options.ts";
 import { noteRun } from "./train-run.ts";
@@ -103,9 +104,14 @@ export const train = defineCommand({
     const template = sources["prompt-template"];
     const origins = { options: sources, ...(isElsewhere(template) ? { template } : {}) };
     const progress = history.beside(progressReporter(context));
-    const result = await runTraining(request, () => openDevice(values, context), {
-      reporter: noteRun(request, origins, context, progress),
+    const tracking = trackRun(values["report-to"], request, context);
+    const work = runTraining(request, () => openDevice(values, context), {
+      reporter: together(noteRun(request, origins, context, progress), tracking.reporter),
       signal: context.signal,
+    });
+    const result = await tracking.during(work, () => {
+      writeCard(request, model.preset, context);
+      if (values.report) writeReport(output, context);
     });
     if (values.json) context.print(toJson(summary(result)));
     else {

@@ -4,6 +4,9 @@ import { inGroup } from "./spec.ts";
 
 export const saveDtypes = ["auto", "f32", "bf16", "f16"] as const;
 
+/** Trackers that a run can report to. */
+export const trackers = ["tensorboard", "mlflow"] as const;
+
 export const outputOptions = inGroup("Output", {
   output: {
     type: "path",
@@ -45,6 +48,18 @@ export const outputOptions = inGroup("Output", {
     min: 1,
     help: "write a line to metrics.jsonl every N steps",
     trainer: true,
+  },
+  report: {
+    type: "bool",
+    default: true,
+    help: "write report.html, a page of curves and figures, into the run's folder when it ends",
+  },
+  "report-to": {
+    type: "list",
+    values: trackers,
+    all: ["all"],
+    default: [],
+    help: "also send the run's numbers to tensorboard (files in the run's folder) or mlflow (the server that MLFLOW_TRACKING_URI names); a tracker that cannot be reached never stops a run",
   },
   resume: {
     type: "bool",

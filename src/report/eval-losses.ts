@@ -1,4 +1,4 @@
-// eval_losses.jsonl: evaluations sample by sample, one line each. The bootstrap needs them; curves do not.
+// eval_losses.json: the last evaluation, sample by sample. The bootstrap needs it; curves do not.
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -6,20 +6,20 @@ import { FormatError } from "../errors.ts";
 import { ioError } from "../formats/io.ts";
 import type { SampleLosses } from "./statistics.ts";
 
-export const EVAL_LOSSES_FILE = "eval_losses.jsonl";
+export const EVAL_LOSSES_FILE = "eval_losses.json";
 
 /** Digits of a loss: more than an interval over samples can tell apart. */
 const DIGITS = 6;
 
-/** A line of the file. A loss that is not finite is null. */
-export function evalLossesLine(step: number, { losses, targetTokens }: SampleLosses): string {
+/** The text of the file. A loss that is not finite is null. */
+export function evalLossesText(step: number, { losses, targetTokens }: SampleLosses): string {
   const values = Array.from(losses, (loss) =>
     Number.isFinite(loss) ? String(Number(loss.toPrecision(DIGITS))) : "null",
   );
-  return `{"step":${step},"losses":[${values}],"target_tokens":[${targetTokens.join(",")}]}`;
+  return `{"step":${step},"losses":[${values}],"target_tokens":[${targetTokens.join(",")}]}\n`;
 }
 
-/** The last whole line of a run's file; null where it has none. Throws FormatError where that line is damaged. */
+/** What a run's file says; null where it has none. Throws FormatError where it is damaged. */
 export function readEvalLosses(run: string): ({ step: number } & SampleLosses) | null {
   const path = join(run, EVAL_LOSSES_FILE);
   if (!existsSync(path)) return null;
@@ -37,9 +37,9 @@ export function readEvalLosses(run: string): ({ step: number } & SampleLosses) |
   if (line === "") return null;
   let fields: { step?: unknown; losses?: unknown; target_tokens?: unknown };
   try {
-    fields = JSON.parse(line) ?? {};
+    fields = JSON.parse(text) ?? {};
   } catch {
-    throw new FormatError(path, "its last line is damaged, so that losses have no interval");
+    throw new FormatError(path, "is damaged, so that losses have no interval");
   }
   const { step, losses, target_tokens: counts } = fields;
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -51,7 +51,7 @@ export function readEvalLosses(run: string): ({ step: number } & SampleLosses) |
     losses.length === counts.length &&
     losses.every(isLoss) &&
     counts.every(isCount);
-  if (!isWhole) throw new FormatError(path, "its last line is damaged, so that losses have no interval");
+  if (!isWhole) throw new FormatError(path, "is damaged, so that losses have no interval");
   return {
     step: step as number,
     losses: Float64Array.from(losses as (number | null)[], (loss) => loss ?? Number.NaN),

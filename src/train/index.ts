@@ -30,7 +30,7 @@ export {
   splitData,
   trainOn,
 } from "./recipe.ts";
-export type { Reporter, RunPlan, TrainResult } from "./reporter.ts";
+export { type Reporter, type RunPlan, type TrainResult, together } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
 export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";
 export { makeSchedule } from "./schedule.ts";

@@ -43,3 +43,15 @@ export interface Reporter {
   onSave?(step: number, path: string): void;
   onDone?(result: TrainResult): void;
 }
+
+/** A reporter that passes everything on to several, in order. */
+export function together<R extends Reporter>(...reporters: readonly R[]): R {
+  type Hooks = Record<string, ((...told: unknown[]) => void) | undefined>;
+  const all = reporters as readonly unknown[] as readonly Hooks[];
+  const passed: Hooks = {};
+  for (const name of new Set(all.flatMap(Object.keys)))
+    passed[name] = (...told) => {
+      for (const hooks of all) hooks[name]?.(...told);
+    };
+  return passed as unknown as R;
+}

@@ -3,6 +3,7 @@
 import { type SampleSource, type Samples, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
+import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
 import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
@@ -183,7 +184,7 @@ export class Trainer {
     const { signal, reporter } = this.#settings;
     const samples = this.#evalSamples ?? samplesOf([]);
     try {
-      const { loss, perplexity, targetTokens } = await evaluate(this.model, samples, {
+      const { loss, perplexity, targetTokens, perSample } = await evaluate(this.model, samples, {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
         ...(signal === undefined ? {} : { signal }),
@@ -197,6 +198,8 @@ export class Trainer {
         perplexity: finite(perplexity),
         targetTokens,
       };
+      folder.expectOurs();
+      folder.writeText(EVAL_LOSSES_FILE, evalLossesText(progress.step, perSample));
     } catch (error) {
       // The checkpoint that follows remembers that this evaluation is still to come.
       if (error instanceof InterruptedError) return;

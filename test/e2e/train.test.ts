@@ -28,11 +28,14 @@ describe("LoRA", () => {
     expect(summary).toMatchObject({ output: "runs/first", steps: 24, skipped: 0 });
     expect(stderr).toContain("step 24/24");
     expect(readdirSync(place.path("runs/first")).sort()).toEqual([
+      "README.md",
       "adapter_config.json",
       "adapter_model.safetensors",
       "checkpoints",
       "config.json",
+      "eval_losses.json",
       "metrics.jsonl",
+      "report.html",
     ]);
     const lines = metricsOf(place, "runs/first");
     const steps = lines.filter((line) => line.eval_loss === undefined);

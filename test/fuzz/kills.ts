@@ -33,6 +33,9 @@ export interface KillReport {
   complaints: string[];
 }
 
+/** What a run leaves for people has those in it, too. */
+const PAGES = /(^|\/)(report\.html|README\.md)$/;
+
 /** A path below a folder with its content, but for what differs from run to run. */
 type Tree = Map<string, string>;
 
@@ -43,6 +46,7 @@ function treeOf(dir: string): Tree {
     const entry = lstatSync(path);
     if (entry.isSymbolicLink()) tree.set(name, `-> ${readlinkSync(path)}`);
     else if (entry.isDirectory()) tree.set(name, "folder");
+    else if (PAGES.test(name)) tree.set(name, "a page");
     else if (RECORDS.test(name)) tree.set(name, readFileSync(path, "utf8").replaceAll(PASSING, '"$1":0'));
     else tree.set(name, `${entry.size} bytes, ${Bun.hash(readFileSync(path)).toString(16)}`);
   }

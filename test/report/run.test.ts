@@ -70,9 +70,9 @@ describe("states", () => {
 
   test("damaged losses of samples leave the loss without an interval", () => {
     makeRun(at("half"), { steps: 10, alpha: 5 });
-    writeFileSync(at("half/eval_losses.jsonl"), '{"step":10,"losses":[1,2],"target_tokens":[3]}\n');
+    writeFileSync(at("half/eval_losses.json"), '{"step":10,"losses":[1,2],"target_tokens":[3]}\n');
     const run = readRun(at("half"));
-    expect(run.notes.join()).toContain("eval_losses.jsonl");
+    expect(run.notes.join()).toContain("eval_losses.json");
     expect(compare([run])[0]!.eval_loss_interval).toBeNull();
   });
 

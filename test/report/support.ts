@@ -2,7 +2,7 @@
 
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { evalLossesLine } from "../../src/report/eval-losses.ts";
+import { evalLossesText } from "../../src/report/eval-losses.ts";
 
 export interface MadeRun {
   steps: number;
@@ -100,7 +100,7 @@ export function makeRun(path: string, made: MadeRun): void {
       (_, i) => 1.15 + 0.8 * shift + noiseAt(i) - 0.5 + 0.1 * noiseAt(i + 31 * alpha),
     );
     const targetTokens = Uint32Array.from({ length: evalSamples }, (_, i) => 5 + (i % 40));
-    writeFileSync(join(path, "eval_losses.jsonl"), `${evalLossesLine(until, { losses, targetTokens })}\n`);
+    writeFileSync(join(path, "eval_losses.json"), evalLossesText(until, { losses, targetTokens }));
   }
   if (made.answers !== undefined)
     writeFileSync(

@@ -1,0 +1,118 @@
+// RUN/README.md: a model card in the Hub's form. The YAML head is what the Hub reads (huggingface.co/docs/hub/model-cards).
+
+import { compare } from "./compare.ts";
+import type { Run } from "./run.ts";
+
+export interface CardFacts {
+  /** What the base is called in the run's files: a Hub id or a folder. */
+  base: string | null;
+  /** The base's license, as the Hub names it; null: not known. */
+  license: string | null;
+  /** What the data sets are called. */
+  datasets: readonly string[];
+  isAdapter: boolean;
+  version: string;
+}
+
+/** org/name, with neither a revision nor a file's ending. */
+const HUB_ID = /^[\w-][\w.-]*\/[\w-][\w.-]*$/;
+const DATA_FILE = /\.(jsonl?|csv|parquet|txt|toml)(\.\w+)?$/i;
+
+const isHubId = (name: string) => HUB_ID.test(name) && !DATA_FILE.test(name) && !/^(runs|\.)\b/.test(name);
+const yaml = (text: string) =>
+  /^[\w./-]+$/.test(text) && !/^[\d.-]/.test(text) ? text : JSON.stringify(text);
+const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
+
+function head({ base, license, datasets, isAdapter }: CardFacts, hasNoise: boolean): string {
+  const list = (name: string, items: readonly string[]) =>
+    items.length === 0 ? [] : [`${name}:`, ...items.map((item) => `- ${yaml(item)}`)];
+  return [
+    "---",
+    ...(base !== null && isHubId(base) ? [`base_model: ${yaml(base)}`] : []),
+    `library_name: ${isAdapter ? "peft" : "transformers"}`,
+    "pipeline_tag: text-generation",
+    ...(license === null ? [] : [`license: ${yaml(license)}`]),
+    ...list("datasets", datasets.filter(isHubId)),
+    ...list("tags", [...(hasNoise ? ["neftune"] : []), ...(isAdapter ? ["lora"] : []), "text-generation"]),
+    "---",
+  ].join("\n");
+}
+
+function usage({ base, isAdapter }: CardFacts, name: string): string {
+  const model = base ?? "BASE_MODEL";
+  const python = isAdapter
+    ? [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        `base = AutoModelForCausalLM.from_pretrained("${model}")`,
+        `tokenizer = AutoTokenizer.from_pretrained("${model}")`,
+        `model = PeftModel.from_pretrained(base, "${name}")`,
+      ]
+    : [
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        `model = AutoModelForCausalLM.from_pretrained("${name}")`,
+        `tokenizer = AutoTokenizer.from_pretrained("${name}")`,
+      ];
+  const asked = isAdapter ? `--model ${model} --adapter ${name}` : `--model ${name}`;
+  const whole = isAdapter
+    ? [
+        "",
+        "For llama.cpp, merge it first and convert what comes out:",
+        "",
+        "```sh",
+        `neftune merge ${asked} --output merged`,
+        "python convert_hf_to_gguf.py merged",
+        "```",
+      ]
+    : ["", "For llama.cpp:", "", "```sh", `python convert_hf_to_gguf.py ${name}`, "```"];
+  return [
+    `With ${isAdapter ? "PEFT" : "Transformers"}:`,
+    ...["", "```python", ...python, "```", "", "With neftune:", "", "```sh"],
+    `neftune generate ${asked} --prompt "…"`,
+    "```",
+    ...whole,
+  ].join("\n");
+}
+
+/** The card of a finished run. */
+export function modelCard(run: Run, facts: CardFacts): string {
+  const [figures] = compare([run]);
+  const hasNoise =
+    !["0", undefined].includes(run.options.get("alpha")) && run.options.get("neft-noise") !== "none";
+  const what = facts.isAdapter ? "A LoRA adapter" : "A fine-tuned model";
+  const noise = hasNoise
+    ? `, trained with NEFTune's noisy embeddings (alpha ${run.options.get("alpha")}, [arXiv 2310.05914](https://arxiv.org/abs/2310.05914))`
+    : "";
+  const loss = (value: number | null) => value?.toFixed(4) ?? null;
+  const interval = figures!.eval_loss_interval;
+  const results: [string, string | null][] = [
+    ["steps", String(figures!.steps)],
+    ["training loss, mean of the last steps", loss(figures!.train_loss)],
+    ["evaluation loss", loss(figures!.eval_loss)],
+    [
+      "its 95 % interval over samples",
+      interval === null ? null : `${loss(interval.low)} to ${loss(interval.high)}`,
+    ],
+    ["best evaluation loss", loss(figures!.best_eval_loss)],
+  ];
+  const chosen = [...run.options].filter(([name]) => run.chosen.size === 0 || run.chosen.has(name));
+  const table = (rows: readonly (readonly [string, string])[]) =>
+    rows.map(([name, value]) => `| ${cell(name)} | ${cell(value)} |`).join("\n");
+  return [
+    head(facts, hasNoise),
+    "",
+    `# ${run.name}`,
+    "",
+    `${what}${facts.base === null ? "" : ` for ${facts.base}`}${noise}.`,
+    ...["", "## Results", "", "| | |", "| --- | --- |"],
+    table(results.flatMap(([name, value]) => (value === null ? [] : [[name, value] as const]))),
+    ...["", "## How to use it", "", usage(facts, run.name)],
+    ...["", "## Options", "", "| option | value |", "| --- | --- |"],
+    table(chosen),
+    "",
+    `Trained with neftune ${facts.version}; config.json has every option, metrics.jsonl every step.`,
+    "",
+  ].join("\n");
+}

@@ -1,0 +1,48 @@
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parse } from "yaml";
+import { type CardFacts, modelCard } from "../../src/report/card.ts";
+import { readRun } from "../../src/report/run.ts";
+import { makeRun } from "./support.ts";
+
+const root = mkdtempSync(join(tmpdir(), "neftune-card-"));
+afterAll(() => rmSync(root, { recursive: true }));
+
+function cardOf(alpha: number, changes: Partial<CardFacts> = {}) {
+  makeRun(join(root, "run"), { steps: 20, alpha });
+  const facts = {
+    ...{ base: "meta-llama/Llama-2-7b-hf", license: "llama2", isAdapter: true, version: "0.1.0" },
+    datasets: ["tatsu-lab/alpaca", "data/mine.jsonl", "alpaca"],
+  };
+  const text = modelCard(readRun(join(root, "run")), { ...facts, ...changes });
+  const [, head] = /^---\n([\s\S]*?)\n---\n/.exec(text)!;
+  return { text, head: parse(head!) };
+}
+
+test("the head is YAML with what the Hub reads; files are no data sets of the Hub", () => {
+  expect(cardOf(5).head).toEqual({
+    ...{ base_model: "meta-llama/Llama-2-7b-hf", library_name: "peft", pipeline_tag: "text-generation" },
+    ...{ license: "llama2", datasets: ["tatsu-lab/alpaca"], tags: ["neftune", "lora", "text-generation"] },
+  });
+});
+
+test("a full model from a folder, without noise", () => {
+  const { head, text } = cardOf(0, { base: "./my-llama", license: null, datasets: [], isAdapter: false });
+  expect(head).toEqual({
+    library_name: "transformers",
+    pipeline_tag: "text-generation",
+    tags: ["text-generation"],
+  });
+  expect(text).not.toContain("PeftModel");
+  expect(text).toContain("neftune generate --model run ");
+});
+
+test("losses, options that were chosen, and how to use it", () => {
+  const { text } = cardOf(5);
+  expect(text).toMatch(/\| evaluation loss \| \d\.\d{4} \|/);
+  expect(text).toContain("| alpha | 5 |");
+  expect(text).not.toContain("| learning-rate |");
+  expect(text).toContain('PeftModel.from_pretrained(base, "run")');
+});
