@@ -53,7 +53,7 @@ describe("kill -9", () => {
     await runToEnd(output, 60, 2);
     expect(resultOf(output)).toEqual(resultOf(straight));
     expect(readdirSync(join(output, "checkpoints")).sort()).toEqual(["step-00000058", "step-00000060"]);
-    expect(readdirSync(output)).toHaveLength(5);
+    expect(readdirSync(output)).toHaveLength(6);
   }, 60_000);
 });
 

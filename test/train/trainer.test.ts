@@ -34,6 +34,7 @@ describe("a run", () => {
       "adapter_model.safetensors",
       "checkpoints",
       "config.json",
+      "eval_losses.json",
       "metrics.jsonl",
     ]);
     expect(checkpoints(straight)).toEqual(["step-00000012", "step-00000016", "step-00000018"]);
