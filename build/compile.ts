@@ -2,7 +2,7 @@
 
 import { existsSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { availableParallelism } from "node:os";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { runBoth } from "./toolchain.ts";
 
 export const root = join(import.meta.dir, "..");
@@ -34,6 +34,12 @@ export function hashOf(command: string[], files: string[]): string {
   return hasher.digest("hex").slice(0, 32);
 }
 
+/** What a file is called in objects: its own name, behind that of its folder where that is another platform's. */
+function stampName(path: string): string {
+  const folder = basename(dirname(path));
+  return ["objects", "native"].includes(folder) ? basename(path) : `${folder}-${basename(path)}`;
+}
+
 /** Runs `command -o OUT` unless the same command on the same inputs made OUT before. What it said stays in objects/OUT.log. */
 export async function cached(
   out: string,
@@ -42,11 +48,11 @@ export async function cached(
   env: Record<string, string>,
 ): Promise<void> {
   const hash = hashOf(command, inputs);
-  const stamp = join(objects, `${basename(out)}.hash`);
+  const stamp = join(objects, `${stampName(out)}.hash`);
   if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
   rmSync(stamp, { force: true }); // a compiler that is killed leaves half of OUT
   const { out: said, err } = await runBoth([...command, "-o", out], env);
-  writeFileSync(join(objects, `${basename(out)}.log`), err + said);
+  writeFileSync(join(objects, `${stampName(out)}.log`), err + said);
   writeFileSync(stamp, hash);
 }
 
@@ -63,7 +69,7 @@ export async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
 export function compress(library: string): void {
   const bytes = readFileSync(library);
   const hash = hashOf([], [library]);
-  const stamp = join(objects, `${basename(library)}.zst.hash`);
+  const stamp = join(objects, `${stampName(library)}.zst.hash`);
   const packed = `${library}.zst`;
   const isPacked = existsSync(packed) && statSync(packed).size > 0;
   if (isPacked && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;

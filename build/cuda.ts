@@ -14,16 +14,11 @@ import {
   output,
   sharedHeaders,
 } from "./compile.ts";
-import {
-  type CudaToolkit,
-  ensureCudaHeaders,
-  ensureCudaToolkit,
-  ensureToolchain,
-  target,
-} from "./toolchain.ts";
+import { type Platform, x64 } from "./platform.ts";
+import { type CudaToolkit, ensureCudaHeaders, ensureCudaToolkit, ensureToolchain } from "./toolchain.ts";
 
-/** What the library holds machine code for; PTX of the newest serves what comes later. */
-export const architectures = ["80", "86", "89", "90", "100", "120"];
+/** What the library for this machine's platform holds machine code for. */
+export const architectures = x64.cudaArchitectures;
 
 const cudaFolder = join(kernels, "cuda");
 const emulatorFolder = join(kernels, "emulator");
@@ -38,7 +33,7 @@ export const cudaSources = (): string[] =>
 const headers = () => [...sharedHeaders(), ...headersUnder(cudaFolder)];
 
 /** nvcc's command up to the source file, without `-o`. */
-function nvccCommand(toolkit: CudaToolkit): string[] {
+function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): string[] {
   const newest = architectures.at(-1)!;
   const generate = architectures.map((sm) => `-gencode=arch=compute_${sm},code=sm_${sm}`);
   generate.push(`-gencode=arch=compute_${newest},code=compute_${newest}`);
@@ -60,45 +55,70 @@ function nvccCommand(toolkit: CudaToolkit): string[] {
 }
 
 /** What decides whether a built CUDA library is that of the sources as they are. */
-const cudaStamp = () => hashOf(architectures, [...cudaSources(), ...headers()]);
-const stampFile = join(objects, "libneftune-cuda.stamp");
-const cudaLibrary = join(output, "libneftune-cuda.so");
+const cudaStamp = (platform: Platform) =>
+  hashOf([...platform.cudaArchitectures], [...cudaSources(), ...headers()]);
+const prefix = (platform: Platform) => (platform === x64 ? "" : `${platform.cpu}-`);
+const stampFile = (platform: Platform) => join(objects, `${prefix(platform)}libneftune-cuda.stamp`);
+const cudaLibrary = (platform: Platform) => join(platform.native, "libneftune-cuda.so");
 
 /** Where the object file of a source goes; ptxas's report on its kernels lies beside it with `.log` added. */
-export const cudaObject = (source: string): string => join(objects, `cuda-${source.split("/").at(-1)}.o`);
+export const cudaObject = (source: string, platform = x64): string =>
+  join(objects, `${prefix(platform)}cuda-${source.split("/").at(-1)}.o`);
+
+/** What the library for another platform is built with. */
+export interface Cross {
+  platform: Platform;
+  /** The host compiler. */
+  compiler: string;
+  /** libcudart_static.a. */
+  runtime: string;
+}
 
 /** The CUDA library for GPUs. Fetches nvcc where no toolkit is installed. */
-export async function buildCuda(): Promise<void> {
+export async function buildCuda(cross?: Cross): Promise<void> {
+  const platform = cross?.platform ?? x64;
   mkdirSync(objects, { recursive: true });
-  mkdirSync(output, { recursive: true });
+  mkdirSync(platform.native, { recursive: true });
   const [tools, toolkit] = [await ensureToolchain(), await ensureCudaToolkit()];
+  const command = nvccCommand(toolkit, platform.cudaArchitectures);
+  if (cross !== undefined) command.push("-ccbin", cross.compiler);
+  const runtime = cross?.runtime ?? toolkit.runtime;
+  const library = cudaLibrary(platform);
   const sources = cudaSources();
   const inputs = headers();
   await inParallel(
     sources.map(
-      (source) => () =>
-        cached(cudaObject(source), [...nvccCommand(toolkit), source], [source, ...inputs], {}),
+      (source) => () => cached(cudaObject(source, platform), [...command, source], [source, ...inputs], {}),
     ),
   );
-  const parts = sources.map(cudaObject);
-  const link = [tools.zig, "cc", ...target, "-shared", "-s", "-Wl,-z,defs", "-Wl,-soname,libneftune-cuda.so"];
+  const parts = sources.map((source) => cudaObject(source, platform));
+  const link = [
+    tools.zig,
+    "cc",
+    ...platform.target,
+    "-shared",
+    "-s",
+    "-Wl,-z,defs",
+    "-Wl,-soname,libneftune-cuda.so",
+  ];
   await cached(
-    cudaLibrary,
-    [...link, ...parts, toolkit.runtime, "-lpthread", "-ldl", "-lrt", "-lm"],
-    [...parts, toolkit.runtime],
+    library,
+    [...link, ...parts, runtime, "-lpthread", "-ldl", "-lrt", "-lm"],
+    [...parts, runtime],
     tools.env,
   );
-  compress(cudaLibrary);
-  writeFileSync(stampFile, cudaStamp());
+  compress(library);
+  writeFileSync(stampFile(platform), cudaStamp(platform));
   const mib = (path: string) => `${(statSync(path).size / 2 ** 20).toFixed(1)} MiB`;
-  console.error(`${cudaLibrary}: ${mib(cudaLibrary)}, ${mib(`${cudaLibrary}.zst`)} compressed`);
+  console.error(`${library}: ${mib(library)}, ${mib(`${library}.zst`)} compressed`);
 }
 
 /** Where the CUDA library was not built from the sources as they are, an empty file stands for it; returns whether. */
-export function leaveOutStaleCuda(): boolean {
-  const packed = `${cudaLibrary}.zst`;
+export function leaveOutStaleCuda(platform = x64): boolean {
+  const packed = `${cudaLibrary(platform)}.zst`;
+  const stamp = stampFile(platform);
   const fresh =
-    existsSync(packed) && existsSync(stampFile) && readFileSync(stampFile, "utf8") === cudaStamp();
+    existsSync(packed) && existsSync(stamp) && readFileSync(stamp, "utf8") === cudaStamp(platform);
   if (!fresh) writeFileSync(packed, "");
   return !fresh;
 }

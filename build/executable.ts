@@ -4,11 +4,20 @@ import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { BuildFacts } from "../src/cli/version.ts";
 import { root } from "./compile.ts";
+import { type Platform, x64 } from "./platform.ts";
 
 const source = (...parts: string[]) => join(root, "src", ...parts);
 
-/** Bundles src/main.ts and the workers into `outfile`; the native libraries lie in dist/native. */
-export async function buildExecutable(outfile: string, facts: BuildFacts): Promise<void> {
+/** Bun's runtime for another platform than this machine's. */
+export interface Runtime {
+  platform: Platform;
+  /** The file. */
+  bun: string;
+}
+
+/** Bundles src/main.ts, the workers and the platform's native libraries. */
+export async function buildExecutable(facts: BuildFacts, runtime?: Runtime): Promise<void> {
+  const { name, executable: outfile } = runtime?.platform ?? x64;
   const result = await Bun.build({
     entrypoints: [
       source("main.ts"),
@@ -21,7 +30,14 @@ export async function buildExecutable(outfile: string, facts: BuildFacts): Promi
     target: "bun",
     minify: { syntax: true, whitespace: true },
     define: { NEFTUNE_BUILD: JSON.stringify(facts) },
-    compile: { target: "bun-linux-x64", outfile, autoloadDotenv: false, autoloadBunfig: false },
+    conditions: [name], // picks the libraries, by "imports" in package.json
+    compile: {
+      target: `bun-${name}`,
+      outfile,
+      autoloadDotenv: false,
+      autoloadBunfig: false,
+      ...(runtime === undefined ? {} : { executablePath: runtime.bun }),
+    },
   });
   if (!result.success) throw new AggregateError(result.logs, "bundling failed");
   withoutBunVariables(outfile);

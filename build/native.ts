@@ -8,7 +8,7 @@
 // Everything is cached by the hash of what went into it.
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import {
   cached,
   compress,
@@ -19,9 +19,12 @@ import {
   output,
   sharedHeaders,
 } from "./compile.ts";
-import { ensureToolchain, run, type Toolchain, target } from "./toolchain.ts";
+import { type Platform, x64 } from "./platform.ts";
+import { ensureToolchain, run, type Toolchain } from "./toolchain.ts";
 
 const runtime = join(kernels, "cpu", "runtime");
+
+const target = x64.target;
 
 const warnings = ["-Wall", "-Wextra", "-Werror"];
 
@@ -54,30 +57,38 @@ function renamed(library: string): Buffer {
   return bytes;
 }
 
+/** The command that links a library in place of one of the system's. */
+function linkRuntime(
+  tools: Toolchain,
+  { target }: Platform,
+  replaced: keyof typeof ownNames,
+  script: string,
+) {
+  const map = join(runtime, `${script}.map`);
+  const names = [`-Wl,-soname,${ownNames[replaced]}`, `-Wl,--version-script,${map}`];
+  return { map, command: [tools.zig, "cc", ...target, "-shared", "-s", ...names] };
+}
+
+/** libgomp: the thread pool. */
+export async function buildPool(tools: Toolchain, platform: Platform): Promise<string> {
+  const common = [...platform.target, "-O2", "-fPIC", ...warnings];
+  const source = join(runtime, "pool.cpp");
+  const object = join(objects, platform === x64 ? "pool.o" : `${platform.cpu}-pool.o`);
+  const cxx = [tools.zig, "c++", ...common, "-std=c++17", "-fno-exceptions", "-fno-rtti"];
+  await cached(object, [...cxx, "-c", source], [source], tools.env);
+  const { map, command } = linkRuntime(tools, platform, "libgomp.so.1", "libgomp");
+  const gomp = join(platform.native, "libgomp.so.1");
+  await cached(gomp, [...command, object], [object, map], tools.env);
+  return gomp;
+}
+
 /** libgomp, libstdc++ and libgcc_s for oneDNN. */
 async function buildRuntime(tools: Toolchain, env: Record<string, string>): Promise<string[]> {
   const common = [...target, "-O2", "-fPIC", ...warnings];
-  const pool = join(objects, "pool.o");
   const compat = join(objects, "glibc_compat.o");
-  const cxx = [tools.zig, "c++", ...common, "-std=c++17", "-fno-exceptions", "-fno-rtti"];
-  await cached(pool, [...cxx, "-c", join(runtime, "pool.cpp")], [join(runtime, "pool.cpp")], env);
+  const gomp = await buildPool(tools, x64);
   const compatSource = join(runtime, "glibc_compat.c");
   await cached(compat, [tools.zig, "cc", ...common, "-c", compatSource], [compatSource], env);
-
-  const map = (name: string) => join(runtime, `${name}.map`);
-  const shared = (replaced: keyof typeof ownNames, script: string) => [
-    ...[
-      tools.zig,
-      "cc",
-      ...target,
-      "-shared",
-      "-s",
-      `-Wl,-soname,${ownNames[replaced]}`,
-      `-Wl,--version-script,${map(script)}`,
-    ],
-  ];
-  const gomp = join(output, "libgomp.so.1");
-  await cached(gomp, [...shared("libgomp.so.1", "libgomp"), pool], [pool, map("libgomp")], env);
 
   const archive = async (name: string) => {
     const path = (await run(["g++", `-print-file-name=${name}`])).trim();
@@ -85,34 +96,56 @@ async function buildRuntime(tools: Toolchain, env: Record<string, string>): Prom
     return path;
   };
   const archives = [await archive("libstdc++.a"), await archive("libgcc_eh.a")];
-  const wanted = readFileSync(map("libstdc++"), "utf8").matchAll(/^ {4}(\w+);/gm);
+  const linkStdcxx = linkRuntime(tools, x64, "libstdc++.so.6", "libstdc++");
+  const wanted = readFileSync(linkStdcxx.map, "utf8").matchAll(/^ {4}(\w+);/gm);
   const pull = Array.from(wanted, (match) => `-Wl,-u,${match[1]}`);
   const stdcxx = join(output, "libstdc++.so.6");
   await cached(
     stdcxx,
-    [
-      ...shared("libstdc++.so.6", "libstdc++"),
-      compat,
-      ...pull,
-      "-Wl,--start-group",
-      ...archives,
-      "-Wl,--end-group",
-      "-lm",
-    ],
-    [compat, map("libstdc++"), ...archives],
+    [...linkStdcxx.command, compat, ...pull, "-Wl,--start-group", ...archives, "-Wl,--end-group", "-lm"],
+    [compat, linkStdcxx.map, ...archives],
     env,
   );
   const gccSource = join(runtime, "libgcc_s.c");
   const gcc = join(output, "libgcc_s.so.1");
-  const command = [...shared("libgcc_s.so.1", "libgcc_s"), "-O2", "-fPIC", gccSource, stdcxx];
-  await cached(gcc, command, [gccSource, map("libgcc_s"), stdcxx], env);
+  const linkGcc = linkRuntime(tools, x64, "libgcc_s.so.1", "libgcc_s");
+  await cached(
+    gcc,
+    [...linkGcc.command, "-O2", "-fPIC", gccSource, stdcxx],
+    [gccSource, linkGcc.map, stdcxx],
+    env,
+  );
   return [gomp, stdcxx, gcc];
 }
 
+/** What differs between the builds of kernels/cpu. */
+export interface Variant {
+  /** The instruction set. */
+  name: string;
+  platform: Platform;
+  /** For the compiler: the instruction set, folders of headers. */
+  flags: readonly string[];
+  /** For the compiler, behind all others. */
+  includes: readonly string[];
+  sources: readonly string[];
+  /** Headers and the like, besides the kernels' own. */
+  inputs: readonly string[];
+  /** Libraries to link with. */
+  needed: readonly string[];
+}
+
+/** Every source of kernels/cpu. */
+export const cpuSources = (): string[] =>
+  readdirSync(join(kernels, "cpu"))
+    .filter((file) => file.endsWith(".cpp"))
+    .map((file) => join(kernels, "cpu", file));
+
 /** The kernels for one instruction set: their object files are compiled by the returned jobs, then linked. */
-function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Record<string, string>) {
-  const headers = [...headersUnder(join(kernels, "cpu")), ...sharedHeaders()];
-  const sources = readdirSync(join(kernels, "cpu")).filter((file) => file.endsWith(".cpp"));
+export function kernelVariant(variant: Variant, tools: Toolchain) {
+  const { name, platform, flags, sources, needed } = variant;
+  const { target } = platform;
+  const env = tools.env;
+  const headers = [...headersUnder(join(kernels, "cpu")), ...sharedHeaders(), ...variant.inputs];
   const compile = [
     ...[tools.zig, "c++", ...target, ...flags, `-DNT_ISA_NAME="${name}"`, "-std=c++17", "-O3", "-fPIC"],
     ...[
@@ -123,19 +156,17 @@ function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Rec
       "-ffp-contract=on",
       ...warnings,
     ],
-    ...["-I", kernels, "-isystem", tools.dnnlInclude],
+    ...["-I", kernels, ...variant.includes],
   ];
-  const objectOf = (source: string) => join(objects, `${name}-${source}.o`);
-  const library = join(output, `libneftune-${name}.so`);
+  const objectOf = (source: string) => join(objects, `${name}-${basename(source)}.o`);
+  const library = join(platform.native, `libneftune-${name}.so`);
   return {
     library,
     jobs: sources.map((source) => () => {
-      const path = join(kernels, "cpu", source);
-      return cached(objectOf(source), [...compile, "-c", path], [path, ...headers], env);
+      return cached(objectOf(source), [...compile, "-c", source], [source, ...headers], env);
     }),
     link: () => {
       const parts = sources.map(objectOf);
-      const needed = [tools.dnnlLibrary, join(output, "libgomp.so.1")];
       const link = [
         tools.zig,
         "cc",
@@ -151,10 +182,10 @@ function kernelVariant(name: string, flags: string[], tools: Toolchain, env: Rec
   };
 }
 
-async function buildFaults(tools: Toolchain): Promise<string> {
+export async function buildFaults(tools: Toolchain, platform: Platform): Promise<string> {
   const source = join(kernels, "faults", "mapped_faults.c");
-  const library = join(output, "libneftune-faults.so");
-  const flags = [...target, "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", ...warnings];
+  const library = join(platform.native, "libneftune-faults.so");
+  const flags = [...platform.target, "-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", ...warnings];
   const link = ["-shared", "-s", "-Wl,-z,defs", "-Wl,-soname,libneftune-faults.so"];
   await cached(library, [tools.zig, "cc", ...flags, ...link, source], [source], tools.env);
   return library;
@@ -166,12 +197,21 @@ export async function buildNative(): Promise<string[]> {
   mkdirSync(output, { recursive: true });
   const tools = await ensureToolchain();
   const env = tools.env;
-  const libraries = [...(await buildRuntime(tools, env)), await buildFaults(tools)];
+  const libraries = [...(await buildRuntime(tools, env)), await buildFaults(tools, x64)];
   const dnnl = join(output, "libdnnl.so.3");
   writeFileSync(dnnl, renamed(tools.dnnlLibrary));
   libraries.push(dnnl);
 
-  const built = Object.entries(variants).map(([name, flags]) => kernelVariant(name, flags, tools, env));
+  const common = {
+    platform: x64,
+    includes: ["-isystem", tools.dnnlInclude],
+    sources: cpuSources(),
+    inputs: [],
+    needed: [tools.dnnlLibrary, join(output, "libgomp.so.1")],
+  };
+  const built = Object.entries(variants).map(([name, flags]) =>
+    kernelVariant({ ...common, name, flags }, tools),
+  );
   await inParallel(built.flatMap((variant) => variant.jobs));
   for (const variant of built) {
     await variant.link();

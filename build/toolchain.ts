@@ -4,11 +4,9 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import type { Platform } from "./platform.ts";
 
 const folder = join(import.meta.dir, "..", ".toolchain");
-
-/** The glibc that the libraries need at least: 2.28. */
-export const target = ["-target", "x86_64-linux-gnu.2.28"];
 
 /** Runs a command; what it says is shown only when it fails. Throws with that. Returns its standard output. */
 export async function run(command: string[], env: Record<string, string> = {}): Promise<string> {
@@ -31,7 +29,12 @@ export async function runBoth(
 }
 
 /** Fetches the wheels that a requirements file pins and unpacks them into a folder of .toolchain, which it returns. */
-async function ensureWheels(name: string, requirements: string, what: string): Promise<string> {
+export async function ensureWheels(
+  name: string,
+  requirements: string,
+  what: string,
+  machine: Platform["machine"] = "x86_64",
+): Promise<string> {
   const list = join(import.meta.dir, requirements);
   const pins = readFileSync(list, "utf8");
   const ready = join(folder, name);
@@ -49,11 +52,18 @@ async function ensureWheels(name: string, requirements: string, what: string): P
       "the build needs Python 3 with pip (Debian: apt install python3-pip) to fetch its compilers",
     );
   }
-  const platforms = ["manylinux_2_17", "manylinux2014", "manylinux_2_12", "manylinux2010", "manylinux1"];
+  const platforms = [
+    "manylinux_2_28",
+    "manylinux_2_17",
+    "manylinux2014",
+    "manylinux_2_12",
+    "manylinux2010",
+    "manylinux1",
+  ];
   await run([
     ...["python3", "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"],
     ...["--require-hashes", "--only-binary=:all:", "--implementation", "py", "--abi", "none"],
-    ...platforms.flatMap((platform) => ["--platform", `${platform}_x86_64`]),
+    ...platforms.flatMap((platform) => ["--platform", `${platform}_${machine}`]),
     ...["--dest", wheels, "--requirement", list],
   ]);
   for (const wheel of readdirSync(wheels)) {

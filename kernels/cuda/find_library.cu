@@ -63,9 +63,16 @@ bool Finder::open_in(const char *format, ...) {
   return false;
 }
 
+// What a toolkit calls this platform.
+#ifdef __aarch64__
+#define NT_TARGET "sbsa-linux"
+#else
+#define NT_TARGET "x86_64-linux"
+#endif
+
 // A toolkit's root, or the folder of libraries itself.
 bool Finder::open_in_toolkit(const char *root) {
-  return open_in("%s/lib64", root) || open_in("%s/lib", root) || open_in("%s/targets/x86_64-linux/lib", root) ||
+  return open_in("%s/lib64", root) || open_in("%s/lib", root) || open_in("%s/targets/" NT_TARGET "/lib", root) ||
          open_in("%s", root);
 }
 

@@ -3,16 +3,17 @@
 import { readFileSync } from "node:fs";
 import { NeftuneError, UsageError } from "../errors.ts";
 
-export type CpuIsa = "avx2" | "avx512" | "avx512_bf16";
+export type CpuIsa = "avx2" | "avx512" | "avx512_bf16" | "neon";
 
-const needed: Record<CpuIsa, string[]> = {
+/** The CPU's flags that each instruction set of x86-64 needs. */
+const needed: Record<Exclude<CpuIsa, "neon">, string[]> = {
   avx2: ["avx2", "fma", "f16c", "bmi2"],
   avx512: ["avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"],
   avx512_bf16: ["avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx512_bf16"],
 };
 
 /** oneDNN's own ceiling (ONEDNN_MAX_CPU_ISA) that goes with a forced instruction set. */
-export const dnnlCeiling: Record<CpuIsa, string> = {
+export const dnnlCeiling: Partial<Record<CpuIsa, string>> = {
   avx2: "AVX2",
   avx512: "AVX512_CORE",
   avx512_bf16: "AVX512_CORE_BF16",
@@ -25,8 +26,11 @@ function cpuFlags(): Set<string> {
 
 /** The instruction sets this CPU has, least first. */
 export function supportedIsas(): CpuIsa[] {
+  if (process.arch === "arm64") return ["neon"]; // every arm64 processor has it
   const flags = cpuFlags();
-  return (Object.keys(needed) as CpuIsa[]).filter((isa) => needed[isa].every((flag) => flags.has(flag)));
+  return (Object.keys(needed) as (keyof typeof needed)[]).filter((isa) =>
+    needed[isa].every((flag) => flags.has(flag)),
+  );
 }
 
 /** The best one, or the one that NEFTUNE_CPU_ISA forces. Throws where there is none. */

@@ -1,4 +1,5 @@
-// The native libraries as files inside the executable (or of dist/native, when run from source).
+// The native libraries for x86-64 as files inside the executable (or of dist/native, when run from source). Imported as
+// "#embedded": package.json says which platform's file that is.
 
 import dnnl from "../../dist/native/libdnnl.so.3.zst" with { type: "file" };
 import gcc from "../../dist/native/libgcc_s.so.1.zst" with { type: "file" };
@@ -18,8 +19,8 @@ export const runtimeLibraries: readonly [name: string, file: string][] = [
   ["libdnnl.so.3", dnnl],
 ];
 
-/** The CPU kernels, one library for each instruction set. */
-export const cpuLibraries = { avx2, avx512, avx512_bf16: avx512Bf16 } as const;
+/** The CPU kernels, one library for each instruction set of the platform. */
+export const cpuLibraries: Readonly<Record<string, string>> = { avx2, avx512, avx512_bf16: avx512Bf16 };
 
 /** The CUDA kernels; an empty file where the build had no nvcc. */
 export const cudaLibrary: string = cuda;

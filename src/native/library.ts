@@ -3,10 +3,10 @@
 import { CString, dlopen, FFIType, linkSymbols, type Pointer, ptr } from "bun:ffi";
 import { statSync } from "node:fs";
 import { isAbsolute } from "node:path";
+import { cpuLibraries, cudaLibrary, runtimeLibraries } from "#embedded";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { bindings, type FunctionName } from "./bindings.ts";
 import { chooseIsa, dnnlCeiling } from "./cpu-isa.ts";
-import { cpuLibraries, cudaLibrary, runtimeLibraries } from "./embedded.ts";
 import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
 
 /** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
@@ -91,12 +91,15 @@ export function loadCpuLibrary(env: Record<string, string | undefined> = process
   const loader = openLoader();
   if (!runtimeLoaded) {
     runtimeLoaded = true;
-    if (process.env.NEFTUNE_CPU_ISA)
-      libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(dnnlCeiling[isa])), 0);
+    const ceiling = dnnlCeiling[isa];
+    if (process.env.NEFTUNE_CPU_ISA && ceiling !== undefined)
+      libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(ceiling)), 0);
+    // OpenBLAS would start threads of its own while it is loaded; the kernels' threads call it.
+    if (isa === "neon") libc.setenv(ptr(zeroTerminated("OPENBLAS_NUM_THREADS")), ptr(zeroTerminated("1")), 1);
     for (const [name, file] of runtimeLibraries) loadFromMemory(name, file, libc, loader);
   }
   const library = link(
-    loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa], libc, loader),
+    loadFromMemory(`libneftune-${isa}.so`, cpuLibraries[isa]!, libc, loader),
     loader,
     holdBackSignals(),
   );

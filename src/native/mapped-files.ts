@@ -3,8 +3,8 @@
 
 import { FFIType, linkSymbols, type Pointer, toArrayBuffer } from "bun:ffi";
 import { statSync } from "node:fs";
+import { faultsLibrary } from "#embedded";
 import { NeftuneError } from "../errors.ts";
-import { faultsLibrary } from "./embedded.ts";
 import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
 
 /** A mapped file: host memory, on the CPU device memory too. */

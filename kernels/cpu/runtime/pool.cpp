@@ -54,6 +54,15 @@ struct WorkerStart {
   uint64_t generation;
 };
 
+// Tells the processor that this thread waits in a loop.
+inline void pause_briefly() {
+#ifdef __aarch64__
+  asm volatile("yield");
+#else
+  __builtin_ia32_pause();
+#endif
+}
+
 bool claim(int slot, uint64_t region) {
   uint64_t open = 2 * region;
   return slots[slot].compare_exchange_strong(open, open + 1, std::memory_order_acq_rel);
@@ -68,7 +77,7 @@ void run_slot(int slot) {
 void wait_for_next(uint64_t seen) {
   for (int i = 0; i < kSpins; i++) {
     if (generation.load(std::memory_order_acquire) != seen) return;
-    __builtin_ia32_pause();
+    pause_briefly();
   }
   pthread_mutex_lock(&sleep_mutex);
   sleepers++;
@@ -163,7 +172,7 @@ void end_region() {
     if (claim(slot, region)) run_slot(slot);
   for (int spins = 0; unfinished.load(std::memory_order_acquire) != 0; spins++) {
     if (spins < 2000) {
-      __builtin_ia32_pause();
+      pause_briefly();
     } else {
       sched_yield();
       spins = 0;
@@ -216,7 +225,7 @@ EXPORT void GOMP_barrier() {
     return;
   }
   for (int spins = 0; team.barrier_generation.load(std::memory_order_acquire) == current; spins++) {
-    __builtin_ia32_pause();
+    pause_briefly();
     if (spins > kSpins) sched_yield();
   }
 }
