@@ -7,7 +7,8 @@ import { displayWidth, wrap } from "./text.ts";
 
 const JOINT = " \\";
 
-function placeholder(spec: OptionSpec): string {
+/** What --help calls the value of an option. */
+export function placeholder(spec: OptionSpec): string {
   if (spec.value !== undefined) return spec.value;
   switch (spec.type) {
     case "int":
@@ -27,7 +28,8 @@ function placeholder(spec: OptionSpec): string {
   }
 }
 
-function defaultText(spec: OptionSpec): string {
+/** The default in parentheses, with a space before it; nothing where there is none or it is off. */
+export function defaultText(spec: OptionSpec): string {
   if (spec.default === undefined || spec.default === false) return "";
   if (spec.default === true) return " (default on)";
   return ` (default ${Array.isArray(spec.default) ? spec.default.join(",") : String(spec.default)})`;
