@@ -2,7 +2,17 @@
 
 import { inGroup } from "./spec.ts";
 
-export const schedulerTypes = ["cosine", "linear", "constant", "constant_with_warmup"] as const;
+export const schedulerTypes = [
+  "cosine",
+  "linear",
+  "constant",
+  "constant_with_warmup",
+  "cosine_with_min_lr",
+  "cosine_with_restarts",
+  "polynomial",
+  "inverse_sqrt",
+  "warmup_stable_decay",
+] as const;
 
 export const optimizationOptions = inGroup("Training", {
   epochs: {
@@ -63,6 +73,32 @@ export const optimizationOptions = inGroup("Training", {
     trainer: true,
     identity: "value",
     aliases: ["lr-scheduler"],
+  },
+  "min-lr-ratio": {
+    type: "float",
+    min: 0,
+    max: 1,
+    help: "share of the peak learning rate at which cosine_with_min_lr and warmup_stable_decay end",
+    trainer: true,
+    identity: "unless default",
+    aliases: ["min-lr-rate"],
+  },
+  "num-cycles": {
+    type: "int",
+    default: 1,
+    min: 1,
+    help: "number of times that cosine_with_restarts falls from the peak learning rate to 0",
+    trainer: true,
+    identity: "unless default",
+    onlyWith: { option: "lr-scheduler-type", value: "cosine_with_restarts" },
+  },
+  "num-decay-steps": {
+    type: "int",
+    min: 0,
+    help: "steps over which warmup_stable_decay lets the learning rate fall at the end (default: a tenth of all steps)",
+    trainer: true,
+    identity: "unless default",
+    onlyWith: { option: "lr-scheduler-type", value: "warmup_stable_decay" },
   },
   "warmup-ratio": {
     type: "float",

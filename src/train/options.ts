@@ -32,6 +32,9 @@ export function resolveTrainerOptions(given: Partial<TrainerOptions> = {}): Trai
   if (options.neftScaleLearningRate !== null && options.neftScale === "fixed") {
     throw new UsageError("--neft-scale-learning-rate needs --neft-scale learned");
   }
+  if (options.lrSchedulerType === "cosine_with_min_lr" && options.minLrRatio === null) {
+    throw new UsageError("--lr-scheduler-type cosine_with_min_lr needs --min-lr-ratio, such as 0.1");
+  }
   return options;
 }
 
