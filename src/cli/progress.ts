@@ -117,6 +117,8 @@ export function progressReporter(context: Context, label = ""): Reporter {
     onEvalProgress: (samples, total) => context.draw(evaluating.parts(samples, total)),
     onEval: (metrics: EvalMetrics) =>
       context.note(`${prefix}step ${metrics.step}: evaluation ${evaluationText(metrics)}`),
+    onBest: ({ step, value }, path) =>
+      context.note(`${prefix}the result is the best model, of step ${step} (${value.toFixed(4)}): ${path}`),
     onSave: (step, path) => context.note(`${prefix}step ${step}: saved ${path}`),
     onDone: () => context.draw(""),
   };

@@ -6,6 +6,7 @@ import { basename, dirname, join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
 import { flushFolder, ioError, writeTextAtomically } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
+import { type BestEvaluation, type Judgement, noJudgement } from "./best.ts";
 import type { Identity } from "./identity.ts";
 import type { EvalMetrics, LoggingSpan } from "./metrics.ts";
 
@@ -30,6 +31,7 @@ export interface Progress {
   evalPending: boolean;
   /** Which steps have a line in metrics.jsonl. */
   logging: readonly LoggingSpan[];
+  judgement: Judgement;
 }
 
 /** Whose checkpoint it is. */
@@ -47,6 +49,7 @@ export const startProgress: Readonly<Progress> = {
   evaluation: null,
   evalPending: false,
   logging: [],
+  judgement: noJudgement,
 };
 
 export class CheckpointFolder {
@@ -64,7 +67,7 @@ export class CheckpointFolder {
   /** Paths of the checkpoints, oldest first. */
   all(): string[] {
     const steps = this.#list().flatMap((name) => (WHOLE.test(name) ? [Number(WHOLE.exec(name)![1])] : []));
-    return steps.sort((a, b) => a - b).map((step) => this.#pathOf(step));
+    return steps.sort((a, b) => a - b).map((step) => this.pathOf(step));
   }
 
   /** Takes a damaged one out of the way of those to come, and keeps it for a person to look at. Returns its new path. */
@@ -80,11 +83,16 @@ export class CheckpointFolder {
   }
 
   /**
-   * Saves a checkpoint; `writeState` fills the folder it is given. Then removes the oldest down to `limit`. Returns
-   * its path. On an error (a full disk) nothing of it stays and the earlier ones are as they were.
+   * Saves a checkpoint; `writeState` fills the folder it is given. Then removes the oldest down to `limit`, but never
+   * the one of step `kept`. Returns its path. On an error (a full disk) nothing of it stays and the earlier ones are as they were.
    */
-  save(progress: Progress, marks: Marks, limit: number, writeState: (dir: string) => void): string {
-    const path = this.#pathOf(progress.step);
+  save(
+    progress: Progress,
+    marks: Marks,
+    { limit, kept = null }: { limit: number; kept?: number | null },
+    writeState: (dir: string) => void,
+  ): string {
+    const path = this.pathOf(progress.step);
     const partial = this.#aside(path, "partial");
     try {
       rmSync(partial, { recursive: true, force: true });
@@ -97,7 +105,8 @@ export class CheckpointFolder {
       rmSync(partial, { recursive: true, force: true });
       throw saveError(path, error);
     }
-    for (const old of this.all().slice(0, -limit)) this.#discard(old);
+    const best = kept === null ? null : this.pathOf(kept);
+    for (const old of this.all().slice(0, -limit)) if (old !== best) this.#discard(old);
     return path;
   }
 
@@ -111,7 +120,8 @@ export class CheckpointFolder {
     remove(aside);
   }
 
-  #pathOf(step: number): string {
+  /** Where the checkpoint of a step is, or would be. */
+  pathOf(step: number): string {
     return join(this.path, `step-${String(step).padStart(8, "0")}`);
   }
 
@@ -175,6 +185,13 @@ export function readProgress(checkpoint: string): { progress: Progress } & Marks
     isCount((value as LoggingSpan).every) &&
     (value as LoggingSpan).every > 0;
   const isObject = (value: unknown) => typeof value === "object" && value !== null && !Array.isArray(value);
+  const isBest = (value: unknown) =>
+    value === null ||
+    (isObject(value) &&
+      isCount((value as BestEvaluation).step) &&
+      Number.isFinite((value as BestEvaluation).value));
+  const isJudgement = (value: unknown) =>
+    isObject(value) && isBest((value as Judgement).best) && isCount((value as Judgement).waited);
   const progress: Progress = {
     step: plain("step", isCount),
     optimizerSteps: plain("optimizerSteps", isCount),
@@ -183,6 +200,8 @@ export function readProgress(checkpoint: string): { progress: Progress } & Marks
     evaluation: plain("evaluation", (value) => value === null || isObject(value)),
     evalPending: plain("evalPending", (value) => typeof value === "boolean"),
     logging: plain("logging", (value) => Array.isArray(value) && value.every(isSpan)),
+    // Checkpoints of older versions have none.
+    judgement: fields.has("judgement") ? plain("judgement", isJudgement) : noJudgement,
   };
   return { progress, identity: plain("identity", isObject), rounding: plain("rounding", isObject) };
 }

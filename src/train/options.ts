@@ -32,6 +32,9 @@ export function resolveTrainerOptions(given: Partial<TrainerOptions> = {}): Trai
   if (options.neftScaleLearningRate !== null && options.neftScale === "fixed") {
     throw new UsageError("--neft-scale-learning-rate needs --neft-scale learned");
   }
+  if (options.earlyStoppingThreshold > 0 && options.earlyStoppingPatience === null) {
+    throw new UsageError("--early-stopping-threshold needs --early-stopping-patience");
+  }
   if (options.lrSchedulerType === "cosine_with_min_lr" && options.minLrRatio === null) {
     throw new UsageError("--lr-scheduler-type cosine_with_min_lr needs --min-lr-ratio, such as 0.1");
   }
@@ -44,7 +47,18 @@ export function learnsNoise({ alpha, neftNoise, neftScale }: TrainerOptions): bo
 }
 
 /** Throws UsageError where evaluations are asked for and there is nothing to evaluate on. */
-export function expectEvaluable(options: Pick<TrainerOptions, "evalSteps">, hasEvalData: boolean): void {
-  if (options.evalSteps === null || hasEvalData) return;
-  throw new UsageError("--eval-steps needs something to evaluate on: --eval-dataset or --eval-split");
+export function expectEvaluable(
+  options: Pick<TrainerOptions, "evalSteps" | "evalOnStart" | "loadBestModelAtEnd" | "earlyStoppingPatience">,
+  hasEvalData: boolean,
+): void {
+  if (hasEvalData) return;
+  const asked = {
+    "eval-steps": options.evalSteps !== null,
+    "eval-on-start": options.evalOnStart,
+    "load-best-model-at-end": options.loadBestModelAtEnd,
+    "early-stopping-patience": options.earlyStoppingPatience !== null,
+  };
+  const [name] = Object.entries(asked).find(([, isAsked]) => isAsked) ?? [];
+  if (name === undefined) return;
+  throw new UsageError(`--${name} needs something to evaluate on: --eval-dataset or --eval-split`);
 }

@@ -1,5 +1,6 @@
 // What a trainer tells whoever watches: the command line's progress, a notebook, a test.
 
+import type { BestEvaluation } from "./best.ts";
 import type { EvalMetrics, StepMetrics } from "./metrics.ts";
 
 export interface RunPlan {
@@ -40,6 +41,8 @@ export interface Reporter {
   onSkip?(step: number, reason: string, skipped: number): void;
   onEvalProgress?(samples: number, total: number): void;
   onEval?(metrics: EvalMetrics): void;
+  /** The run's result is that of its best evaluation, read from the checkpoint at `path`. */
+  onBest?(best: BestEvaluation, path: string): void;
   onSave?(step: number, path: string): void;
   onDone?(result: TrainResult): void;
 }

@@ -1,5 +1,6 @@
 // Trained values to and from files: PEFT adapters, whole models, AdamW's moments. One tensor is held at a time.
 
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError, NeftuneError } from "../errors.ts";
 import { encodeFloats, type FloatDType, floatTypes } from "../floats.ts";
@@ -152,12 +153,16 @@ export function writeModel(
   );
 }
 
-/** Writes what a run needs to go on to the same bits: trained values and AdamW's moments, all float32. */
+/**
+ * Writes what a run needs to go on to the same bits: trained values and AdamW's moments, all float32. Without the moments
+ * (`hasMoments` false) the values can be used, and no run can go on.
+ */
 export function writeTrainingState(
   dir: string,
   model: TrainableModel,
   parameters: TrainedValues,
   origin: ModelOrigin | null,
+  hasMoments = true,
 ): void {
   const lora = loraOf(model);
   if (lora !== null) writeAdapter(dir, parameters, lora, origin?.name ?? null);
@@ -166,6 +171,7 @@ export function writeTrainingState(
       format: "pt",
     });
   writeNoiseScale(dir, parameters);
+  if (!hasMoments) return;
   const moments = moment.flatMap((kind) =>
     sources(parameters, parameters.tensors, ({ name }) => `${kind}.${name}`, kind),
   );
@@ -204,11 +210,24 @@ function storedTensors(dir: string, model: TrainableModel, parameters: TrainedPa
  */
 export function checkTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
   const optimizer = join(dir, OPTIMIZER_FILE);
+  if (!existsSync(optimizer)) {
+    throw new FormatError(
+      dir,
+      `has no ${OPTIMIZER_FILE}, so that no run can continue from it; it is damaged, or was saved with --save-only-model`,
+    );
+  }
   const moments = readSafetensorsHeader(optimizer);
   for (const { name, shape, stored, path, file } of storedTensors(dir, model, parameters)) {
     expectFloats(path, file, stored, shape);
     for (const kind of moment) expectFloats(optimizer, moments, `${kind}.${name}`, shape);
   }
+}
+
+/** Reads the trained values alone of what writeTrainingState wrote. Throws FormatError. */
+export function readTrainedValues(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
+  for (const { name, shape, stored, path, file } of storedTensors(dir, model, parameters))
+    parameters.write(name, readFloats(path, file, stored, shape));
+  parameters.afterWrite();
 }
 
 /** Reads back what writeTrainingState wrote. Throws FormatError where a tensor is missing or of another shape. */

@@ -4,6 +4,7 @@ import { type SampleSource, type Samples, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
 import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
+import { isOutOfPatience, judge } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
@@ -21,6 +22,7 @@ import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
 import type { RunFolder } from "./run-folder.ts";
 import {
+  readTrainedValues,
   savedDtype,
   writeAdapter,
   writeModel,
@@ -104,6 +106,7 @@ export class Trainer {
       await this.#saveOrStop(run);
     }
     this.#expectUpdates(progress);
+    this.#takeBest(run);
     watch.expectUsable(progress.step);
     watch.expectFinite(progress.step, this.#parameters, ["values"]);
     this.model.device.expectFilesUnchanged("in place");
@@ -208,7 +211,14 @@ export class Trainer {
     progress.evalPending = false;
     folder.expectOurs();
     metrics.append(evalLine(progress.evaluation));
+    progress.judgement = judge(progress.judgement, progress.evaluation, this.options);
     reporter?.onEval?.(progress.evaluation);
+    const { best, waited } = progress.judgement;
+    if (isOutOfPatience(progress.judgement, this.options) && progress.step < this.#schedule.totalSteps) {
+      reporter?.onNote?.(
+        `stopped early after step ${progress.step} of ${this.#schedule.totalSteps}: ${waited} evaluations in a row did not improve on that of step ${best?.step ?? 0}`,
+      );
+    }
   }
 
   #openRun(): Run {
@@ -232,7 +242,11 @@ export class Trainer {
     // Before the first update there is nothing to save but the place, which only a stop needs. Nor is there after idle
     // steps, which may be the first of a divergence: it would take the place of an older, better checkpoint.
     const isUseful = run.progress.optimizerSteps > 0 && (!run.watch.isIdle || this.#isFinished(run.progress));
-    const isDue = this.#isDue(this.options.saveSteps, step) && isUseful;
+    const isDue =
+      isUseful &&
+      (this.#isDue(this.options.saveSteps, step) ||
+        this.#isFinished(run.progress) ||
+        this.#isBest(step, run));
     if (step !== run.savedStep && (stop || isDue)) this.#save(run);
     if (!stop) return;
     const { output } = this.#settings;
@@ -248,8 +262,16 @@ export class Trainer {
     this.model.device.expectFilesUnchanged("in place");
     folder.expectOurs();
     metrics.flush();
-    const path = folder.checkpoints.save(progress, marks, this.options.saveTotalLimit, (dir) =>
-      writeTrainingState(dir, this.model, this.#valuesFor(folder), this.#settings.origin ?? null),
+    const { saveTotalLimit: limit, loadBestModelAtEnd, saveOnlyModel } = this.options;
+    const kept = loadBestModelAtEnd ? (progress.judgement.best?.step ?? null) : null;
+    const path = folder.checkpoints.save(progress, marks, { limit, kept }, (dir) =>
+      writeTrainingState(
+        dir,
+        this.model,
+        this.#valuesFor(folder),
+        this.#settings.origin ?? null,
+        !saveOnlyModel,
+      ),
     );
     run.savedStep = progress.step;
     this.#settings.reporter?.onSave?.(progress.step, path);
@@ -301,8 +323,23 @@ export class Trainer {
     );
   }
 
-  #isFinished({ step, evalPending }: Progress): boolean {
-    return step === this.#schedule.totalSteps && !evalPending;
+  #isFinished({ step, evalPending, judgement }: Progress): boolean {
+    if (evalPending) return false;
+    return step === this.#schedule.totalSteps || isOutOfPatience(judgement, this.options);
+  }
+
+  /** Whether the model after `step` is to be kept as the best so far. */
+  #isBest(step: number, { progress }: Run): boolean {
+    return this.options.loadBestModelAtEnd && progress.judgement.best?.step === step;
+  }
+
+  /** Takes back the values of the best evaluation, if that is asked for and was not the last. */
+  #takeBest({ folder, progress }: Run): void {
+    const { best } = progress.judgement;
+    if (!this.options.loadBestModelAtEnd || best === null || best.step === progress.step) return;
+    const path = folder.checkpoints.pathOf(best.step);
+    readTrainedValues(path, this.model, this.#parameters);
+    this.#settings.reporter?.onBest?.(best, path);
   }
 
   #report({ folder, progress, start, tokens }: Run): TrainResult {

@@ -77,13 +77,15 @@ describe("a full disk", () => {
     const folder = new CheckpointFolder(join(root, "checkpoints"));
     const state = (dir: string) => writeFileSync(join(dir, "state"), "x");
     const marks = { identity: {}, rounding: {} };
-    folder.save({ ...startProgress, step: 1 }, marks, 3, state);
+    folder.save({ ...startProgress, step: 1 }, marks, { limit: 3 }, state);
     const full = Object.assign(new Error("ENOSPC: no space left on device, write"), { code: "ENOSPC" });
     const failing = () => {
       throw full;
     };
-    expect(() => folder.save({ ...startProgress, step: 2 }, marks, 3, failing)).toThrow(NeftuneError);
-    expect(() => folder.save({ ...startProgress, step: 2 }, marks, 3, failing)).toThrow(
+    expect(() => folder.save({ ...startProgress, step: 2 }, marks, { limit: 3 }, failing)).toThrow(
+      NeftuneError,
+    );
+    expect(() => folder.save({ ...startProgress, step: 2 }, marks, { limit: 3 }, failing)).toThrow(
       /no space left.*earlier ones/,
     );
     expect(readdirSync(folder.path)).toEqual(["step-00000001"]);
