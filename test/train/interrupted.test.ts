@@ -109,7 +109,7 @@ describe("stopping and resuming", () => {
     writeFileSync(join(output, ".neftune.lock.4711.new"), "half");
     await noisy({ output, evalDataset, resume: true }).trainer.train();
     expectSameRun(output);
-    expect(readdirSync(output)).toHaveLength(5);
+    expect(readdirSync(output)).toHaveLength(6);
     expect(checkpoints(output).every((name) => name.startsWith("step-"))).toBe(true);
   });
 
