@@ -9,14 +9,22 @@ import { run } from "../toolchain.ts";
 const ARCHIVE = "https://deb.debian.org/debian/";
 const folder = join(root, ".toolchain", "debian");
 
-/** A file of the archive. Throws where it cannot be fetched or is another than the pinned one. */
-async function fetched(path: string, expected: string): Promise<Uint8Array> {
+/** A file of Debian's archive. Throws where it cannot be fetched or is another than the pinned one. */
+export async function fetched(path: string, expected: string): Promise<Uint8Array> {
   const response = await fetch(`${ARCHIVE}${path}`);
   if (!response.ok) throw new Error(`${ARCHIVE}${path}: the server answers ${response.status}`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   const got = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
   if (got !== expected) throw new Error(`${ARCHIVE}${path}: expected SHA-256 ${expected}, got ${got}`);
   return bytes;
+}
+
+/** Unpacks a package's files into a folder that stands for "/". */
+export async function unpack(bytes: Uint8Array, root: string): Promise<void> {
+  const archive = join(root, "package.deb");
+  writeFileSync(archive, bytes);
+  await run(["sh", "-c", `ar p "$0" data.tar.xz | tar -xJf - -C "$1"`, archive, root]);
+  rmSync(archive);
 }
 
 /** The folder that the packages are unpacked in, as if it were "/". */
@@ -28,12 +36,9 @@ export async function ensureDebian(): Promise<string> {
   const unpacking = `${folder}-unpacking`;
   rmSync(unpacking, { recursive: true, force: true });
   mkdirSync(unpacking, { recursive: true });
-  const archive = join(unpacking, "package.deb");
   for (const [, hash, path] of pins.matchAll(/^([0-9a-f]{64}) {2}(\S+)$/gm)) {
-    writeFileSync(archive, await fetched(path!, hash!));
-    await run(["sh", "-c", `ar p "$0" data.tar.xz | tar -xJf - -C "$1"`, archive, unpacking]);
+    await unpack(await fetched(path!, hash!), unpacking);
   }
-  rmSync(archive);
   writeFileSync(join(unpacking, "stamp"), pins);
   rmSync(folder, { recursive: true, force: true });
   renameSync(unpacking, folder);
