@@ -8,6 +8,16 @@ import { type Platform, x64 } from "./platform.ts";
 
 const source = (...parts: string[]) => join(root, "src", ...parts);
 
+/** The program and its workers. */
+export const entrypoints: string[] = [
+  source("main.ts"),
+  source("cli", "interrupt-worker.ts"),
+  source("data", "encoder-worker.ts"),
+  source("data", "tokenize-worker.ts"),
+  source("data", "source", "parquet-worker.ts"),
+  source("ranks", "watch-worker.ts"),
+];
+
 /** Bun's runtime for another platform than this machine's. */
 export interface Runtime {
   platform: Platform;
@@ -19,14 +29,7 @@ export interface Runtime {
 export async function buildExecutable(facts: BuildFacts, runtime?: Runtime): Promise<void> {
   const { name, executable: outfile } = runtime?.platform ?? x64;
   const result = await Bun.build({
-    entrypoints: [
-      source("main.ts"),
-      source("cli", "interrupt-worker.ts"),
-      source("data", "encoder-worker.ts"),
-      source("data", "tokenize-worker.ts"),
-      source("data", "source", "parquet-worker.ts"),
-      source("ranks", "watch-worker.ts"),
-    ],
+    entrypoints,
     target: "bun",
     minify: { syntax: true, whitespace: true },
     define: { NEFTUNE_BUILD: JSON.stringify(facts) },
