@@ -33,7 +33,7 @@ export async function emulatedCompiler(): Promise<string[]> {
 export async function buildEmulatedProgram(name: string, build: Build, sources: string[]): Promise<string> {
   mkdirSync(objects, { recursive: true });
   const emulator = join(kernels, "emulator");
-  const compiler = [...(await emulatedCompiler()), "-O2", "-g1"];
+  const compiler = [...(await emulatedCompiler()), "-O1", "-g1"];
   const headers = [
     ...sharedHeaders(),
     ...headersUnder(join(kernels, "cuda")),
