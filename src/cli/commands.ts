@@ -65,6 +65,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./merge.ts")).merge,
   },
   {
+    name: "export",
+    summary: "write a model as one GGUF file for llama.cpp, Ollama and LM Studio",
+    load: async () => (await import("./export.ts")).exportCommand,
+  },
+  {
     name: "quantize",
     summary: "write a copy of a model with its linear layers in 4 bits (NF4)",
     load: async () => (await import("./quantize.ts")).quantize,

@@ -40,6 +40,7 @@ import {
   type ReadingValues,
   wantedSplits,
 } from "./model-data.ts";
+import { expectNewFile } from "./new-file.ts";
 import { chooseTemplate, templateLine } from "./prompt-template.ts";
 import { loadNotes, quantizationOf } from "./quantization.ts";
 
@@ -339,6 +340,5 @@ function checkOutput(output: string): void {
   if (![".json", ".jsonl"].includes(extname(output))) {
     throw new UsageError(`--output ${output}: expected a name that ends in .json or .jsonl`);
   }
-  expectNoDanglingLink(output);
-  if (existsSync(output)) throw new UsageError(`--output ${output}: is there already; choose another name`);
+  expectNewFile(output);
 }

@@ -144,7 +144,7 @@ export const init = defineCommand({
           tensorSpecs(config).reduce((sum, { shape }) => sum + sizeOf(shape), 0) *
           floatTypes[values.dtype].bytes;
         const steps = writeRandomModelInSteps(device, dir, config, values.seed);
-        const written = yield* withWritingProgress(steps, { name: output, dir, total }, context);
+        const written = yield* withWritingProgress(steps, { name: output, path: dir, total }, context);
         const copied = tokenizer === undefined ? [] : copyPresent(tokenizer, dir, tokenizerFiles);
         return { ...written, files: [...written.files, ...copied] };
       });

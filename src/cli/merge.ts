@@ -77,7 +77,7 @@ export function* mergeInSteps(
   source.retain();
   const room = new Nf4Room(device, source, trained?.double ?? trainDefaults.doubleQuantization);
   try {
-    const merger = new Merger(device, source, adapter, room, { lora, base, dtype: request.dtype });
+    const merger = new Merger(device, source, { ...adapter, lora }, room, { base, dtype: request.dtype });
     try {
       const tensors = merger.tensors();
       files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
@@ -119,7 +119,10 @@ export function roundingNote(dtype: FloatDType, loss: number): string {
   return loss < 0.02 ? cost : `${cost}; ${remedy}`;
 }
 
-function baseOf({ model, base }: MergeRequest, isQuantized: boolean): MergeOptions["base"] {
+export function baseOf(
+  { model, base }: Pick<MergeRequest, "model" | "base">,
+  isQuantized: boolean,
+): MergeOptions["base"] {
   if (!isQuantized) return base ?? "original";
   if (base !== "original") return "dequantized";
   throw new UsageError(
@@ -128,7 +131,7 @@ function baseOf({ model, base }: MergeRequest, isQuantized: boolean): MergeOptio
 }
 
 /** Says where the adapter is added to other weights than it was trained on. */
-function noteBase(
+export function noteBase(
   base: MergeOptions["base"],
   trained: TrainedOn | null,
   context: Pick<Context, "note">,
@@ -221,7 +224,7 @@ export const merge = defineCommand({
       const merged = await makeFolder(output, "merge", context, (dir) =>
         withWritingProgress(
           mergeInSteps(device, request, dir, context),
-          { name: output, dir, total },
+          { name: output, path: dir, total },
           context,
         ),
       );

@@ -124,7 +124,7 @@ export const quantize = defineCommand({
       const { files, originalBytes, bytes } = await makeFolder(output, "quantize", context, (dir) =>
         withWritingProgress(
           quantizeInSteps(device, from, dir, values["double-quantization"]),
-          { name: output, dir, total: null },
+          { name: output, path: dir, total: null },
           context,
         ),
       );

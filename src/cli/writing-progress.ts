@@ -1,4 +1,4 @@
-// How far the writing of a model's folder is.
+// How far the writing of a model's folder or file is.
 
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -9,17 +9,18 @@ import { formatBytes, formatSeconds } from "./format.ts";
 /** From one look at the folder to the next. */
 const LOOK_MILLISECONDS = 250;
 
-function bytesIn(dir: string): number {
-  let bytes = 0;
-  for (const name of readdirSync(dir))
-    bytes += statSync(join(dir, name), { throwIfNoEntry: false })?.size ?? 0;
-  return bytes;
+const size = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+
+/** Of a file, or of the files of a folder. */
+function bytesIn(path: string): number {
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() !== true) return size(path);
+  return readdirSync(path).reduce((bytes, name) => bytes + size(join(path, name)), 0);
 }
 
-/** The steps, with a line about the folder that they fill; `total` is what will be in it, null where that is not known. */
+/** The steps, with a line about the folder or file that they fill; `total` is what will be in it, null where that is not known. */
 export function* withWritingProgress<T>(
   steps: Steps<T>,
-  { name, dir, total }: { name: string; dir: string; total: number | null },
+  { name, path, total }: { name: string; path: string; total: number | null },
   context: Pick<Context, "draw">,
 ): Steps<T> {
   const start = performance.now();
@@ -31,7 +32,7 @@ export function* withWritingProgress<T>(
       const now = performance.now();
       if (now - looked > LOOK_MILLISECONDS) {
         looked = now;
-        const bytes = bytesIn(dir);
+        const bytes = bytesIn(path);
         const left = total === null || bytes === 0 ? null : ((now - start) / 1000) * (total / bytes - 1);
         context.draw([
           { text: `writing ${name}:`, rank: 2 },

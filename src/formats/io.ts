@@ -88,9 +88,12 @@ export function writeFileAtomically(path: string, write: (fd: number) => void): 
   );
 }
 
+/** Where this process fills a file that will be `path`. */
+export const partialPath = (path: string) => join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
+
 /** `writeFileAtomically` in the steps of `write`; left before its end, it removes the file beside `path`. */
 export function* writeFileInSteps(path: string, write: (fd: number) => Steps<void>): Steps<void> {
-  const partial = join(dirname(path), `.${basename(path)}.${process.pid}.partial`);
+  const partial = partialPath(path);
   let done = false;
   try {
     // Made anew: what has this name may be a link to a file of someone else's.

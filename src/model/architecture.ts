@@ -19,6 +19,8 @@ interface Kind {
   headNorms: boolean;
   /** Which fields of config.json tell of a window. */
   window: WindowFields;
+  /** How llama.cpp has it: its architecture, and whether RoPE turns neighboring rows of a head there, not its halves. */
+  gguf: { architecture: string; hasNeighborRope: boolean };
 }
 
 export const kinds = {
@@ -28,6 +30,7 @@ export const kinds = {
     bias: { qkv: "attentionBias", o: "attentionBias", mlp: "mlpBias" },
     headNorms: false,
     window: "none",
+    gguf: { architecture: "llama", hasNeighborRope: true },
   },
   mistral: {
     className: "MistralForCausalLM",
@@ -35,6 +38,7 @@ export const kinds = {
     bias: { qkv: false, o: false, mlp: false },
     headNorms: false,
     window: "all layers",
+    gguf: { architecture: "llama", hasNeighborRope: true },
   },
   qwen2: {
     className: "Qwen2ForCausalLM",
@@ -42,6 +46,7 @@ export const kinds = {
     bias: { qkv: true, o: false, mlp: false },
     headNorms: false,
     window: "by layer",
+    gguf: { architecture: "qwen2", hasNeighborRope: false },
   },
   qwen3: {
     className: "Qwen3ForCausalLM",
@@ -49,6 +54,7 @@ export const kinds = {
     bias: { qkv: "attentionBias", o: "attentionBias", mlp: false },
     headNorms: true,
     window: "by layer",
+    gguf: { architecture: "qwen3", hasNeighborRope: false },
   },
 } as const satisfies Record<string, Kind>;
 

@@ -1,4 +1,5 @@
-// A checkpoint with a LoRA adapter added to its weights: W + s·B·A in float32, rounded once; a tensor at a time.
+// A checkpoint with a LoRA adapter added to its weights: W + s·B·A in float32, rounded once; a tensor at a time. Without an
+// adapter, the weights alone.
 
 import { NeftuneError } from "../errors.ts";
 import { decodeFloats, type FloatDType, floatTypes } from "../floats.ts";
@@ -30,18 +31,22 @@ type Adapter = ReturnType<typeof openAdapter>;
 const PIECE_VALUES = 2 ** 22;
 
 export interface MergeOptions {
-  lora: LoraOptions;
   /** What the adapter is added to: the weights as stored, or what NF4 keeps of them (of weights stored in NF4, always). */
   base: "original" | "dequantized";
   /** Of all tensors; null: each its own, of one in NF4 that which was quantized. */
   dtype: FloatDType | null;
 }
 
+/** An adapter, and how it was trained. */
+export interface AdapterToMerge extends Adapter {
+  lora: LoraOptions;
+}
+
 /** Adds the adapter to the weights of a source, for writeShards. */
 export class Merger {
   readonly #device: Device;
   readonly #source: FolderSource;
-  readonly #adapter: Adapter;
+  readonly #adapter: AdapterToMerge | null;
   readonly #options: MergeOptions;
   readonly #room: Nf4Room;
   /** Names of the weights that the adapter changes. */
@@ -54,11 +59,20 @@ export class Merger {
   readonly #loss = new RoundingLoss();
 
   /** Throws FormatError where the adapter does not fit the model. The room is borrowed. */
-  constructor(device: Device, source: FolderSource, adapter: Adapter, room: Nf4Room, options: MergeOptions) {
-    const specs = loraParameterSpecs(source.config, options.lora);
-    expectAdapterTensors(adapter, specs);
-    for (const { name } of specs) adapterValues(adapter, name); // throws where one is not finite
-    this.#adapted = new Set(targetPaths(source.config, options.lora).map((path) => `${path}.weight`));
+  constructor(
+    device: Device,
+    source: FolderSource,
+    adapter: AdapterToMerge | null,
+    room: Nf4Room,
+    options: MergeOptions,
+  ) {
+    if (adapter !== null) {
+      const specs = loraParameterSpecs(source.config, adapter.lora);
+      expectAdapterTensors(adapter, specs);
+      for (const { name } of specs) adapterValues(adapter, name); // throws where one is not finite
+    }
+    const paths = adapter === null ? [] : targetPaths(source.config, adapter.lora);
+    this.#adapted = new Set(paths.map((path) => `${path}.weight`));
     this.#device = device;
     this.#source = source;
     this.#adapter = adapter;
@@ -135,7 +149,10 @@ export class Merger {
     const rows = Math.max(1, Math.floor(PIECE_VALUES / inputs));
     const merge = function* (this: Merger) {
       const base = this.#room.values(name, shape, this.#isQuantized(name, shape));
-      const update = this.#isAdapted(name) ? this.#update(name.replace(/\.weight$/, ""), inputs) : null;
+      const update =
+        this.#adapter !== null && this.#isAdapted(name)
+          ? this.#update(this.#adapter, name.replace(/\.weight$/, ""), inputs)
+          : null;
       this.#device.fill(this.#odd, 0);
       try {
         for (let row = 0; row < out; row += rows) {
@@ -182,18 +199,22 @@ export class Merger {
   }
 
   /** s·B·A of one linear. */
-  #update(path: string, inputs: number): { add(values: Tensor, row: number): void; free(): void } {
+  #update(
+    adapter: AdapterToMerge,
+    path: string,
+    inputs: number,
+  ): { add(values: Tensor, row: number): void; free(): void } {
     const device = this.#device;
-    const { lora } = this.#options;
+    const { lora } = adapter;
     const scale = loraScale(lora);
     const upload = (values: Float32Array, columns: number): Tensor => {
       const tensor = device.allocate("f32", [values.length / columns, columns]);
       device.write(tensor, values);
       return tensor;
     };
-    const a = upload(adapterValues(this.#adapter, loraA(path)), inputs); // [r, in]
+    const a = upload(adapterValues(adapter, loraA(path)), inputs); // [r, in]
     const b = upload(
-      adapterValues(this.#adapter, loraB(path)).map((value) => value * scale),
+      adapterValues(adapter, loraB(path)).map((value) => value * scale),
       lora.r,
     ); // [out, r]
     const weight = Weight.dense(device, a);

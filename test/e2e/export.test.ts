@@ -1,0 +1,111 @@
+// neftune export from outside: what it writes and says, and what it refuses.
+
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { readdirSync, writeFileSync } from "node:fs";
+import { readGguf } from "../formats/gguf-reader.ts";
+import { executable, makeModel, Place } from "./support.ts";
+
+const place = new Place();
+const names = () => readdirSync(place.cwd).sort();
+beforeAll(async () => {
+  await makeModel(place);
+  await place.must(
+    ...["train", "--model", "model", "--dataset", "train.json", "--dtype", "f32", "--batch-size", "4"],
+    ...["--max-steps", "2", "--output", "lora", "--prompt-template", "alpaca"],
+  );
+}, 60_000);
+afterAll(() => place.close());
+
+test("a run with its base, and a Modelfile with the template that it was trained with", async () => {
+  const { stdout } = await place.must(
+    ...["export", "--model", "lora", "--type", "q8_0", "--output", "mine.gguf", "--ollama", "ollama"],
+  );
+  expect(stdout).toMatch(/^mine\.gguf: [\d.]+ KiB, q8_0, [\d.]+ s\nollama\/Modelfile: /);
+  const { fields, tensors } = readGguf(place.path("mine.gguf"));
+  expect(fields.get("general.architecture")).toBe("llama");
+  expect(tensors.get("blk.0.attn_q.weight")!.summary).toStartWith("Q8_0 32,32 ");
+  expect(place.read("ollama", "Modelfile")).toMatch(
+    /^FROM \.\.\/mine\.gguf\nTEMPLATE """Below is an instruction/,
+  );
+}, 60_000);
+
+test("the adapter alone, as JSON", async () => {
+  const args = ["--model", "lora", "--adapter-only", "--output", "lora.gguf", "--ollama", "alone", "--json"];
+  const { stdout } = await place.must("export", ...args);
+  expect(JSON.parse(stdout)).toMatchObject({
+    output: "lora.gguf",
+    type: "f32",
+    modelfile: "alone/Modelfile",
+  });
+  expect(readGguf(place.path("lora.gguf")).fields.get("adapter.type")).toBe("lora");
+  expect(place.read("alone", "Modelfile")).toMatch(/^FROM .*\/model\nADAPTER \.\.\/lora\.gguf\n/);
+}, 60_000);
+
+test.each<[string, string[], string, number]>([
+  ["no model", ["--output", "x.gguf"], "export needs --model", 2],
+  ["no output", ["--model", "model"], "export needs --output", 2],
+  [
+    "a file that is there",
+    ["--model", "model", "--output", "train.json"],
+    "--output train.json: is there already",
+    2,
+  ],
+  [
+    "no adapter",
+    ["--model", "model", "--adapter-only", "--output", "x.gguf"],
+    "--adapter-only needs --adapter",
+    2,
+  ],
+  [
+    "a base without an adapter",
+    ["--model", "model", "--base", "original", "--output", "x.gguf"],
+    "here none is added",
+    2,
+  ],
+  [
+    "another type",
+    ["--model", "model", "--type", "q5_k", "--output", "x.gguf"],
+    "one of f16, bf16, f32, q8_0, q4_0",
+    2,
+  ],
+  [
+    "a folder that is not there",
+    ["--model", "model", "--output", "none/x.gguf"],
+    "none/x.gguf: cannot write: no such file or folder",
+    1,
+  ],
+])("refused, and nothing is written: %s", async (_, args, message, status) => {
+  const before = names();
+  const finished = await place.run("export", ...args);
+  expect(finished.stderr).toContain(message);
+  expect(finished.status).toBe(status);
+  expect(names()).toEqual(before);
+});
+
+test("a disk that is full: a sentence, and nothing left", async () => {
+  const before = names();
+  const command = 'ulimit -f 16; exec "$0" export --model model --output full.gguf --device cpu';
+  const run = Bun.spawn(["bash", "-c", command, executable], {
+    cwd: place.cwd,
+    env: place.env,
+    stderr: "pipe",
+  });
+  expect(await new Response(run.stderr).text()).toContain(
+    "full.gguf: cannot write: larger than the file system",
+  );
+  expect(await run.exited).toBe(1);
+  expect(names()).toEqual(before);
+});
+
+test("a tokenizer that llama.cpp cannot have is refused by name", async () => {
+  const path = place.path("model", "tokenizer.json");
+  const json = JSON.parse(place.read("model", "tokenizer.json"));
+  writeFileSync(
+    path,
+    JSON.stringify({ ...json, pre_tokenizer: { type: "ByteLevel", add_prefix_space: true } }),
+  );
+  const { stderr, status } = await place.run("export", "--model", "model", "--output", "x.gguf");
+  expect(stderr).toContain("tokenizer.json: splits text by rules that llama.cpp does not have");
+  expect(status).toBe(1);
+  writeFileSync(path, JSON.stringify(json));
+});
