@@ -9,7 +9,7 @@ import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
-import { expectNoDanglingLink, writeTextAtomically } from "../formats/io.ts";
+import { writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, loadForInference, readConfig } from "../model/index.ts";
 import { modelOption, readingOptions, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
