@@ -76,6 +76,11 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
       return;
     }
   }
+  const result = (text: string) => {
+    if (team !== null && !team.isFirst) return;
+    terminal.clear();
+    writeFully(1, process.stdout.isTTY === true ? escapeText(text) : text);
+  };
   const context: Context = {
     version,
     env: process.env,
@@ -90,12 +95,8 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
     team,
     isTerminal: terminal.live,
     ...(process.stdout.isTTY === true ? { columns: process.stdout.columns || 80 } : {}),
-    print: (text) => {
-      if (team !== null && !team.isFirst) return;
-      terminal.clear();
-      const harmless = process.stdout.isTTY === true ? escapeText(text) : text;
-      writeFully(1, harmless.endsWith("\n") ? harmless : `${harmless}\n`);
-    },
+    print: (text) => result(text.endsWith("\n") ? text : `${text}\n`),
+    write: (text) => result(text),
     note: (text) => terminal.note(text),
     draw: (line) => terminal.draw(line),
   };

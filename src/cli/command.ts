@@ -24,6 +24,8 @@ export interface Context {
   readonly columns?: number;
   /** Results: text or JSON on standard output. */
   print(text: string): void;
+  /** A part of a result as it comes, no line end added. */
+  write(text: string): void;
   /** All else, on standard error; nothing with --quiet. */
   note(text: string): void;
   /**

@@ -7,6 +7,7 @@ import { type EncoderThread, withEncoder } from "../data/encoder-thread.ts";
 import { RowProblem } from "../data/formats.ts";
 import { RowError } from "../data/source.ts";
 import { promptTemplate } from "../data/templates.ts";
+import { TextStream } from "../data/text-stream.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
@@ -81,8 +82,8 @@ interface Sampling {
 }
 
 /**
- * Completes all prompts, some at a time; those of whole batches where `context.signal` aborts. Without a tokenizer only
- * ids come out.
+ * Completes all prompts, some at a time; the first ones, as far as they are whole, where `context.signal` aborts. Without
+ * a tokenizer only ids come out. `onToken`: called for every new token of any prompt.
  */
 async function complete(
   model: Llama,
@@ -92,39 +93,43 @@ async function complete(
   columns: ColumnNames | undefined,
   sampling: Sampling & { eosIds: readonly number[] },
   context: Context,
+  onToken: (token: number) => void = () => {},
 ): Promise<Completion[]> {
-  const done: Completion[] = [];
+  const outputs: Int32Array[] = [];
   const start = performance.now();
-  let tokens = 0;
-  for (let begin = 0; begin < asked.length; begin += batchSize) {
-    const part = asked.slice(begin, begin + batchSize);
-    const steps = generateInSteps(
-      model,
-      part.map(({ ids }) => ids),
-      {
-        ...sampling,
-        firstDraw: begin,
-        onToken: () => {
-          tokens++;
-          if (tokens % 16 !== 0) return;
-          const rate = tokens / ((performance.now() - start) / 1000);
-          context.draw([
-            { text: `${begin} of ${asked.length} prompts done`, rank: 0 },
-            { text: `${formatCount(tokens)} tokens`, rank: 2 },
-            { text: `${formatCount(rate)} tokens/s`, rank: 1 },
-          ]);
-        },
+  let [tokens, ended] = [0, 0];
+  const steps = generateInSteps(
+    model,
+    asked.map(({ ids }) => ids),
+    {
+      ...sampling,
+      batchSize,
+      onToken: (_, token) => {
+        onToken(token);
+        tokens++;
+        if (tokens % 16 !== 0 || asked.length === 1) return;
+        const rate = tokens / ((performance.now() - start) / 1000);
+        context.draw([
+          { text: `${ended} of ${asked.length} prompts done`, rank: 0 },
+          { text: `${formatCount(tokens)} tokens`, rank: 2 },
+          { text: `${formatCount(rate)} tokens/s`, rank: 1 },
+        ]);
       },
-    );
-    const outputs = await finishUnlessAborted(steps, context.signal);
-    if (outputs === null) break;
-    outputs.forEach((ids, i) => {
-      const output = tokenizer?.decode(ids, { skipSpecial: true }) ?? "";
-      done.push(completionOf(part[i]!, columns, ids, output, sampling.eosIds));
-    });
-  }
+      onDone: (index, output) => {
+        outputs[index] = output;
+        ended++;
+      },
+    },
+  );
+  await finishUnlessAborted(steps, context.signal);
   context.draw("");
-  return done;
+  const firstLacking = asked.findIndex((_, i) => outputs[i] === undefined);
+  const whole = firstLacking < 0 ? asked : asked.slice(0, firstLacking);
+  return whole.map((one, i) => {
+    const ids = outputs[i]!;
+    const output = tokenizer?.decode(ids, { skipSpecial: true }) ?? "";
+    return completionOf(one, columns, ids, output, sampling.eosIds);
+  });
 }
 
 export const generateCommand = defineCommand({
@@ -281,6 +286,8 @@ export const generateCommand = defineCommand({
           seed: values.seed,
           eosIds: stopIds(model, tokenizer, endOfTurn),
         };
+        const isStreamed = output === undefined && !values.json && context.columns !== undefined;
+        const stream = isStreamed && tokenizer !== null ? new TextStream(tokenizer, [], asked[0]!.ids) : null;
         const completions = await complete(
           model,
           tokenizer,
@@ -289,16 +296,21 @@ export const generateCommand = defineCommand({
           columns,
           sampling,
           context,
+          (token) => {
+            if (stream !== null) context.write(stream.push(token));
+          },
         );
         device.expectFilesUnchanged("in place");
         const isStopped = completions.length < asked.length;
         if (isStopped && (output === undefined || completions.length === 0)) {
+          if (stream !== null) context.print(stream.end());
           throw new InterruptedError("generate was stopped before anything was done");
         }
         const seconds = (performance.now() - start) / 1000;
         const notes = completionNotes(completions, sampling.maxNewTokens, tokenizer !== null);
         if (output === undefined) {
-          context.print(values.json ? toJson(completions[0]) : completions[0]!.output);
+          if (stream !== null) context.print(stream.end());
+          else context.print(values.json ? toJson(completions[0]) : completions[0]!.output);
           for (const note of notes) context.note(note);
           return;
         }

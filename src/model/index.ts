@@ -30,5 +30,13 @@ export { Parameters, type ParameterTensor, type PartName, type StateKind } from 
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";
+export {
+  type FinishReason,
+  GenerationSession,
+  Sequence,
+  type SequenceOptions,
+  type SessionOptions,
+} from "./session.ts";
 export { checkpointSource, type FolderSource, type ModelSource, randomSource } from "./source.ts";
+export type { TokenChances } from "./token-chances.ts";
 export type { Tune } from "./weights.ts";

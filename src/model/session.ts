@@ -1,0 +1,401 @@
+// Generation with a key/value cache for several sequences that come and go. Each step reads prompts, a chunk at a time,
+// and advances every sequence that has been read by one token, as one batch. A sequence that ends leaves its keys and
+// values behind: one that begins with the same tokens reads only what is new. Noise never acts here.
+//
+// Owns the cache and its scratch memory, until close(). The model is borrowed.
+
+import { NeftuneError } from "../errors.ts";
+import {
+  Arena,
+  attentionDecode,
+  attentionForward,
+  dtypeBytes,
+  type KvCache,
+  kvAppend,
+  type SamplingOptions,
+  sample,
+  type Tensor,
+} from "../native/index.ts";
+import type { Attend } from "./layer.ts";
+import type { Llama } from "./llama.ts";
+import { chancesOf, type TokenChances } from "./token-chances.ts";
+
+export interface SequenceOptions extends Partial<SamplingOptions> {
+  maxNewTokens: number;
+  /** Any of these ends the sequence; it is kept as its last token. Empty: it runs to maxNewTokens. */
+  eosIds: readonly number[];
+  /** Tells the random draws of sequences with one seed apart. Default 0. */
+  draw?: number;
+  /** Log probabilities of new tokens, and of so many of the likeliest beside each; absent: none are computed. */
+  logprobs?: number;
+  /** Those of the prompt's tokens as well, which reads all of it anew. */
+  promptLogprobs?: boolean;
+  /** Called for every new token as it comes. */
+  onToken?: (token: number) => void;
+}
+
+/** stop: an EOS ended it, or its owner did; length: maxNewTokens did. */
+export type FinishReason = "stop" | "length";
+
+export class Sequence {
+  readonly prompt: Int32Array;
+  readonly options: SequenceOptions;
+  readonly sampling: SamplingOptions;
+  /** New tokens, the ending EOS included. */
+  readonly output: number[] = [];
+  /** Of each new token, where they were asked for. */
+  readonly chances: TokenChances[] = [];
+  /** Of each token of the prompt but the first, likewise. */
+  readonly promptChances: TokenChances[] = [];
+  /** How many of the prompt's first tokens were in the cache already. */
+  readonly cachedTokens: number;
+  finishReason: FinishReason | null = null;
+
+  constructor(prompt: Int32Array, options: SequenceOptions, cachedTokens: number) {
+    this.prompt = prompt;
+    this.options = options;
+    this.sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0, ...options };
+    this.cachedTokens = cachedTokens;
+  }
+}
+
+/** A place in the cache for one sequence. */
+interface Slot {
+  index: number;
+  /** The tokens whose keys and values it holds, from position 0 on. */
+  tokens: number[];
+  sequence: Sequence | null;
+  /** When its last sequence left: the one that is free longest is given away first. */
+  freeSince: number;
+}
+
+/** Tokens of one sequence that are read in one pass, from position `start` on. */
+interface Part {
+  slot: Slot;
+  start: number;
+  tokens: ArrayLike<number>;
+}
+
+export interface SessionOptions {
+  /** Sequences at once. */
+  slots: number;
+  /** Tokens of a prompt and its continuation together, at most. */
+  capacity: number;
+}
+
+/** Rows of logits that are made at once; more than `slots` only where a prompt's log probabilities are asked for. */
+const LEAST_LOGIT_ROWS = 8;
+
+export class GenerationSession {
+  readonly options: SessionOptions;
+  readonly #model: Llama;
+  readonly #cacheMemory: Arena;
+  readonly #scratch: Arena;
+  readonly #logitRows: number;
+  readonly #caches: KvCache[];
+  readonly #slots: Slot[];
+  #clock = 0;
+
+  /** Throws NeftuneError ("out-of-memory") where the cache does not fit. */
+  constructor(model: Llama, options: SessionOptions) {
+    const { slots, capacity } = options;
+    const { device, config } = model;
+    this.options = options;
+    this.#model = model;
+    this.#slots = Array.from({ length: slots }, (_, index) => ({
+      index,
+      tokens: [],
+      sequence: null,
+      freeSince: 0,
+    }));
+    const { kvHeads, headDim } = model.attentionShape(0);
+    const shape = [slots, kvHeads, capacity, headDim];
+    const bytes = slots * kvHeads * capacity * headDim * dtypeBytes[model.options.dtype];
+    const total = 2 * config.numHiddenLayers * (bytes + 256);
+    const free = device.freeMemory();
+    if (total > free) {
+      const gib = (size: number) => `${(size / 2 ** 30).toFixed(1)} GiB`;
+      throw new NeftuneError(
+        "out-of-memory",
+        `the keys and values of ${slots} sequences of up to ${capacity} tokens need ${gib(total)}, ${gib(free)} free: ` +
+          "allow fewer or shorter sequences",
+      );
+    }
+    this.#logitRows = Math.max(slots, LEAST_LOGIT_ROWS);
+    this.#cacheMemory = new Arena(device, total);
+    this.#scratch = new Arena(
+      device,
+      this.#logitRows * (config.hiddenSize + config.vocabSize + 1) * 4 + 4096,
+    );
+    const part = () => this.#cacheMemory.allocate("activations", model.options.dtype, shape);
+    this.#caches = Array.from({ length: config.numHiddenLayers }, () => ({ k: part(), v: part(), capacity }));
+  }
+
+  close(): void {
+    this.#cacheMemory.free();
+    this.#scratch.free();
+  }
+
+  get freeSlots(): number {
+    return this.#slots.filter(({ sequence }) => sequence === null).length;
+  }
+
+  get isIdle(): boolean {
+    return this.#slots.every(({ sequence }) => sequence === null);
+  }
+
+  /** Tokens of this prompt that need not be read, as things are. */
+  cachedPrefix(prompt: ArrayLike<number>): number {
+    return this.#bestSlot(prompt)?.common ?? 0;
+  }
+
+  /**
+   * Takes a sequence in: the next steps read its prompt (token ids, at least one) and continue it. Throws NeftuneError
+   * where there is no free slot or it is longer than the session allows.
+   */
+  add(prompt: Int32Array, options: SequenceOptions): Sequence {
+    const { capacity, slots } = this.options;
+    if (prompt.length === 0)
+      throw new NeftuneError("generate", "a prompt is empty: at least one token (BOS) is needed");
+    if (prompt.length + options.maxNewTokens > capacity) {
+      throw new NeftuneError(
+        "generate",
+        `a prompt of ${prompt.length} tokens and ${options.maxNewTokens} new ones are more than the ${capacity} that fit`,
+      );
+    }
+    const best = this.#bestSlot(prompt);
+    if (best === null)
+      throw new NeftuneError("generate", `all ${slots} sequences that fit at once are in use`);
+    const { slot } = best;
+    // The last token of the prompt is always read, as its logits are needed.
+    const kept = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
+    slot.tokens.length = kept;
+    const sequence = new Sequence(prompt, options, kept);
+    slot.sequence = sequence;
+    if (options.maxNewTokens < 1 && options.promptLogprobs !== true) this.remove(sequence, "length");
+    return sequence;
+  }
+
+  /** Ends a sequence; what was read of it stays in the cache until its slot is needed. */
+  remove(sequence: Sequence, reason: FinishReason = "stop"): void {
+    const slot = this.#slots.find((one) => one.sequence === sequence);
+    sequence.finishReason ??= reason;
+    if (slot === undefined) return;
+    slot.sequence = null;
+    slot.freeSince = ++this.#clock;
+  }
+
+  /** The free slot that begins with most of the prompt; of equals, the one that is free longest. */
+  #bestSlot(prompt: ArrayLike<number>): { slot: Slot; common: number } | null {
+    let best: { slot: Slot; common: number } | null = null;
+    for (const slot of this.#slots) {
+      if (slot.sequence !== null) continue;
+      let common = 0;
+      while (common < slot.tokens.length && slot.tokens[common] === prompt[common]) common++;
+      const isBetter =
+        best === null ||
+        common > best.common ||
+        (common === best.common && slot.freeSince < best.slot.freeSince);
+      if (isBetter) best = { slot, common };
+    }
+    return best;
+  }
+
+  /** Reads a chunk of the prompts that wait, and advances every sequence that has been read by one token. */
+  step(): void {
+    const running = new Set(this.#slots.map(({ sequence }) => sequence).filter((one) => one?.output.length));
+    this.#readPrompts();
+    const parts = this.#slots
+      .filter(({ sequence }) => sequence !== null && running.has(sequence))
+      .map((slot): Part => {
+        const { output } = slot.sequence!;
+        return { slot, start: slot.tokens.length, tokens: [output.at(-1)!] };
+      });
+    for (let begin = 0; begin < parts.length; begin += this.#model.options.maxTokens) {
+      const some = parts.slice(begin, begin + this.#model.options.maxTokens);
+      this.#pick(some, this.#forward(some));
+    }
+  }
+
+  /** As much of the prompts that wait as the model's buffers hold. */
+  #readPrompts(): void {
+    const { maxTokens } = this.#model.options;
+    const waiting = this.#slots.filter(
+      ({ sequence, tokens }) => sequence !== null && tokens.length < sequence.prompt.length,
+    );
+    const parts: Part[] = [];
+    let room = maxTokens;
+    for (const slot of waiting) {
+      const { prompt } = slot.sequence!;
+      const start = slot.tokens.length;
+      const left = prompt.length - start;
+      // A prompt that fits is read in one pass; one that does not, chunk by chunk, each in a pass of its own.
+      if (left > room && parts.length > 0) break;
+      parts.push({ slot, start, tokens: prompt.subarray(start, start + Math.min(left, room)) });
+      room -= Math.min(left, room);
+      if (room === 0) break;
+    }
+    const [fresh, further] = [
+      parts.filter(({ start }) => start === 0),
+      parts.filter(({ start }) => start > 0),
+    ];
+    for (const some of [fresh, further]) if (some.length > 0) this.#finishPrompts(some, this.#forward(some));
+  }
+
+  /** What follows when parts of prompts have been read: log probabilities, and the first new token of whole ones. */
+  #finishPrompts(parts: readonly Part[], hidden: Tensor): void {
+    let row = 0;
+    const ends: { part: Part; row: number }[] = [];
+    for (const part of parts) {
+      const { sequence, tokens } = part.slot;
+      if (sequence!.options.promptLogprobs === true) this.#promptChances(sequence!, part, hidden, row);
+      row += part.tokens.length;
+      if (tokens.length < sequence!.prompt.length) continue;
+      if (sequence!.options.maxNewTokens < 1) this.remove(sequence!, "length");
+      else ends.push({ part, row: row - 1 });
+    }
+    if (ends.length === 0) return;
+    this.#pick(
+      ends.map(({ part }) => part),
+      hidden,
+      ends.map((end) => end.row),
+    );
+  }
+
+  #promptChances(sequence: Sequence, { start, tokens }: Part, hidden: Tensor, firstRow: number): void {
+    const { prompt, promptChances, options } = sequence;
+    const targets = Array.from({ length: tokens.length }, (_, i) => start + i + 1).filter(
+      (position) => position < prompt.length,
+    );
+    for (let begin = 0; begin < targets.length; begin += this.#logitRows) {
+      const some = targets.slice(begin, begin + this.#logitRows);
+      const rows = Int32Array.from(some, (position) => firstRow + position - 1 - start);
+      this.#scratch.reuse();
+      const logits = this.#model.headLogits(hidden, rows, this.#scratch);
+      for (const [i, position] of some.entries()) {
+        const values = this.#model.device.readFloats(logits.rows(i, 1));
+        promptChances.push(chancesOf(values, prompt[position]!, options.logprobs ?? 0));
+      }
+    }
+  }
+
+  /**
+   * Feeds the parts to the model, their keys going to the cache: the final hidden states [rows, H]. Parts that begin
+   * their sequences attend among themselves; of others, each token attends to what its slot holds up to it.
+   */
+  #forward(parts: readonly Part[]): Tensor {
+    const model = this.#model;
+    const batch = inputBatch(parts);
+    const slots = Int32Array.from(parts, ({ slot }) => slot.index);
+    const starts = Int32Array.from(parts, ({ start }) => start);
+    const isFresh = parts.every(({ start, tokens }) => start === 0 && tokens.length > 0);
+    const rowSlots = new Int32Array(batch.tokens);
+    for (const [i, { slot }] of parts.entries())
+      rowSlots.fill(slot.index, batch.cuSeqlens[i]!, batch.cuSeqlens[i + 1]!);
+    const lengths = batch.positions.map((position) => position + 1);
+    const attend: Attend = (layer, { qkv, attention }) => {
+      const shape = model.attentionShape(layer);
+      const cache = this.#caches[layer]!;
+      kvAppend(model.device, cache, qkv, batch, slots, starts, shape);
+      if (isFresh) attentionForward(model.device, attention, null, qkv, batch, shape);
+      else attentionDecode(model.device, attention, qkv, cache, rowSlots, lengths, shape);
+    };
+    const hidden = model.forwardHidden(batch, attend);
+    for (const { slot, tokens } of parts)
+      for (let i = 0; i < tokens.length; i++) slot.tokens.push(tokens[i]!);
+    return hidden;
+  }
+
+  /** The next token of each part's sequence, from the row of its last token; by default the parts have one row each. */
+  #pick(parts: readonly Part[], hidden: Tensor, rows = parts.map((_, i) => i)): void {
+    for (let begin = 0; begin < parts.length; begin += this.#logitRows) {
+      const end = begin + this.#logitRows;
+      const sequences = parts.slice(begin, end).map(({ slot }) => slot.sequence!);
+      const tokens = this.#sampled(sequences, hidden, Int32Array.from(rows.slice(begin, end)));
+      for (const [i, sequence] of sequences.entries()) this.#append(sequence, tokens[i]!);
+    }
+  }
+
+  #append(sequence: Sequence, token: number): void {
+    const { output, options } = sequence;
+    output.push(token);
+    options.onToken?.(token);
+    if (sequence.finishReason !== null) return; // its owner has ended it
+    if (options.eosIds.includes(token)) this.remove(sequence, "stop");
+    else if (output.length >= options.maxNewTokens) this.remove(sequence, "length");
+  }
+
+  #sampled(sequences: readonly Sequence[], hidden: Tensor, rows: Int32Array): Int32Array {
+    const { device } = this.#model;
+    this.#scratch.reuse();
+    const logits = this.#model.headLogits(hidden, rows, this.#scratch);
+    const tokens = this.#scratch.allocate("activations", "i32", [rows.length]);
+    // Sampling changes the logits.
+    const kept = sequences.map(({ options }, i) =>
+      options.logprobs === undefined ? null : device.readFloats(logits.rows(i, 1)),
+    );
+    for (const { begin, end } of alike(sequences)) {
+      const some = sequences.slice(begin, end);
+      const { ids, offsets } = seenBy(some);
+      const draws = BigInt64Array.from(some, ({ options }) => BigInt(options.draw ?? 0));
+      const { sampling, output } = some[0]!;
+      const part = logits.rows(begin, end - begin);
+      sample(device, tokens.rows(begin, end - begin), part, sampling, { ids, offsets }, draws, output.length);
+    }
+    const picked = device.readInts(tokens);
+    for (const [i, { options, chances }] of sequences.entries()) {
+      const values = kept[i];
+      if (values != null) chances.push(chancesOf(values, picked[i]!, options.logprobs!));
+    }
+    return picked;
+  }
+}
+
+/** Runs of sequences that one call can sample: with the same parameters, and as many tokens so far. */
+function alike(sequences: readonly Sequence[]): { begin: number; end: number }[] {
+  const runs: { begin: number; end: number; key: string }[] = [];
+  for (const [i, { sampling, output }] of sequences.entries()) {
+    const { temperature, topK, topP, repetitionPenalty, seed } = sampling;
+    const isGreedy = temperature === 0;
+    const key = String([
+      repetitionPenalty,
+      temperature,
+      ...(isGreedy ? [] : [topK, topP, seed, output.length]),
+    ]);
+    const last = runs.at(-1);
+    if (last?.key === key) last.end = i + 1;
+    else runs.push({ begin: i, end: i + 1, key });
+  }
+  return runs;
+}
+
+/** The tokens that repetition penalties are for. */
+function seenBy(sequences: readonly Sequence[]): { ids: Int32Array; offsets: BigInt64Array } {
+  const ids: number[] = [];
+  const offsets = new BigInt64Array(sequences.length + 1);
+  for (const [i, { prompt, output, sampling }] of sequences.entries()) {
+    if (sampling.repetitionPenalty !== 1) for (const id of [...prompt, ...output]) ids.push(id);
+    offsets[i + 1] = BigInt(ids.length);
+  }
+  return { ids: Int32Array.from(ids), offsets };
+}
+
+/** Rows of one forward pass: a batch without targets. */
+function inputBatch(parts: readonly Part[]) {
+  const total = parts.reduce((sum, { tokens }) => sum + tokens.length, 0);
+  const ids = new Int32Array(total);
+  const positions = new Int32Array(total);
+  const cuSeqlens = new Int32Array(parts.length + 1);
+  const lengths = new Int32Array(parts.length);
+  let at = 0;
+  for (const [i, { tokens, start }] of parts.entries()) {
+    for (let t = 0; t < tokens.length; t++, at++) {
+      ids[at] = tokens[t]!;
+      positions[at] = start + t;
+    }
+    cuSeqlens[i + 1] = at;
+    lengths[i] = tokens.length;
+  }
+  const none = new Int32Array(0);
+  return { ids, positions, cuSeqlens, lengths, targetRows: none, targets: none, tokens: total };
+}

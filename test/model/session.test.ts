@@ -1,0 +1,233 @@
+// Sequences that come and go in one session: each gets what it gets alone.
+
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { makeBatch } from "../../src/data/batch.ts";
+import { IGNORE } from "../../src/data/sample.ts";
+import {
+  checkpointSource,
+  GenerationSession,
+  generate,
+  Llama,
+  type Sequence,
+} from "../../src/model/index.ts";
+import { chancesOf } from "../../src/model/token-chances.ts";
+import type { Device } from "../../src/native/index.ts";
+import { describeBackends } from "../backends.ts";
+import { folder } from "../golden/support.ts";
+
+function withModel(device: Device, name: string, use: (model: Llama) => void, maxTokens = 64): void {
+  const model = Llama.load(device, checkpointSource(join(folder, "models", name)), {
+    ...({ dtype: "f32", tune: "none", recompute: "none", maxTargets: 1, maxPosition: 128, seed: 1 } as const),
+    maxTokens,
+  });
+  try {
+    use(model);
+  } finally {
+    model.close();
+  }
+}
+
+function inSession<T>(model: Llama, slots: number, use: (session: GenerationSession) => T): T {
+  const session = new GenerationSession(model, { slots, capacity: 96 });
+  try {
+    return use(session);
+  } finally {
+    session.close();
+  }
+}
+
+const prompt = (length: number, seed = 7) =>
+  Int32Array.from({ length }, (_, i) => (i * i * 31 + i * seed + seed) % 500);
+const finished = (session: GenerationSession) => {
+  while (!session.isIdle) session.step();
+};
+const greedy = { maxNewTokens: 12, eosIds: [] };
+
+describeBackends((device) => {
+  for (const name of ["tiny-gqa-bf16-sharded", "tiny-mistral-window", "tiny-qwen3"]) {
+    test(`${name}: in company, as alone`, () => {
+      withModel(device, name, (model) => {
+        const prompts = [5, 21, 1, 33].map((length, i) => prompt(length, i + 3));
+        const alone = prompts.map((ids) => [...generate(model, [ids], greedy)[0]!]);
+        inSession(model, 3, (session) => {
+          const all: Sequence[] = [];
+          // One joins at every second step, as soon as there is room.
+          for (let step = 0; all.length < prompts.length || !session.isIdle; step++) {
+            if (step % 2 === 0 && all.length < prompts.length && session.freeSlots > 0)
+              all.push(session.add(prompts[all.length]!, greedy));
+            session.step();
+          }
+          expect(all.map(({ output }) => output)).toEqual(alone);
+          expect(all.map(({ finishReason }) => finishReason)).toEqual([
+            "length",
+            "length",
+            "length",
+            "length",
+          ]);
+        });
+      });
+    });
+  }
+
+  test("a prompt that is longer than the model's buffers is read in chunks", () => {
+    const ids = prompt(50);
+    let whole: number[] = [];
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      whole = [...generate(model, [ids], greedy)[0]!];
+    });
+    withModel(
+      device,
+      "tiny-gqa-bf16-sharded",
+      (model) => {
+        inSession(model, 2, (session) => {
+          const other = session.add(prompt(3), greedy);
+          session.step();
+          const long = session.add(ids, greedy);
+          session.step();
+          expect(long.output).toEqual([]);
+          expect(other.output.length).toBe(2); // it goes on meanwhile
+          finished(session);
+          expect(long.output).toEqual(whole);
+        });
+      },
+      16,
+    );
+  });
+
+  test("a sequence that begins as one before it reads only what is new", () => {
+    withModel(device, "tiny-mistral-window", (model) => {
+      inSession(model, 2, (session) => {
+        const first = session.add(prompt(20), greedy);
+        finished(session);
+        const second = Int32Array.from([...first.prompt, ...first.output, 17, 18, 19]);
+        expect(session.cachedPrefix(second)).toBe(31);
+        const next = session.add(second, greedy);
+        expect(next.cachedTokens).toBe(31); // all but the last new token, which was never read
+        finished(session);
+        expect(next.output).toEqual([...generate(model, [second], greedy)[0]!]);
+        // The same prompt again: its last token is read for its logits.
+        const again = session.add(second, greedy);
+        expect(again.cachedTokens).toBe(second.length - 1);
+        finished(session);
+        expect(again.output).toEqual(next.output);
+        // Half of it: the rest is forgotten.
+        const half = session.add(second.slice(0, 10), greedy);
+        expect(half.cachedTokens).toBe(9);
+        finished(session);
+        expect(half.output).toEqual([...generate(model, [second.slice(0, 10)], greedy)[0]!]);
+      });
+    });
+  });
+
+  test("each sequence is sampled by its own numbers", () => {
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      const ids = prompt(9);
+      const wishes = [
+        { temperature: 0 },
+        { temperature: 1.5, seed: 4 },
+        { temperature: 1.5, seed: 5, topK: 20 },
+        { temperature: 1.5, seed: 4, draw: 2 },
+        { temperature: 0, repetitionPenalty: 1.8 },
+      ].map((wish) => ({ ...greedy, ...wish }));
+      const alone = wishes.map(({ draw = 0, ...wish }) => [
+        ...generate(model, [ids], { ...wish, firstDraw: draw })[0]!,
+      ]);
+      expect(new Set(alone.map(String)).size).toBe(5);
+      inSession(model, 5, (session) => {
+        const all = wishes.map((wish, i) => {
+          if (i === 3) session.step(); // the last two are behind
+          return session.add(ids, wish);
+        });
+        finished(session);
+        expect(all.map(({ output }) => output)).toEqual(alone);
+      });
+    });
+  });
+
+  test("log probabilities, of the prompt too", () => {
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      const ids = prompt(30);
+      inSession(model, 1, (session) => {
+        const options = { maxNewTokens: 3, eosIds: [], logprobs: 2, promptLogprobs: true };
+        const sequence = session.add(ids, options);
+        finished(session);
+        const all = [...ids, ...sequence.output];
+        const chances = [...sequence.promptChances, ...sequence.chances];
+        expect(chances.length).toBe(all.length - 1);
+        const batch = makeBatch(
+          [{ ids: Int32Array.from(all), labels: new Int32Array(all.length).fill(IGNORE) }],
+          {
+            packing: true,
+          },
+        );
+        const rows = Int32Array.from({ length: all.length - 1 }, (_, i) => i);
+        const logits = model.logits(batch, rows);
+        const V = model.config.vocabSize;
+        for (const [i, { logprob, top }] of chances.entries()) {
+          const want = chancesOf(logits.subarray(i * V, (i + 1) * V), all[i + 1]!, 2);
+          expect(Math.abs(logprob - want.logprob)).toBeLessThan(1e-4);
+          expect(top.map(({ id }) => id)).toEqual(want.top.map(({ id }) => id));
+        }
+        // Only the prompt's.
+        const scored = session.add(ids, { ...options, maxNewTokens: 0 });
+        finished(session);
+        expect(scored.output).toEqual([]);
+        expect(scored.promptChances).toEqual(sequence.promptChances);
+      });
+    });
+  });
+
+  test("EOS and the owner end a sequence; its slot is free at once", () => {
+    withModel(device, "tiny-qwen2-tied-bf16", (model) => {
+      const ids = prompt(6);
+      const plain = [...generate(model, [ids], greedy)[0]!];
+      inSession(model, 1, (session) => {
+        const stopped = session.add(ids, { ...greedy, eosIds: [plain[2]!] });
+        finished(session);
+        const end = plain.indexOf(plain[2]!) + 1;
+        expect([stopped.output, stopped.finishReason]).toEqual([plain.slice(0, end), "stop"]);
+        const own: Sequence = session.add(ids, {
+          ...greedy,
+          onToken: () => {
+            if (own.output.length === 4) session.remove(own);
+          },
+        });
+        finished(session);
+        expect([own.output, own.finishReason]).toEqual([plain.slice(0, 4), "stop"]);
+        expect(session.freeSlots).toBe(1);
+      });
+    });
+  });
+
+  test("refused: no room, too long, nothing to begin with", () => {
+    withModel(device, "tiny-mha-f32", (model) => {
+      inSession(model, 1, (session) => {
+        expect(() => session.add(new Int32Array(0), greedy)).toThrow("a prompt is empty");
+        expect(() => session.add(prompt(90), greedy)).toThrow("more than the 96 that fit");
+        session.add(prompt(5), greedy);
+        expect(() => session.add(prompt(5), greedy)).toThrow("all 1 sequences that fit at once are in use");
+      });
+      const huge = () => new GenerationSession(model, { slots: 2 ** 20, capacity: 2 ** 20 });
+      expect(huge).toThrow(
+        /keys and values of 1048576 sequences of up to 1048576 tokens need .* GiB, .* free/,
+      );
+    });
+  });
+});
+
+describe("log probabilities of a row", () => {
+  test("sum to one, equals in order of their ids, no more than asked for", () => {
+    const logits = Float32Array.of(1, 3, 3, -2, 1000);
+    const { logprob, top } = chancesOf(Float32Array.of(1, 3, 3, -2), 0, 3);
+    const total = [0, 1, 2, 3].reduce(
+      (sum, id) => sum + Math.exp(chancesOf(Float32Array.of(1, 3, 3, -2), id, 0).logprob),
+      0,
+    );
+    expect(total).toBeCloseTo(1, 12);
+    expect(top.map(({ id }) => id)).toEqual([1, 2, 0]);
+    expect(top[2]!.logprob).toBe(logprob);
+    expect(chancesOf(logits, 4, 1)).toEqual({ logprob: 0, top: [{ id: 4, logprob: 0 }] });
+    expect(chancesOf(logits, 4, 9).top.length).toBe(5);
+  });
+});
