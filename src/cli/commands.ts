@@ -30,6 +30,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./generate.ts")).generateCommand,
   },
   {
+    name: "chat",
+    summary: "talk to a model in the terminal",
+    load: async () => (await import("./chat.ts")).chatCommand,
+  },
+  {
     name: "preview",
     summary: "show how rows are rendered, tokenized, masked and cut",
     load: async () => (await import("./preview.ts")).preview,

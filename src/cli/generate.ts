@@ -44,6 +44,7 @@ import {
 import { expectNewFile } from "./new-file.ts";
 import { chooseTemplate, templateLine } from "./prompt-template.ts";
 import { loadNotes, quantizationOf } from "./quantization.ts";
+import { samplingOf, samplingOptions } from "./sampling-options.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
@@ -72,15 +73,6 @@ async function readPrompts(
   return asked;
 }
 
-interface Sampling {
-  maxNewTokens: number;
-  temperature: number;
-  topP: number;
-  topK: number;
-  repetitionPenalty: number;
-  seed: number;
-}
-
 /**
  * Completes all prompts, some at a time; the first ones, as far as they are whole, where `context.signal` aborts. Without
  * a tokenizer only ids come out. `onToken`: called for every new token of any prompt.
@@ -91,7 +83,7 @@ async function complete(
   asked: readonly Asked[],
   batchSize: number,
   columns: ColumnNames | undefined,
-  sampling: Sampling & { eosIds: readonly number[] },
+  sampling: ReturnType<typeof samplingOf> & { maxNewTokens: number; eosIds: readonly number[] },
   context: Context,
   onToken: (token: number) => void = () => {},
 ): Promise<Completion[]> {
@@ -169,36 +161,7 @@ export const generateCommand = defineCommand({
     "batch-size": { type: "int", default: 16, min: 1, help: "number of prompts to complete together" },
     dtype: dtypeOption,
     ...quantizationOptions,
-    temperature: {
-      type: "float",
-      group: "Sampling",
-      default: 0,
-      min: 0,
-      help: "sampling temperature; 0 always takes the most likely token",
-    },
-    "top-p": {
-      type: "float",
-      group: "Sampling",
-      default: 1,
-      above: 0,
-      max: 1,
-      help: "sample from the most likely tokens whose probabilities add up to this",
-    },
-    "top-k": {
-      type: "int",
-      group: "Sampling",
-      default: 0,
-      min: 0,
-      help: "sample from the N most likely tokens; 0 uses all",
-    },
-    "repetition-penalty": {
-      type: "float",
-      group: "Sampling",
-      default: 1,
-      above: 0,
-      help: "penalty on tokens of the prompt and the completion, as in Transformers; 1 is none",
-    },
-    seed: { type: "int", group: "Sampling", default: 42, min: 0, help: "seed for sampling" },
+    ...samplingOptions,
   },
   examples: [
     ['neftune generate --model ./stories --prompt "Once upon a time"', "continues a text"],
@@ -279,11 +242,7 @@ export const generateCommand = defineCommand({
       try {
         const sampling = {
           maxNewTokens: values["max-new-tokens"],
-          temperature: values.temperature,
-          topP: values["top-p"],
-          topK: values["top-k"],
-          repetitionPenalty: values["repetition-penalty"],
-          seed: values.seed,
+          ...samplingOf(values),
           eosIds: stopIds(model, tokenizer, endOfTurn),
         };
         const isStreamed = output === undefined && !values.json && context.columns !== undefined;

@@ -10,6 +10,7 @@ export function quietContext(own: Partial<Context> = {}): Context {
     signal: new AbortController().signal,
     isTerminal: false,
     print: () => {},
+    write: () => {},
     note: () => {},
     draw: () => {},
     ...own,
