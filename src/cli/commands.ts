@@ -35,6 +35,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./chat.ts")).chatCommand,
   },
   {
+    name: "serve",
+    summary: "answer OpenAI's API over HTTP, with a chat page",
+    load: async () => (await import("./serve.ts")).serveCommand,
+  },
+  {
     name: "preview",
     summary: "show how rows are rendered, tokenized, masked and cut",
     load: async () => (await import("./preview.ts")).preview,

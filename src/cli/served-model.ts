@@ -95,6 +95,13 @@ export class ServedModel {
     this.model.close();
   }
 
+  /** The text of one token within a text: with the space that a token at the beginning of one would lose. */
+  tokenText(id: number): string {
+    const { bosId } = this.tokenizer;
+    if (bosId === null) return this.tokenizer.decode([id]);
+    return this.tokenizer.decode([bosId, id]).slice(this.tokenizer.decode([bosId]).length);
+  }
+
   /** A conversation as the template renders it, up to where the answer begins. Throws RowProblem where it refuses it. */
   promptOf(messages: readonly Message[]): Int32Array {
     if (this.encoder === null) throw noTemplate();
