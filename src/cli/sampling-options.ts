@@ -1,6 +1,6 @@
 // How the next token is chosen: the same for every command that generates.
 
-import type { OptionTable } from "./options.ts";
+import type { OptionTable } from "../options/spec.ts";
 
 export const samplingOptions = {
   temperature: {

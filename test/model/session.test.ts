@@ -156,7 +156,7 @@ describeBackends((device) => {
         const chances = [...sequence.promptChances, ...sequence.chances];
         expect(chances.length).toBe(all.length - 1);
         const batch = makeBatch(
-          [{ ids: Int32Array.from(all), labels: new Int32Array(all.length).fill(IGNORE) }],
+          [{ ids: Int32Array.from(all), labels: new Int32Array(all.length).fill(IGNORE), truncated: false }],
           {
             packing: true,
           },

@@ -1,4 +1,5 @@
 // POST /v1/completions: prompts as text or token ids, one or a list; with echo, the prompt and its log probabilities.
+// Without it, the text is that of the new tokens alone, as Transformers decodes them and lm-eval compares them.
 
 import type { Sequence, TokenChances } from "../../model/index.ts";
 import type { ServedModel } from "../served-model.ts";
@@ -124,7 +125,7 @@ async function complete(job: Job): Promise<{ choice: Choice; tokens: number }> {
     ...(logprobs === null ? {} : { logprobs, promptLogprobs: isEchoed }),
   };
   const answer = await engine.run({
-    ...{ served, prompt: prompt.ids, options, stops: wanted.stops, signal },
+    ...{ served, prompt: prompt.ids, options, stops: wanted.stops, signal, isContinued: isEchoed },
     ...(onPart === undefined
       ? {}
       : { onText: (text, sequence) => text !== "" && onPart(next(text, sequence, null)) }),

@@ -11,6 +11,8 @@ export interface Wish {
   served: ServedModel;
   prompt: Int32Array;
   options: Omit<SequenceOptions, "eosIds" | "onToken">;
+  /** The answer's text goes on from the prompt's: it keeps a first space that tokens alone would lose. */
+  isContinued?: boolean;
   /** Texts that end an answer; they are not part of it. */
   stops: readonly string[];
   /** Aborts when the client has gone or waited too long. */
@@ -109,9 +111,9 @@ export class Engine {
   /** In order of arrival; a model that is full lets others pass. */
   #admit(): void {
     this.#waiting = this.#waiting.filter((job) => {
-      const { served, prompt, options, stops } = job;
+      const { served, prompt, options, stops, isContinued = false } = job;
       if (served.session.freeSlots === 0) return true;
-      const stream = new TextStream(served.tokenizer, stops, prompt);
+      const stream = new TextStream(served.tokenizer, stops, isContinued ? prompt : []);
       const onToken = (token: number) => this.#onToken(job, token);
       try {
         const sequence = served.session.add(prompt, { ...options, eosIds: served.eosIds, onToken });

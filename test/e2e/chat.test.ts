@@ -1,0 +1,129 @@
+// neftune chat from outside: through a pipe, and in a terminal of 80 columns (tmux).
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { executable, makeModel, Place } from "./support.ts";
+
+const place = new Place();
+beforeAll(() => makeModel(place), 60_000);
+afterAll(() => place.close());
+
+const chat = (...args: string[]) => [
+  "chat",
+  "--model",
+  "model",
+  "--prompt-template",
+  "alpaca",
+  "--device",
+  "cpu",
+  ...args,
+];
+
+async function piped(input: string, ...args: string[]) {
+  const child = Bun.spawn([executable, ...args], {
+    ...{ cwd: place.cwd, env: place.env, stdout: "pipe", stderr: "pipe" },
+    stdin: new TextEncoder().encode(input),
+  });
+  const [stdout, stderr] = await Promise.all([
+    new Response(child.stdout).text(),
+    new Response(child.stderr).text(),
+  ]);
+  return { stdout, stderr, status: await child.exited };
+}
+
+describe("through a pipe", () => {
+  test("each line is answered on standard output; commands are heard", async () => {
+    const lines = "Name a color.\n\n/set max-new-tokens 3\nAnd another?\n/save talk.jsonl\n/nonsense\n";
+    const { stdout, stderr, status } = await piped(lines, ...chat("--max-new-tokens", "8"));
+    expect(status).toBe(0);
+    const { messages } = JSON.parse(place.read("talk.jsonl"));
+    expect(messages.map(({ role }: { role: string }) => role)).toEqual([
+      "user",
+      "assistant",
+      "user",
+      "assistant",
+    ]);
+    expect(stdout).toBe(`${messages[1].content}\n${messages[3].content}\n`);
+    expect(stderr).toContain("(cut at --max-new-tokens)");
+    expect(stderr).toContain("unknown command /nonsense");
+    expect(stdout).not.toContain("> ");
+  }, 30_000);
+
+  test("a conversation that is full is told", async () => {
+    const { stderr } = await piped(`${"word ".repeat(100)}\n`, ...chat("--context-length", "50"));
+    expect(stderr).toMatch(
+      /the conversation has \d+ tokens, and --context-length is 50; \/reset begins anew/,
+    );
+  }, 30_000);
+
+  test.each<[string, string[], string]>([
+    ["no model", ["chat"], "chat needs --model"],
+    [
+      "no template",
+      ["chat", "--model", "model"],
+      "the model has no chat template; name one with --prompt-template",
+    ],
+    ["JSON", chat("--json"), "chat has no JSON output"],
+  ])("refused: %s", async (_, args, message) => {
+    const { stderr, status } = await piped("hello\n", ...args);
+    expect(stderr).toContain(message);
+    expect(status).toBe(2);
+  });
+});
+
+const tmux = Bun.which("tmux");
+if (tmux === null) console.log("chat in a terminal is not tested: there is no tmux");
+
+describe.skipIf(tmux === null)("in a terminal", () => {
+  const socket = `neftune-${process.pid}`;
+  const run = async (...args: string[]) => {
+    const child = Bun.spawn([tmux!, "-L", socket, "-f", "/dev/null", ...args], {
+      env: { ...process.env, ...place.env },
+    });
+    const text = await new Response(child.stdout).text();
+    await child.exited;
+    return text;
+  };
+  const keys = (...names: string[]) => run("send-keys", "-t", "chat", ...names);
+  const screen = () => run("capture-pane", "-p", "-t", "chat");
+  /** Waits until the screen is as wanted, and gives it. */
+  async function shows(wanted: RegExp): Promise<string> {
+    for (let waited = 0; ; waited += 50) {
+      const text = await screen();
+      if (wanted.test(text)) return text;
+      if (waited > 20_000) throw new Error(`the screen never showed ${wanted}:\n${text}`);
+      await Bun.sleep(50);
+    }
+  }
+  beforeAll(async () => {
+    const command = [executable, ...chat("--max-new-tokens", "200", "--temperature", "1")].join(" ");
+    const size = ["-x", "80", "-y", "50"];
+    await run(
+      "new-session",
+      "-d",
+      ...size,
+      "-s",
+      "chat",
+      "-c",
+      place.cwd,
+      `${command}; echo "status $?"; sleep 60`,
+    );
+  });
+  afterAll(() => run("kill-server"));
+
+  test("typing, streaming, Ctrl-C in an answer and at the prompt, history, Ctrl-D", async () => {
+    await shows(/^> $/m);
+    await keys("Name a coler", "BSpace", "BSpace", "or.", "Enter");
+    await shows(/^> Name a color\.\n\S/m); // the beginning of an answer
+    await keys("C-c");
+    const stopped = await shows(/\(stopped\)\n> $/m);
+    for (const line of stopped.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
+    await keys("/set max-new-tokens 4", "Enter");
+    await shows(/max-new-tokens 4\n> $/m);
+    await keys("Up", "Up", "Enter");
+    await shows(/> Name a color\.\n[\s\S]*> Name a color\.\n[\s\S]*\(cut at --max-new-tokens\)\n> $/);
+    await keys("half a line", "C-c");
+    await shows(/> half a line\^C\n> $/m);
+    await keys("C-d");
+    await shows(/^status 0$/m);
+  }, 60_000);
+});
