@@ -64,9 +64,12 @@ const pages = [
 const blocks = pages.filter((page) => page.endsWith(".md")).flatMap(commandBlocks);
 
 /** A block is run if it calls neftune. What is not run stands below, so that nothing is left out unseen. */
-const isRun = ({ text }: Block) => /^(?:\w+=\S+ )*(?:\.\/)?neftune /m.test(text);
+const isRun = ({ text }: Block) =>
+  /^(?:\w+=\S+ |echo .* \| )*(?:\.\/)?neftune /m.test(text) && !isServer(text);
+/** Ends only when it is told to. */
+const isServer = (text: string) => text.startsWith("neftune serve ");
 
-test("blocks that are not run install a release, build this checkout, or are no commands", () => {
+test("blocks that are not run install a release, build this checkout, serve without end, or are no commands", () => {
   expect(
     blocks.filter((block) => !isRun(block)).map(({ page, text }) => [page, text.split("\n")[0]]),
   ).toEqual([
@@ -76,6 +79,7 @@ test("blocks that are not run install a release, build this checkout, or are no 
     ["README.md", "runs/first/"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + scale · n[t, j]        scale = alpha / sqrt(L · d)"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + (scale · s[j]) · n[t, j]"],
+    ["docs/serving.md", "neftune serve --model runs/first"],
   ]);
 });
 
@@ -161,6 +165,8 @@ describe.each(pages.filter((page) => blocks.some((block) => block.page === page 
     let cwd = "";
     beforeAll(async () => {
       cwd = folderFor(page);
+      if (page === "docs/serving.md")
+        await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/first");
       if (page !== "docs/analyze.md") return;
       await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/plain");
       cpSync(join(cwd, "runs/plain"), join(cwd, "runs/noisy"), { recursive: true });
