@@ -2,51 +2,28 @@
 // many clients at once, clients that leave, the end.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { ModelServer, type ServerOptions } from "../../src/cli/serve/server.ts";
+import { ModelServer } from "../../src/cli/serve/server.ts";
 import { entriesOf } from "../../src/cli/serve.ts";
-import { ServedModel } from "../../src/cli/served-model.ts";
+import type { ServedModel } from "../../src/cli/served-model.ts";
 import { generate } from "../../src/model/index.ts";
 import { Device } from "../../src/native/index.ts";
-import { byteTokenizerJson, HEADER_TEMPLATE } from "../data/tiny-tokenizer.ts";
-import { folder } from "../golden/support.ts";
+import { HEADER_TEMPLATE } from "../data/tiny-tokenizer.ts";
+import { makeTinyModel, openTiny, tinyAdapter, tinyOptions } from "./tiny-served.ts";
 
 const root = mkdtempSync(join(tmpdir(), "serve-"));
 const device = Device.open({ threads: 2 });
-const base = join(folder, "models", "tiny-gqa-bf16-sharded");
-const adapter = join(folder, "adapters", "tiny-gqa-bf16-sharded-all7-r4-final");
 const modelDir = join(root, "model");
 const models = new Map<string, ServedModel>();
-const notes: string[] = [];
 let server: ModelServer;
 
-const options: ServerOptions = {
-  ...{ host: "127.0.0.1", port: 0, key: null, maxQueue: 512, timeoutSeconds: 60 },
-  note: (text) => void notes.push(text),
-};
-function opened(own: string | undefined): ServedModel {
-  const values = {
-    ...({ quantization: "none", "double-quantization": true, "quantized-cache": undefined } as const),
-    ...({ dtype: "f32", "prompt-template": undefined, "context-length": 128, slots: 4 } as const),
-    adapter: own,
-  };
-  return ServedModel.open(device, { path: modelDir }, values, { note: () => {} });
-}
-
 beforeAll(() => {
-  cpSync(base, modelDir, { recursive: true });
-  writeFileSync(join(modelDir, "tokenizer.json"), JSON.stringify(byteTokenizerJson()));
-  const config = {
-    bos_token: "<|begin_of_text|>",
-    eos_token: "<|end_of_text|>",
-    chat_template: HEADER_TEMPLATE,
-  };
-  writeFileSync(join(modelDir, "tokenizer_config.json"), JSON.stringify(config));
-  models.set("base", opened(undefined));
-  models.set("tuned", opened(adapter));
-  server = new ModelServer(models, options);
+  makeTinyModel(modelDir);
+  models.set("base", openTiny(device, modelDir));
+  models.set("tuned", openTiny(device, modelDir, tinyAdapter));
+  server = new ModelServer(models, tinyOptions);
 });
 afterAll(async () => {
   await server.drain();
@@ -379,7 +356,7 @@ test("a client that leaves frees its place", async () => {
 
 test("keys, a full queue, time that is up", async () => {
   const own = new ModelServer(new Map([["one", models.get("base")!]]), {
-    ...options,
+    ...tinyOptions,
     key: "secret",
     maxQueue: 2,
     timeoutSeconds: 1,
@@ -412,7 +389,7 @@ test("keys, a full queue, time that is up", async () => {
 });
 
 test("the end waits for what is under way, and takes nothing more", async () => {
-  const own = new ModelServer(new Map([["one", models.get("base")!]]), options);
+  const own = new ModelServer(new Map([["one", models.get("base")!]]), tinyOptions);
   const headers = { "content-type": "application/json" };
   const body = JSON.stringify({ prompt: "the", temperature: 0, max_tokens: 60 });
   const ask = () => fetch(`${own.url}/v1/completions`, { method: "POST", headers, body });
