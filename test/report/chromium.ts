@@ -117,7 +117,7 @@ export class Browser {
     });
   }
 
-  /** Opens a file. */
+  /** Opens a file, or a page by its http address. */
   async open(path: string, { width, scheme }: View): Promise<void> {
     this.complaints.length = 0;
     this.requests.length = 0;
@@ -133,7 +133,7 @@ export class Browser {
     const loaded = new Promise<void>((resolve) => {
       this.#loaded = resolve;
     });
-    await this.send("Page.navigate", { url: `file://${path}` });
+    await this.send("Page.navigate", { url: path.startsWith("http:") ? path : `file://${path}` });
     await loaded;
   }
 
