@@ -19,6 +19,7 @@ import { ungrouped } from "../options/spec.ts";
 import { trainingOptions } from "../options/table.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
 import { trainerDefaults, trainStep } from "../train/index.ts";
+import { benchGeneration, describeGeneration } from "./bench/generation.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
@@ -178,9 +179,9 @@ export const bench = defineCommand({
     },
     mode: {
       type: "enum",
-      values: ["lora", "full", "qlora"],
+      values: ["lora", "full", "qlora", "generate"],
       default: "lora",
-      help: "what to train; qlora is LoRA on NF4 weights",
+      help: "what to train; qlora is LoRA on NF4 weights; generate trains nothing: it reads a prompt of --max-length tokens and continues it",
     },
     dtype: dtypeOption,
     "batch-size": { type: "int", default: 4, min: 1, help: "samples per step" },
@@ -209,6 +210,10 @@ export const bench = defineCommand({
     ["neftune bench --shape t1b --batch-size 2 --json", "1.1B, as JSON"],
     ["neftune bench --shape t1b --mode qlora", "the same on 4-bit weights"],
     [
+      "neftune bench --shape s135m --mode generate",
+      "reading a prompt and generating, next to the memory's rate",
+    ],
+    [
       "neftune bench --data alpaca_data.json --tokenizer llama2-7b --batch-size 8",
       "rows as long as real ones",
     ],
@@ -217,6 +222,10 @@ export const bench = defineCommand({
   async run(values, context) {
     const config = readShape(values.shape);
     const length = values["max-length"];
+    if (values.mode === "generate") {
+      await generation(config, values, context);
+      return;
+    }
     const count = values.warmup + values.steps;
     const size = values["batch-size"];
     const samples =
@@ -256,6 +265,26 @@ export const bench = defineCommand({
     }
   },
 });
+
+async function generation(
+  config: LlamaConfig,
+  values: { shape: string; dtype: "f32" | "bf16"; seed: number; json: boolean } & Record<
+    "max-length",
+    number
+  > &
+    Parameters<typeof openDevice>[0],
+  context: Context,
+): Promise<void> {
+  const device = openDevice(values, context);
+  try {
+    const { shape, dtype, seed } = values;
+    const settings = { shape, dtype, seed, promptTokens: values["max-length"] };
+    const report = await benchGeneration(device, config, settings, context);
+    context.print(values.json ? toJson(report) : describeGeneration(report));
+  } finally {
+    device.close();
+  }
+}
 
 function summarize(
   measured: Measured,

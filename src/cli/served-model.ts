@@ -105,8 +105,18 @@ export class ServedModel {
   /** A conversation as the template renders it, up to where the answer begins. Throws RowProblem where it refuses it. */
   promptOf(messages: readonly Message[]): Int32Array {
     if (this.encoder === null) throw noTemplate();
-    return this.encoder.encodePrompt({ messages }).ids;
+    const row = this.template.option === "alpaca" ? alpacaRow(messages) : null;
+    return this.encoder.encodePrompt(row ?? { messages }).ids;
   }
+}
+
+/** A conversation in Alpaca's form, which has earlier questions and answers apart; null where it is not one. */
+function alpacaRow(messages: readonly Message[]): object | null {
+  const role = (i: number) => (i % 2 === 0 ? "user" : "assistant");
+  if (messages.length % 2 === 0 || messages.some((message, i) => message.role !== role(i))) return null;
+  const texts = messages.map(({ content }) => content);
+  const history = Array.from({ length: (texts.length - 1) / 2 }, (_, i) => texts.slice(2 * i, 2 * i + 2));
+  return { instruction: texts.at(-1)!, input: "", output: "", ...(history.length === 0 ? {} : { history }) };
 }
 
 export const noTemplate = () =>

@@ -111,18 +111,18 @@ describe.skipIf(tmux === null)("in a terminal", () => {
   afterAll(() => run("kill-server"));
 
   test("typing, streaming, Ctrl-C in an answer and at the prompt, history, Ctrl-D", async () => {
-    await shows(/^> $/m);
+    await shows(/^>$/m);
     await keys("Name a coler", "BSpace", "BSpace", "or.", "Enter");
     await shows(/^> Name a color\.\n\S/m); // the beginning of an answer
     await keys("C-c");
-    const stopped = await shows(/\(stopped\)\n> $/m);
+    const stopped = await shows(/\(stopped\)\n>$/m);
     for (const line of stopped.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
     await keys("/set max-new-tokens 4", "Enter");
-    await shows(/max-new-tokens 4\n> $/m);
+    await shows(/max-new-tokens 4\n>$/m);
     await keys("Up", "Up", "Enter");
-    await shows(/> Name a color\.\n[\s\S]*> Name a color\.\n[\s\S]*\(cut at --max-new-tokens\)\n> $/);
+    await shows(/> Name a color\.\n[\s\S]*> Name a color\.\n[\s\S]*\(cut at --max-new-tokens\)\n>\n*$/);
     await keys("half a line", "C-c");
-    await shows(/> half a line\^C\n> $/m);
+    await shows(/> half a line\^C\n>$/m);
     await keys("C-d");
     await shows(/^status 0$/m);
   }, 60_000);
