@@ -1,12 +1,13 @@
 // GGUF files that neftune exports, against those of llama.cpp's own converters: names, order, shapes, types, bits, metadata.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exportAdapterInSteps, exportModelInSteps } from "../../src/cli/export.ts";
 import { mergeInSteps } from "../../src/cli/merge.ts";
 import type { GgufTypeName } from "../../src/formats/gguf.ts";
+import { readSafetensorsHeader } from "../../src/formats/safetensors.ts";
 import { Device } from "../../src/native/index.ts";
 import { finish } from "../../src/steps.ts";
 import { describeBackends } from "../backends.ts";
@@ -160,6 +161,28 @@ describe("tokens", () => {
       expect(scores[tokens.indexOf(pair.join(""))]).toBe(first === rank ? -rank : -first);
     }
     expect([tokens[511], types[511], scores[511]]).toEqual(["[PAD511]", 5, -10000]);
+  });
+
+  test("values that a type cannot hold are refused by name, and nothing is left", () => {
+    const name = "tiny-mha-f32";
+    const dir = join(root, "large");
+    cpSync(models.get(name)!, dir, { recursive: true });
+    const path = join(dir, "model.safetensors");
+    const tensor = "model.layers.1.mlp.up_proj.weight";
+    const { begin } = readSafetensorsHeader(path).tensors.get(tensor)!;
+    const bytes = new Uint8Array(readFileSync(path));
+    bytes.set(new Uint8Array(Float32Array.of(65520).buffer), begin);
+    writeFileSync(path, bytes);
+    const before = readdirSync(root).length;
+    const wanted = (type: GgufTypeName) => () => exported(device, name, type, null, dir);
+    expect(wanted("f16")).toThrow(
+      "blk.1.ffn_up.weight holds values that f16 cannot; give --type f32 or bf16",
+    );
+    expect(readdirSync(root).length).toBe(before);
+    for (const type of ["bf16", "q8_0", "q4_0"] as const) expect(wanted(type)).not.toThrow();
+    bytes.set(new Uint8Array(Float32Array.of(Number.NaN).buffer), begin);
+    writeFileSync(path, bytes);
+    expect(wanted("f32")).toThrow(`${tensor} has a value that is NaN or infinite`);
   });
 
   test("a window is told: llama.cpp attends to all", () => {
