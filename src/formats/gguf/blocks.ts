@@ -39,18 +39,27 @@ function encodeQ8(values: Float32Array): Uint8Array {
   const out = new Uint8Array((values.length / BLOCK_VALUES) * ggufTypes.q8_0.bytes);
   for (let begin = 0, to = 0; begin < values.length; begin += BLOCK_VALUES) {
     let most = 0;
-    for (let i = begin; i < begin + BLOCK_VALUES; i++) most = Math.max(most, Math.abs(values[i]!));
+    for (let i = begin; i < begin + BLOCK_VALUES; i++) {
+      const size = Math.abs(values[i]!);
+      if (size > most) most = size;
+    }
     const d = Math.fround(most / 127);
     const inverse = reciprocal(d);
     scale[0] = d;
-    out.set(scaleBytes, to);
-    to += 2;
+    out[to++] = scaleBytes[0]!;
+    out[to++] = scaleBytes[1]!;
     for (let i = begin; i < begin + BLOCK_VALUES; i++) {
       const scaled = Math.fround(values[i]! * inverse);
-      out[to++] = scaled < 0 ? -Math.floor(0.5 - scaled) : Math.floor(scaled + 0.5);
+      out[to++] = (scaled < 0 ? scaled - 0.5 : scaled + 0.5) | 0;
     }
   }
   return out;
+}
+
+/** 0 … 15 of a scaled value from −8 to 8, in float32. */
+function level(scaled: number): number {
+  const shifted = Math.fround(Math.fround(scaled) + 8.5) | 0;
+  return shifted > 15 ? 15 : shifted;
 }
 
 /** Blocks of a scale d = x / −8 of the x farthest from 0, and x / d + 8 in half a byte each: 18 bytes. */
@@ -63,14 +72,12 @@ function encodeQ4(values: Float32Array): Uint8Array {
     }
     const d = farthest / -8;
     const inverse = reciprocal(d);
-    const level = (i: number) =>
-      Math.min(15, Math.trunc(Math.fround(Math.fround(values[i]! * inverse) + 8.5)));
     scale[0] = d;
-    out.set(scaleBytes, to);
-    to += 2;
+    out[to++] = scaleBytes[0]!;
+    out[to++] = scaleBytes[1]!;
     // The first half of the block lies in the low halves of the bytes.
     for (let i = begin; i < begin + BLOCK_VALUES / 2; i++)
-      out[to++] = level(i) | (level(i + BLOCK_VALUES / 2) << 4);
+      out[to++] = level(values[i]! * inverse) | (level(values[i + BLOCK_VALUES / 2]! * inverse) << 4);
   }
   return out;
 }
