@@ -14,6 +14,7 @@ export {
   type EmbeddingBatch,
   type EmbeddingHook,
   type GenerateOptions,
+  GenerationSession,
   generate,
   Llama,
   type LlamaConfig,
@@ -27,6 +28,8 @@ export {
   type QuantizationRequest,
   randomSource,
   readConfig,
+  type Sequence,
+  type SequenceOptions,
 } from "./model/index.ts";
 export { Device, NativeError } from "./native/index.ts";
 export * from "./train/index.ts";

@@ -58,8 +58,7 @@ function encodeQ8(values: Float32Array): Uint8Array {
 
 /** 0 … 15 of a scaled value from −8 to 8, in float32. */
 function level(scaled: number): number {
-  const shifted = Math.fround(Math.fround(scaled) + 8.5) | 0;
-  return shifted > 15 ? 15 : shifted;
+  return Math.min(15, Math.fround(Math.fround(scaled) + 8.5) | 0);
 }
 
 /** Blocks of a scale d = x / −8 of the x farthest from 0, and x / d + 8 in half a byte each: 18 bytes. */
