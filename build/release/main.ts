@@ -1,7 +1,8 @@
-// npm run release: makes every file of a release in dist/release, from the executables in dist.
+// npm run release: makes every file of a release in dist/release.
 //
-//   bun build/release/main.ts [linux-x64] [linux-arm64]     both without a name; `npm run release` builds them first
+//   npm run release -- [--built] [linux-x64] [linux-arm64]     both platforms without a name
 //
+// The executables are built first, CUDA included; --built takes those in dist as they are.
 // Everything follows from the commit: two runs give the same bytes.
 
 import { createHash } from "node:crypto";
@@ -10,7 +11,7 @@ import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
 import { root } from "../compile.ts";
 import { commit, sourceDate, version } from "../facts.ts";
-import { type Platform, platforms } from "../platform.ts";
+import { arm64, type Platform, platforms } from "../platform.ts";
 import { loadCommands } from "./commands.ts";
 import { mainPackage, platformPackage } from "./npm/packages.ts";
 import { libraryTypes } from "./npm/types.ts";
@@ -38,10 +39,17 @@ function write(name: string, bytes: Uint8Array | string): void {
 
 const read = (...parts: string[]) => readFileSync(join(root, ...parts));
 
+/** Builds a platform's executable. Throws where that fails; what the build says goes to standard error. */
+async function build(platform: Platform): Promise<void> {
+  const flags = platform === arm64 ? ["--arm64", "--cuda"] : ["--cuda"];
+  const child = Bun.spawn([process.execPath, join(root, "build.ts"), ...flags], { stdout: 2, stderr: 2 });
+  if ((await child.exited) !== 0) throw new Error(`${platform.name} cannot be built`);
+}
+
 /** The files for one platform. Throws where its executable was not built. */
 function releaseFor(platform: Platform, shells: ReturnType<typeof shellFiles>, date: number): void {
   const path = platform.executable;
-  if (!existsSync(path)) throw new Error(`${path} is missing: build it first (npm run release does)`);
+  if (!existsSync(path)) throw new Error(`${path} is missing: leave out --built`);
   const executable = readFileSync(path);
   const documents = {
     LICENSE: read("LICENSE"),
@@ -97,4 +105,7 @@ async function release(selected: readonly Platform[]): Promise<void> {
     );
 }
 
-await release(chosen(process.argv.slice(2)));
+const named = process.argv.slice(2);
+const selected = chosen(named.filter((argument) => argument !== "--built"));
+if (!named.includes("--built")) for (const platform of selected) await build(platform);
+await release(selected);

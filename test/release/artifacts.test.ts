@@ -4,12 +4,20 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { platforms } from "../../build/platform.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import { makeModel, metricsOf, Place } from "../e2e/support.ts";
 
 const released = join(import.meta.dir, "../../dist/release");
 const { version } = packageJson;
 const file = (name: string) => join(released, name);
+
+/** The platforms that were released. */
+const platformNames = platforms
+  .map(({ name }) => name)
+  .filter((name) => name === "linux-x64" || existsSync(file(`neftune-${version}-${name}.tar.gz`)));
+
+const sha256 = (path: string) => new Bun.CryptoHasher("sha256").update(readFileSync(path)).digest("hex");
 
 /** Runs a command in a folder; throws with what it said when it fails. */
 async function must(cwd: string, command: string[], env: Record<string, string> = {}): Promise<string> {
@@ -50,25 +58,57 @@ describe.skipIf(process.env.NEFTUNE_TEST_RELEASE !== "1")(
       await must(released, ["sha256sum", "--check", "--strict", "SHA256SUMS"]);
     });
 
-    test("the bill of materials and THIRD_PARTY.md name the same parts, each with a license", async () => {
-      const bill = JSON.parse(readFileSync(file("sbom.cdx.json"), "utf8"));
-      expect([bill.bomFormat, bill.metadata.component.version]).toEqual(["CycloneDX", version]);
-      const parts = bill.components as { name: string; version: string; licenses: unknown[]; purl: string }[];
-      expect(new Set(parts.map(({ purl }) => purl)).size).toBe(parts.length);
-      for (const { licenses } of parts) expect(licenses).toHaveLength(1);
-      const folder = `neftune-${version}-linux-x64`;
-      const text = await must(empty(), [
-        "tar",
-        "-xOzf",
-        file(`${folder}.tar.gz`),
-        `${folder}/THIRD_PARTY.md`,
-      ]);
-      for (const part of parts) expect(text).toContain(`\n## ${part.name} ${part.version}\n`);
-      const headings = text.split("\n").filter((line) => line.startsWith("## "));
-      expect(headings).toHaveLength(parts.length);
-      for (const name of ["Bun", "oneDNN", "CUDA runtime (cudart, static)", "yaml"])
-        expect(parts.map((part) => part.name)).toContain(name);
-    });
+    test.each(platformNames)(
+      "the bill of materials and THIRD_PARTY.md of %s name the same parts",
+      async (platform) => {
+        const bill = JSON.parse(readFileSync(file("sbom.cdx.json"), "utf8"));
+        expect([bill.bomFormat, bill.metadata.component.version]).toEqual(["CycloneDX", version]);
+        type Component = {
+          name: string;
+          version: string;
+          licenses: unknown[];
+          properties: { value: string }[];
+        };
+        const parts = (bill.components as Component[]).filter(({ properties }) =>
+          properties.some(({ value }) => value === platform),
+        );
+        for (const { licenses } of parts) expect(licenses).toHaveLength(1);
+        const folder = `neftune-${version}-${platform}`;
+        const text = await must(empty(), [
+          "tar",
+          "-xOzf",
+          file(`${folder}.tar.gz`),
+          `${folder}/THIRD_PARTY.md`,
+        ]);
+        const headings = text.split("\n").filter((line) => line.startsWith("## "));
+        expect(headings.sort()).toEqual(parts.map(({ name, version }) => `## ${name} ${version}`).sort());
+        const multiplies = platform === "linux-x64" ? "oneDNN" : "OpenBLAS";
+        for (const name of ["Bun", multiplies, "CUDA runtime (cudart, static)", "yaml"])
+          expect(parts.map((part) => part.name)).toContain(name);
+      },
+    );
+
+    test.each(platformNames)(
+      "tarball, npm package and wheel of %s hold the same executable",
+      async (platform) => {
+        const { cpu, machine, executable } = platforms.find(({ name }) => name === platform)!;
+        const folder = empty();
+        const names = [`neftune-${version}-${platform}.tar.gz`, `neftune-${platform}-${version}.tgz`];
+        for (const name of names) await must(folder, ["tar", "-xzf", file(name)]);
+        const wheel = file(`neftune-${version}-py3-none-manylinux_2_28_${machine}.whl`);
+        await must(folder, ["python3", "-m", "zipfile", "-e", wheel, "wheel"]);
+        const manifest = JSON.parse(readFileSync(join(folder, "package", "package.json"), "utf8"));
+        expect([manifest.os, manifest.cpu, manifest.libc]).toEqual([["linux"], [cpu], ["glibc"]]);
+        const built = sha256(executable);
+        for (const path of [
+          `neftune-${version}-${platform}/neftune`,
+          "package/bin/neftune",
+          `wheel/neftune-${version}.data/scripts/neftune`,
+        ])
+          expect(sha256(join(folder, path))).toBe(built);
+      },
+      60_000,
+    );
 
     test("the tarball", async () => {
       const folder = empty();

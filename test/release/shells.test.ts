@@ -98,7 +98,8 @@ test.skipIf(Bun.which("fish") === null)("fish parses its file (skipped where the
 test.skipIf(Bun.which("groff") === null)(
   "the man page has no warning (skipped where there is no groff)",
   () => {
-    const page = shell(["groff", "-man", "-Tutf8", "-Kutf8", "-ww", "neftune.1"]);
+    // All but "break": a line with a long word cannot be stretched to the margin, which is no fault.
+    const page = shell(["groff", "-man", "-Tutf8", "-Kutf8", "-ww", "-Wbreak", "neftune.1"]);
     expect(page).toContain("neftune 1.2.3");
     expect(page).toContain("1970-01-01");
   },
