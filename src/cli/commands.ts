@@ -55,6 +55,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./datasets.ts")).datasets,
   },
   {
+    name: "sweep",
+    summary: "train with several values of alpha or another option and compare the runs",
+    load: async () => (await import("./sweep.ts")).sweep,
+  },
+  {
     name: "report",
     summary: "show the curves, losses and answers of one or more training runs",
     load: async () => (await import("./report.ts")).report,

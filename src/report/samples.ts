@@ -44,10 +44,24 @@ function answerHtml(run: Run, index: number, output: string | null, references: 
   return `<div class="answer"><div>${runLabel(run.name, index)}${mark}</div><p>${text}</p></div>`;
 }
 
+/** Shorter beginnings that prompts share are left as they are. */
+const LEAST_SHARED = 24;
+
+/** What all prompts begin with, such as a template's first words, to the end of a line; it would hide what differs. */
+export function sharedStart(texts: readonly string[]): string {
+  if (texts.length < 2) return "";
+  let length = 0;
+  while (texts.every((text) => length < text.length && text[length] === texts[0]![length])) length++;
+  const shared = texts[0]!.slice(0, length);
+  const start = shared.slice(0, shared.lastIndexOf("\n") + 1);
+  return start.length < LEAST_SHARED ? "" : start;
+}
+
 /** The section's inside; the empty string where no run has answers. */
 export function samplesHtml(runs: readonly Run[]): string {
   const samples = samplesOf(runs);
   if (samples.length === 0) return "";
+  const shared = sharedStart(samples.map(({ question }) => question));
   // Prompts that the runs answer differently tell more.
   const differing = (sample: Sample) => new Set(sample.outputs.map((output) => output?.trim())).size > 1;
   const shown = [...samples.filter(differing), ...samples.filter((sample) => !differing(sample))]
@@ -58,7 +72,7 @@ export function samplesHtml(runs: readonly Run[]): string {
           ? ""
           : `<div class="answer expected"><div>expected</div><p>${escapeHtml(shortened(references[0]!.trim()))}</p></div>`;
       const answers = outputs.map((output, i) => answerHtml(runs[i]!, i, output, references)).join("");
-      return `<article><h3>${escapeHtml(shortened(question))}</h3><div class="answers">${expected}${answers}</div></article>`;
+      return `<article><h3>${escapeHtml(shortened(question.slice(shared.length).trim()))}</h3><div class="answers">${expected}${answers}</div></article>`;
     });
   const rest = samples.length - shown.length;
   const more =

@@ -1,0 +1,233 @@
+// neftune sweep: the same training with several values of alpha, or of any other option, and several seeds, compared.
+
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { Encoder } from "../data/encode.ts";
+import { RowProblem } from "../data/formats.ts";
+import { IGNORE } from "../data/sample.ts";
+import { openSource, RowError, rowsOf } from "../data/source.ts";
+import { promptTemplate } from "../data/templates.ts";
+import { Tokenizer } from "../data/tokenizer.ts";
+import { InterruptedError, UsageError } from "../errors.ts";
+import { writeTextAtomically } from "../formats/io.ts";
+import { reportHtml } from "../report/index.ts";
+import { type Context, defineCommand } from "./command.ts";
+import { openDevice } from "./device.ts";
+import { fitTable, toJson } from "./format.ts";
+import { drawRows } from "./model-data.ts";
+import { expectNewFolder } from "./new-folder.ts";
+import { progressReporter } from "./progress.ts";
+import { readRuns } from "./report.ts";
+import { REPORT_FILE, writeCard, writeReport } from "./run-files.ts";
+import { type PlannedRun, planRun } from "./run-plan.ts";
+import { settingsOf } from "./sweep/grid.ts";
+import type { Question } from "./sweep/measure.ts";
+import { type SettingResult, summaryOf, sweepTable, verdict } from "./sweep/results.ts";
+import { SweepRunner } from "./sweep/runs.ts";
+import { trainOptions } from "./train-options.ts";
+
+const SUMMARY_FILE = "sweep.json";
+/** The paper's number of prompts is its evaluation sets' own; so many held-out rows say enough of a run's answers. */
+const PROMPTS = 64;
+
+const { alpha: _alpha, resume: _resume, output: _output, "report-to": _trackers, ...shared } = trainOptions;
+
+export const sweep = defineCommand({
+  description: [
+    "Trains one run for each value and seed into OUTPUT/alpha-5-seed-1 and so on, with train's options. All runs share the tokenized data and the held-out samples. Each run is then measured with noise off: loss on the training data (its first 512 samples) and on the held-out data, and ROUGE-L, BLEU, length, 2-gram repetition and log-diversity of its answers, as neftune analyze computes them.",
+    "Writes sweep.json and report.html with mean and deviation over seeds. Ctrl-C stops after a checkpoint; --resume does what is missing.",
+  ].join("\n"),
+  options: {
+    alpha: {
+      type: "list",
+      group: "Sweep",
+      value: "A,B,…",
+      help: "values of NEFTune's alpha to compare (default 0,5,10,15 unless --sweep is given)",
+    },
+    sweep: {
+      type: "repeated",
+      group: "Sweep",
+      value: "OPTION=A,B,…",
+      help: "values of another option of train to compare, such as learning-rate=1e-4,2e-4; may be repeated, and every combination is run",
+    },
+    seeds: {
+      type: "int",
+      group: "Sweep",
+      default: 1,
+      min: 1,
+      help: "runs of each setting, with seeds --seed, --seed + 1 and so on",
+    },
+    prompts: {
+      type: "path",
+      group: "Sweep",
+      value: "FILE",
+      help: `data file whose rows every run answers (default: the first ${PROMPTS} held-out samples)`,
+    },
+    "max-new-tokens": {
+      type: "int",
+      group: "Sweep",
+      default: 256,
+      min: 1,
+      help: "stop an answer after N tokens",
+    },
+    ...shared,
+    output: {
+      type: "path",
+      group: "Output",
+      default: "sweep",
+      value: "DIR",
+      help: "folder for the runs, sweep.json and report.html",
+    },
+    resume: {
+      type: "bool",
+      group: "Output",
+      default: false,
+      help: "continue the sweep in --output: runs that are done stay as they are",
+    },
+  },
+  examples: [
+    [
+      "neftune sweep --model smollm2-135m --dataset alpaca --eval-split 500 --alpha 0,5,10,15 --seeds 3",
+      "the paper's comparison, with three seeds each",
+    ],
+    [
+      "neftune sweep --model ./my-llama --dataset mine.jsonl --eval-split 0.1 --alpha 0,5 --sweep learning-rate=1e-4,2e-4",
+      "four runs: every alpha with every learning rate",
+    ],
+  ],
+  interruptible: true,
+  async run(values, context) {
+    const {
+      alpha,
+      sweep: sweeps,
+      seeds,
+      prompts,
+      "max-new-tokens": maxNewTokens,
+      output,
+      resume,
+      ...train
+    } = values;
+    const settings = settingsOf(alpha, sweeps ?? []);
+    if (train["eval-split"] === undefined && train["eval-dataset"] === undefined)
+      throw new UsageError("sweep needs data to compare on: --eval-split or --eval-dataset");
+    if (!resume) expectNewFolder(output);
+    const planned: (PlannedRun & { label: string; setting: number; seed: number })[] = [];
+    for (const [setting, { name, values: swept }] of settings.entries()) {
+      for (let i = 0; i < seeds; i++) {
+        const label = `${name}-seed-${i + 1}`;
+        const seed = train.seed + i;
+        const dir = join(output, label);
+        const isThere = existsSync(join(dir, "metrics.jsonl"));
+        const given = new Map([
+          ...context.given,
+          ...Object.keys(swept).map((option) => [option, "flag"] as const),
+        ]);
+        // Alpha is a list here; where it is not swept, it is what train would take.
+        if (!("alpha" in swept)) given.delete("alpha");
+        // What is the same for all runs is said once.
+        const note = planned.length === 0 ? context.note : () => {};
+        const own = { alpha: trainOptions.alpha.default, "report-to": [], ...train, ...swept };
+        const plan = await planRun(
+          { ...own, seed, output: dir, resume: isThere },
+          { ...context, given, note },
+        );
+        planned.push({ ...plan, label, setting, seed });
+      }
+    }
+    const [first] = planned;
+    const questions = prompts === undefined ? PROMPTS : await readQuestions(prompts, first!, context);
+    context.note(
+      `sweep: ${planned.length} runs in ${output}: ${settings.map(({ name }) => name).join(", ")}`,
+    );
+    const runner = new SweepRunner(
+      {
+        prompts: questions,
+        maxNewTokens,
+        holdoutSeed: train.seed,
+        openDevice: () => openDevice(values, context),
+        reporterOf: ({ label }) => ({
+          ...progressReporter(context, label),
+          onRows: (path, rows) => drawRows(context, path, rows),
+          onRowsDone: () => context.draw(""),
+          onPlan: () => context.finishFirst?.(),
+          onSave: () => {},
+        }),
+      },
+      context,
+    );
+    const results: (SettingResult & { runs: SettingResult["runs"][number][] })[] = settings.map((setting) => {
+      return { ...setting, runs: [] };
+    });
+    try {
+      for (const { label, request, model, setting, seed } of planned) {
+        const measures = await runner.run({ label, request });
+        writeCard(request, model.preset, context);
+        if (values.report) writeReport(request.output, context);
+        results[setting]!.runs.push({ path: request.output, seed, measures });
+        context.note(`${label}: held-out loss ${measures.held_out_loss.toFixed(4)}`);
+      }
+    } catch (error) {
+      if (!(error instanceof InterruptedError)) throw error;
+      throw new InterruptedError(
+        `the sweep was stopped; to continue, run the same command with --output ${output} --resume`,
+      );
+    } finally {
+      runner.close();
+    }
+    const table = sweepTable(results);
+    const said = verdict(results);
+    const summary = {
+      verdict: said,
+      settings: results.map((result) => ({ ...result, summary: summaryOf(result) })),
+    };
+    writeTextAtomically(join(output, SUMMARY_FILE), `${JSON.stringify(summary, null, 2)}\n`);
+    const runs = readRuns(planned.map(({ request }) => request.output));
+    const title = `Sweep: ${settings.length} settings, ${planned.length} runs`;
+    const page = reportHtml(runs, context.version, { title, lead: said, tables: [table] });
+    writeTextAtomically(join(output, REPORT_FILE), page);
+    if (values.json) {
+      context.print(toJson({ output, report: join(output, REPORT_FILE), ...summary }));
+      return;
+    }
+    const rows = [table.head, ...table.rows.map((row) => row.map(String))];
+    context.print(fitTable(rows, table.numeric ?? [], context.columns));
+    if (said !== "") context.print(`\n${said}`);
+    context.print(`\nreport: ${join(output, REPORT_FILE)}`);
+  },
+});
+
+/** The rows of --prompts as the model is asked them, with the answers that they bring. */
+async function readQuestions(
+  path: string,
+  { request }: PlannedRun,
+  { signal }: Context,
+): Promise<Question[]> {
+  const tokenizer = Tokenizer.load(request.model.dir);
+  const { template, columns } = request.encoding;
+  const encoder = new Encoder(tokenizer, {
+    ...{ template: promptTemplate(template), maxLength: null, vocabSize: null, columns },
+    parseSpecial: request.encoding.parseSpecial ?? false,
+  });
+  const questions: Question[] = [];
+  for await (const { row, problem, where } of rowsOf(openSource(path))) {
+    if (signal.aborted) throw new InterruptedError("stopped before anything was trained");
+    if (problem !== null) throw new RowError(where, problem);
+    const { ids, text } = encoder.encodePrompt(row);
+    questions.push({ ids, text, references: referencesOf(encoder, tokenizer, row) });
+  }
+  if (questions.length === 0) throw new UsageError(`--prompts ${path}: has no rows`);
+  return questions;
+}
+
+/** The answer that a row has; none where it is a prompt alone. */
+function referencesOf(encoder: Encoder, tokenizer: Tokenizer, row: unknown): string[] {
+  try {
+    const { ids, labels } = encoder.encode(row);
+    const answer = ids.filter((_, i) => labels[i] !== IGNORE);
+    const text = tokenizer.decode(answer, { skipSpecial: true }).trim();
+    return text === "" ? [] : [text];
+  } catch (error) {
+    if (error instanceof RowProblem) return [];
+    throw error;
+  }
+}

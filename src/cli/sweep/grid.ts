@@ -1,0 +1,58 @@
+// The runs of a sweep: every combination of the values of what is swept, each with several seeds.
+
+import { UsageError } from "../../errors.ts";
+import { parseArguments } from "../options.ts";
+import { trainOptions } from "../train-options.ts";
+
+export interface Setting {
+  /** "alpha-5", "alpha-5-learning-rate-2e-4": a folder's name. */
+  name: string;
+  /** Values by option. */
+  values: Readonly<Record<string, unknown>>;
+}
+
+/** What the paper compares. */
+const PAPER_ALPHAS = ["0", "5", "10", "15"];
+/** A sweep says these itself. */
+const NOT_SWEPT = ["output", "resume", "seed", "report", "report-to", "model", "recipe", "adapter"];
+
+/** "learning-rate=1e-4,2e-4" → its option and values as text. Throws UsageError. */
+function parseSwept(text: string): [option: string, values: string[]] {
+  const [, option, list] = /^([a-z0-9_-]+)=(.+)$/i.exec(text) ?? [];
+  if (option === undefined || list === undefined)
+    throw new UsageError(
+      `--sweep expects OPTION=VALUE,VALUE,…, such as learning-rate=1e-4,2e-4; got ${text}`,
+    );
+  return [option, list.split(",").map((value) => value.trim())];
+}
+
+/** A value as the option itself reads it, under the option's own name. */
+function readSwept(option: string, text: string): [name: string, value: unknown] {
+  const { given } = parseArguments([`--${option}=${text}`], trainOptions, false);
+  const [name, { value }] = [...given][0]!;
+  if (NOT_SWEPT.includes(name)) throw new UsageError(`--sweep ${name}: cannot be swept`);
+  return [name, value];
+}
+
+/** The settings, in the order in which they were given. `alphas`: undefined unless --alpha was given. */
+export function settingsOf(alphas: readonly string[] | undefined, sweeps: readonly string[]): Setting[] {
+  const swept = sweeps.map(parseSwept);
+  if (alphas !== undefined || swept.length === 0) swept.unshift(["alpha", [...(alphas ?? PAPER_ALPHAS)]]);
+  let settings: Setting[] = [{ name: "", values: {} }];
+  for (const [option, texts] of swept) {
+    settings = settings.flatMap((setting) =>
+      texts.map((text) => {
+        const [name, value] = readSwept(option, text);
+        if (name in setting.values) throw new UsageError(`${name} is swept twice; give it once`);
+        const part = `${name}-${text.replaceAll(/[^\w.+-]+/g, "_")}`;
+        return {
+          name: setting.name === "" ? part : `${setting.name}-${part}`,
+          values: { ...setting.values, [name]: value },
+        };
+      }),
+    );
+  }
+  const twice = settings.find(({ name }, i) => settings.findIndex((other) => other.name === name) !== i);
+  if (twice !== undefined) throw new UsageError(`${twice.name} is in the sweep twice; give each value once`);
+  return settings;
+}

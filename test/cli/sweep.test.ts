@@ -1,0 +1,94 @@
+import { describe, expect, test } from "bun:test";
+import { settingsOf } from "../../src/cli/sweep/grid.ts";
+import { questionOf, type RunMeasures } from "../../src/cli/sweep/measure.ts";
+import { type SettingResult, summaryOf, sweepTable, verdict } from "../../src/cli/sweep/results.ts";
+import type { Tokenizer } from "../../src/data/tokenizer.ts";
+
+describe("settings", () => {
+  const names = (...args: Parameters<typeof settingsOf>) => settingsOf(...args).map(({ name }) => name);
+
+  test("the paper's alphas unless something else is swept", () => {
+    expect(settingsOf(undefined, []).map(({ values }) => values.alpha)).toEqual([0, 5, 10, 15]);
+    expect(names(undefined, ["lora-r=4,8"])).toEqual(["lora-r-4", "lora-r-8"]);
+  });
+
+  test("values cross, in the order given", () => {
+    expect(names(["0", "5"], ["learning-rate=1e-4,2e-4"])).toEqual([
+      ...["alpha-0-learning-rate-1e-4", "alpha-0-learning-rate-2e-4"],
+      ...["alpha-5-learning-rate-1e-4", "alpha-5-learning-rate-2e-4"],
+    ]);
+    expect(settingsOf(["5"], ["lr=1e-4"])[0]!.values).toEqual({ alpha: 5, "learning-rate": 1e-4 });
+  });
+
+  test.each([
+    [undefined, ["learning-rate"], "--sweep expects OPTION=VALUE"],
+    [undefined, ["learning-rat=1"], "unknown option --learning-rat"],
+    [undefined, ["learning-rate=fast"], "expects a number of at least 0"],
+    [["-1"], [], "expects a number of at least 0"],
+    [["5"], ["alpha=3"], "alpha is swept twice"],
+    [["5", "5"], [], "alpha-5 is in the sweep twice"],
+    [undefined, ["seed=1,2"], "cannot be swept"],
+    [undefined, ["output=a,b"], "cannot be swept"],
+  ] as const)("%j %j: %s", (alphas, sweeps, message) =>
+    expect(() => settingsOf(alphas, sweeps)).toThrow(message),
+  );
+});
+
+test("a held-out sample asks for its last answer", () => {
+  const tokenizer = { decode: (ids: ArrayLike<number>) => Array.from(ids).join(" ") } as unknown as Tokenizer;
+  const of = (labels: number[]) =>
+    questionOf(
+      { ids: Int32Array.from(labels, (_, i) => i), labels: Int32Array.from(labels), truncated: false },
+      tokenizer,
+    );
+  expect(of([-100, -100, 2, 3])).toMatchObject({ text: "0 1", references: ["2 3"] });
+  expect(of([-100, 1, -100, 3, 4, -100])).toMatchObject({ text: "0 1 2", references: ["3 4"] });
+  expect([of([-100, -100]), of([0, 1]), of([])]).toEqual([null, null, null]);
+});
+
+const measures = (held: number, rouge: number | null = 0.5): RunMeasures => ({
+  ...{ train_loss: 1, held_out_loss: held, exact: 0.25 },
+  answers: {
+    outputs: 2,
+    words: 3,
+    characters: 9,
+    repetition_2: 0.1,
+    log_diversity: 5,
+    rouge_l: rouge,
+    bleu: null,
+  },
+});
+const result = (name: string, ...losses: number[]): SettingResult => ({
+  ...{ name, values: {} },
+  runs: losses.map((loss, i) => ({ path: `${name}-${i}`, seed: i, measures: measures(loss) })),
+});
+
+describe("results", () => {
+  test("mean and sample deviation over seeds", () => {
+    expect(summaryOf(result("a", 1, 2, 4)).held_out_loss).toEqual({
+      ...{ mean: 7 / 3, n: 3, deviation: expect.closeTo(1.5275252316519468, 12) },
+    });
+    expect(summaryOf(result("a", 1)).held_out_loss.deviation).toBeNull();
+    expect(summaryOf(result("a", 1)).bleu).toEqual({ mean: null, deviation: null, n: 0 });
+  });
+
+  test("the table has a row for each setting, and a dash for what was not measured", () => {
+    const { head, rows } = sweepTable([result("alpha-0", 1, 2), result("alpha-5", 3, 3)]);
+    expect(rows.map((row) => row[head.indexOf("held-out loss")])).toEqual([
+      "1.5000 ± 0.7071",
+      "3.0000 ± 0.0000",
+    ]);
+    expect(rows[0]![head.indexOf("BLEU")]).toBe("–");
+  });
+
+  test("says a difference only where seeds bear it out", () => {
+    expect(verdict([result("alpha-0", 1.5, 1.52), result("alpha-5", 1.4, 1.41)])).toContain(
+      "alpha-5 is 0.1050 lower than that of alpha-0 (1.4050 and 1.5100), more than 2 standard errors",
+    );
+    expect(verdict([result("alpha-0", 1.5, 1.6), result("alpha-5", 1.4, 1.6)])).toContain(
+      "2 seeds cannot tell from chance",
+    );
+    expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6)])).toContain("try --seeds 3");
+    expect(verdict([result("alpha-0", 1.5)])).toBe("");
+  });
+});

@@ -1,0 +1,75 @@
+import { afterAll, expect, test } from "bun:test";
+import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { metricsOf, modelPlace } from "./support.ts";
+
+const place = await modelPlace();
+afterAll(() => place.close());
+
+const sweep = [
+  ...[
+    "sweep",
+    "--model",
+    "model",
+    "--dataset",
+    "train.json",
+    "--eval-dataset",
+    "held-out.json",
+    "--dtype",
+    "f32",
+  ],
+  ...[
+    "--alpha",
+    "0,5",
+    "--seeds",
+    "2",
+    "--max-steps",
+    "4",
+    "--learning-rate",
+    "1e-2",
+    "--max-new-tokens",
+    "8",
+  ],
+  ...["--output", "sweep"],
+];
+const runs = ["alpha-0-seed-1", "alpha-0-seed-2", "alpha-5-seed-1", "alpha-5-seed-2"];
+
+test("one run a value and seed, measured and compared; --resume does what is missing and nothing else", async () => {
+  const { stdout, stderr } = await place.must(...sweep, "--json");
+  const summary = JSON.parse(stdout);
+  expect(summary.settings.map(({ name }: { name: string }) => name)).toEqual(["alpha-0", "alpha-5"]);
+  // Tokenized once: the data is described for the first run alone.
+  expect(stderr.match(/^sweep: 4 runs/gm)).toHaveLength(1);
+  for (const name of runs) {
+    const config = JSON.parse(readFileSync(place.path("sweep", name, "config.json"), "utf8"));
+    expect([config.alpha, config.seed]).toEqual([Number(name[6]), 41 + Number(name.at(-1))]);
+    expect(existsSync(place.path("sweep", name, "answers.jsonl"))).toBe(true);
+  }
+  const [first] = summary.settings;
+  const evaluated = metricsOf(place, "sweep/alpha-0-seed-1").at(-1)!.eval_loss!;
+  expect(first.runs[0].measures.held_out_loss).toBeCloseTo(evaluated, 4);
+  expect(first.summary.held_out_loss.n).toBe(2);
+  expect(place.read("sweep/report.html")).toContain("alpha-5-seed-2");
+  expect(JSON.parse(place.read("sweep/sweep.json")).verdict).toBe(summary.verdict);
+
+  expect((await place.run(...sweep)).status).toBe(2);
+  const kept = statSync(place.path("sweep/alpha-0-seed-1/adapter_model.safetensors")).mtimeMs;
+  rmSync(place.path("sweep/alpha-5-seed-2"), { recursive: true });
+  const again = await place.must(...sweep, "--json", "--resume");
+  expect(JSON.parse(again.stdout).settings).toEqual(summary.settings);
+  expect(statSync(place.path("sweep/alpha-0-seed-1/adapter_model.safetensors")).mtimeMs).toBe(kept);
+}, 120_000);
+
+test("without data to compare on it is refused before anything is made", async () => {
+  const { status, stderr } = await place.run(
+    "sweep",
+    "--model",
+    "model",
+    "--dataset",
+    "train.json",
+    "--output",
+    "other",
+  );
+  expect(status).toBe(2);
+  expect(stderr).toContain("--eval-split or --eval-dataset");
+  expect(existsSync(place.path("other"))).toBe(false);
+});
