@@ -44,7 +44,7 @@ describe.skipIf(process.env.NEFTUNE_TEST_ARM64 !== "1")(
       expect(found.device.isa).toBe("neon");
       expect(found.problems).toEqual([]);
       expect(found.cuda.problem).toContain("no NVIDIA driver");
-      expect(found.cuda.probe.architectures).toEqual(arm64.cudaArchitectures);
+      expect(found.cuda.probe.architectures).toEqual(arm64.cudaArchitectures.map(Number));
     }, 120_000);
 
     const recipe = ["--model", "model", "--dataset", "train.json", "--max-steps", "6", "--batch-size", "4"];
