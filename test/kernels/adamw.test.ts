@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type AdamWOptions, adamw, type Device, gradientNorm } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo } from "./numbers.ts";
 
 const options: AdamWOptions = {
   learningRate: 1e-2,

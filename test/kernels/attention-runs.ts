@@ -9,7 +9,8 @@ import {
   Tensor,
 } from "../../src/native/index.ts";
 import { bordersOf, referenceBackward, referenceForward, tokensOf } from "./attention-reference.ts";
-import { expectClose, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 
 export type Activation = "f32" | "bf16";
 export const dtypes: readonly Activation[] = ["f32", "bf16"];

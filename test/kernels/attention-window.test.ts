@@ -13,7 +13,8 @@ import {
   runBoth,
   unalignedGaps,
 } from "./attention-runs.ts";
-import { forEachBackend, Random, roundTo } from "./harness.ts";
+import { forEachBackend } from "./harness.ts";
+import { Random, roundTo } from "./numbers.ts";
 
 // Smaller than a tile, as large, larger and no multiple, larger than the sample. Tiles have 96 keys and panels 64 rows
 // of all a group's heads on the CPU; on CUDA 64 and 128 rows by 32 and 64 keys, without tensor cores 16 by 32.

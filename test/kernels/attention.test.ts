@@ -23,7 +23,8 @@ import {
   spread,
   unalignedGaps,
 } from "./attention-runs.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 
 // Tiles hold 96 keys, panels 64 rows of all the query heads of a key/value head.
 const cases: [AttentionShape, number[]][] = [
@@ -64,18 +65,10 @@ for (const [shape, lengths] of numeric) {
     const random = new Random(3);
     const qkv = Float64Array.from(random.floats(tokensOf(few) * columnsOf(shape)));
     const dout = random.floats(tokensOf(few) * shape.heads * shape.headDim);
-    const loss = () =>
-      referenceForward({ shape, lengths: few, qkv }).o.reduce((sum, v, i) => sum + v * dout[i]!, 0);
-    const eps = 1e-4;
-    const slopes = Array.from(qkv, (value, i) => {
-      qkv[i] = value + eps;
-      const up = loss();
-      qkv[i] = value - eps;
-      const down = loss();
-      qkv[i] = value;
-      return (up - down) / (2 * eps);
-    });
-    expectClose(referenceBackward({ shape, lengths: few, qkv }, dout), slopes, 1e-7, "dqkv");
+    const loss = (changed: Float64Array) =>
+      referenceForward({ shape, lengths: few, qkv: changed }).o.reduce((sum, v, i) => sum + v * dout[i]!, 0);
+    const dqkv = referenceBackward({ shape, lengths: few, qkv }, dout);
+    expectClose(dqkv, slopes(qkv, loss, 1e-4), 1e-7, "dqkv");
   });
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { crossEntropyWorkspace, linearCrossEntropy, type Tensor, Weight } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes } from "./numbers.ts";
 import { dense, product, transpose } from "./products.ts";
 
 interface Case {
@@ -133,13 +134,6 @@ forEachBackend((device) => {
     const loss = (xs: Float64Array | Float32Array, ws: Float64Array | Float32Array) =>
       scale *
       reference(xs as Float32Array, ws as Float32Array, one, targets).losses.reduce((a, b) => a + b, 0);
-    const slopes = (values: Float32Array, at: (changed: Float64Array) => number) =>
-      Array.from(values, (_, i) => {
-        const [up, down] = [Float64Array.from(values), Float64Array.from(values)];
-        up[i]! += 1e-4;
-        down[i]! -= 1e-4;
-        return (at(up) - at(down)) / 2e-4;
-      });
     const weight = Weight.dense(device, upload(device, "f32", [one.V, one.H], w));
     const dx = poisoned(device, "f32", [one.T, one.H]);
     const dweight = upload(device, "f32", [one.V, one.H], new Float32Array(one.V * one.H));
@@ -161,13 +155,13 @@ forEachBackend((device) => {
     );
     expectClose(
       device.readFloats(dx),
-      slopes(x, (changed) => loss(changed, w)),
+      slopes(Float64Array.from(x), (changed) => loss(changed, w), 1e-4),
       1e-5,
       "dx",
     );
     expectClose(
       device.readFloats(dweight),
-      slopes(w, (changed) => loss(x, changed)),
+      slopes(Float64Array.from(w), (changed) => loss(x, changed), 1e-4),
       1e-5,
       "dweight",
     );

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Device, dtypeCode, NativeError } from "../../src/native/index.ts";
-import { forEachBackend, poisoned, Random, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { Random } from "./numbers.ts";
 
 /** Every pattern of 16 bits. */
 const patterns = Uint16Array.from({ length: 65536 }, (_, i) => i);

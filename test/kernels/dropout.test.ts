@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { dropout } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo } from "./numbers.ts";
 import { block, drawWords } from "./philox-reference.ts";
 
 interface Options {

@@ -1,16 +1,8 @@
 import { expect, test } from "bun:test";
 import { type Device, dtypeCode, NativeError, type Tensor } from "../../src/native/index.ts";
 import golden from "../golden/noise.json";
-import {
-  expectClose,
-  forEachBackend,
-  poisoned,
-  Random,
-  roundTo,
-  tolerance,
-  upload,
-  uploadInts,
-} from "./harness.ts";
+import { forEachBackend, poisoned, upload, uploadInts } from "./harness.ts";
+import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 import { type NoiseKind, noiseCodes, noiseRow } from "./philox-reference.ts";
 
 type Activation = "f32" | "bf16";

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { addNonFinite, countNonFinite, dtypeCode, Tensor } from "../../src/native/index.ts";
-import { forEachBackend, Random, uploadInts } from "./harness.ts";
+import { forEachBackend, uploadInts } from "./harness.ts";
 import { rounded, storedDtypes, uploadStored } from "./nf4-reference.ts";
+import { Random } from "./numbers.ts";
 
 forEachBackend((device) => {
   test("values that are not finite are counted, at any place, length and alignment", () => {

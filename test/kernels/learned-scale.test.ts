@@ -9,16 +9,8 @@ import {
   NativeError,
   type Tensor,
 } from "../../src/native/index.ts";
-import {
-  expectClose,
-  forEachBackend,
-  poisoned,
-  Random,
-  roundTo,
-  tolerance,
-  upload,
-  uploadInts,
-} from "./harness.ts";
+import { forEachBackend, poisoned, upload, uploadInts } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 import { noiseRow } from "./philox-reference.ts";
 
 const dtypes = ["f32", "bf16"] as const;
@@ -135,16 +127,10 @@ forEachBackend((device) => {
         const noise = { ...noiseOf(kind), learnedScale: upload(device, "f32", [H], values) };
         return forward(device, "f32", table, ids, noise).reduce((sum, y, i) => sum + y * weights[i]!, 0);
       };
-      const slopes = Array.from(s, (value, j) => {
-        const [up, down] = [Float32Array.from(s), Float32Array.from(s)];
-        up[j] = value + 0.5;
-        down[j] = value - 0.5;
-        return loss(up) - loss(down);
-      });
       const gradient = upload(device, "f32", [H], new Float32Array(H));
       const dy = upload(device, "f32", [T, H], weights);
       learnedScaleBackward(device, gradient, dy, { cuSeqlens }, noiseOf(kind));
-      expectClose(device.readFloats(gradient), slopes, 1e-5, kind);
+      expectClose(device.readFloats(gradient), slopes(s, loss, 0.5), 1e-5, kind);
     }
   });
 

@@ -10,7 +10,8 @@ import {
   Tensor,
   Weight,
 } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 import { dense, plus, product, transpose } from "./products.ts";
 
 // [T, in, out, rank]
@@ -232,20 +233,13 @@ forEachBackend((device) => {
       return device.readFloats(y).reduce((sum, value, i) => sum + value * dy![i]!, 0);
     };
     const eps = 1 / 64; // the loss is linear in each argument: any step is exact but for rounding
-    const slopes = (values: Float32Array, at: (changed: Float32Array) => number) =>
-      Array.from(values, (_, i) => {
-        const [up, down] = [values.slice(), values.slice()];
-        up[i]! += eps;
-        down[i]! -= eps;
-        return (at(up) - at(down)) / (2 * eps);
-      });
     const dyTensor = upload(device, "f32", [T, out], dy!);
     const weight = Weight.dense(device, upload(device, "f32", [out, inputs], w!));
     const dx = poisoned(device, "f32", [T, inputs]);
     linearBackwardInput(device, dx, dyTensor, weight);
     expectClose(
       device.readFloats(dx),
-      slopes(x!, (changed) => loss(changed, w!)),
+      slopes(x!, (changed) => loss(changed, w!), eps),
       1e-4,
       "dx",
     );
@@ -253,7 +247,7 @@ forEachBackend((device) => {
     linearBackwardWeight(device, dweight, null, dyTensor, upload(device, "f32", [T, inputs], x!));
     expectClose(
       device.readFloats(dweight),
-      slopes(w!, (changed) => loss(x!, changed)),
+      slopes(w!, (changed) => loss(x!, changed), eps),
       1e-4,
       "dweight",
     );

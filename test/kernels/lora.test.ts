@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { loraBackward, loraBackwardA, loraForward } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 import { dense, product, transpose } from "./products.ts";
 
 // [T, in or out, rank, elements between rows]; ranks past `in` appear when a caller multiplies g·A alone.
@@ -118,13 +119,6 @@ forEachBackend((device) => {
       const y = product(dense(u, T, rank), transpose(dense(bs, out, rank)));
       return y.reduce((sum, value, i) => sum + value * dy![i]!, 0);
     };
-    const slopes = (values: Float32Array, at: (changed: Float64Array) => number) =>
-      Array.from(values, (_, i) => {
-        const [up, down] = [Float64Array.from(values), Float64Array.from(values)];
-        up[i]! += 1e-4;
-        down[i]! -= 1e-4;
-        return (at(up) - at(down)) / 2e-4;
-      });
     const [xTensor, aTensor, bTensor, dyTensor] = [
       upload(device, "f32", [T, inputs], x!),
       upload(device, "f32", [rank, inputs], a!),
@@ -139,13 +133,13 @@ forEachBackend((device) => {
     loraBackwardA(device, da, g, xTensor);
     expectClose(
       device.readFloats(da),
-      slopes(a!, (changed) => loss(changed, b!)),
+      slopes(Float64Array.from(a!), (changed) => loss(changed, b!), 1e-4),
       1e-5,
       "da",
     );
     expectClose(
       device.readFloats(db),
-      slopes(b!, (changed) => loss(a!, changed)),
+      slopes(Float64Array.from(b!), (changed) => loss(a!, changed), 1e-4),
       1e-5,
       "db",
     );

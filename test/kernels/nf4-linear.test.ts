@@ -12,8 +12,9 @@ import {
   Tensor,
   Weight,
 } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { allocateOn, rounded, storedDtypes, uploadStored } from "./nf4-reference.ts";
+import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 import { dense, product, transpose } from "./products.ts";
 
 // [T, in, out]

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import type { FloatDType } from "../../src/floats.ts";
 import type { Device, DType, Tensor } from "../../src/native/index.ts";
 import { allocateNf4, type Nf4 } from "../../src/native/index.ts";
-import { poisoned, roundTo, upload } from "./harness.ts";
+import { poisoned, upload } from "./harness.ts";
+import { roundTo } from "./numbers.ts";
 
 export const storedDtypes: readonly FloatDType[] = ["f32", "bf16", "f16"];
 

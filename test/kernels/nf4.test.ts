@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import type { FloatDType } from "../../src/floats.ts";
 import { type Device, nf4Dequantize, nf4Sizes, nf4Words, Tensor } from "../../src/native/index.ts";
-import { forEachBackend, poisoned, Random, upload, uploadInts } from "./harness.ts";
+import { forEachBackend, poisoned, upload, uploadInts } from "./harness.ts";
 import {
   codebook,
   dequantized,
@@ -15,6 +15,7 @@ import {
   uploadStored,
   valuesOf,
 } from "./nf4-reference.ts";
+import { Random } from "./numbers.ts";
 
 const dtypeCodes = { f32: 0, bf16: 1, f16: 2 } as const;
 const fileNames = { f32: "float32", bf16: "bfloat16", f16: "float16" } as const;

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
 import { dtypeCode, random } from "../../src/native/index.ts";
 import { PhiloxStream } from "../../src/philox-streams.ts";
-import { forEachBackend, poisoned, roundTo } from "./harness.ts";
+import { forEachBackend, poisoned } from "./harness.ts";
+import { roundTo } from "./numbers.ts";
 import { block, noiseValue } from "./philox-reference.ts";
 
 const kinds = [

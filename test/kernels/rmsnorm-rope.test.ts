@@ -10,16 +10,8 @@ import {
   rope,
   Tensor,
 } from "../../src/native/index.ts";
-import {
-  expectClose,
-  forEachBackend,
-  poisoned,
-  Random,
-  roundTo,
-  tolerance,
-  upload,
-  uploadInts,
-} from "./harness.ts";
+import { forEachBackend, poisoned, upload, uploadInts } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 import { angles, turn } from "./rope-reference.ts";
 
 const dtypes = ["f32", "bf16"] as const;
@@ -122,18 +114,11 @@ test("the reference's gradients are those of its forward", () => {
   const { at, x, dy, weight } = inputs(2, 3, 6);
   const loss = (a: ArrayLike<number>, w: ArrayLike<number>) =>
     forward(a, w, at).reduce((sum, y, i) => sum + y * dy[i]!, 0);
-  const slope = (of: (values: Float64Array) => number, start: Float32Array) =>
-    Array.from(start, (value, i) => {
-      const values = Float64Array.from(start);
-      values[i] = value + 1e-5;
-      const up = of(values);
-      values[i] = value - 1e-5;
-      return (up - of(values)) / 2e-5;
-    });
   const { dx, dweight } = backward(dy, x, weight, at);
-  const slopes = { x: slope((a) => loss(a, weight), x), weight: slope((w) => loss(x, w), weight) };
-  expectClose(dx, slopes.x, 1e-8, "dx");
-  expectClose(dweight, slopes.weight, 1e-8, "dweight");
+  const byX = slopes(Float64Array.from(x), (changed) => loss(changed, weight), 1e-5);
+  const byWeight = slopes(Float64Array.from(weight), (changed) => loss(x, changed), 1e-5);
+  expectClose(dx, byX, 1e-8, "dx");
+  expectClose(dweight, byWeight, 1e-8, "dweight");
 });
 
 forEachBackend((device) => {

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, NativeError, rmsnormBackward, rmsnormForward, Tensor } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, tolerance, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 
 const dtypes = ["f32", "bf16"] as const;
 /** Large, so that a norm of one column still has a gradient. */
@@ -59,26 +60,12 @@ test("the reference's gradients are those of its forward", () => {
   const { dx, dweight } = backward(dy, x, weight, T, H);
   const loss = (a: ArrayLike<number>, w: ArrayLike<number>) =>
     forward(a, w, T, H).y.reduce((sum, y, i) => sum + y * dy[i]!, 0);
-  const slope = (of: (values: Float64Array) => number, at: Float32Array) =>
-    Array.from(at, (value, i) => {
-      const values = Float64Array.from(at);
-      values[i] = value + 1e-5;
-      const up = of(values);
-      values[i] = value - 1e-5;
-      return (up - of(values)) / 2e-5;
-    });
-  expectClose(
-    dx,
-    slope((a) => loss(a, weight), x),
-    1e-8,
-    "dx",
-  );
-  expectClose(
-    dweight,
-    slope((w) => loss(x, w), weight),
-    1e-8,
-    "dweight",
-  );
+  const numeric = {
+    dx: slopes(Float64Array.from(x), (changed) => loss(changed, weight), 1e-5),
+    dweight: slopes(Float64Array.from(weight), (changed) => loss(x, changed), 1e-5),
+  };
+  expectClose(dx, numeric.dx, 1e-8, "dx");
+  expectClose(dweight, numeric.dweight, 1e-8, "dweight");
 });
 
 forEachBackend((device) => {

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, rope, Tensor } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, Random, roundTo, tolerance, upload, uploadInts } from "./harness.ts";
+import { forEachBackend, upload, uploadInts } from "./harness.ts";
+import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 import { angles, turn } from "./rope-reference.ts";
 
 function uploadTables(device: Device, tables: ReturnType<typeof angles>, headDim: number) {

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Device, gatherRows, type SamplingOptions, sample } from "../../src/native/index.ts";
-import { expectClose, forEachBackend, poisoned, Random, roundTo, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { expectClose, Random, roundTo } from "./numbers.ts";
 import { block, drawWords } from "./philox-reference.ts";
 
 const off: SamplingOptions = { temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 11 };

@@ -21,7 +21,8 @@ import {
   swigluForward,
   Tensor,
 } from "../../src/native/index.ts";
-import { forEachBackend, poisoned, Random, uploadInts } from "./harness.ts";
+import { forEachBackend, poisoned, uploadInts } from "./harness.ts";
+import { Random } from "./numbers.ts";
 
 const [T, H] = [5, 136];
 const samples = { cuSeqlens: Int32Array.of(0, 2, T) };
