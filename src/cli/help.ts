@@ -28,11 +28,12 @@ export function placeholder(spec: OptionSpec): string {
   }
 }
 
-/** The default in parentheses, with a space before it; nothing where there is none or it is off. */
+/** The default in parentheses, with a space before it; nothing where there is none, or it is off or empty. */
 export function defaultText(spec: OptionSpec): string {
   if (spec.default === undefined || spec.default === false) return "";
   if (spec.default === true) return " (default on)";
-  return ` (default ${Array.isArray(spec.default) ? spec.default.join(",") : String(spec.default)})`;
+  const text = Array.isArray(spec.default) ? spec.default.join(",") : String(spec.default);
+  return text === "" ? "" : ` (default ${text})`;
 }
 
 const indent = (lines: readonly string[], by: number) => lines.map((line) => " ".repeat(by) + line);
@@ -46,7 +47,7 @@ function entry(term: string, meaning: string, column: number, width: number): st
     const [first = "", ...rest] = body;
     return [`  ${term.padEnd(column - 2)}${first.slice(column)}`, ...rest];
   }
-  const [first = "", ...rest] = wrap(term, width - 2);
+  const [first = "", ...rest] = wrap(term, width - 6);
   return [`  ${first}`, ...indent(rest, 6), ...body];
 }
 

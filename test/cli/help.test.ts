@@ -14,6 +14,7 @@ test.each([40, 60, 80, 100])("help at %d columns: no line is wider, no word is l
   for (const command of commands) {
     const help = commandHelp(command, width);
     for (const line of help.split("\n")) expect(displayWidth(line)).toBeLessThanOrEqual(width);
+    expect(help).not.toContain("(default )");
     const words = help.replaceAll(" \\\n", "\n").split(/\s+/).join(" ");
     for (const [name, spec] of Object.entries(command.options)) {
       expect(words).toContain(`--${name} `);
