@@ -40,7 +40,7 @@ export function withBase<T extends ModelValues>(values: T, context: Pick<Context
     );
   }
   const model = baseOf(run);
-  context.note(`${run} is an adapter; its base model ${model} is loaded with it`);
+  context.note(`${run} is an adapter; loading it with its base model ${model}`);
   return { ...values, model, adapter: run };
 }
 

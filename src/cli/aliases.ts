@@ -5,9 +5,10 @@ import type { TrainingSpec } from "../options/spec.ts";
 import { optionEntries, trainingOptions } from "../options/table.ts";
 
 const AUTOMATIC = "leave it out: neftune does this by itself";
-const ONE_DEVICE = "leave it out: a run uses one device (--device)";
+const DEVICES = "leave it out: --device says where a run goes; cuda:all uses every GPU of the machine";
 const ADAMW = "leave it out: the optimizer is AdamW with a float32 state";
-const METRICS = "leave it out: metrics go to metrics.jsonl in --output";
+const METRICS =
+  "leave it out: metrics go to metrics.jsonl in --output, and to TensorBoard or MLflow with --report-to";
 const NO_UPLOAD = "leave it out: a run stays in --output";
 const ATTENTION = "leave it out: attention never builds the matrix of scores";
 const LORA_ALONE = "leave it out: adapters are plain LoRA or rsLoRA (--use-rslora)";
@@ -54,13 +55,13 @@ const instead: Readonly<Record<string, string>> = {
   "tokenized-path": "leave it out: tokenized data is cached by itself",
   "overwrite-cache": "leave it out: the cache of tokenized data follows changes by itself",
   // Devices.
-  deepspeed: ONE_DEVICE,
-  fsdp: ONE_DEVICE,
-  "fsdp-config": ONE_DEVICE,
-  "local-rank": ONE_DEVICE,
-  "ddp-timeout": ONE_DEVICE,
-  "ddp-find-unused-parameters": ONE_DEVICE,
-  "device-map": "write --device cpu, cuda, cuda:N or auto",
+  deepspeed: DEVICES,
+  fsdp: DEVICES,
+  "fsdp-config": DEVICES,
+  "local-rank": DEVICES,
+  "ddp-timeout": DEVICES,
+  "ddp-find-unused-parameters": DEVICES,
+  "device-map": "write --device cpu, cuda, cuda:N, cuda:all or auto",
   "use-cpu": "write --device cpu",
   "no-cuda": "write --device cpu",
   // Data.
@@ -110,7 +111,6 @@ const instead: Readonly<Record<string, string>> = {
   "resume-from-checkpoint": "write --resume with the folder of the run as --output",
   "auto-resume-from-checkpoints": "write --resume with the folder of the run as --output",
   "overwrite-output-dir": "write a new --output, or --resume to continue the run in it",
-  "report-to": METRICS,
   "wandb-project": METRICS,
   "plot-loss": METRICS,
   "push-to-hub": NO_UPLOAD,

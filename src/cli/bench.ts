@@ -23,7 +23,7 @@ import { benchGeneration, describeGeneration } from "./bench/generation.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
-import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
+import { countOf, formatBytes, formatCount, formatTable, toJson } from "./format.ts";
 import { peakBytes, resetPeakBytes, residentBytes } from "./memory.ts";
 import { dtypeOption } from "./model-data.ts";
 
@@ -339,7 +339,7 @@ function describe(report: ReturnType<typeof summarize>): string {
     ],
     [
       "machine",
-      `${report.device}, ${report.isa}, ${report.threads} ${report.isa.startsWith("sm_") ? "multiprocessors" : "threads"}`,
+      `${report.device}, ${report.isa}, ${countOf(report.threads, report.isa.startsWith("sm_") ? "multiprocessor" : "thread")}`,
     ],
     ["median step", `${report.step_seconds_median.toFixed(3)} s`],
     ["tokens/s", formatCount(report.tokens_per_second)],

@@ -18,6 +18,7 @@ import {
 } from "./demo/steps.ts";
 import { openDevice } from "./device.ts";
 import { formatCount, formatSeconds, formatTable, toJson } from "./format.ts";
+import { wrap } from "./text.ts";
 
 /** Says that a folder is a demo's, so that a later demo may replace it. */
 const MARKER = ".neftune-demo";
@@ -127,7 +128,8 @@ export const demo = defineCommand({
       return [name, trainLoss.toFixed(3), heldOutLoss.toFixed(3), percent(exact)];
     });
     context.print(formatTable([["", "training loss", "held-out loss", "exact answers"], ...rows], [1, 2, 3]));
-    context.print(`\n${verdict(results)}\n`);
+    const width = context.columns ?? Number.POSITIVE_INFINITY;
+    context.print(`\n${wrap(verdict(results), width).join("\n")}\n`);
     context.print(`report: ${path} (${formatSeconds(seconds)})`);
     const base = join(dir, "base");
     context.print(

@@ -22,7 +22,7 @@ export function parseDevice(name: string): DeviceName {
   if (!hasCudaLibrary()) {
     throw new NeftuneError(
       "no_device",
-      `--device ${name}: this build of neftune has no CUDA backend; use --device cpu (or auto), or a build by npm run build`,
+      `--device ${name}: this build of neftune has no CUDA backend; use --device cpu (or auto), or a build made with npm run build`,
     );
   }
   return { kind: "cuda", index: index === "" || index === "all" ? null : Number(index) };

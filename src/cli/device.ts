@@ -2,6 +2,7 @@
 
 import { NeftuneError } from "../errors.ts";
 import { Device, hasCudaLibrary } from "../native/index.ts";
+import { countOf } from "../numbers.ts";
 import type { Context } from "./command.ts";
 import { parseDevice } from "./device-name.ts";
 
@@ -22,7 +23,7 @@ export function openDevice(options: { device: string; threads: number }, context
   }
   device ??= Device.open({ kind: "cpu", threads: options.threads });
   const { backend, name, isa, threads } = device.info;
-  const size = device.isHost ? `${threads} threads` : `${threads} multiprocessors`;
+  const size = countOf(threads, device.isHost ? "thread" : "multiprocessor");
   context.note(`device: ${backend}, ${name}, ${isa}, ${size}${chosen}`);
   return device;
 }

@@ -19,7 +19,7 @@ import {
 import { loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "../native/library.ts";
 import { defineCommand } from "./command.ts";
 import { parseDevice } from "./device-name.ts";
-import { formatBytes, formatList, toJson } from "./format.ts";
+import { countOf, formatBytes, formatList, toJson } from "./format.ts";
 
 interface Library {
   name: string;
@@ -161,7 +161,7 @@ function describe(found: Findings, home: string, columns: number | undefined): s
     ["system", `Linux ${found.kernel}, glibc ${found.glibc ?? "unknown"}`],
     ["processor", `${cpu.model}, ${cpu.logical_cpus} logical CPUs${cpu.amx ? ", AMX bf16" : ""}`],
     ["kernels", `${device?.isa ?? "none"} (this CPU can run ${cpu.isas.join(", ") || "none"})`],
-    ["device cpu", device === null ? "not usable" : `${device.threads} threads`],
+    ["device cpu", device === null ? "not usable" : countOf(device.threads, "thread")],
     ["device cuda", cudaLine(found.cuda)],
     ...cudaRows(found.cuda.probe, tilde),
   ];

@@ -88,7 +88,7 @@ function withTokenizer(config: LlamaConfig, dir: string): LlamaConfig {
   const { bosId, eosId, vocabSize } = Tokenizer.load(dir);
   if (vocabSize > config.vocabSize) {
     throw new UsageError(
-      `--tokenizer ${dir} has ${vocabSize} tokens, but the shape's vocab_size is ${config.vocabSize}; choose a shape with as many`,
+      `--tokenizer ${dir} has ${vocabSize} tokens, but the shape's vocab_size is ${config.vocabSize}; choose a shape whose vocab_size is at least ${vocabSize}`,
     );
   }
   return { ...config, bosTokenId: bosId, eosTokenIds: eosId === null ? [] : [eosId] };

@@ -7,7 +7,7 @@ import type { ModelPreset } from "../presets/presets.ts";
 import { templateOfRun } from "../train/index.ts";
 
 export interface ChosenTemplate {
-  /** As --prompt-template takes it; undefined is by the rows. */
+  /** As --prompt-template takes it; undefined: by row format. */
   option: string | undefined;
   /** Where the choice comes from, for the line that says it. */
   why: string;
@@ -27,7 +27,7 @@ export function chooseTemplate(
   if (preset?.prompt_template !== undefined) {
     return { option: preset.prompt_template, why: `preset ${preset.name}` };
   }
-  return { option: undefined, why: "by the rows" };
+  return { option: undefined, why: "by row format" };
 }
 
 /** One line: which template, why, and that there is another. `used` are those that rows were rendered with. */

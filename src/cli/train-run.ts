@@ -51,7 +51,7 @@ export function noteRun(
       noteDataset(context, name, dataset, encoding.maxLength);
       if (name !== "data") return;
       const option = encoding.template;
-      const why = templateFrom ?? (option === undefined ? "by the rows" : "--prompt-template");
+      const why = templateFrom ?? (option === undefined ? "by row format" : "--prompt-template");
       context.note(templateLine({ option, why }, usedTemplates(dataset.notes), base.dir));
     },
     onShared: (shared, { length }) =>

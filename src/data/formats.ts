@@ -116,7 +116,7 @@ export function parseRow(value: unknown, rules: RowRules): Row {
     case undefined: {
       const keys = Object.keys(value).slice(0, 8).join(", ");
       throw new RowProblem(
-        `is of no known format; expected ${FORMATS}, got ${keys === "" ? "no fields" : keys}`,
+        `has no known format; expected ${FORMATS}, got ${keys === "" ? "no fields" : keys}`,
       );
     }
   }

@@ -63,7 +63,7 @@ describe("--model RUN", () => {
     const values: { model: string; adapter?: string; other: number } = { model: dir, other: 1 };
     expect(
       noted(() => expect(withBase(values, context)).toEqual({ model: tiny, adapter: dir, other: 1 })),
-    ).toEqual([`${dir} is an adapter; its base model ${tiny} is loaded with it`]);
+    ).toEqual([`${dir} is an adapter; loading it with its base model ${tiny}`]);
     expect(withBase({ model: `${dir}/`, adapter: dir }, context)).toEqual({
       model: tiny,
       adapter: `${dir}/`,

@@ -12,7 +12,7 @@ const run = (template: unknown, file = "config.json") =>
     [file]: { neftune_version: "1", prompt_template: template },
     "prompt_template.jinja": "{{ 'kept' }}",
   });
-const byRows = { option: undefined, why: "by the rows" };
+const byRows = { option: undefined, why: "by row format" };
 
 describe("the template is", () => {
   const preset = { name: "chatty", prompt_template: "llama2" } as never;
@@ -79,15 +79,17 @@ describe("the template is", () => {
 
   test("said in one line, with the other that there is", () => {
     expect(templateLine(byRows, ["alpaca"], byteFolder())).toBe(
-      "template: alpaca (by the rows); this tokenizer has a chat template, too: --prompt-template chat",
+      "template: alpaca (by row format); this tokenizer has a chat template, too: --prompt-template chat",
     );
-    expect(templateLine(byRows, ["none"], byteFolder())).toContain("none (by the rows); this tokenizer has");
-    expect(templateLine(byRows, ["chat"], byteFolder())).toBe("template: chat (by the rows)");
-    expect(templateLine(byRows, ["alpaca"], llamaFolder())).toBe("template: alpaca (by the rows)");
+    expect(templateLine(byRows, ["none"], byteFolder())).toContain(
+      "none (by row format); this tokenizer has",
+    );
+    expect(templateLine(byRows, ["chat"], byteFolder())).toBe("template: chat (by row format)");
+    expect(templateLine(byRows, ["alpaca"], llamaFolder())).toBe("template: alpaca (by row format)");
     expect(templateLine(byRows, ["vicuna"], llamaFolder())).toBe(
-      "template: vicuna (by the rows; this tokenizer has no chat template)",
+      "template: vicuna (by row format; this tokenizer has no chat template)",
     );
-    expect(templateLine(byRows, [], byteFolder())).toBe("template: none (by the rows)");
+    expect(templateLine(byRows, [], byteFolder())).toBe("template: none (by row format)");
     const given = chooseTemplate("mistral", [], undefined);
     expect(templateLine(given, ["mistral"], byteFolder())).toBe("template: mistral (--prompt-template)");
   });

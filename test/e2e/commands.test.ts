@@ -220,7 +220,7 @@ describe("preview", () => {
     const { stdout, stderr } = await place.must(
       ...["preview", "--model", "model", "--dataset", "train.json", "--json", "--limit", "2"],
     );
-    expect(stderr).toBe("template: alpaca (by the rows)\n");
+    expect(stderr).toBe("template: alpaca (by row format)\n");
     const rows = JSON.parse(stdout) as {
       text: string;
       input_ids: number[];
@@ -259,7 +259,7 @@ describe("preview", () => {
     await reader.cancel();
     await cut.exited;
     expect(cut.exitCode).toBe(0);
-    expect(await new Response(cut.stderr).text()).toBe("template: none (by the rows)\n");
+    expect(await new Response(cut.stderr).text()).toBe("template: none (by row format)\n");
   });
 });
 
