@@ -12,8 +12,8 @@ import type { Context } from "./command.ts";
 import { type ChosenTemplate, chooseTemplate } from "./prompt-template.ts";
 import { loadNotes, type QuantizationValues, quantizationOf } from "./quantization.ts";
 
-/** Tokens of prompts that are read at once. */
-const CHUNK_TOKENS = 512;
+/** Tokens of prompts that are read at once: what is read in one pass is read fastest. */
+const CHUNK_TOKENS = 2048;
 /** What a conversation may have at most where nothing else is said: the cache's memory grows with it. */
 const CONTEXT_TOKENS = 4096;
 
@@ -80,7 +80,11 @@ export class ServedModel {
     const capacity = options["context-length"] ?? Math.min(CONTEXT_TOKENS, positions);
     if (capacity > positions)
       context.note(`note: --context-length ${capacity} is beyond the ${positions} positions of the model`);
-    const limits = { maxTokens: Math.max(CHUNK_TOKENS, options.slots), maxTargets: 1, maxPosition: capacity };
+    const limits = {
+      maxTokens: Math.max(Math.min(CHUNK_TOKENS, capacity), options.slots),
+      maxTargets: 1,
+      maxPosition: capacity,
+    };
     const model = loadForInference(device, request, limits, loadNotes(context));
     try {
       return new ServedModel(model, new GenerationSession(model, { slots: options.slots, capacity }), talk);

@@ -142,6 +142,14 @@ export function linearShape(config: LlamaConfig, module: LinearModule): [number,
   }
 }
 
+/** Weights of the linears of one layer. */
+export function layerWeights(config: LlamaConfig): number {
+  return linearModules.reduce((sum, module) => {
+    const [out, inputs] = linearShape(config, module);
+    return sum + out * inputs;
+  }, 0);
+}
+
 export const EMBEDDING = "model.embed_tokens.weight";
 export const FINAL_NORM = "model.norm.weight";
 export const HEAD = "lm_head.weight";

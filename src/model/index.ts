@@ -7,6 +7,7 @@ export {
   groupNames,
   type LinearModule,
   layerOf,
+  layerWeights,
   linearModules,
   linearShape,
   tensorSpecs,

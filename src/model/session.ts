@@ -16,6 +16,7 @@ import {
   sample,
   type Tensor,
 } from "../native/index.ts";
+import { layerWeights } from "./architecture.ts";
 import type { Attend } from "./layer.ts";
 import type { Llama } from "./llama.ts";
 import { chancesOf, type TokenChances } from "./token-chances.ts";
@@ -83,6 +84,13 @@ export interface SessionOptions {
   capacity: number;
 }
 
+/**
+ * What a pair of tokens costs over the cache, as a multiple of one within a pass, and a floating-point operation of
+ * attention as a multiple of one of the linears: rounded from measurements on two CPUs.
+ */
+const CACHED_PAIR_COST = 4;
+const ATTENTION_COST = 3;
+
 /** Rows of logits that are made at once; more than `slots` only where a prompt's log probabilities are asked for. */
 const LEAST_LOGIT_ROWS = 8;
 
@@ -94,6 +102,8 @@ export class GenerationSession {
   readonly #logitRows: number;
   readonly #caches: KvCache[];
   readonly #slots: Slot[];
+  /** Of a token in the linears, and of a pair of tokens in attention. */
+  readonly #costs: { linear: number; pair: number };
   #clock = 0;
 
   /** Throws NeftuneError ("out-of-memory") where the cache does not fit. */
@@ -108,7 +118,11 @@ export class GenerationSession {
       sequence: null,
       freeSince: 0,
     }));
-    const { kvHeads, headDim } = model.attentionShape(0);
+    const { heads, kvHeads, headDim } = model.attentionShape(0);
+    this.#costs = {
+      linear: 2 * config.numHiddenLayers * layerWeights(config),
+      pair: ATTENTION_COST * 4 * config.numHiddenLayers * heads * headDim,
+    };
     const shape = [slots, kvHeads, capacity, headDim];
     const bytes = slots * kvHeads * capacity * headDim * dtypeBytes[model.options.dtype];
     const total = 2 * config.numHiddenLayers * (bytes + 256);
@@ -168,12 +182,24 @@ export class GenerationSession {
       throw new NeftuneError("generate", `all ${slots} sequences that fit at once are in use`);
     const { slot } = best;
     // The last token of the prompt is always read, as its logits are needed.
-    const kept = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
+    const common = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
+    const kept = this.#isWorthKeeping(common, prompt.length - common) ? common : 0;
     slot.tokens.length = kept;
     const sequence = new Sequence(prompt, options, kept);
     slot.sequence = sequence;
     if (options.maxNewTokens < 1 && options.promptLogprobs !== true) this.remove(sequence, "length");
     return sequence;
+  }
+
+  /**
+   * True where reading `added` tokens behind a prefix in the cache takes less than reading all of them anew: attention
+   * over the cache costs more for each pair of tokens than attention within one pass.
+   */
+  #isWorthKeeping(prefix: number, added: number): boolean {
+    const { linear, pair } = this.#costs;
+    const all = prefix + added;
+    const anew = all * linear + (pair * all ** 2) / 2;
+    return added * linear + CACHED_PAIR_COST * pair * added * (prefix + added / 2) < anew;
   }
 
   /** Ends a sequence; what was read of it stays in the cache until its slot is needed. */

@@ -120,6 +120,26 @@ describeBackends((device) => {
     });
   });
 
+  test("much that is new behind a prefix is read with it, anew: attention over the cache takes longer", () => {
+    withModel(
+      device,
+      "tiny-gqa-bf16-sharded",
+      (model) => {
+        inSession(model, 1, (session) => {
+          const first = session.add(prompt(30), greedy);
+          finished(session);
+          const long = Int32Array.from([...first.prompt, ...prompt(50, 11)]);
+          expect(session.cachedPrefix(long)).toBe(30);
+          const next = session.add(long, greedy);
+          expect(next.cachedTokens).toBe(0);
+          finished(session);
+          expect(next.output).toEqual([...generate(model, [long], greedy)[0]!]);
+        });
+      },
+      96,
+    );
+  });
+
   test("each sequence is sampled by its own numbers", () => {
     withModel(device, "tiny-gqa-bf16-sharded", (model) => {
       const ids = prompt(9);

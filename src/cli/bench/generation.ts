@@ -2,14 +2,7 @@
 // step of a single sequence reads all weights once, so that rate is its ceiling.
 
 import { InterruptedError } from "../../errors.ts";
-import {
-  GenerationSession,
-  Llama,
-  type LlamaConfig,
-  linearModules,
-  linearShape,
-  randomSource,
-} from "../../model/index.ts";
+import { GenerationSession, Llama, type LlamaConfig, layerWeights, randomSource } from "../../model/index.ts";
 import { addNonFinite, type Device, dtypeBytes } from "../../native/index.ts";
 import type { Context } from "../command.ts";
 import { formatBytes, formatCount, formatTable } from "../format.ts";
@@ -55,7 +48,9 @@ export async function benchGeneration(
     const many = await measure(model, prompts, capacity, context);
     context.draw("measuring the memory's rate");
     const rate = memoryRate(device);
-    const bytes = weightsRead(config) * dtypeBytes[dtype];
+    // The linears and the head: what a step reads, whatever is in its batch.
+    const weights = config.numHiddenLayers * layerWeights(config) + config.vocabSize * config.hiddenSize;
+    const bytes = weights * dtypeBytes[dtype];
     return {
       shape,
       dtype,
@@ -106,15 +101,6 @@ async function measure(
   } finally {
     session.close();
   }
-}
-
-/** Weights of the linears and the head: what a step reads of a model, whatever is in its batch. */
-function weightsRead(config: LlamaConfig): number {
-  const layer = linearModules.reduce((sum, module) => {
-    const [out, inputs] = linearShape(config, module);
-    return sum + out * inputs;
-  }, 0);
-  return config.numHiddenLayers * layer + config.vocabSize * config.hiddenSize;
 }
 
 /** Bytes per second that the device reads, the best of a few passes over a large tensor. */
