@@ -89,7 +89,8 @@ export function* exportAdapterInSteps(
   const lora = adapterLoraOptions(request.adapter, adapter.config, config);
   const tensors = adapterGgufTensors(config, adapter, lora, request.type);
   const name = basename(resolve(request.adapter));
-  yield* writeGgufInSteps(output, adapterFields(config, name, loraScale(lora) * lora.r), tensors);
+  const fields = adapterFields(config, request.adapter, name, tensors, loraScale(lora) * lora.r);
+  yield* writeGgufInSteps(output, fields, tensors);
 }
 
 function openSource(model: string, context: Pick<Context, "note">): FolderSource {

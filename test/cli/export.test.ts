@@ -1,7 +1,7 @@
 // export: what a name tells, the Modelfile, tokenizers that llama.cpp splits as it knows or not at all.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeFile } from "../../src/cli/new-file.ts";
@@ -13,6 +13,7 @@ import { namedTemplates, type TemplateName } from "../../src/data/named-template
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { text } from "../../src/formats/gguf/values.ts";
 import { writeGgufInSteps } from "../../src/formats/gguf.ts";
+import { cardFields, fromCard, readCard } from "../../src/model/gguf/model-card.ts";
 import { nameParts, sizeLabel } from "../../src/model/gguf/model-name.ts";
 import { byteFolder, byteTokenizerJson, llamaFolder, NO_SETTINGS } from "../data/tiny-tokenizer.ts";
 import { readGguf } from "../formats/gguf-reader.ts";
@@ -58,6 +59,49 @@ describe("a model's name", () => {
     [999_999, "1000K"],
     [6_738_415_616, "6.7B"],
   ])("a size of %d", (parameters, label) => expect(sizeLabel(parameters)).toBe(label));
+});
+
+test("a model card: license, sources, tags, as gguf-py 0.19 reads them", () => {
+  const dir = join(root, "card");
+  mkdirSync(dir);
+  const front = [
+    ...[
+      "license: [apache-2.0, mit]",
+      "language:",
+      "- en",
+      "- no",
+      "tags: [a]",
+      "pipeline_tag: text-generation",
+    ],
+    ...["base_model:", "- HuggingFaceTB/SmolLM2-135M", "- https://huggingface.co/meta-llama/Llama-3.2-1B"],
+    ...["- https://example.com/thing", "datasets: tatsu-lab/alpaca", "model_creator: Someone"],
+  ];
+  writeFileSync(join(dir, "README.md"), ["---", ...front, "---", "# Card"].join("\n"));
+  const output = join(root, "card.gguf");
+  for (const _ of writeGgufInSteps(output, cardFields(readCard(dir), 1.6e6), []));
+  const hub = "https://huggingface.co";
+  expect(Object.fromEntries(readGguf(output).fields)).toEqual({
+    "general.license": "apache-2.0,mit",
+    "general.base_model.count": 3,
+    "general.base_model.0.name": "SmolLM2 135M",
+    "general.base_model.0.organization": "HuggingFaceTB",
+    "general.base_model.0.repo_url": `${hub}/HuggingFaceTB/SmolLM2-135M`,
+    "general.base_model.1.name": "Llama 3.2 1B",
+    "general.base_model.1.organization": "Meta Llama",
+    "general.base_model.1.repo_url": `${hub}/meta-llama/Llama-3.2-1B`,
+    "general.base_model.2.repo_url": "https://example.com/thing",
+    "general.dataset.count": 1,
+    "general.dataset.0.name": "Alpaca",
+    "general.dataset.0.organization": "Tatsu Lab",
+    "general.dataset.0.repo_url": `${hub}/tatsu-lab/alpaca`,
+    "general.tags": ["a", "text-generation"],
+    "general.languages": ["en", "no"],
+  });
+  expect(fromCard(readCard(dir), "author", "model_creator")).toBe("Someone");
+  for (const text of ["# No front matter", "---\n- a\n---\n", "---\na: [\n---\n", ""]) {
+    writeFileSync(join(dir, "README.md"), text);
+    expect(readCard(dir)).toEqual({});
+  }
 });
 
 describe("the Modelfile", () => {

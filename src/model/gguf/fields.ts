@@ -8,6 +8,7 @@ import { readJsonObject } from "../../formats/json-file.ts";
 import { CONFIG_FILE } from "../../formats/model-folder.ts";
 import { kinds } from "../architecture.ts";
 import type { LlamaConfig } from "../config.ts";
+import { cardFields, fromCard, readCard } from "./model-card.ts";
 import { type NameParts, nameParts, sizeLabel } from "./model-name.ts";
 
 /** llama.cpp's numbers for what most of a file's tensors are stored in. */
@@ -40,7 +41,7 @@ export function modelFields(
     ["general.architecture", text(architecture)],
     ["general.type", text("model")],
     ...samplingFields(dir),
-    ...nameFields(name, raw, parameters),
+    ...nameFields(name, dir, raw, parameters),
     [key("block_count"), u32(config.numHiddenLayers)],
     [key("context_length"), u32(config.maxPositionEmbeddings)],
     [key("embedding_length"), u32(config.hiddenSize)],
@@ -67,34 +68,59 @@ export function modelFields(
   ];
 }
 
-/** A LoRA adapter's: `alpha` such that llama.cpp's alpha / r is the adapter's scale. */
-export function adapterFields(config: LlamaConfig, name: string, alpha: number): GgufField[] {
+/** A LoRA adapter's: `dir` is its folder, `alpha` such that llama.cpp's alpha / r is the adapter's scale. */
+export function adapterFields(
+  config: LlamaConfig,
+  dir: string,
+  name: string,
+  tensors: readonly GgufTensor[],
+  alpha: number,
+): GgufField[] {
+  // Of B·A; negative, as a model has more than its adapted linears.
+  const adapted = tensors.reduce(
+    (sum, { name, shape }, i) =>
+      name.endsWith(".lora_b") ? sum + shape[0]! * tensors[i - 1]!.shape[1]! : sum,
+    0,
+  );
   return [
     ["general.architecture", text(kinds[config.modelType].gguf.architecture)],
     ["general.type", text("adapter")],
     ["adapter.type", text("lora")],
-    ...nameFields(name, new Map(), -1),
+    ...nameFields(name, dir, new Map(), -adapted),
     ["adapter.lora.alpha", f32(alpha)],
     ["general.quantization_version", u32(QUANTIZATION_VERSION)],
   ];
 }
 
-/** config.json's own name for the model, where it is one and no path, comes before the folder's. */
-function nameFields(name: string, raw: Json, parameters: number): GgufField[] {
+/** What the model card says comes first, then config.json's own name for the model, where it is no path, then the folder's. */
+function nameFields(name: string, dir: string, raw: Json, parameters: number): GgufField[] {
+  const card = readCard(dir);
   const own = raw.get("_name_or_path");
   const isName = typeof own === "string" && own !== "" && own.split("/").length <= 2;
   const all = [...(isName ? [own] : []), name].map((id) => nameParts(id, parameters));
-  const first = (of: (parts: NameParts) => string | null) => all.map(of).find((value) => value !== null);
-  const label = first(({ sizeLabel }) => sizeLabel) ?? (parameters > 0 ? sizeLabel(parameters) : undefined);
-  const fields: [string, string | undefined][] = [
-    ["general.name", first(({ title }) => title)],
-    ["general.version", first(({ version }) => version)],
-    ["general.organization", first(({ organization }) => organization)],
-    ["general.finetune", first(({ finetune }) => finetune)],
-    ["general.basename", first(({ basename }) => basename)],
-    ["general.size_label", label],
+  const first = (of: (parts: NameParts) => string | null) =>
+    all.map(of).find((value) => value !== null) ?? null;
+  const label = fromCard(card, "size_label", "model_size_label") ?? first((parts) => parts.sizeLabel);
+  const fields: [string, string | null][] = [
+    ["general.name", fromCard(card, "name", "model_name") ?? first((parts) => parts.title)],
+    ["general.author", fromCard(card, "author", "model_author", "model_creator")],
+    ["general.version", fromCard(card, "version", "model_version") ?? first((parts) => parts.version)],
+    [
+      "general.organization",
+      fromCard(card, "organization", "model_organization") ?? first((parts) => parts.organization),
+    ],
+    ["general.finetune", fromCard(card, "finetune", "model_finetune") ?? first((parts) => parts.finetune)],
+    [
+      "general.basename",
+      fromCard(card, "basename", "model_basename", "model_type") ?? first((parts) => parts.basename),
+    ],
+    ["general.description", fromCard(card, "description", "model_description")],
+    ["general.size_label", label ?? (parameters > 0 ? sizeLabel(parameters) : null)],
   ];
-  return fields.flatMap(([key, value]): GgufField[] => (value === undefined ? [] : [[key, text(value)]]));
+  return [
+    ...fields.flatMap(([key, value]): GgufField[] => (value === null ? [] : [[key, text(value)]])),
+    ...cardFields(card, parameters),
+  ];
 }
 
 /** generation_config.json's numbers for sampling, under GGUF's names. */
