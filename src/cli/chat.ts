@@ -6,6 +6,7 @@ import { TextStream } from "../data/text-stream.ts";
 import { UsageError } from "../errors.ts";
 import { modelOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
+import { eventsTurn } from "../steps.ts";
 import { withBase } from "./adapter-base.ts";
 import { Chat, chatHelp } from "./chat/conversation.ts";
 import { completeModel, findModel } from "./checked-model.ts";
@@ -181,7 +182,7 @@ async function answer(
   });
   while (sequence.finishReason === null) {
     session.step();
-    await Bun.sleep(0); // for Ctrl-C
+    await eventsTurn(); // for Ctrl-C
     if (signal.aborted && sequence.finishReason === null) session.remove(sequence);
   }
   say(stream.end());

@@ -3,6 +3,7 @@
 
 import { TextStream } from "../../data/text-stream.ts";
 import type { FinishReason, Sequence, SequenceOptions } from "../../model/index.ts";
+import { eventsTurn } from "../../steps.ts";
 import type { ServedModel } from "../served-model.ts";
 import { ApiError } from "./errors.ts";
 import type { Metrics } from "./metrics.ts";
@@ -85,13 +86,13 @@ export class Engine {
     this.#isLooping = true;
     try {
       // What came in the same turn of the event loop begins together.
-      await Bun.sleep(0);
+      await eventsTurn();
       while (!this.isIdle) {
         this.#dropAborted();
         this.#admit();
         for (const served of new Set(this.#running.map((job) => job.served))) this.#step(served);
         this.#settle();
-        await Bun.sleep(0);
+        await eventsTurn();
       }
     } finally {
       this.#isLooping = false;
