@@ -375,6 +375,8 @@ test("keys, a full queue, time that is up", async () => {
   expect((await fetch(`${own.url}/health`)).status).toBe(200);
   // Any name is that of the only model.
   expect((await ask("Bearer secret", { ...short, model: "neftune" })).json.model).toBe("one");
+  const large = await ask("Bearer secret", { ...short, prompt: Array(7).fill("a") });
+  expect(large.json.error.message).toContain("7 more sequences find no room");
   const many = Array.from({ length: 12 }, () =>
     ask("Bearer secret", { ...short, max_tokens: 100, temperature: 0 }),
   );

@@ -26,7 +26,7 @@ export async function chatCompletions(call: Call): Promise<Response> {
   const field = fields.get("max_completion_tokens") === undefined ? "max_tokens" : "max_completion_tokens";
   const asked = fields.get(field) === undefined ? null : fields.whole(field, 1, 1);
   const most = roomFor(fields, served, prompt, asked);
-  engine.expectRoom(wanted.choices);
+  engine.expectRoom(served, wanted.choices);
   const head = { id: `chatcmpl-${crypto.randomUUID()}`, created: now(), model: name };
   const run = (draw: number, onText?: (text: string, sequence: Sequence) => void) =>
     engine.run({

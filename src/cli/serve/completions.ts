@@ -47,7 +47,7 @@ export async function completions(call: Call): Promise<Response> {
   const most = fields.whole("max_tokens", 16, isEchoed ? 0 : 1);
   const prompts = readPrompts(fields, served);
   for (const { ids } of prompts) roomFor(fields, served, ids, most);
-  engine.expectRoom(prompts.length * wanted.choices);
+  engine.expectRoom(served, prompts.length * wanted.choices);
   const head = { id: `cmpl-${crypto.randomUUID()}`, object: "text_completion", created: now(), model: name };
   const wish = { call, wanted, isEchoed, logprobs, most };
   const jobs = prompts.flatMap((prompt, i) =>

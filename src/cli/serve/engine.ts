@@ -64,13 +64,18 @@ export class Engine {
     return this.waiting + this.running === 0;
   }
 
-  /** Throws ApiError (429) where so many more sequences find no room to wait. */
-  expectRoom(sequences: number): void {
-    if (this.waiting === 0 || this.waiting + sequences <= this.#maxWaiting) return;
-    throw new ApiError(429, `${this.waiting} sequences wait already; try again later`, {
-      code: "queue_full",
-      headers: { "retry-after": "1" },
-    });
+  /** Throws ApiError (429) where so many more sequences of a model find neither a place nor room to wait. */
+  expectRoom({ session }: ServedModel, sequences: number): void {
+    if (this.waiting + sequences <= this.#maxWaiting + session.freeSlots) return;
+    const others = this.waiting === 0 ? "" : ` ${this.waiting} wait already;`;
+    throw new ApiError(
+      429,
+      `${sequences} more sequences find no room;${others} try again later, or ask for fewer at once`,
+      {
+        code: "queue_full",
+        headers: { "retry-after": "1" },
+      },
+    );
   }
 
   /** Answers when the sequence is whole. Rejects with the signal's reason where it aborts before. */
