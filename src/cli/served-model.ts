@@ -1,6 +1,7 @@
 // A model that answers as long as a command runs: its weights, a session of sequences, its tokenizer and template.
 
 import { Encoder } from "../data/encode.ts";
+import { RowProblem } from "../data/formats.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { UsageError } from "../errors.ts";
@@ -116,6 +117,8 @@ export class ServedModel {
 
 /** A conversation in Alpaca's form, which has earlier questions and answers apart; null where it is not one. */
 function alpacaRow(messages: readonly Message[]): object | null {
+  if (messages.some((message) => message.role === "system"))
+    throw new RowProblem("the alpaca template has no place for a system message");
   const role = (i: number) => (i % 2 === 0 ? "user" : "assistant");
   if (messages.length % 2 === 0 || messages.some((message, i) => message.role !== role(i))) return null;
   const texts = messages.map(({ content }) => content);

@@ -48,6 +48,12 @@ describe("through a pipe", () => {
     expect(stdout).not.toContain("> ");
   }, 30_000);
 
+  test("a template with no place for a system message says so", async () => {
+    const { stdout, stderr, status } = await piped("hello\n", ...chat("--system", "Be brief."));
+    expect(stderr).toContain("the alpaca template has no place for a system message");
+    expect([stdout, status]).toEqual(["", 0]);
+  }, 30_000);
+
   test("a conversation that is full is told", async () => {
     const { stderr } = await piped(`${"word ".repeat(100)}\n`, ...chat("--context-length", "50"));
     expect(stderr).toMatch(
