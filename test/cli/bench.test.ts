@@ -1,6 +1,8 @@
 import { expect, test } from "bun:test";
+import { benchGeneration, describeGeneration } from "../../src/cli/bench/generation.ts";
 import { denseSamples, hasTargets, makeBatches, median, stepFlops } from "../../src/cli/bench/work.ts";
 import { parseConfig } from "../../src/model/index.ts";
+import { Device } from "../../src/native/index.ts";
 
 const config = parseConfig("test", {
   model_type: "llama",
@@ -46,4 +48,23 @@ test("model FLOPs by hand", () => {
 test("median", () => {
   expect(median([3, 1, 2])).toBe(2);
   expect(median([4, 1, 2, 3])).toBe(2.5);
+});
+
+test("generation: rates, the weights that a token reads, and the memory's rate", async () => {
+  const device = Device.open({ threads: 1 });
+  const context = { signal: new AbortController().signal, draw: () => {} };
+  try {
+    const settings = { shape: "tiny", dtype: "f32", promptTokens: 6, seed: 1 } as const;
+    const report = await benchGeneration(device, config, settings, context);
+    expect(report).toMatchObject({ shape: "tiny", prompt_tokens: 6, bytes_per_token: 4 * (linear + head) });
+    const { decode_tokens_per_second: one, memory_bytes_per_second: rate } = report;
+    for (const value of [report.prefill_tokens_per_second, one, report.decode_8_tokens_per_second, rate])
+      expect(value).toBeGreaterThan(1);
+    expect(report.share_of_memory_rate).toBeCloseTo((one * report.bytes_per_token) / rate, 12);
+    expect(describeGeneration(report)).toMatch(/8 sequences together +[\d,]+ tokens\/s/);
+    const stopped = { signal: AbortSignal.abort(), draw: () => {} };
+    await expect(benchGeneration(device, config, settings, stopped)).rejects.toThrow("bench was stopped");
+  } finally {
+    device.close();
+  }
 });
