@@ -9,7 +9,7 @@ namespace nt {
 constexpr int64_t kBlock = NT_NF4_BLOCK, kNested = NT_NF4_NESTED_BLOCK;
 
 alignas(64) inline const float kCodebook[16] = {NT_NF4_CODEBOOK};
-inline const float kDynamicMap[256] = {NT_NF4_DYNAMIC_MAP};
+inline const float kDynamicMap[256] = {NT_DYNAMIC_MAP};
 
 // The blocks' absmax, of n values in all.
 struct Absmax {

@@ -11,7 +11,7 @@ constexpr int64_t kNf4Block = NT_NF4_BLOCK, kNf4Nested = NT_NF4_NESTED_BLOCK;
 constexpr int kCodesAWord = 8;  // a 4-byte load: 32 lanes read 128 bytes and write whole lines
 
 static __device__ const float kNf4Codebook[16] = {NT_NF4_CODEBOOK};
-static __device__ const float kNf4Map[256] = {NT_NF4_DYNAMIC_MAP};
+static __device__ const float kNf4Map[256] = {NT_DYNAMIC_MAP};
 
 // Shared memory: 16 words in 16 banks, so that any codes are looked up at once. Followed by a barrier.
 __device__ __forceinline__ void load_codebook(float *codebook) {
