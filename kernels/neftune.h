@@ -271,6 +271,14 @@ NT_API int32_t nt_gradient_norm(nt_context *context, float *result, const float 
 NT_API int32_t nt_adamw(nt_context *context, float *parameters, void *copy, const float *gradients, float *m, float *v,
                         int64_t n, float learning_rate, float beta1, float beta2, float eps, float weight_decay,
                         int64_t step, const float *gradient_scale);
+// The same with moments in 8 bits (Dettmers et al., arXiv 2110.02861), the signed dynamic map for m, the unsigned one for
+// v (dynamic_map.h): a moment is map[code] · absmax of its block of 256. A step widens a block's moments, updates them
+// and the parameters in float32, and rounds the moments: absmax = max |x|, or NaN where one is; code = the nearest to
+// x / absmax, where a v above 0 never gets the code of 0. m, v: bytes [n]; m_absmax, v_absmax: [⌈n / 256⌉]; all zero at
+// first.
+NT_API int32_t nt_adamw_8bit(nt_context *context, float *parameters, void *copy, const float *gradients, uint8_t *m,
+                             uint8_t *v, float *m_absmax, float *v_absmax, int64_t n, float learning_rate, float beta1,
+                             float beta2, float eps, float weight_decay, int64_t step, const float *gradient_scale);
 // y[n, columns] = x[host_rows[i]].
 NT_API int32_t nt_gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *host_rows,
                               int64_t n, int64_t columns);

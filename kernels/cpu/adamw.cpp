@@ -1,10 +1,9 @@
 // The optimizer: the gradient's norm and clipping factor, and AdamW (arXiv 1711.05101) as torch.optim.AdamW has it.
 #include <math.h>
 
-#include "../entry/arguments.h"
+#include "adamw_update.h"
 #include "context.h"
 #include "parallel.h"
-#include "vec.h"
 
 namespace nt {
 namespace {
@@ -46,15 +45,6 @@ double sum_of_squares(int threads, const float *x, int64_t n) {
   return total;
 }
 
-// kLanes parameters; returns their new values.
-inline Vec update(Vec p, Vec g, Vec &m, Vec &v, const AdamwStep &s, float gradient_scale) {
-  g *= splat(gradient_scale);
-  m = fma(g - m, splat(s.rest1), m);
-  v = fma(g * splat(s.rest2), g, v * splat(s.beta2));
-  Vec denominator = square_root(v) / splat(s.root) + splat(s.eps);
-  return fma(splat(-s.size), m / denominator, p * splat(s.decay));
-}
-
 int32_t adamw(nt_context *context, float *p, void *rounded, const float *g, float *m, float *v, int64_t n,
               const AdamwStep &s, const float *gradient_scale) {
   auto *copy = static_cast<bf16 *>(rounded);
@@ -63,7 +53,7 @@ int32_t adamw(nt_context *context, float *p, void *rounded, const float *g, floa
     int64_t i = begin;
     for (; i + kLanes <= end; i += kLanes) {
       Vec first = load(m + i), second = load(v + i);
-      Vec updated = update(load(p + i), load(g + i), first, second, s, factor);
+      Vec updated = adamw_update(load(p + i), load(g + i), first, second, s, factor);
       store(p + i, updated);
       store(m + i, first);
       store(v + i, second);
@@ -72,7 +62,7 @@ int32_t adamw(nt_context *context, float *p, void *rounded, const float *g, floa
     if (i == end) return;
     int64_t left = end - i;
     Vec first = load_part(m + i, left), second = load_part(v + i, left);
-    Vec updated = update(load_part(p + i, left), load_part(g + i, left), first, second, s, factor);
+    Vec updated = adamw_update(load_part(p + i, left), load_part(g + i, left), first, second, s, factor);
     store_part(p + i, updated, left);
     store_part(m + i, first, left);
     store_part(v + i, second, left);

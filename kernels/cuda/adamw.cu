@@ -1,5 +1,5 @@
 // The optimizer: the gradient's norm and clipping factor, and AdamW (arXiv 1711.05101) as torch.optim.AdamW has it.
-#include "../entry/arguments.h"
+#include "adamw_update.h"
 #include "context.h"
 #include "rows.h"
 
@@ -86,11 +86,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
   NT_UNROLL
   for (int k = 0; k < 4; k++) {
-    const float d = gradient.x[k] * factor;
-    first.x[k] = fmaf(d - first.x[k], s.rest1, first.x[k]);
-    second.x[k] = fmaf(d * s.rest2, d, second.x[k] * s.beta2);
-    const float denominator = sqrtf(second.x[k]) / s.root + s.eps;
-    parameter.x[k] = fmaf(-s.size, first.x[k] / denominator, parameter.x[k] * s.decay);
+    adamw_update(parameter.x[k], gradient.x[k] * factor, first.x[k], second.x[k], s);
   }
   if (whole) {
     store_pack_once(p + i, parameter);

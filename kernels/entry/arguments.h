@@ -24,6 +24,12 @@ struct AdamwStep {
   float eps;
 };
 
+// AdamW's moments in bytes; a block of 256 values shares an absmax.
+struct State8bit {
+  uint8_t *m, *v;
+  float *m_absmax, *v_absmax;
+};
+
 // Tokens of history that a row may have: what a GPU's table for one launch holds.
 constexpr int64_t kHistoryTokens = int64_t(1) << 19;
 

@@ -6,7 +6,6 @@ import { optionEntries, trainingOptions } from "../options/table.ts";
 
 const AUTOMATIC = "leave it out: neftune does this by itself";
 const DEVICES = "leave it out: --device says where a run goes; cuda:all uses every GPU of the machine";
-const ADAMW = "leave it out: the optimizer is AdamW with a float32 state";
 const METRICS =
   "leave it out: metrics go to metrics.jsonl in --output, and to TensorBoard or MLflow with --report-to";
 const NO_UPLOAD = "leave it out: a run stays in --output";
@@ -31,9 +30,7 @@ const instead: Readonly<Record<string, string>> = {
   "quantization-method": "write --quantization nf4",
   "bnb-4bit-quant-type": "write --quantization nf4",
   "bnb-4bit-compute-dtype": "write --dtype bf16 or --dtype f32",
-  optim: ADAMW,
-  optimizer: ADAMW,
-  "optim-args": ADAMW,
+  "optim-args": "write --adam-beta1, --adam-beta2 or --adam-epsilon",
   "flash-attn": ATTENTION,
   "flash-attention": ATTENTION,
   "use-flash-attention-2": ATTENTION,
@@ -147,6 +144,6 @@ export function insteadOf(written: string, known: Readonly<Record<string, unknow
   const advice = Object.hasOwn(instead, name) ? instead[name]! : null;
   if (advice === null) return null;
   // Do not advise an option that this command lacks.
-  const [, option] = /^write --([a-z-]+)/.exec(advice) ?? [];
+  const [, option] = /^write --([a-z0-9-]+)/.exec(advice) ?? [];
   return option === undefined || Object.hasOwn(known, option) ? advice : null;
 }

@@ -33,6 +33,7 @@ interface Row {
   lora: MemoryNeed;
   qlora: MemoryNeed;
   full: MemoryNeed;
+  full8bit: MemoryNeed;
 }
 
 function describe(
@@ -51,13 +52,14 @@ function describe(
     lora: trainingMemory(device, config, "lora"),
     qlora: trainingMemory(device, config, "qlora"),
     full: trainingMemory(device, config, "full"),
+    full8bit: trainingMemory(device, config, "full8bit"),
   };
   return [row];
 }
 
 export const models = defineCommand({
   description:
-    "Lists each preset with its download size, whether the Hugging Face cache has it, whether its license must be accepted first (gated), and the least memory that training takes on this machine, with activations recomputed and full-length samples: LoRA with train's defaults, QLoRA (--quantization nf4) and all weights (--tune full). No weights are read. Your own preset is a .toml file: neftune --model my.toml.",
+    "Lists each preset with its download size, whether the Hugging Face cache has it, whether its license must be accepted first (gated), and the least memory that training takes on this machine, with activations recomputed and full-length samples: LoRA with train's defaults, QLoRA (--quantization nf4) and all weights (--tune full), with AdamW's state in float32 and in 8 bits (--optim adamw8bit). No weights are read. Your own preset is a .toml file: neftune --model my.toml.",
   options: {},
   examples: [
     ["neftune models", "all of them"],
@@ -76,7 +78,7 @@ export const models = defineCommand({
     if (values.json) {
       context.print(
         toJson(
-          rows.map(({ preset, parameters, bytes, cache, lora, qlora, full }) => ({
+          rows.map(({ preset, parameters, bytes, cache, lora, qlora, full, full8bit }) => ({
             name: preset.name,
             title: preset.title,
             hub: preset.hub,
@@ -87,8 +89,13 @@ export const models = defineCommand({
             parameters,
             download_bytes: bytes,
             cached: cache,
-            training_memory_bytes: { lora: lora.bytes, qlora: qlora.bytes, full: full.bytes },
-            fits: { lora: lora.fits, qlora: qlora.fits, full: full.fits },
+            training_memory_bytes: {
+              lora: lora.bytes,
+              qlora: qlora.bytes,
+              full: full.bytes,
+              full_adamw8bit: full8bit.bytes,
+            },
+            fits: { lora: lora.fits, qlora: qlora.fits, full: full.fits, full_adamw8bit: full8bit.fits },
             architecture: preset.architecture,
           })),
         ),
@@ -96,7 +103,7 @@ export const models = defineCommand({
       return;
     }
     const need = ({ bytes, fits }: MemoryNeed) => `${formatBytes(bytes)}${fits ? "  " : " !"}`;
-    const table = rows.map(({ preset, bytes, cache, lora, qlora, full }) => [
+    const table = rows.map(({ preset, bytes, cache, lora, qlora, full, full8bit }) => [
       preset.name,
       formatBytes(bytes),
       cacheWords[cache],
@@ -104,6 +111,7 @@ export const models = defineCommand({
       need(lora),
       need(qlora),
       need(full),
+      need(full8bit),
       shortLicense(preset.licence),
       preset.hub,
     ]);
@@ -115,12 +123,13 @@ export const models = defineCommand({
       "LoRA  ",
       "QLoRA  ",
       "full  ",
+      "8-bit  ",
       "license",
       "on the Hub",
     ];
-    context.print(fitTable([head, ...table], [1, 4, 5, 6], context.columns));
+    context.print(fitTable([head, ...table], [1, 4, 5, 6, 7], context.columns));
     context.note(
-      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; full is --tune full; ! means more than the ${formatBytes(free)} free here`,
+      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; full is --tune full, 8-bit is that with --optim adamw8bit; ! means more than the ${formatBytes(free)} free here`,
     );
     context.note(`cache: ${hubCacheDir(context.env)}`);
     if (rows.some(({ preset }) => preset.gated)) {

@@ -20,15 +20,15 @@ export interface MemoryNeed {
 /** Tokens in a micro-batch of train's defaults: every sample as long as --max-length lets it be. */
 export const DEFAULT_TOKENS = trainDefaults.batchSize * trainDefaults.maxLength;
 
-/** LoRA as train does by default, LoRA on NF4 weights, or all weights. */
-export type Tuning = "lora" | "qlora" | "full";
+/** LoRA as train does by default, LoRA on NF4 weights, or all weights, with AdamW's state in float32 or 8 bits. */
+export type Tuning = "lora" | "qlora" | "full" | "full8bit";
 
 /**
  * What `train` needs at least with its other options left as they are: with every layer recomputed. Where more is free,
  * --recompute auto keeps more; that says nothing of the model.
  */
 export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuning): MemoryNeed {
-  const tune: Tune = tuning === "full" ? "full" : "lora";
+  const tune: Tune = tuning === "full" || tuning === "full8bit" ? "full" : "lora";
   const lora: LoraOptions = {
     r: trainDefaults.loraR,
     alpha: trainDefaults.loraAlpha,
@@ -44,6 +44,7 @@ export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuni
     lora: tune === "lora" ? lora : null,
     quantization: tuning === "qlora" ? { double: trainDefaults.doubleQuantization } : null,
     training: true,
+    optim: tuning === "full8bit" ? ("adamw8bit" as const) : trainDefaults.optim,
     recompute: "layer" as const,
     maxTokens: DEFAULT_TOKENS,
     maxTargets: DEFAULT_TOKENS,

@@ -37,6 +37,7 @@ import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { initializeLora } from "./lora-init.ts";
 import { initializeNoiseScale, NOISE_SCALE } from "./noise-scale.ts";
 import { addNormForward, normBackward, normForward } from "./norm.ts";
+import type { Optimizer } from "./optimizer.ts";
 import type { Parameters } from "./parameters.ts";
 import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./plan.ts";
 import { expectTrainable, type Quantization } from "./quantize.ts";
@@ -63,6 +64,8 @@ export interface ModelOptions {
   seed: number;
   /** Trains a scale of the embedding's noise for each hidden dimension (noise-scale.ts). */
   learnedNoise?: boolean;
+  /** How AdamW's moments are kept; absent: in float32. */
+  optim?: Optimizer;
   /** An adapter is applied but not trained: no gradients, no optimizer state, nothing kept for a backward pass. */
   inference?: boolean;
 }

@@ -1,18 +1,19 @@
-// All trained values in one flat float32 block, with gradients and AdamW's moments beside them at the same offsets:
-// one gradient norm, an AdamW call for each run of tensors that are stepped alike (decayed ones come first), one bf16
-// copy. Owns no memory; the arena does.
+// All trained values in one flat float32 block, with gradients beside them at the same offsets and AdamW's moments
+// (optimizer-state.ts): one gradient norm, an AdamW call for each run of tensors that are stepped alike (decayed ones
+// come first), one bf16 copy. Owns no memory; the arena does.
 
 import { NeftuneError } from "../errors.ts";
 import {
   type AdamWOptions,
   type Allocator,
-  adamw,
   cast,
   countNonFinite,
   type Device,
   gradientNorm,
   Tensor,
 } from "../native/index.ts";
+import type { Optimizer } from "./optimizer.ts";
+import { type MomentKind, OptimizerState, type StateTensor } from "./optimizer-state.ts";
 
 /** What is trained together: LoRA's matrices, a model's own weights, the scale of NEFTune's noise. */
 export type PartName = "lora" | "weights" | "noise";
@@ -34,7 +35,7 @@ export interface ParameterTensor {
 }
 
 export type ParameterSpec = { name: string; shape: readonly number[] };
-export type StateKind = "values" | "m" | "v";
+export type StateKind = "values" | MomentKind;
 
 const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
 
@@ -54,13 +55,12 @@ export class Parameters {
   readonly tensors: readonly ParameterTensor[];
   readonly values: Tensor; // f32 [n]
   readonly gradients: Tensor; // f32 [n]
-  readonly m: Tensor; // f32 [n]
-  readonly v: Tensor; // f32 [n]
   /** The values rounded to bf16, which the products read; null where they read float32. */
   readonly copy: Tensor | null; // bf16 [n]
   readonly #device: Device;
   readonly #byName: Map<string, ParameterTensor>;
   readonly #norm: Tensor; // f32 [2]: norm, clip factor
+  readonly #state: OptimizerState | null;
 
   constructor(
     device: Device,
@@ -68,17 +68,16 @@ export class Parameters {
     parts: readonly TrainedPart[],
     dtype: "f32" | "bf16",
     training: boolean,
+    optimizer: Optimizer = "adamw",
   ) {
     this.#device = device;
     this.tensors = place(parts);
     this.#byName = new Map(this.tensors.map((tensor) => [tensor.name, tensor]));
     const n = this.tensors.reduce((sum, tensor) => sum + tensor.size, 0);
     this.values = allocator.allocate("trained", "f32", [n]);
-    // Without training nothing reads or writes the other three: they are the values under other names.
-    const state = () => (training ? allocator.allocate("trained", "f32", [n]) : this.values);
-    this.gradients = state();
-    this.m = state();
-    this.v = state();
+    // Without training nothing reads or writes gradients: they are the values under another name.
+    this.gradients = training ? allocator.allocate("trained", "f32", [n]) : this.values;
+    this.#state = training ? new OptimizerState(device, allocator, this.tensors, optimizer) : null;
     this.copy = dtype === "bf16" ? allocator.allocate("trained", "bf16", [n]) : null;
     this.#norm = allocator.allocate("trained", "f32", [2]);
   }
@@ -133,8 +132,7 @@ export class Parameters {
 
   /** Clears AdamW's moments. */
   zeroState(): void {
-    this.#device.fill(this.m, 0);
-    this.#device.fill(this.v, 0);
+    this.#state?.clear();
   }
 
   /** ‖gradients‖₂ before clipping. The clip factor stays on the device for the next adamwStep. */
@@ -148,57 +146,52 @@ export class Parameters {
    * have one of their own.
    */
   adamwStep(options: AdamWOptions, rates: Partial<Record<PartName, number>> = {}): void {
-    const factor = this.#norm.rows(1, 1);
-    for (const { begin, count, part: name, decay } of this.#runs()) {
-      const part = (flat: Tensor) => flat.rows(begin, count);
-      const copy = this.copy === null ? null : part(this.copy);
-      const learningRate = rates[name] ?? options.learningRate;
-      const weightDecay = decay ? options.weightDecay : 0;
-      adamw(
-        this.#device,
-        part(this.values),
-        copy,
-        part(this.gradients),
-        part(this.m),
-        part(this.v),
-        { ...options, learningRate, weightDecay },
-        factor,
-      );
-    }
-  }
-
-  /** Neighbors of one part that weight decay acts on, or does not. */
-  #runs(): { begin: number; count: number; part: PartName; decay: boolean }[] {
-    const runs: { begin: number; count: number; part: PartName; decay: boolean }[] = [];
-    for (const { offset, size, part, decay } of this.tensors) {
-      const last = runs.at(-1);
-      if (last?.part === part && last.decay === decay) last.count += size;
-      else runs.push({ begin: offset, count: size, part, decay });
-    }
-    return runs;
+    const { values: parameters, copy, gradients } = this;
+    this.#state?.step({ parameters, copy, gradients, scale: this.#norm.rows(1, 1) }, options, rates);
   }
 
   /** The name of a tensor with values, or moments, that are NaN or infinite; null where all are finite. */
   findNonFinite(kind: StateKind = "values"): string | null {
-    if (countNonFinite(this.#device, this[kind]) === 0) return null;
+    if (kind !== "values") return this.#state?.findNonFinite(kind) ?? null;
+    if (countNonFinite(this.#device, this.values) === 0) return null;
     const isOdd = ({ offset, size }: ParameterTensor) =>
-      countNonFinite(this.#device, this[kind].rows(offset, size)) > 0;
+      countNonFinite(this.#device, this.values.rows(offset, size)) > 0;
     return this.tensors.find(isOdd)?.name ?? null;
   }
 
-  /** A tensor's values or one of its moments. */
-  read(name: string, kind: StateKind = "values"): Float32Array<ArrayBuffer> {
+  /** A tensor's values. */
+  read(name: string): Float32Array<ArrayBuffer> {
     const { offset, size } = this.find(name);
-    return this.#device.readFloats(this[kind].rows(offset, size));
+    return this.#device.readFloats(this.values.rows(offset, size));
   }
 
-  /** Replaces a tensor's values or moments; call afterWrite() when all are written. */
-  write(name: string, values: Float32Array, kind: StateKind = "values"): void {
+  /** Replaces a tensor's values; call afterWrite() when all are written. */
+  write(name: string, values: Float32Array): void {
     const { offset, size } = this.find(name);
     if (values.length !== size) {
       throw new NeftuneError("parameter", `${name} has ${size} values, got ${values.length}`);
     }
-    this.#device.write(this[kind].rows(offset, size), values);
+    this.#device.write(this.values.rows(offset, size), values);
+  }
+
+  /** What a checkpoint holds of AdamW's moments. */
+  get stateTensors(): readonly StateTensor[] {
+    return this.#state?.tensors ?? [];
+  }
+
+  /** The bytes of one of them. */
+  readState(name: string): Uint8Array<ArrayBuffer> {
+    return this.#trained.read(name);
+  }
+
+  writeState(name: string, bytes: Uint8Array): void {
+    this.#trained.write(name, bytes);
+  }
+
+  get #trained(): OptimizerState {
+    if (this.#state === null)
+      throw new NeftuneError("parameter", "there is no optimizer state without training");
+    return this.#state;
   }
 
   /** Brings the bf16 copy up to date. */

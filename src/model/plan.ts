@@ -95,6 +95,16 @@ function mappedBytes(source: ModelSource, copied: Set<string>): number {
 
 const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 
+/** The smallest micro-batch that is advised. */
+const MOST_SHARES = 64;
+
+/** The request with a micro-batch of 1 / `share` the size. */
+const shareOf = (request: PlanRequest, share: number): PlanRequest => ({
+  ...request,
+  maxTokens: Math.max(1, Math.floor(request.maxTokens / share)),
+  maxTargets: Math.max(1, Math.floor(request.maxTargets / share)),
+});
+
 /**
  * Chooses what to recompute (`auto`: the least that fits free memory) and checks that it fits. Throws a
  * NeftuneError that says what is needed, what is free and what would fit.
@@ -109,12 +119,8 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
   const fitting = plans.find((plan) => plan.total <= free);
   if (fitting !== undefined) return fitting;
   const least = plans.at(-1)!;
-  for (let share = 2; share <= 64; share *= 2) {
-    const smaller = {
-      ...request,
-      maxTokens: Math.max(1, Math.floor(request.maxTokens / share)),
-      maxTargets: Math.max(1, Math.floor(request.maxTargets / share)),
-    };
+  for (let share = 2; share <= MOST_SHARES; share *= 2) {
+    const smaller = shareOf(request, share);
     const plan = planFor(device, source, smaller, rungs.at(-1)!);
     if (plan.total <= free) {
       throw new NeftuneError(
@@ -125,9 +131,15 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
     }
   }
   const fixed = least.weights + least.trained + least.mapped;
+  const fits8bit = () =>
+    request.optim !== "adamw8bit" &&
+    planFor(device, source, { ...shareOf(request, MOST_SHARES), optim: "adamw8bit" }, rungs.at(-1)!).total <=
+      free;
   const advice =
     request.tune === "full"
-      ? "try --tune lora"
+      ? fits8bit()
+        ? "try --optim adamw8bit"
+        : "try --tune lora"
       : request.dtype === "f32"
         ? "try --dtype bf16"
         : request.quantization === null && !source.isQuantized

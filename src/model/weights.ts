@@ -19,6 +19,7 @@ import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear
 import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, stackModules } from "./lora.ts";
 import { noiseScalePart } from "./noise-scale.ts";
 import type { Norm } from "./norm.ts";
+import type { Optimizer } from "./optimizer.ts";
 import { Parameters, type TrainedPart } from "./parameters.ts";
 import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStorage } from "./quantize.ts";
 import type { ModelSource } from "./source.ts";
@@ -46,6 +47,8 @@ export interface WeightOptions {
   training: boolean;
   /** A trained scale of the embedding's noise. */
   learnedNoise?: boolean;
+  /** How AdamW's moments are kept; absent: in float32. */
+  optim?: Optimizer;
 }
 
 /** Tensors laid out but not yet filled. */
@@ -99,11 +102,12 @@ export function allocateWeights(
   device: Device,
   allocator: Allocator,
   source: ModelSource,
-  { tune, lora, dtype, quantization, training, learnedNoise = false }: WeightOptions,
+  { tune, lora, dtype, quantization, training, learnedNoise = false, optim }: WeightOptions,
 ): WeightStorage {
   const { config } = source;
   const noise = learnedNoise ? [noiseScalePart(config)] : [];
-  const trained = (part: TrainedPart) => new Parameters(device, allocator, [part, ...noise], dtype, training);
+  const trained = (part: TrainedPart) =>
+    new Parameters(device, allocator, [part, ...noise], dtype, training, optim);
   const specs = tensorSpecs(config);
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {

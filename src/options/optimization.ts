@@ -1,5 +1,6 @@
 // How long and in which steps a run trains, its optimizer and its arithmetic.
 
+import { optimizers } from "../model/optimizer.ts";
 import { inGroup } from "./spec.ts";
 
 export const schedulerTypes = [
@@ -13,6 +14,9 @@ export const schedulerTypes = [
   "inverse_sqrt",
   "warmup_stable_decay",
 ] as const;
+
+const namesOf = (own: string, others: readonly string[]) =>
+  Object.fromEntries(others.map((name) => [name, own]));
 
 export const optimizationOptions = inGroup("Training", {
   epochs: {
@@ -124,6 +128,20 @@ export const optimizationOptions = inGroup("Training", {
     trainer: true,
     identity: "value",
   },
+  optim: {
+    type: "enum",
+    values: optimizers,
+    default: "adamw",
+    help: "optimizer; adamw8bit keeps AdamW's state in 8 bits, a quarter of its memory",
+    trainer: true,
+    identity: "unless default",
+    aliases: ["optimizer"],
+    valueAliases: {
+      ...namesOf("adamw", ["adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused"]),
+      ...namesOf("adamw", ["paged_adamw", "paged_adamw_32bit", "adamw_32bit"]),
+      ...namesOf("adamw8bit", ["adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit", "adamw_torch_8bit"]),
+    },
+  },
   "adam-beta1": {
     type: "float",
     default: 0.9,
@@ -162,7 +180,7 @@ export const optimizationOptions = inGroup("Training", {
     type: "enum",
     values: ["bf16", "f32"],
     default: "bf16",
-    help: "type of activations and frozen weights; trained weights and the AdamW state are float32",
+    help: "type of activations and frozen weights; trained weights are float32",
     identity: "derived",
     aliases: ["torch-dtype"],
     valueAliases: { bfloat16: "bf16", float32: "f32", fp32: "f32" },

@@ -16,15 +16,21 @@ export type TrainedParameters = Pick<
   | "read"
   | "write"
   | "afterWrite"
+  | "stateTensors"
+  | "readState"
+  | "writeState"
 >;
 
 /** What of them is written. */
-export type TrainedValues = Pick<TrainedParameters, "tensors" | "part" | "read">;
+export type TrainedValues = Pick<
+  TrainedParameters,
+  "tensors" | "part" | "read" | "stateTensors" | "readState"
+>;
 
 export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
-  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization">;
+  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization" | "optim">;
   readonly device: Pick<Device, "peakMemory" | "expectFilesUnchanged"> & { readonly info: object };
   readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;

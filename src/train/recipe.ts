@@ -254,6 +254,7 @@ function loadForTraining(
     ...{ dtype, recompute, maxTokens, maxTargets, maxPosition },
     seed: options.seed,
     learnedNoise: learnsNoise(options),
+    optim: options.optim,
   };
   return loadModel(
     device,

@@ -33,7 +33,7 @@ import {
   configToJson,
   type LoraOptions,
   type ParameterTensor,
-  type StateKind,
+  type StateTensor,
   targetNames,
 } from "../model/index.ts";
 import {
@@ -48,45 +48,44 @@ import type { TrainerOptions } from "./options.ts";
 const OPTIMIZER_FILE = "optimizer.safetensors";
 const NOISE_SCALE_FILE = "neft_scale.safetensors";
 
-/** The file of a float32 tensor. Throws FormatError where it is missing or of another dtype or shape. */
-function expectFloats(
+/** The file of a tensor, float32 if nothing else is said. Throws FormatError where it is missing or another one. */
+function expectStored(
   path: string,
   file: SafetensorsHeader | undefined,
   name: string,
   shape: readonly number[],
+  dtype: StateTensor["dtype"] = "F32",
 ): SafetensorsHeader {
   const entry = file?.tensors.get(name);
   if (file === undefined || entry === undefined) throw new FormatError(path, `there is no tensor ${name}`);
   if (
-    entry.dtype !== "F32" ||
+    entry.dtype !== dtype ||
     entry.shape.length !== shape.length ||
     entry.shape.some((n, i) => n !== shape[i])
   ) {
     throw new FormatError(
       file.path,
-      `${name} is ${entry.dtype} [${entry.shape}]; this run needs F32 [${shape}]`,
+      `${name} is ${entry.dtype} [${entry.shape}]; this run needs ${dtype} [${shape}]`,
     );
   }
   return file;
 }
 
-function readFloats(...tensor: Parameters<typeof expectFloats>): Float32Array {
-  const bytes = readTensorData(expectFloats(...tensor), tensor[2]);
+function readFloats(...tensor: Parameters<typeof expectStored>): Float32Array {
+  const bytes = readTensorData(expectStored(...tensor), tensor[2]);
   return new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
 }
 
 function sources(
   parameters: TrainedValues,
   tensors: readonly ParameterTensor[],
-  nameOf: (tensor: ParameterTensor) => string,
-  kind: StateKind = "values",
   dtype: FloatDType = "f32",
 ): TensorSource[] {
   return tensors.map((tensor) => ({
-    name: nameOf(tensor),
+    name: tensor.name,
     dtype: floatTypes[dtype].safetensors,
     shape: tensor.shape,
-    data: () => expectHeld(nameOf(tensor), dtype, encodeFloats(parameters.read(tensor.name, kind), dtype)),
+    data: () => expectHeld(tensor.name, dtype, encodeFloats(parameters.read(tensor.name), dtype)),
   }));
 }
 
@@ -145,16 +144,11 @@ export function writeModel(
     copyPresent(origin.dir, dir, COMPANIONS);
     copyConfig(origin.dir, dir, (config) => withWeights(config, { dtype, isTied }));
   }
-  writeShards(
-    dir,
-    sources(parameters, parameters.part("weights"), nameOf, "values", dtype),
-    MAX_SHARD_BYTES,
-    { format: "pt" },
-  );
+  writeShards(dir, sources(parameters, parameters.part("weights"), dtype), MAX_SHARD_BYTES, { format: "pt" });
 }
 
 /**
- * Writes what a run needs to go on to the same bits: trained values and AdamW's moments, all float32. Without the moments
+ * Writes what a run needs to go on to the same bits: trained values in float32 and AdamW's moments as they are kept. Without the moments
  * (`hasMoments` false) the values can be used, and no run can go on.
  */
 export function writeTrainingState(
@@ -167,25 +161,23 @@ export function writeTrainingState(
   const lora = loraOf(model);
   if (lora !== null) writeAdapter(dir, parameters, lora, origin?.name ?? null);
   else
-    writeShards(dir, sources(parameters, parameters.part("weights"), nameOf), MAX_SHARD_BYTES, {
+    writeShards(dir, sources(parameters, parameters.part("weights")), MAX_SHARD_BYTES, {
       format: "pt",
     });
   writeNoiseScale(dir, parameters);
   if (!hasMoments) return;
-  const moments = moment.flatMap((kind) =>
-    sources(parameters, parameters.tensors, ({ name }) => `${kind}.${name}`, kind),
-  );
+  const moments = parameters.stateTensors.map((tensor) => ({
+    ...tensor,
+    data: () => parameters.readState(tensor.name),
+  }));
   writeSafetensors(join(dir, OPTIMIZER_FILE), moments);
 }
-
-const moment = ["m", "v"] as const;
-const nameOf = ({ name }: ParameterTensor) => name;
 
 /** Writes the learned scale of the noise, float32 [H], beside the model that it was trained with; nothing where there is none. */
 export function writeNoiseScale(dir: string, parameters: TrainedValues): void {
   const scale = parameters.part("noise");
   if (scale.length > 0)
-    writeSafetensors(join(dir, NOISE_SCALE_FILE), sources(parameters, scale, nameOf), { format: "pt" });
+    writeSafetensors(join(dir, NOISE_SCALE_FILE), sources(parameters, scale), { format: "pt" });
 }
 
 /** The file of each trained tensor in a checkpoint, and its name there. */
@@ -216,11 +208,9 @@ export function checkTrainingState(dir: string, model: TrainableModel, parameter
       `has no ${OPTIMIZER_FILE}, so that no run can continue from it; it is damaged, or was saved with --save-only-model`,
     );
   }
-  const moments = readSafetensorsHeader(optimizer);
-  for (const { name, shape, stored, path, file } of storedTensors(dir, model, parameters)) {
-    expectFloats(path, file, stored, shape);
-    for (const kind of moment) expectFloats(optimizer, moments, `${kind}.${name}`, shape);
-  }
+  for (const { shape, stored, path, file } of storedTensors(dir, model, parameters))
+    expectStored(path, file, stored, shape);
+  storedState(dir, parameters);
 }
 
 /** Reads the trained values alone of what writeTrainingState wrote. Throws FormatError. */
@@ -230,14 +220,17 @@ export function readTrainedValues(dir: string, model: TrainableModel, parameters
   parameters.afterWrite();
 }
 
+/** The state's tensors, and the file with all of them. */
+function storedState(dir: string, { stateTensors }: TrainedParameters) {
+  const path = join(dir, OPTIMIZER_FILE);
+  const file = readSafetensorsHeader(path);
+  for (const { name, shape, dtype } of stateTensors) expectStored(path, file, name, shape, dtype);
+  return { stateTensors, file };
+}
+
 /** Reads back what writeTrainingState wrote. Throws FormatError where a tensor is missing or of another shape. */
 export function readTrainingState(dir: string, model: TrainableModel, parameters: TrainedParameters): void {
-  const optimizer = join(dir, OPTIMIZER_FILE);
-  const moments = readSafetensorsHeader(optimizer);
-  for (const { name, shape, stored, path, file } of storedTensors(dir, model, parameters)) {
-    parameters.write(name, readFloats(path, file, stored, shape));
-    for (const kind of moment)
-      parameters.write(name, readFloats(optimizer, moments, `${kind}.${name}`, shape), kind);
-  }
-  parameters.afterWrite();
+  readTrainedValues(dir, model, parameters);
+  const { stateTensors, file } = storedState(dir, parameters);
+  for (const { name } of stateTensors) parameters.writeState(name, readTensorData(file, name));
 }

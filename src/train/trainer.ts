@@ -70,6 +70,12 @@ export class Trainer {
         `the model was loaded ${said}, but neftScale is "${options.neftScale}"`,
       );
     }
+    const optim = settings.model.options.optim ?? "adamw";
+    if (optim !== options.optim)
+      throw new NeftuneError(
+        "model",
+        `the model was loaded with optim "${optim}", but optim is "${options.optim}"`,
+      );
     this.model = settings.model;
     this.#hook = settings.embeddingHook ?? null;
     this.options = this.#hook === null ? { ...options, alpha: 0 } : options;
@@ -301,11 +307,19 @@ export class Trainer {
   /** The trained values, to be written into the folder: it is looked for before each tensor, as writing may take minutes. */
   #valuesFor(folder: RunFolder): TrainedValues {
     const parameters = this.#parameters;
-    const read: TrainedValues["read"] = (...which) => {
-      folder.expectOurs();
-      return parameters.read(...which);
+    const inFolder =
+      <A extends unknown[], R>(read: (...which: A) => R) =>
+      (...which: A): R => {
+        folder.expectOurs();
+        return read(...which);
+      };
+    return {
+      tensors: parameters.tensors,
+      part: (name) => parameters.part(name),
+      read: inFolder((name: string) => parameters.read(name)),
+      stateTensors: parameters.stateTensors,
+      readState: inFolder((name: string) => parameters.readState(name)),
     };
-    return { tensors: parameters.tensors, part: (name) => parameters.part(name), read };
   }
 
   #epoch(step: number): number {

@@ -365,6 +365,10 @@ void optimizer() {
     CALL(nt_gradient_norm, norm, gradients, n, 1.0f);
     CALL(nt_adamw, parameters, copy, gradients, m, v, n, 1e-3f, 0.9f, 0.999f, 1e-8f, 0.1f, 1, norm + 1);
     CALL(nt_adamw, parameters, nullptr, gradients, m, v, n, 1e-3f, 0.9f, 0.999f, 1e-8f, 0.1f, 2, nullptr);
+    auto *m_codes = static_cast<uint8_t *>(bytes(n)), *v_codes = static_cast<uint8_t *>(bytes(n));
+    float *m_absmax = zeros((n + 255) / 256), *v_absmax = zeros((n + 255) / 256);
+    CALL(nt_adamw_8bit, parameters, copy, gradients, m_codes, v_codes, m_absmax, v_absmax, n, 1e-3f, 0.9f, 0.999f,
+         1e-8f, 0.1f, 1, norm + 1);
     free_arrays();
   }
 }

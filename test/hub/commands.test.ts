@@ -285,10 +285,12 @@ describe("the lists", () => {
     }
     const small = rows.find(({ name }) => name === "smollm2-135m")!;
     expect(small).toMatchObject({ cached: "whole", gated: false });
-    const need = small.training_memory_bytes as { lora: number; qlora: number; full: number };
+    const need = small.training_memory_bytes as Record<"lora" | "qlora" | "full" | "full_adamw8bit", number>;
     expect(need.lora).toBeGreaterThan(300e6);
     expect(need.qlora).toBeLessThan(need.lora - 100e6);
     expect(need.full).toBeGreaterThan(need.lora);
+    // Of 8 bytes a parameter, AdamW's state in 8 bits saves 5.97; norms keep float32.
+    expect((need.full - need.full_adamw8bit) / (small.parameters as number)).toBeCloseTo(5.97, 2);
   });
 
   test("data sets", async () => {

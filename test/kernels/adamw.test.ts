@@ -49,16 +49,8 @@ forEachBackend((device) => {
         const g = random.floats(n, 10 ** (step - 3));
         const gradients = upload(device, "f32", [n], g);
         const scaled = step % 2 === 0;
-        adamw(
-          device,
-          parameters,
-          scaled ? copy : null,
-          gradients,
-          m,
-          v,
-          { ...options, step },
-          scaled ? scale : null,
-        );
+        const values = { parameters, copy: scaled ? copy : null, gradients, scale: scaled ? scale : null };
+        adamw(device, values, m, v, { ...options, step });
         reference(state, g, scaled ? 0.375 : 1, { ...options, step });
         const p = device.readFloats(parameters);
         expectClose(p, state.p, 1e-6, `p after step ${step}`);
@@ -75,7 +67,8 @@ forEachBackend((device) => {
     const { parameters, m, v } = setUp(device, 3);
     device.write(parameters, Float32Array.of(1, 1, 1));
     const gradients = upload(device, "f32", [3], Float32Array.of(0, 5, -0.25));
-    adamw(device, parameters, null, gradients, m, v, { ...options, epsilon: 0, weightDecay: 0 }, null);
+    const values = { parameters, copy: null, gradients, scale: null };
+    adamw(device, values, m, v, { ...options, epsilon: 0, weightDecay: 0 });
     const [still, down, up] = device.readFloats(parameters) as unknown as [number, number, number];
     expect(Number.isNaN(still)).toBe(true); // 0 / 0: why eps exists
     expect(down).toBeCloseTo(0.99, 6);
@@ -84,7 +77,7 @@ forEachBackend((device) => {
     device.fill(m, 0);
     device.fill(v, 0);
     device.fill(gradients, 0);
-    adamw(device, parameters, null, gradients, m, v, options, null);
+    adamw(device, values, m, v, options);
     expectClose(device.readFloats(parameters), [0.999, 0.999, 0.999], 1e-7);
   });
 

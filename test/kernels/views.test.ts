@@ -4,6 +4,7 @@
 import { expect, test } from "bun:test";
 import {
   adamw,
+  adamw8bit,
   type Device,
   type DType,
   dropout,
@@ -140,16 +141,22 @@ const operations: [string, (device: Device, views: Views, dtype: "f32" | "bf16")
       device.fill(v, 0);
       const result = views.make("f32", [2], 0);
       gradientNorm(device, result, g, 1);
-      adamw(
-        device,
-        p,
-        views.make("bf16", [n], 0),
-        g,
-        m,
-        v,
-        optimizer,
-        new Tensor(result.ptr + 4, "f32", [1]),
-      );
+      const values = { parameters: p, copy: views.make("bf16", [n], 0), gradients: g };
+      adamw(device, { ...values, scale: new Tensor(result.ptr + 4, "f32", [1]) }, m, v, optimizer);
+    },
+  ],
+  [
+    "AdamW with 8-bit moments",
+    (device, views) => {
+      const n = 20003;
+      const values = { parameters: views.make("f32", [n]), copy: views.make("bf16", [n], 0), scale: null };
+      const moment = () => {
+        const [codes, absmax] = [views.make("i32", [5001], 0), views.make("f32", [79], 0)];
+        for (const tensor of [codes, absmax]) device.fill(tensor, 0);
+        return { codes, absmax };
+      };
+      const gradients = views.make("f32", [n]);
+      adamw8bit(device, { ...values, gradients }, moment(), moment(), optimizer);
     },
   ],
 ];

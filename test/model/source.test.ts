@@ -6,9 +6,12 @@ import { join } from "node:path";
 import { makeBatch } from "../../src/data/batch.ts";
 import {
   checkpointSource,
+  choosePlan,
   Llama,
   type ModelOptions,
+  type ModelPlan,
   parseConfig,
+  planFor,
   randomSource,
 } from "../../src/model/index.ts";
 import { Device } from "../../src/native/index.ts";
@@ -78,6 +81,32 @@ test("a source is unmapped by its last model, not its first", () => {
   first.close();
   expect(second.evaluate(batch)).toEqual(losses);
   second.close();
+  device.close();
+});
+
+test("full tuning that would fit with 8-bit moments is advised to take them", () => {
+  const device = Device.open({ threads: 1 });
+  const config = parseConfig("config.json", {
+    ...{ model_type: "llama", hidden_size: 2048, intermediate_size: 5632, num_hidden_layers: 22 },
+    ...{ num_attention_heads: 32, num_key_value_heads: 4, vocab_size: 32000 },
+  });
+  const source = randomSource({ ...config, dtype: "bf16" });
+  const request = {
+    ...({ dtype: "bf16", tune: "full", lora: null, quantization: null, training: true } as const),
+    ...({ recompute: "auto", maxTokens: 64, maxTargets: 64 } as const),
+  };
+  const [plain, small] = (["adamw", "adamw8bit"] as const).map((optim) =>
+    planFor(device, source, { ...request, optim, maxTokens: 1, maxTargets: 1 }, "input"),
+  ) as [ModelPlan, ModelPlan];
+  // Values, gradients and a bf16 copy stay: of 18 bytes a parameter 8 become 2 and a 32nd.
+  expect(small.trained / plain.trained).toBeCloseTo((10 + 2 + 1 / 32) / 18, 3);
+  const adviceAt = (free: number, optim: "adamw" | "adamw8bit") => {
+    device.freeMemory = () => free;
+    return () => choosePlan(device, source, { ...request, optim });
+  };
+  expect(adviceAt(small.total, "adamw")).toThrow("free: try --optim adamw8bit");
+  expect(adviceAt(small.total - 1, "adamw")).toThrow("free: try --tune lora");
+  expect(adviceAt(small.total - 1, "adamw8bit")).toThrow("free: try --tune lora");
   device.close();
 });
 

@@ -6,9 +6,11 @@ import type { Sample } from "../../src/data/sample.ts";
 import {
   Embedding,
   type LlamaConfig,
+  momentKinds,
   type ParameterTensor,
   type PartName,
   type StateKind,
+  type StateTensor,
 } from "../../src/model/index.ts";
 import type { AdamWOptions } from "../../src/native/index.ts";
 import type { TrainableModel, TrainedParameters } from "../../src/train/model.ts";
@@ -95,19 +97,38 @@ class FakeParameters implements TrainedParameters {
     }
   }
 
-  read(name: string, kind: StateKind = "values"): Float32Array<ArrayBuffer> {
+  #of(name: string, kind: StateKind): Float32Array {
     const { offset, size } = this.tensors.find((tensor) => tensor.name === name)!;
-    return this[kind].slice(offset, offset + size);
+    return this[kind].subarray(offset, offset + size);
   }
 
-  write(name: string, values: Float32Array, kind: StateKind = "values"): void {
-    this[kind].set(values, this.tensors.find((tensor) => tensor.name === name)!.offset);
+  read(name: string): Float32Array<ArrayBuffer> {
+    return Float32Array.from(this.#of(name, "values"));
+  }
+
+  write(name: string, values: Float32Array): void {
+    this.#of(name, "values").set(values);
+  }
+
+  get stateTensors(): StateTensor[] {
+    return momentKinds.flatMap((kind) =>
+      this.tensors.map(({ name, shape }) => ({ name: `${kind}.${name}`, dtype: "F32" as const, shape })),
+    );
+  }
+
+  readState(name: string): Uint8Array<ArrayBuffer> {
+    return new Uint8Array(Float32Array.from(this.#of(name.slice(2), name[0] as "m" | "v")).buffer);
+  }
+
+  writeState(name: string, bytes: Uint8Array): void {
+    const values = new Float32Array(bytes.slice().buffer);
+    this.#of(name.slice(2), name[0] as "m" | "v").set(values);
   }
 
   afterWrite(): void {}
 
   findNonFinite(kind: StateKind = "values"): string | null {
-    return this.tensors.find(({ name }) => !this.read(name, kind).every(Number.isFinite))?.name ?? null;
+    return this.tensors.find(({ name }) => !this.#of(name, kind).every(Number.isFinite))?.name ?? null;
   }
 }
 

@@ -397,8 +397,8 @@ describe("the folder of a run, taken away after step 5", () => {
       },
     };
     // Behind the last checkpoint, the first of the result's two tensors.
-    model.parameters.read = (name, kind) => {
-      const values = read(name, kind);
+    model.parameters.read = (name) => {
+      const values = read(name);
       if (isLast) {
         renameSync(output, `${output}-old`);
         symlinkSync(victim, output);

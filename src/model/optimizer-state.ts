@@ -1,0 +1,203 @@
+// AdamW's moments of the tensors of a flat block. In float32 they lie at the offsets of the values. In 8 bits each
+// tensor has blocks of 256 values of its own, as bitsandbytes has them, and small tensors keep float32: a shard of the
+// state is a range of whole blocks. Owns no memory; the arena does.
+
+import {
+  type AdamWOptions,
+  type AdamWValues,
+  type Allocator,
+  adamw,
+  adamw8bit,
+  countNonFinite,
+  type Device,
+  type Moment8bit,
+  stateBlock,
+  type Tensor,
+} from "../native/index.ts";
+import type { Optimizer } from "./optimizer.ts";
+import type { ParameterTensor, PartName } from "./parameters.ts";
+
+/** Tensors of fewer values keep float32 moments, as with bitsandbytes. */
+const LEAST_8BIT = 4096;
+
+export const momentKinds = ["m", "v"] as const;
+export type MomentKind = (typeof momentKinds)[number];
+
+/** A tensor of the state as checkpoints hold it: `m.NAME`, `v.NAME`, and `.absmax` of those in 8 bits. */
+export interface StateTensor {
+  name: string;
+  dtype: "F32" | "U8";
+  shape: readonly number[];
+}
+
+interface Stored extends StateTensor {
+  /** The parameter. */
+  of: string;
+  moment: MomentKind;
+  /** Codes are words of four. */
+  data: Tensor;
+}
+
+/** Neighbors of one part that weight decay acts on, or does not, and whose moments are neighbors, too. */
+interface Run {
+  begin: number;
+  count: number;
+  part: PartName;
+  decay: boolean;
+  is8bit: boolean;
+  /** That of its first tensor. */
+  place: number;
+}
+
+interface Place {
+  tensor: ParameterTensor;
+  is8bit: boolean;
+  /** The index of its first value in the float32 moments, or of its first block. */
+  place: number;
+}
+
+const blocksOf = (size: number) => Math.ceil(size / stateBlock);
+const WORDS = stateBlock / 4;
+
+export class OptimizerState {
+  readonly #device: Device;
+  readonly #floats: Record<MomentKind, Tensor>; // f32 [values that have no codes]
+  readonly #bytes: Record<MomentKind, Moment8bit> | null; // of all blocks
+  readonly #runs: Run[] = [];
+  readonly #places: readonly Place[];
+  #stored: Map<string, Stored> | null = null; // made when asked for: a memory plan asks for nothing
+
+  constructor(
+    device: Device,
+    allocator: Allocator,
+    tensors: readonly ParameterTensor[],
+    optimizer: Optimizer,
+  ) {
+    this.#device = device;
+    const has8bit = (tensor: ParameterTensor) => optimizer === "adamw8bit" && tensor.size >= LEAST_8BIT;
+    let floats = 0;
+    let blocks = 0;
+    this.#places = tensors.map((tensor) => {
+      const is8bit = has8bit(tensor);
+      const place = is8bit ? blocks : floats;
+      if (is8bit) blocks += blocksOf(tensor.size);
+      else floats += tensor.size;
+      this.#addToRuns(tensor, is8bit, place);
+      return { tensor, is8bit, place };
+    });
+    const float = () => allocator.allocate("trained", "f32", [floats]);
+    const bytes = (): Moment8bit => ({
+      codes: allocator.allocate("trained", "i32", [blocks * WORDS]),
+      absmax: allocator.allocate("trained", "f32", [blocks]),
+    });
+    this.#floats = { m: float(), v: float() };
+    this.#bytes = blocks === 0 ? null : { m: bytes(), v: bytes() };
+  }
+
+  #addToRuns({ offset, size, part, decay }: ParameterTensor, is8bit: boolean, place: number): void {
+    const last = this.#runs.at(-1);
+    const isNext =
+      last?.part === part &&
+      last.decay === decay &&
+      last.is8bit === is8bit &&
+      place === last.place + (is8bit ? last.count / stateBlock : last.count);
+    if (isNext) last.count += size;
+    else this.#runs.push({ begin: offset, count: size, part, decay, is8bit, place });
+  }
+
+  get #all(): Map<string, Stored> {
+    this.#stored ??= new Map(
+      momentKinds.flatMap((moment) =>
+        this.#places
+          .flatMap((place) => this.#tensorsOf(moment, place))
+          .map((one) => [one.name, one] as const),
+      ),
+    );
+    return this.#stored;
+  }
+
+  #tensorsOf(moment: MomentKind, { tensor, is8bit, place }: Place): Stored[] {
+    const { name: of, shape, size } = tensor;
+    const name = `${moment}.${of}`;
+    const floats = this.#floats[moment];
+    if (!is8bit) return [{ name, dtype: "F32", shape, of, moment, data: floats.rows(place, size) }];
+    const blocks = blocksOf(size);
+    const { codes, absmax } = this.#bytes![moment];
+    const words = codes.rows(place * WORDS, Math.ceil(size / 4));
+    return [
+      { name, dtype: "U8", shape, of, moment, data: words },
+      { name: `${name}.absmax`, dtype: "F32", shape: [blocks], of, moment, data: absmax.rows(place, blocks) },
+    ];
+  }
+
+  /** In the order of a checkpoint's file: all of m, then all of v. */
+  get tensors(): readonly StateTensor[] {
+    return [...this.#all.values()].map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  }
+
+  /** Before the first step. */
+  clear(): void {
+    for (const moment of momentKinds) {
+      this.#device.fill(this.#floats[moment], 0);
+      if (this.#bytes === null) continue;
+      this.#device.fill(this.#bytes[moment].codes, 0);
+      this.#device.fill(this.#bytes[moment].absmax, 0);
+    }
+  }
+
+  /** One step on the flat block. `rates`: learning rates of parts that have one of their own. */
+  step(all: AdamWValues, options: AdamWOptions, rates: Partial<Record<PartName, number>>): void {
+    for (const { begin, count, part, decay, is8bit, place } of this.#runs) {
+      const rows = (flat: Tensor) => flat.rows(begin, count);
+      const values = {
+        ...all,
+        parameters: rows(all.parameters),
+        copy: all.copy === null ? null : rows(all.copy),
+        gradients: rows(all.gradients),
+      };
+      const chosen = {
+        ...options,
+        learningRate: rates[part] ?? options.learningRate,
+        weightDecay: decay ? options.weightDecay : 0,
+      };
+      if (is8bit) {
+        const blocks = blocksOf(count);
+        const moment = ({ codes, absmax }: Moment8bit): Moment8bit => ({
+          codes: codes.rows(place * WORDS, blocks * WORDS),
+          absmax: absmax.rows(place, blocks),
+        });
+        adamw8bit(this.#device, values, moment(this.#bytes!.m), moment(this.#bytes!.v), chosen);
+      } else {
+        const moment = (flat: Tensor) => flat.rows(place, count);
+        adamw(this.#device, values, moment(this.#floats.m), moment(this.#floats.v), chosen);
+      }
+    }
+  }
+
+  /** The parameter with a moment that is NaN or infinite; null where all are finite. */
+  findNonFinite(kind: MomentKind): string | null {
+    const isOdd = (tensor: Tensor) => tensor.size > 0 && countNonFinite(this.#device, tensor) > 0;
+    const flat = [this.#floats[kind], ...(this.#bytes === null ? [] : [this.#bytes[kind].absmax])];
+    if (!flat.some(isOdd)) return null;
+    for (const { of, moment, dtype, data } of this.#all.values())
+      if (moment === kind && dtype === "F32" && isOdd(data)) return of;
+    return null;
+  }
+
+  /** The bytes of a tensor of the state. */
+  read(name: string): Uint8Array<ArrayBuffer> {
+    const stored = this.#all.get(name)!;
+    return this.#device.readBytes(stored.data).subarray(0, bytesOf(stored));
+  }
+
+  write(name: string, bytes: Uint8Array): void {
+    const stored = this.#all.get(name)!;
+    const words = new Uint8Array(stored.data.bytes);
+    words.set(bytes);
+    this.#device.write(stored.data, words);
+  }
+}
+
+function bytesOf({ dtype, shape }: StateTensor): number {
+  return shape.reduce((product, n) => product * n, dtype === "F32" ? 4 : 1);
+}
