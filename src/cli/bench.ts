@@ -18,7 +18,14 @@ import type { Device, DeviceInfo } from "../native/index.ts";
 import { ungrouped } from "../options/spec.ts";
 import { trainingOptions } from "../options/table.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
-import { trainerDefaults, trainStep } from "../train/index.ts";
+import { stopError, wishOf } from "../ranks/wish.ts";
+import {
+  countBatches,
+  type StepCounts,
+  trainerDefaults,
+  trainStep,
+  trainStepOfTeam,
+} from "../train/index.ts";
 import { benchGeneration, describeGeneration } from "./bench/generation.ts";
 import { denseSamples, hasTargets, makeBatches, matmulRates, median, stepFlops } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -29,6 +36,8 @@ import { dtypeOption } from "./model-data.ts";
 
 interface Step {
   seconds: number;
+  /** Of several ranks: of these seconds, those spent on exchanges. */
+  communication: number;
   tokens: number;
   flops: number;
   loss: number;
@@ -55,15 +64,17 @@ interface BenchSettings {
   seed: number;
 }
 
-/** Trains on `batches`; the first `warmup` of them are not measured. */
+/** Trains on `batches`, of several ranks each on its own; the first `warmup` of them are not measured. */
 async function measure(
   device: Device,
   config: LlamaConfig,
-  batches: readonly Batch[],
+  all: readonly Batch[],
   settings: BenchSettings,
   context: Context,
 ): Promise<Measured> {
   const { tune, lora, quantization, dtype, recompute, seed } = settings;
+  const { team = null } = context;
+  const batches = team === null ? all : all.filter((_, i) => team.isOwn(i));
   const most = (value: (batch: Batch) => number) =>
     batches.reduce((most, batch) => Math.max(most, value(batch)), 0);
   resetPeakBytes();
@@ -82,13 +93,15 @@ async function measure(
   });
   const loadSeconds = (performance.now() - loadStart) / 1000;
   const steps: Step[] = [];
+  const ranks = team?.size ?? 1;
+  const countsOf = (step: number) => countBatches(all.slice(step * ranks).slice(0, ranks));
   try {
     for (const [i, batch] of batches.entries()) {
       if (i === settings.warmup && device.isHost) device.profile = new Map();
       // Between steps Ctrl-C gets its turn.
       await Bun.sleep(0);
-      if (context.signal.aborted) throw new InterruptedError("bench was stopped");
-      const step = timedStep(model, batch, settings.learningRate, i + 1);
+      if (team === null && context.signal.aborted) throw new InterruptedError("bench was stopped");
+      const step = timedStep(model, batch, settings.learningRate, i + 1, countsOf(i), context);
       const rate = formatCount(step.tokens / step.seconds);
       context.draw(`step ${i + 1}/${batches.length}  loss ${step.loss.toFixed(4)}  ${rate} tokens/s`);
       steps.push({ ...step, flops: stepFlops(config, batch, lora) });
@@ -96,7 +109,7 @@ async function measure(
     if (!device.isHost) {
       // On a GPU timing each operation slows the step, so one more step is made for it.
       device.profile = new Map();
-      timedStep(model, batches.at(-1)!, settings.learningRate, batches.length + 1);
+      timedStep(model, batches.at(-1)!, settings.learningRate, batches.length + 1, countsOf(-1), context);
     }
     return {
       steps,
@@ -115,16 +128,30 @@ async function measure(
   }
 }
 
-/** One optimizer step with one micro-batch. */
-function timedStep(model: Llama, batch: Batch, learningRate: number, step: number): Omit<Step, "flops"> {
+/** One optimizer step with one micro-batch, of several ranks with one each. */
+function timedStep(
+  model: Llama,
+  batch: Batch,
+  learningRate: number,
+  step: number,
+  counts: StepCounts,
+  { team = null, signal }: Context,
+): Omit<Step, "flops"> {
   const draws = BigInt64Array.from(batch.lengths, (_, i) => BigInt((step - 1) * batch.lengths.length + i));
   const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: epsilon, ...defaults } = trainerDefaults;
   const { maxGradNorm, weightDecay } = defaults;
-  const adamw = { learningRate, beta1, beta2, epsilon, weightDecay, step };
+  const update = { maxGradNorm, adamw: { learningRate, beta1, beta2, epsilon, weightDecay, step } };
   const start = performance.now();
-  const { loss, gradNorm, tokens } = trainStep(model, [{ batch, draws }], { maxGradNorm, adamw });
+  const own = [{ batch, draws }];
+  const done =
+    team === null
+      ? { ...trainStep(model, own, update), stop: null, communicationSeconds: 0 }
+      : trainStepOfTeam(team, model, own, counts, update, wishOf(signal));
   model.device.synchronize();
-  return { seconds: (performance.now() - start) / 1000, tokens, loss, grad_norm: gradNorm };
+  const seconds = (performance.now() - start) / 1000;
+  if (done.stop !== null) throw stopError("bench was stopped", done.stop, team);
+  const { loss, gradNorm: grad_norm, communicationSeconds: communication } = done;
+  return { seconds, communication, tokens: batch.tokens, loss, grad_norm };
 }
 
 /** Samples of a data file. Their lengths and masks are the file's; the weights are random anyway. */
@@ -219,6 +246,7 @@ export const bench = defineCommand({
     ],
   ],
   interruptible: true,
+  ranked: true,
   async run(values, context) {
     const config = readShape(values.shape);
     const length = values["max-length"];
@@ -228,11 +256,12 @@ export const bench = defineCommand({
     }
     const count = values.warmup + values.steps;
     const size = values["batch-size"];
+    const ranks = context.team?.size ?? 1;
     const samples =
       values.data === "dense"
-        ? denseSamples(count * size, length, config.vocabSize, values.seed)
+        ? denseSamples(count * ranks * size, length, config.vocabSize, values.seed)
         : await fileSamples(values.data, values.tokenizer, length, config.vocabSize);
-    const batches = makeBatches(samples, count, size, values.seed);
+    const batches = makeBatches(samples, count * ranks, size, values.seed);
     const lora =
       values.mode !== "full"
         ? { r: values["lora-r"], alpha: 16, dropout: 0, targetModules: [...linearModules], useRslora: false }
@@ -258,7 +287,7 @@ export const bench = defineCommand({
       const tokens = Math.round(batches.reduce((sum, batch) => sum + batch.tokens, 0) / batches.length);
       context.draw("measuring this machine's matmul rate");
       const rates = matmulRates(device, config, values.dtype, tokens);
-      const report = summarize(measured, rates, values, device.info);
+      const report = summarize(measured, rates, values, device.info, ranks);
       context.print(values.json ? toJson(report) : describe(report));
     } finally {
       device.close();
@@ -294,6 +323,7 @@ function summarize(
     number
   >,
   device: DeviceInfo,
+  ranks: number,
 ) {
   const timed = measured.steps.slice(values.warmup);
   const total = (value: (step: Step) => number) => timed.reduce((sum, step) => sum + value(step), 0);
@@ -316,6 +346,7 @@ function summarize(
     step_seconds_median: seconds,
     tokens_per_step: total((step) => step.tokens) / timed.length,
     tokens_per_second: total((step) => step.tokens) / span,
+    ...(ranks === 1 ? {} : { ranks: rankRates(timed, ranks) }),
     model_gflops_per_second: flops / 1e9,
     matmul_gflops_per_second: rates.map(({ shape, gflops }) => ({ shape: shape.join("x"), gflops })),
     share_of_matmul_rate: flops / 1e9 / ceiling,
@@ -325,6 +356,31 @@ function summarize(
     peak_bytes: measured.peak_bytes,
     seconds_by_operation: measured.seconds_by_operation,
     steps: measured.steps.map(({ seconds, loss, grad_norm }) => ({ seconds, loss, grad_norm })),
+  };
+}
+
+function ranksRows(rates: ReturnType<typeof rankRates> | undefined): string[][] {
+  if (rates === undefined) return [];
+  return [
+    [`tokens/s of ${rates.count} ranks`, formatCount(rates.tokens_per_second)],
+    ["  of one alone", formatCount(rates.tokens_per_second_of_one)],
+    ["  efficiency", `${(100 * rates.efficiency).toFixed(1)} %`],
+    ["  communication", `${rates.communication_seconds_per_step.toFixed(4)} s per step`],
+  ];
+}
+
+/** What ranks gain: their tokens/s together, one's without the exchanges, and the share of N times that. */
+function rankRates(timed: readonly Step[], ranks: number) {
+  const total = (value: (step: Step) => number) => timed.reduce((sum, step) => sum + value(step), 0);
+  const [tokens, seconds] = [total((step) => step.tokens), total((step) => step.seconds)];
+  const communication = total((step) => step.communication);
+  const [all, one] = [(ranks * tokens) / seconds, tokens / (seconds - communication)];
+  return {
+    count: ranks,
+    tokens_per_second: all,
+    tokens_per_second_of_one: one,
+    efficiency: all / (ranks * one),
+    communication_seconds_per_step: communication / timed.length,
   };
 }
 
@@ -343,6 +399,7 @@ function describe(report: ReturnType<typeof summarize>): string {
     ],
     ["median step", `${report.step_seconds_median.toFixed(3)} s`],
     ["tokens/s", formatCount(report.tokens_per_second)],
+    ...ranksRows(report.ranks),
     ["model GFLOP/s", formatCount(report.model_gflops_per_second)],
     ...report.matmul_gflops_per_second.map(({ shape, gflops }) => [
       `matmul ${shape}`,

@@ -4,6 +4,7 @@ import { NeftuneError, UsageError } from "../errors.ts";
 import { loadForInference } from "../model/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
+import { oneByMachine } from "../ranks/team.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { templateDateOf, trainDefaults, usedTemplates } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
@@ -66,6 +67,7 @@ export const evalCommand = defineCommand({
     ["neftune eval --model ./tiny --dataset data.jsonl --json --per-sample", "for a program, row by row"],
   ],
   interruptible: true,
+  ranked: true,
   async run(given, context) {
     expectModel(given.model, "eval");
     const values = withBase(given, context);
@@ -73,13 +75,19 @@ export const evalCommand = defineCommand({
     const names = values.dataset;
     if (names === undefined) throw new UsageError("eval needs --dataset: what to evaluate on");
     expectDataWords(dataNames(names), context);
-    const found = await findModel(values, "eval", context);
-    const data = await requireData(names, context, wantedSplits(values));
-    const { path: dir, preset } = await completeModel(found, values, context);
+    const { team = null } = context;
+    const { data, model: base } = await oneByMachine(team, async () => {
+      const found = await findModel(values, "eval", context);
+      const data = await requireData(names, context, wantedSplits(values));
+      return { data, model: await completeModel(found, values, context) };
+    });
+    const { path: dir, preset } = base;
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
     const encoding = { ...values, "prompt-template": template.option };
     const templateDate = templateDateOf([values.adapter, dir]);
-    const loading = loadData(data, dir, encoding, { seed: trainDefaults.seed, templateDate }, context);
+    const loading = oneByMachine(team, () =>
+      loadData(data, dir, encoding, { seed: trainDefaults.seed, templateDate }, context),
+    );
     // While workers tokenize, the native libraries load.
     const device = openDevice(values, context);
     try {
@@ -96,6 +104,7 @@ export const evalCommand = defineCommand({
           batchSize: values["batch-size"],
           packing: values.packing,
           signal: context.signal,
+          team,
           onProgress: (done) => context.draw(progress.parts(done, dataset.length)),
         });
         device.expectFilesUnchanged("in place");

@@ -14,6 +14,8 @@ import { writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, loadForInference, readConfig } from "../model/index.ts";
 import { modelOption, readingOptions, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
+import { oneByMachine } from "../ranks/team.ts";
+import { agreedWish, INTERRUPTED, stopError, wishOf } from "../ranks/wish.ts";
 import { finishUnlessAborted } from "../steps.ts";
 import { templateDateOf } from "../train/index.ts";
 import { withBase } from "./adapter-base.ts";
@@ -73,9 +75,47 @@ async function readPrompts(
   return asked;
 }
 
+/** What was completed, and the exit status that ended it early; null: nothing did. */
+interface Completed {
+  completions: Completion[];
+  stop: number | null;
+}
+
+/** Prompts of a rank's turn, in batches: so many that few places of a batch are empty at its end. */
+const BATCHES_PER_TURN = 8;
+
 /**
- * Completes all prompts, some at a time; the first ones, as far as they are whole, where `context.signal` aborts. Without
- * a tokenizer only ids come out. `onToken`: called for every new token of any prompt.
+ * Completes all prompts, which several ranks take by turns; all of them then have the completions, in the order of the
+ * prompts. On a wish to stop they end together, between turns.
+ */
+async function completeAll(
+  asked: readonly Asked[],
+  batchSize: number,
+  { team = null, signal }: Context,
+  completePart: (part: readonly Asked[], firstDraw: number, signal: AbortSignal) => Promise<Completion[]>,
+): Promise<Completed> {
+  if (team === null) {
+    const completions = await completePart(asked, 0, signal);
+    return { completions, stop: wishOf(signal) };
+  }
+  const turn = batchSize * BATCHES_PER_TURN;
+  const never = new AbortController().signal;
+  const completions: Completion[] = [];
+  for (let begin = 0; begin < asked.length; begin += turn * team.size) {
+    const stop = agreedWish(team, signal);
+    if (stop !== null) return { completions, stop };
+    const own = begin + team.rank * turn;
+    const part = asked.slice(own, own + turn);
+    const done = part.length === 0 ? [] : await completePart(part, own, never);
+    for (const bytes of team.gather(new TextEncoder().encode(JSON.stringify(done))))
+      completions.push(...(JSON.parse(new TextDecoder().decode(bytes)) as Completion[]));
+  }
+  return { completions, stop: null };
+}
+
+/**
+ * Completes prompts, some at a time; the first ones, as far as they are whole, where `signal` aborts. Without a tokenizer
+ * only ids come out. `onToken`: called for every new token of any prompt.
  */
 async function complete(
   model: Llama,
@@ -83,8 +123,12 @@ async function complete(
   asked: readonly Asked[],
   batchSize: number,
   columns: ColumnNames | undefined,
-  sampling: ReturnType<typeof samplingOf> & { maxNewTokens: number; eosIds: readonly number[] },
-  context: Context,
+  sampling: ReturnType<typeof samplingOf> & {
+    maxNewTokens: number;
+    eosIds: readonly number[];
+    firstDraw: number;
+  },
+  context: Pick<Context, "draw" | "signal">,
   onToken: (token: number) => void = () => {},
 ): Promise<Completion[]> {
   const outputs: Int32Array[] = [];
@@ -175,6 +219,7 @@ export const generateCommand = defineCommand({
     ],
   ],
   interruptible: true,
+  ranked: true,
   async run(given, context) {
     const { prompt, dataset: datasetName, output } = given;
     if ((prompt === undefined) === (datasetName === undefined)) {
@@ -185,15 +230,21 @@ export const generateCommand = defineCommand({
     }
     if (prompt !== undefined && output !== undefined)
       throw new UsageError("--output goes with --dataset, not --prompt");
-    if (output !== undefined) checkOutput(output);
+    const { team = null } = context;
+    if (output !== undefined && team?.isFirst !== false) checkOutput(output);
     expectModel(given.model, "generate");
     expectEffects(quantizationOptions, given, context);
     const values = withBase(given, context);
     if (datasetName !== undefined) expectDataWords([datasetName], context);
-    const found = await findModel(values, "generate", context);
-    const dataset =
-      datasetName === undefined ? undefined : await datasetFiles(datasetName, context, wantedSplits(values));
-    const { path: dir, label, preset } = await completeModel(found, values, context);
+    const { dataset, base } = await oneByMachine(team, async () => {
+      const found = await findModel(values, "generate", context);
+      const dataset =
+        datasetName === undefined
+          ? undefined
+          : await datasetFiles(datasetName, context, wantedSplits(values));
+      return { dataset, base: await completeModel(found, values, context) };
+    });
+    const { path: dir, label, preset } = base;
     const config = readConfig(dir);
     // Rows of ids do without.
     const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
@@ -247,23 +298,25 @@ export const generateCommand = defineCommand({
         };
         const isStreamed = output === undefined && !values.json && context.columns !== undefined;
         const stream = isStreamed && tokenizer !== null ? new TextStream(tokenizer, [], asked[0]!.ids) : null;
-        const completions = await complete(
-          model,
-          tokenizer,
+        const batchSize = values["batch-size"];
+        const onToken = (token: number) => {
+          if (stream !== null) context.write(stream.push(token));
+        };
+        const { completions, stop } = await completeAll(
           asked,
-          values["batch-size"],
-          columns,
-          sampling,
+          batchSize,
           context,
-          (token) => {
-            if (stream !== null) context.write(stream.push(token));
+          (part, firstDraw, signal) => {
+            const drawn = { ...sampling, firstDraw };
+            const watched = { draw: context.draw, signal };
+            return complete(model, tokenizer, part, batchSize, columns, drawn, watched, onToken);
           },
         );
         device.expectFilesUnchanged("in place");
         const isStopped = completions.length < asked.length;
         if (isStopped && (output === undefined || completions.length === 0)) {
           if (stream !== null) context.print(stream.end());
-          throw new InterruptedError("generate was stopped before anything was done");
+          throw stopError("generate was stopped before anything was done", stop ?? INTERRUPTED, team);
         }
         const seconds = (performance.now() - start) / 1000;
         const notes = completionNotes(completions, sampling.maxNewTokens, tokenizer !== null);
@@ -278,11 +331,10 @@ export const generateCommand = defineCommand({
           values.format === "alpaca-eval"
             ? alpacaEvalRows(asked, completions, generator, dataset!.label)
             : completions;
-        writeTextAtomically(output, rowsText(output, rows));
+        if (team?.isFirst !== false) writeTextAtomically(output, rowsText(output, rows));
         if (isStopped) {
-          throw new InterruptedError(
-            `generate was stopped: ${output} holds the first ${completions.length} of ${asked.length} rows`,
-          );
+          const held = `${output} holds the first ${completions.length} of ${asked.length} rows`;
+          throw stopError(`generate was stopped: ${held}`, stop ?? INTERRUPTED, team);
         }
         for (const note of notes) context.note(note);
         const tokens = completions.reduce((sum, { output_ids }) => sum + output_ids.length, 0);

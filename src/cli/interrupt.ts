@@ -32,9 +32,9 @@ export function listen(note: (text: string) => void): Interrupt {
   if (!isIgnored("SIGHUP")) names.push("SIGHUP");
   const controller = new AbortController();
   const state = new Int32Array(new SharedArrayBuffer(4));
-  const stop = () => {
-    for (const name of names) process.removeListener(name, stop);
-    controller.abort();
+  const stop = (name: NodeJS.Signals) => {
+    for (const each of names) process.removeListener(each, stop);
+    controller.abort(new DOMException(name, "AbortError"));
     const isPatient = Atomics.load(state, 0) === Hearing.patient;
     if (!isPatient) Atomics.store(state, 0, Hearing.heard);
     note(`stopping${isPatient ? " after this step" : ""}; Ctrl-C again ends at once`);

@@ -41,9 +41,12 @@ function rateLine(options: TrainerOptions, { totalSteps, warmupSteps }: RunPlan)
   return `learning rate: ${rateText(options.learningRate)}, ${options.lrSchedulerType}, ${warmup}`;
 }
 
-function batchLine({ batchSize, gradientAccumulationSteps: micro, packing }: TrainerOptions): string {
+function batchLine({ batchSize, packing }: TrainerOptions, { microBatches: micro, ranks }: RunPlan): string {
+  const where = ranks === 1 ? "" : ` on ${ranks} ranks`;
   const accumulated =
-    micro === 1 ? "" : ` (${countOf(micro, "micro-batch", "micro-batches")} of ${formatCount(batchSize)})`;
+    micro === 1
+      ? ""
+      : ` (${countOf(micro, "micro-batch", "micro-batches")} of ${formatCount(batchSize)}${where})`;
   return `batch: ${countOf(batchSize * micro, "sample")} per step${accumulated}, ${packing ? "packed" : "padded"}`;
 }
 
@@ -67,7 +70,7 @@ export function settingLines(
   return [
     `noise: ${noiseText(options, origins)}`,
     rateLine(options, plan),
-    batchLine(options),
+    batchLine(options, plan),
     ...(lora === undefined ? [] : [loraLine(lora)]),
   ];
 }

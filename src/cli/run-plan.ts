@@ -7,6 +7,7 @@ import { UsageError } from "../errors.ts";
 import { baseFingerprint, checkpointSource, readConfig } from "../model/index.ts";
 import type { Values } from "../options/spec.ts";
 import { adapterOwn, trainerOptions } from "../options/table.ts";
+import { oneByMachine } from "../ranks/team.ts";
 import { RunFolder, type RunRequest } from "../train/index.ts";
 import { BASE_FINGERPRINT, withBase } from "./adapter-base.ts";
 import { completeModel, findModel } from "./checked-model.ts";
@@ -38,13 +39,16 @@ export async function planRun(resolved: TrainValues, context: Context): Promise<
   checkTogether(values, sources, context);
   expectModel(values.model, "train");
   promptTemplate(values["prompt-template"]);
-  if (values.output !== undefined) RunFolder.check(values.output, values);
+  const { team = null } = context;
+  if (values.output !== undefined && team?.isFirst !== false) RunFolder.check(values.output, values);
   expectDataWords(dataNames([...values.dataset, ...(values["eval-dataset"] ?? [])]), context);
   // Fail before downloading gigabytes: the model's small files, then the data, then the weights.
-  const found = await findModel(values, "train", context);
-  const datasets = await requireData(values.dataset, context, wantedSplits(values));
-  const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
-  const model = await completeModel(found, values, context);
+  const { model, datasets, evalDatasets } = await oneByMachine(team, async () => {
+    const found = await findModel(values, "train", context);
+    const datasets = await requireData(values.dataset, context, wantedSplits(values));
+    const evalDatasets = await requireData(values["eval-dataset"] ?? [], context, EVAL_SPLITS);
+    return { model: await completeModel(found, values, context), datasets, evalDatasets };
+  });
   if (readConfig(model.path).quantization !== null) {
     for (const name of ["quantization", "double-quantization"]) sources[name] = "checkpoint";
   }

@@ -36,19 +36,25 @@ export const train = defineCommand({
     ["neftune --config run.toml --alpha 10", "options from a file, one of them changed"],
   ],
   interruptible: true,
+  ranked: true,
   async run(resolved, context) {
     const { request, values, sources, model } = await planRun(resolved, context);
     const { output } = request;
+    const { team = null } = context;
     const history = new RunHistory();
     const template = sources["prompt-template"];
     const origins = { options: sources, ...(isElsewhere(template) ? { template } : {}) };
     const progress = history.beside(progressReporter(context));
-    const tracking = trackRun(values["report-to"], request, context);
+    // Of several ranks the first one writes files.
+    const isFirst = team?.isFirst !== false;
+    const tracking = trackRun(isFirst ? values["report-to"] : [], request, context);
     const work = runTraining(request, () => openDevice(resolved, context), {
       reporter: together(noteRun(request, origins, context, progress), tracking.reporter),
       signal: context.signal,
+      team,
     });
     const result = await tracking.during(work, () => {
+      if (!isFirst) return;
       writeCard(request, model.preset, context);
       if (values.report) writeReport(output, context);
     });

@@ -146,14 +146,14 @@ export class Ranks {
 
   /** After explain: waits until the others know, too. */
   async farewell(error: unknown): Promise<void> {
-    if (isShared(error)) await this.close();
+    if (isShared(error)) await this.close().catch(() => {});
     else await Promise.race([this.#done.promise, Bun.sleep(FAREWELL_MILLISECONDS)]);
   }
 
-  /** Says goodbye and waits for the others'. */
+  /** Says goodbye and waits for the others'. Throws RankError. */
   async close(): Promise<void> {
     this.#post({ kind: "close" });
-    await Promise.race([this.#done.promise, this.#failed.promise.catch(() => {})]);
+    await Promise.race([this.#done.promise, this.#failed.promise]);
     this.#thread.terminate();
   }
 

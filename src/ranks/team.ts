@@ -97,20 +97,22 @@ export class Team {
     return this.comm.gatherBytes(this.device, padded).map((bytes, r) => bytes.slice(0, sizes[r]));
   }
 
-  /** Does work that leaves its result on the machine once for each machine, then, with that at hand, on its other ranks. */
-  async oneByMachine<T>(work: () => Promise<T>): Promise<T> {
-    const isFirst = this.machine.rank === 0;
-    const made = isFirst ? await work() : null;
-    await this.ranks.share("");
-    return isFirst ? (made as T) : work();
-  }
-
-  /** In order, on all ranks. */
+  /** In order, on all ranks: waits until all have done their work. Throws RankError. */
   async close(): Promise<void> {
+    await this.ranks.share("");
     this.device.free(this.#mailbox.ptr);
     this.comm.close();
     if (this.#bootstrap !== this.comm) this.#bootstrap?.close();
     await this.ranks.close();
     this.#closeDevice();
   }
+}
+
+/** Does work that leaves its result on the machine once for each machine, then, with that at hand, on its other ranks. */
+export async function oneByMachine<T>(team: Team | null, work: () => Promise<T>): Promise<T> {
+  if (team === null) return work();
+  const isFirst = team.machine.rank === 0;
+  const made = isFirst ? await work() : null;
+  await team.ranks.share("");
+  return isFirst ? (made as T) : work();
 }

@@ -2,9 +2,9 @@
 
 import { countTargets } from "../data/sample.ts";
 import { type SampleSource, samplesOf } from "../data/samples.ts";
-import { InterruptedError, NeftuneError } from "../errors.ts";
-import { onAllRanks } from "../ranks/ranks.ts";
+import { NeftuneError } from "../errors.ts";
 import type { Team } from "../ranks/team.ts";
+import { agreedWish, stopError } from "../ranks/wish.ts";
 import type { EvaluableModel } from "./model.ts";
 import { layOut } from "./order.ts";
 
@@ -86,11 +86,8 @@ export async function evaluate(
 
 /** Ranks that evaluate together stop together, whichever of them was asked to. */
 function expectGoingOn(done: number, signal: AbortSignal | undefined, team: Team | null): void {
-  const isAsked = signal?.aborted === true;
-  const isStopped = team === null ? isAsked : team.sum([isAsked ? 1 : 0])[0]! > 0;
-  if (!isStopped) return;
-  const error = new InterruptedError(`the evaluation was stopped after ${done} samples`);
-  throw team === null ? error : onAllRanks(error);
+  const wish = agreedWish(team, signal);
+  if (wish !== null) throw stopError(`the evaluation was stopped after ${done} samples`, wish, team);
 }
 
 /** Fills in what the other ranks found of the batches that were theirs. */

@@ -39,7 +39,7 @@ export function fingerprintDataset(source: SampleSource): DatasetFingerprint {
  * A model, told apart by its config and, with a checkpoint, by its tensors' names, shapes and places and some of
  * each file's bytes: enough to tell a model from another of its shape without reading all of it.
  */
-export function fingerprintModel(model: TrainableModel, origin: ModelOrigin | null): string {
+export function fingerprintModel(model: Pick<TrainableModel, "config">, origin: ModelOrigin | null): string {
   const hasher = new Bun.CryptoHasher("sha256");
   hasher.update(JSON.stringify(configToJson(model.config)));
   for (const file of origin === null ? [] : openCheckpoint(origin.dir).files) {
@@ -126,6 +126,7 @@ export function makeIdentity(input: IdentityInput): Identity {
 export function makeRounding(
   { packing, batchSize, gradientAccumulationSteps }: TrainerOptions,
   device: object,
+  ranks = 1,
 ): Identity {
   const info = device as Readonly<Record<string, unknown>>;
   const text = (value: unknown) => (value === undefined ? null : String(value));
@@ -136,6 +137,7 @@ export function makeRounding(
     backend: text(info.backend),
     "instruction set": text(info.isa),
     threads: text(info.threads),
+    ...(ranks === 1 ? {} : { ranks }),
   };
 }
 

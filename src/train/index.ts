@@ -36,13 +36,16 @@ export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";
 export { makeSchedule } from "./schedule.ts";
 export {
   accumulateGradients,
+  countBatches,
   type StepBatch,
+  type StepCounts,
   type StepModel,
   type StepResult,
   type StepSums,
   type StepUpdate,
   trainStep,
 } from "./step.ts";
+export { trainStepOfTeam } from "./team.ts";
 export {
   TEMPLATE_DATE,
   templateDateOf,

@@ -22,6 +22,8 @@ export interface StepMetrics {
   seconds: number;
   tokensPerSecond: number;
   peakMemoryBytes: number;
+  /** Of several ranks: spent on exchanges between them, waiting for the slowest included. */
+  communicationSeconds?: number;
   /** After the update; null: the noise has no learned scale. */
   neftScale: { mean: number; min: number; max: number } | null;
   /** Why no update was made; null for a step like any other. The line has it only where there is a reason. */
@@ -62,6 +64,8 @@ export function stepLine(metrics: StepMetrics): string {
     `"tokens_per_second":${float32Text(metrics.tokensPerSecond)}`,
     `"peak_memory_bytes":${metrics.peakMemoryBytes}`,
   ];
+  if (metrics.communicationSeconds !== undefined)
+    fields.push(`"communication_seconds":${float32Text(metrics.communicationSeconds)}`);
   for (const [name, value] of Object.entries(metrics.neftScale ?? {}))
     fields.push(`"neft_scale_${name}":${float32Text(value)}`);
   if (metrics.skipped !== null) fields.push(`"skipped":${JSON.stringify(metrics.skipped)}`);

@@ -6,6 +6,7 @@
 import type { Dataset } from "../data/dataset.ts";
 import { splitHoldout } from "../data/holdout.ts";
 import { type DataRequest, type EncodingOptions, type LoadedMix, loadMix } from "../data/load-mix.ts";
+import { contentHashOf } from "../data/samples.ts";
 import { isTemplateDate, type TemplateDate, today } from "../data/template-date.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
@@ -19,11 +20,14 @@ import {
   targetNames,
 } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
+import { oneByMachine, type Team } from "../ranks/team.ts";
+import { fingerprintModel } from "./identity.ts";
 import { runLimits } from "./limits.ts";
 import type { ModelOrigin } from "./model.ts";
 import {
   expectEvaluable,
   learnsNoise,
+  optionName,
   resolveTrainerOptions,
   type TrainerOptions,
   type TrainOptions,
@@ -31,6 +35,7 @@ import {
 import type { BatchLimits } from "./order.ts";
 import type { Reporter, TrainResult } from "./reporter.ts";
 import { RunFolder } from "./run-folder.ts";
+import { microBatchesPerStep } from "./team.ts";
 import { TEMPLATE_DATE, templateRecord, usedTemplates } from "./template-record.ts";
 import { NoisyTrainer } from "./trainer.ts";
 
@@ -79,6 +84,8 @@ export interface RunWatch {
   reporter?: RunReporter;
   /** On abort the step under way is finished, a checkpoint saved, and InterruptedError thrown. */
   signal?: AbortSignal;
+  /** The ranks that train together: each makes the same request, and a step has the micro-batches of all. */
+  team?: Team | null;
 }
 
 /**
@@ -90,27 +97,29 @@ export async function runTraining(
   openDevice: () => Device,
   watch: RunWatch = {},
 ): Promise<TrainResult> {
-  checkRequest(request);
+  const { team = null } = watch;
+  checkRequest(request, team);
   const loading = loadRunData(request, watch);
   // A device that does not open must not leave this one's failure unheard.
   loading.catch(() => {});
   const device = openDevice();
   try {
-    const data = splitData(await loading, request, watch);
-    return await trainOn(device, data, request, watch);
+    const loaded = await loading;
+    const data = splitData(loaded, request, watch);
+    return await trainOn(device, data, planTogether(request, loaded.recorded, team), watch);
   } finally {
     device.close();
   }
 }
 
 /** Throws UsageError for what does not go together and for a folder that is taken, NeftuneError without a model. */
-export function checkRequest(request: RunRequest): void {
+export function checkRequest(request: RunRequest, team: Team | null = null): void {
   const { evalDatasets = [], evalSplit = null, model, tune } = request;
   const hasEvalData = evalDatasets.length > 0;
   expectEvaluable(resolveTrainerOptions(request.trainer), hasEvalData || evalSplit !== null);
   if (hasEvalData && evalSplit !== null)
     throw new UsageError("--eval-split and --eval-dataset exclude each other; give one");
-  folderRecord(request);
+  if (isWriter(team)) folderRecord(request);
   if (readConfig(model.dir).quantization !== null && tune === "full") {
     throw new UsageError(
       `--tune full trains the weights themselves, but ${model.dir} has them in 4 bits; take the original weights, or --tune lora`,
@@ -118,9 +127,52 @@ export function checkRequest(request: RunRequest): void {
   }
 }
 
+const isWriter = (team: Team | null) => team === null || team.isFirst;
+
 /** The record of the run that is to be resumed; null: there is none. */
 const folderRecord = ({ output, tune, resume = false }: RunRequest) =>
   RunFolder.check(output, { tune, resume });
+
+/** What a run that is resumed began with. */
+interface Recorded {
+  templateDate: TemplateDate | null;
+  /** Micro-batches of a step: over all ranks, and what was asked for each; null: a new run, or one of one rank. */
+  step: { all: number; perRank: number } | null;
+}
+
+/** Of several ranks the first one reads the record. */
+async function recordedOf(request: RunRequest, team: Team | null): Promise<Recorded> {
+  const own = isWriter(team) ? readRecorded(request) : null;
+  if (team === null) return own!;
+  const [first] = await team.ranks.share(JSON.stringify(own));
+  return JSON.parse(first!) as Recorded;
+}
+
+/** What config.json calls the micro-batches that --gradient-accumulation-steps gave each rank. */
+const PER_RANK = "micro_batches_per_rank";
+
+function readRecorded(request: RunRequest): Recorded {
+  const record = folderRecord(request);
+  const date = record?.get(TEMPLATE_DATE);
+  const all = record?.get(optionName("gradientAccumulationSteps"));
+  const perRank = record?.get(PER_RANK);
+  return {
+    templateDate: isTemplateDate(date) ? date : null,
+    step: typeof all === "number" && typeof perRank === "number" ? { all, perRank } : null,
+  };
+}
+
+/** The request with the micro-batches that all ranks have in a step. */
+function planTogether(request: RunRequest, { step }: Recorded, team: Team | null): RunRequest {
+  const perRank = resolveTrainerOptions(request.trainer).gradientAccumulationSteps;
+  const gradientAccumulationSteps = microBatchesPerStep(perRank, team?.size ?? 1, step);
+  if (gradientAccumulationSteps === perRank) return request;
+  return {
+    ...request,
+    trainer: { ...request.trainer, gradientAccumulationSteps },
+    record: { ...request.record, [PER_RANK]: perRank },
+  };
+}
 
 /** The tokenized data of a run, nothing held out yet. */
 export interface LoadedRunData {
@@ -128,15 +180,16 @@ export interface LoadedRunData {
   evaluation: LoadedMix | null;
   /** The day that templates were told. */
   templateDate: TemplateDate;
+  recorded: Recorded;
 }
 
 /** Loads and tokenizes. */
 export async function loadRunData(
   request: RunRequest,
-  { reporter = {}, signal }: RunWatch,
+  { reporter = {}, signal, team = null }: RunWatch,
 ): Promise<LoadedRunData> {
-  const recorded = folderRecord(request)?.get(TEMPLATE_DATE);
-  const templateDate = isTemplateDate(recorded) ? recorded : today();
+  const recorded = await recordedOf(request, team);
+  const templateDate = recorded.templateDate ?? today();
   const { encoding, datasets, evalDatasets = [], evalSamples } = request;
   const { dir } = request.model;
   const options = {
@@ -148,12 +201,19 @@ export async function loadRunData(
     seed: resolveTrainerOptions(request.trainer).seed,
     onProgress: (path: string, rows: number) => reporter.onRows?.(path, rows),
   };
-  const [data, evaluation] = await Promise.all([
-    loadMix(datasets, options),
-    evalDatasets.length === 0 ? null : loadMix(evalDatasets, { ...options, samples: evalSamples }),
-  ]);
+  const load = () =>
+    Promise.all([
+      loadMix(datasets, options),
+      evalDatasets.length === 0 ? null : loadMix(evalDatasets, { ...options, samples: evalSamples }),
+    ]);
+  const [data, evaluation] = await oneByMachine(team, load);
   reporter.onRowsDone?.();
-  return { data, evaluation, templateDate };
+  await team?.ranks.expectSame({
+    "the data set (--dataset and how it is read)": contentHashOf(data.dataset),
+    "the evaluation data set": evaluation === null ? null : contentHashOf(evaluation.dataset),
+    "the model (--model)": fingerprintModel({ config: readConfig(dir) }, request.model),
+  });
+  return { data, evaluation, templateDate, recorded };
 }
 
 /** What a run trains on and evaluates, and what its folder says of that. */
@@ -213,7 +273,7 @@ export async function trainOn(
   device: Device,
   { train, held, record, files }: RunData,
   request: RunRequest,
-  { reporter = {}, signal }: RunWatch,
+  { reporter = {}, signal, team = null }: RunWatch,
 ): Promise<TrainResult> {
   const { trainer: options, output, resume = false } = request;
   const run = { dataset: train, ...(held === null ? {} : { evalDataset: held }), options };
@@ -234,9 +294,11 @@ export async function trainOn(
       },
       files,
       reporter,
+      team,
       ...(signal === undefined ? {} : { signal }),
     });
-    if (signal?.aborted) throw new InterruptedError("stopped before the first step");
+    // Ranks agree on a stop after their first step.
+    if (team === null && signal?.aborted) throw new InterruptedError("stopped before the first step");
     return await trainer.train();
   } finally {
     model.close();

@@ -9,6 +9,9 @@ export interface RunPlan {
   evalSamples: number;
   stepsPerEpoch: number;
   totalSteps: number;
+  /** Of a step, over all ranks. */
+  microBatches: number;
+  ranks: number;
   warmupSteps: number;
   /** Steps that are done already: 0 unless resumed. */
   startStep: number;

@@ -3,6 +3,7 @@
 import packageJson from "../../package.json" with { type: "json" };
 import type { Samples } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
+import type { Team } from "../ranks/team.ts";
 import { type Marks, type Progress, startProgress } from "./checkpoint.ts";
 import { DivergenceWatch } from "./divergence.ts";
 import {
@@ -19,6 +20,7 @@ import type { Reporter, RunPlan } from "./reporter.ts";
 import { restoreNewest } from "./resume.ts";
 import { RunFolder } from "./run-folder.ts";
 import type { Schedule } from "./schedule.ts";
+import { broadcastState, sharedStateOf } from "./team.ts";
 
 /** Where a run is kept and what is kept of it. */
 export interface RunSettings {
@@ -33,6 +35,8 @@ export interface RunSettings {
   /** Texts to keep in the run's folder, by the names of their files. */
   files?: Readonly<Record<string, string>>;
   reporter?: Reporter;
+  /** The ranks that train together; the first one writes the files. */
+  team?: Team | null;
 }
 
 /** What is trained, on what, and how. */
@@ -45,12 +49,20 @@ export interface Training {
   stepsPerEpoch: number;
 }
 
-export interface Run {
+/** What a run writes to. */
+export interface RunFiles {
   folder: RunFolder;
   marks: Marks;
+  metrics: MetricsFile;
+}
+
+export interface Run {
+  /** Null on ranks beside the first. */
+  files: RunFiles | null;
   progress: Progress;
   plan: RunPlan;
-  metrics: MetricsFile;
+  /** The exit status that the run was asked to stop with; null: it goes on. */
+  stop: number | null;
   watch: DivergenceWatch;
   /** Of the newest checkpoint; 0: none. */
   savedStep: number;
@@ -59,10 +71,13 @@ export interface Run {
   tokens: number;
 }
 
-/** Prepares the folder and, to resume, the model. A run that is there is only changed once all was checked. */
-export function openRun(training: Training, settings: RunSettings): Run {
+/**
+ * Prepares the folder and, to resume, the model. A run that is there is only changed once all was checked. Of several
+ * ranks the first one does, and the others take from it what it restored.
+ */
+export async function openRun(training: Training, settings: RunSettings): Promise<Run> {
   const { model, options, schedule } = training;
-  const { output, resume = false, origin = null } = settings;
+  const { output, resume = false, origin = null, team = null } = settings;
   const tune = model.options.tune === "full" ? "full" : "lora";
   const data = fingerprint(training.samples, "to train on");
   const evalData = training.evalSamples === null ? null : fingerprint(training.evalSamples, "to evaluate");
@@ -75,15 +90,40 @@ export function openRun(training: Training, settings: RunSettings): Run {
     dataset: data,
     evalDataset: evalData,
   });
-  const marks = { identity, rounding: makeRounding(options, model.device.info) };
+  if (team !== null) {
+    await team.ranks.expectSame(identity);
+    if (!team.isFirst) return joinRun(team, training, settings);
+  }
+  const marks = { identity, rounding: makeRounding(options, model.device.info, team?.size ?? 1) };
   const folder = RunFolder.open(output, { resume, tune });
   try {
     const fingerprints = { dataset_fingerprint: data, eval_dataset_fingerprint: evalData };
-    return enterRun(folder, marks, fingerprints, training, settings);
+    const run = enterRun(folder, marks, fingerprints, training, settings);
+    if (team !== null) await shareRun(team, model, run);
+    return run;
   } catch (error) {
     folder.close();
     throw error;
   }
+}
+
+/** How far a run is, for the ranks that have no files. */
+type SharedProgress = Pick<Run, "progress"> & Pick<RunPlan, "resumedFrom">;
+
+async function shareRun(team: Team, model: TrainableModel, { progress, plan }: Run): Promise<void> {
+  const shared: SharedProgress = { progress, resumedFrom: plan.resumedFrom };
+  await team.ranks.share(JSON.stringify(shared));
+  if (plan.resumedFrom !== null) broadcastState(team, sharedStateOf(trainedParameters(model)));
+}
+
+/** A rank beside the first enters the run. */
+async function joinRun(team: Team, training: Training, settings: RunSettings): Promise<Run> {
+  const [first] = await team.ranks.share("");
+  const { progress, resumedFrom } = JSON.parse(first!) as SharedProgress;
+  if (resumedFrom !== null) broadcastState(team, sharedStateOf(trainedParameters(training.model)));
+  const plan = planOf(training, settings, progress, resumedFrom);
+  settings.reporter?.onPlan?.(plan);
+  return startOf(null, plan, progress, training, () => resumedFrom);
 }
 
 function fingerprint(samples: Samples, purpose: string) {
@@ -97,10 +137,12 @@ function enterRun(
   folder: RunFolder,
   marks: Marks,
   fingerprints: Readonly<Record<string, unknown>>,
-  { model, samples, evalSamples, options, schedule, stepsPerEpoch }: Training,
-  { output, record, files, reporter }: RunSettings,
+  training: Training,
+  settings: RunSettings,
 ): Run {
-  const { totalSteps, warmupSteps } = schedule;
+  const { output, record, files, reporter, team = null } = settings;
+  const { model, options, schedule } = training;
+  const { totalSteps } = schedule;
   const parameters = trainedParameters(model);
   const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, parameters);
   const progress = { ...(resumed?.progress ?? startProgress) };
@@ -114,21 +156,11 @@ function enterRun(
     neftune_version: packageJson.version,
     bun_version: Bun.version,
     device: model.device.info,
+    ...(team === null ? {} : { ranks: team.size }),
     ...fingerprints,
     total_steps: totalSteps,
   });
-  const plan: RunPlan = {
-    output: folder.path,
-    samples: samples.length,
-    evalSamples: evalSamples?.length ?? 0,
-    stepsPerEpoch,
-    totalSteps,
-    warmupSteps,
-    startStep: progress.step,
-    resumedFrom: resumed?.checkpoint ?? null,
-    trainedParameters: parameters.tensors.reduce((sum, { size }) => sum + size, 0),
-    plannedMemoryBytes: model.plan.total,
-  };
+  const plan = planOf(training, settings, progress, resumed?.checkpoint ?? null);
   reporter?.onPlan?.(plan);
   const metrics = folder.openMetrics(progress);
   const missing = missingNote(metrics);
@@ -138,18 +170,46 @@ function enterRun(
   if (progress.logging.at(-1)?.every !== options.loggingSteps) {
     progress.logging = [...progress.logging, { after: progress.step, every: options.loggingSteps }];
   }
+  const newest = () => folder.checkpoints.all().at(-1) ?? null;
+  return startOf({ folder, marks, metrics }, plan, progress, training, newest);
+}
+
+function planOf(
+  { model, samples, evalSamples, options, schedule, stepsPerEpoch }: Training,
+  { output, team = null }: RunSettings,
+  progress: Progress,
+  resumedFrom: string | null,
+): RunPlan {
   return {
-    folder,
-    marks,
+    output,
+    samples: samples.length,
+    evalSamples: evalSamples?.length ?? 0,
+    stepsPerEpoch,
+    totalSteps: schedule.totalSteps,
+    microBatches: options.gradientAccumulationSteps,
+    ranks: team?.size ?? 1,
+    warmupSteps: schedule.warmupSteps,
+    startStep: progress.step,
+    resumedFrom,
+    trainedParameters: trainedParameters(model).tensors.reduce((sum, { size }) => sum + size, 0),
+    plannedMemoryBytes: model.plan.total,
+  };
+}
+
+function startOf(
+  files: RunFiles | null,
+  plan: RunPlan,
+  progress: Progress,
+  { model, options }: Training,
+  checkpoint: () => string | null,
+): Run {
+  const { learningRate } = options;
+  return {
+    files,
     progress,
     plan,
-    metrics,
-    watch: new DivergenceWatch({
-      output,
-      learningRate: options.learningRate,
-      dtype: model.options.dtype,
-      checkpoint: () => folder.checkpoints.all().at(-1) ?? null,
-    }),
+    stop: null,
+    watch: new DivergenceWatch({ output: plan.output, learningRate, dtype: model.options.dtype, checkpoint }),
     savedStep: progress.step,
     start: performance.now(),
     tokens: 0,

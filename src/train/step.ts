@@ -32,6 +32,9 @@ export interface StepSums {
   targetTokens: number;
 }
 
+/** What a step has of samples, whatever comes of them. */
+export type StepCounts = Omit<StepSums, "loss">;
+
 export interface StepUpdate {
   /** 0: no clipping. */
   maxGradNorm: number;
@@ -47,10 +50,16 @@ export interface StepResult extends StepSums {
   skipped: string | null;
 }
 
-/** Leaves in the parameters' gradients those of the mean loss over all target tokens of `batches`. */
-export function accumulateGradients(model: StepModel, batches: readonly StepBatch[]): StepSums {
-  const total = (value: (step: StepBatch) => number) => batches.reduce((sum, step) => sum + value(step), 0);
-  const targetTokens = total(({ batch }) => batch.targets.length);
+/**
+ * Leaves in the parameters' gradients those of the mean loss over all target tokens of `batches`. Of several ranks, each
+ * has its share of the loss and gradients: `counts` are those of the whole step.
+ */
+export function accumulateGradients(
+  model: StepModel,
+  batches: readonly StepBatch[],
+  counts: StepCounts = countBatches(batches.map(({ batch }) => batch)),
+): StepSums {
+  const { targetTokens } = counts;
   let loss = 0;
   trainedParameters(model).zeroGradients();
   for (const { batch, draws } of batches) {
@@ -58,11 +67,15 @@ export function accumulateGradients(model: StepModel, batches: readonly StepBatc
     const losses = model.trainBatch(batch, 1 / targetTokens, { draws });
     loss += losses.reduce((sum, value) => sum + value, 0) / targetTokens;
   }
+  return { loss, ...counts };
+}
+
+export function countBatches(batches: readonly Batch[]): StepCounts {
+  const total = (value: (batch: Batch) => number) => batches.reduce((sum, batch) => sum + value(batch), 0);
   return {
-    loss,
-    samples: total(({ batch }) => batch.lengths.length),
-    tokens: total(({ batch }) => batch.tokens),
-    targetTokens,
+    samples: total(({ lengths }) => lengths.length),
+    tokens: total(({ tokens }) => tokens),
+    targetTokens: total(({ targets }) => targets.length),
   };
 }
 

@@ -1,8 +1,9 @@
 // The training loop. `Trainer` trains; `NoisyTrainer` does the same with NEFTune's noise on the embedding.
 
-import { type SampleSource, type Samples, samplesOf } from "../data/samples.ts";
+import { type SampleSource, type Samples, samplesOf, sizesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
+import { stopError, wishOf } from "../ranks/wish.ts";
 import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
 import { isOutOfPatience, judge } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
@@ -17,7 +18,7 @@ import {
 } from "./model.ts";
 import { neftune, readNoiseScale } from "./noise.ts";
 import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
-import { layOut, SampleOrder, totalSteps } from "./order.ts";
+import { layOut, type MicroBatch, SampleOrder, totalSteps } from "./order.ts";
 import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -30,7 +31,8 @@ import {
   writeTrainingState,
 } from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { type StepUpdate, trainStep } from "./step.ts";
+import { type StepResult, type StepUpdate, trainStep } from "./step.ts";
+import { countStep, trainStepOfTeam } from "./team.ts";
 
 export interface TrainerSettings extends RunSettings {
   model: TrainableModel;
@@ -91,12 +93,12 @@ export class Trainer {
     const hook = this.#hook;
     const removeHook = hook === null ? () => {} : this.model.embedTokens.registerForwardHook(hook);
     try {
-      const run = this.#openRun();
+      const run = await this.#openRun();
       try {
         await this.#trainToEnd(run);
       } finally {
-        run.metrics.close();
-        run.folder.close();
+        run.files?.metrics.close();
+        run.files?.folder.close();
       }
       return this.#report(run);
     } finally {
@@ -105,7 +107,7 @@ export class Trainer {
   }
 
   async #trainToEnd(run: Run): Promise<void> {
-    const { progress, watch, folder } = run;
+    const { progress, watch, files } = run;
     while (!this.#isFinished(progress)) {
       if (!progress.evalPending) this.#log(run, this.#step(run));
       if (progress.evalPending) await this.#evaluate(run);
@@ -116,23 +118,19 @@ export class Trainer {
     watch.expectUsable(progress.step);
     watch.expectFinite(progress.step, this.#parameters, ["values"]);
     this.model.device.expectFilesUnchanged("in place");
-    folder.expectOurs();
-    this.#writeResult(folder);
-    folder.expectOurs();
+    if (files === null) return;
+    files.folder.expectOurs();
+    this.#writeResult(files.folder);
+    files.folder.expectOurs();
   }
 
   /** One step, and what it says of itself. */
-  #step({ progress, watch }: Run): StepMetrics {
+  #step(run: Run): StepMetrics {
+    const { progress, watch } = run;
     const start = performance.now();
-    const batches = this.#order.step(progress.step).map(({ samples, draws }) => ({
-      draws,
-      batch: layOut(
-        Array.from(samples, (i) => this.#samples.get(i)),
-        this.options.packing,
-      ),
-    }));
     const update = this.#update(progress);
-    const { loss, gradNorm, samples, tokens, targetTokens, skipped } = trainStep(this.model, batches, update);
+    const result = this.#updateModel(run, this.#order.step(progress.step), update);
+    const { loss, gradNorm, samples, tokens, targetTokens, skipped, communicationSeconds } = result;
 
     progress.step++;
     progress.evalPending = this.#isEvalDue(progress.step);
@@ -157,9 +155,33 @@ export class Trainer {
       seconds,
       tokensPerSecond: tokens / seconds,
       peakMemoryBytes: this.model.device.peakMemory(),
+      ...(communicationSeconds === undefined ? {} : { communicationSeconds }),
       neftScale: readNoiseScale(this.#parameters),
       skipped,
     };
+  }
+
+  /** Gradients of a step's micro-batches, with a team those of all its ranks, and the update that they make. */
+  #updateModel(
+    run: Run,
+    batches: readonly MicroBatch[],
+    update: StepUpdate,
+  ): StepResult & Pick<StepMetrics, "communicationSeconds"> {
+    const { team = null, signal } = this.#settings;
+    const laidOut = (of: readonly MicroBatch[]) =>
+      of.map(({ samples, draws }) => ({
+        draws,
+        batch: layOut(
+          Array.from(samples, (i) => this.#samples.get(i)),
+          this.options.packing,
+        ),
+      }));
+    if (team === null) return trainStep(this.model, laidOut(batches), update);
+    const own = laidOut(batches.filter((_, i) => team.isOwn(i)));
+    const counts = countStep(batches, sizesOf(this.#samples));
+    const result = trainStepOfTeam(team, this.model, own, counts, update, wishOf(signal));
+    run.stop = result.stop;
+    return result;
   }
 
   /** The update that the next step is to make. */
@@ -183,20 +205,22 @@ export class Trainer {
   #log(run: Run, step: StepMetrics): void {
     run.tokens += step.tokens;
     const isLogged = step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step);
-    run.folder.expectOurs();
-    if (isLogged) run.metrics.append(stepLine(step));
+    run.files?.folder.expectOurs();
+    if (isLogged) run.files?.metrics.append(stepLine(step));
     this.#settings.reporter?.onStep?.(step, run.plan);
     if (step.skipped !== null && step.targetTokens > 0) run.watch.idled(step.step, step.skipped);
   }
 
-  async #evaluate({ progress, metrics, folder }: Run): Promise<void> {
-    const { signal, reporter } = this.#settings;
+  async #evaluate(run: Run): Promise<void> {
+    const { progress, files } = run;
+    const { signal, reporter, team = null } = this.#settings;
     const samples = this.#evalSamples ?? samplesOf([]);
     try {
       const { loss, perplexity, targetTokens, perSample } = await evaluate(this.model, samples, {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
         ...(signal === undefined ? {} : { signal }),
+        team,
         onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),
       });
       const epoch = this.#epoch(progress.step);
@@ -207,16 +231,17 @@ export class Trainer {
         perplexity: finite(perplexity),
         targetTokens,
       };
-      folder.expectOurs();
-      folder.writeText(EVAL_LOSSES_FILE, evalLossesText(progress.step, perSample));
+      files?.folder.expectOurs();
+      files?.folder.writeText(EVAL_LOSSES_FILE, evalLossesText(progress.step, perSample));
     } catch (error) {
       // The checkpoint that follows remembers that this evaluation is still to come.
-      if (error instanceof InterruptedError) return;
-      throw error;
+      if (!(error instanceof InterruptedError)) throw error;
+      run.stop = error.exitStatus;
+      return;
     }
     progress.evalPending = false;
-    folder.expectOurs();
-    metrics.append(evalLine(progress.evaluation));
+    files?.folder.expectOurs();
+    files?.metrics.append(evalLine(progress.evaluation));
     progress.judgement = judge(progress.judgement, progress.evaluation, this.options);
     reporter?.onEval?.(progress.evaluation);
     const { best, waited } = progress.judgement;
@@ -227,7 +252,7 @@ export class Trainer {
     }
   }
 
-  #openRun(): Run {
+  #openRun(): Promise<Run> {
     const { model, options } = this;
     const training = {
       model,
@@ -244,7 +269,10 @@ export class Trainer {
   async #saveOrStop(run: Run): Promise<void> {
     await eventLoopTurn();
     const { step } = run.progress;
-    const stop = this.#settings.signal?.aborted === true && !this.#isFinished(run.progress);
+    const { team = null, signal } = this.#settings;
+    // Ranks stop where they agreed to; a process alone, also at once where it was just asked to.
+    const wish = team === null ? wishOf(signal) : run.stop;
+    const stop = wish !== null && !this.#isFinished(run.progress);
     // Before the first update there is nothing to save but the place, which only a stop needs. Nor is there after idle
     // steps, which may be the first of a divergence: it would take the place of an older, better checkpoint.
     const isUseful = run.progress.optimizerSteps > 0 && (!run.watch.isIdle || this.#isFinished(run.progress));
@@ -256,16 +284,18 @@ export class Trainer {
     if (step !== run.savedStep && (stop || isDue)) this.#save(run);
     if (!stop) return;
     const { output } = this.#settings;
-    throw new InterruptedError(
-      `stopped after step ${step} of ${this.#schedule.totalSteps}; to continue, run the same command with --output ${output} --resume`,
-    );
+    const message = `stopped after step ${step} of ${this.#schedule.totalSteps}; to continue, run the same command with --output ${output} --resume`;
+    throw stopError(message, wish, team);
   }
 
   #save(run: Run): void {
-    const { folder, marks, progress, metrics, watch } = run;
+    const { files, progress, watch } = run;
     if (this.#isFinished(progress)) watch.expectUsable(progress.step);
     watch.expectFinite(progress.step, this.#parameters, ["values", "m", "v"]);
     this.model.device.expectFilesUnchanged("in place");
+    run.savedStep = progress.step;
+    if (files === null) return;
+    const { folder, marks, metrics } = files;
     folder.expectOurs();
     metrics.flush();
     const { saveTotalLimit: limit, loadBestModelAtEnd, saveOnlyModel } = this.options;
@@ -279,7 +309,6 @@ export class Trainer {
         !saveOnlyModel,
       ),
     );
-    run.savedStep = progress.step;
     this.#settings.reporter?.onSave?.(progress.step, path);
   }
 
@@ -348,18 +377,20 @@ export class Trainer {
   }
 
   /** Takes back the values of the best evaluation, if that is asked for and was not the last. */
-  #takeBest({ folder, progress }: Run): void {
+  #takeBest({ files, progress }: Run): void {
     const { best } = progress.judgement;
     if (!this.options.loadBestModelAtEnd || best === null || best.step === progress.step) return;
-    const path = folder.checkpoints.pathOf(best.step);
+    // Of several ranks the first one writes the result.
+    if (files === null) return;
+    const path = files.folder.checkpoints.pathOf(best.step);
     readTrainedValues(path, this.model, this.#parameters);
     this.#settings.reporter?.onBest?.(best, path);
   }
 
-  #report({ folder, progress, start, tokens }: Run): TrainResult {
+  #report({ plan, progress, start, tokens }: Run): TrainResult {
     const { step: steps, skipped, loss, evaluation } = progress;
     const seconds = (performance.now() - start) / 1000;
-    const result = { output: folder.path, steps, skipped, loss, evaluation, seconds, tokens };
+    const result = { output: plan.output, steps, skipped, loss, evaluation, seconds, tokens };
     this.#settings.reporter?.onDone?.(result);
     return result;
   }

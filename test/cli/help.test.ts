@@ -49,7 +49,15 @@ const step = {
 };
 const plan = {
   ...{ output: "runs/a", samples: 10, evalSamples: 0, stepsPerEpoch: 100, totalSteps: 100_000 },
-  ...{ warmupSteps: 3, startStep: 0, resumedFrom: null, trainedParameters: 1, plannedMemoryBytes: 1 },
+  ...{
+    microBatches: 1,
+    ranks: 1,
+    warmupSteps: 3,
+    startStep: 0,
+    resumedFrom: null,
+    trainedParameters: 1,
+    plannedMemoryBytes: 1,
+  },
 };
 const parts = stepParts({ step, plan, loss: 1.23456, tokensPerSecond: 12_345.6, secondsLeft: 123_456 });
 

@@ -10,7 +10,14 @@ import {
 
 const plan = (changes: Partial<RunPlan> = {}): RunPlan => ({
   ...{ output: "runs/a", samples: 10, evalSamples: 0, stepsPerEpoch: 100, totalSteps: 300, warmupSteps: 9 },
-  ...{ startStep: 0, resumedFrom: null, trainedParameters: 1, plannedMemoryBytes: 1 },
+  ...{
+    microBatches: 1,
+    ranks: 1,
+    startStep: 0,
+    resumedFrom: null,
+    trainedParameters: 1,
+    plannedMemoryBytes: 1,
+  },
   ...changes,
 });
 const lora: LoraOptions = {
@@ -21,7 +28,11 @@ const lines = (
   given: Parameters<typeof resolveTrainerOptions>[0],
   origins: Record<string, string> = {},
   changes: Partial<RunPlan> = {},
-) => settingLines(resolveTrainerOptions(given), plan(changes), undefined, origins);
+) => {
+  const options = resolveTrainerOptions(given);
+  const microBatches = options.gradientAccumulationSteps;
+  return settingLines(options, plan({ microBatches, ...changes }), undefined, origins);
+};
 
 describe("the first lines", () => {
   test.each([
@@ -45,6 +56,9 @@ describe("the first lines", () => {
     expect(lines({})[2]).toBe("batch: 8 samples per step, packed");
     expect(lines({ batchSize: 4, gradientAccumulationSteps: 16, packing: false })[2]).toBe(
       "batch: 64 samples per step (16 micro-batches of 4), padded",
+    );
+    expect(lines({ batchSize: 4 }, {}, { microBatches: 6, ranks: 3 })[2]).toBe(
+      "batch: 24 samples per step (6 micro-batches of 4 on 3 ranks), packed",
     );
     expect(lines({ batchSize: 1 })[2]).toBe("batch: 1 sample per step, packed");
   });

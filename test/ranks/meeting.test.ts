@@ -18,7 +18,7 @@ afterEach(() => {
 
 async function meet(faults: Record<number, string>, env: Record<string, string> = {}): Promise<RankResult[]> {
   const envOf = (rank: number) => (faults[rank] === undefined ? {} : { FAULT: faults[rank] });
-  started = await startRanks(child, SIZE, { ...process.env, ...env }, envOf);
+  started = await startRanks(child, SIZE, { ...process.env, ...env }, { envOf });
   const ends = started.map(finished);
   for (const [rank, fault] of Object.entries(faults)) {
     if (fault === "stops")
@@ -86,7 +86,7 @@ test("a rank that dies ends one whose main thread is busy", async () => {
 
 test("a rank that does not come is named", async () => {
   const env = { ...process.env, NEFTUNE_COMM_TIMEOUT: "2" };
-  started = (await startRanks(child, 2, env, () => ({ WORLD_SIZE: "3" }))).slice();
+  started = (await startRanks(child, 2, env, { envOf: () => ({ WORLD_SIZE: "3" }) })).slice();
   const results = await Promise.all(started.map(finished));
   for (const { status, stderr } of results) {
     expect(status).toBe(1);
@@ -95,7 +95,9 @@ test("a rank that does not come is named", async () => {
 });
 
 test("two processes of the same rank are refused", async () => {
-  started = await startRanks(child, SIZE, process.env, (rank) => ({ RANK: String(Math.min(rank, 1)) }));
+  started = await startRanks(child, SIZE, process.env, {
+    envOf: (rank) => ({ RANK: String(Math.min(rank, 1)) }),
+  });
   const [first] = await Promise.all(started.map(finished));
   expect(first!.status).toBe(1);
   expect(first!.stderr).toContain("two processes are rank 1");
@@ -177,7 +179,7 @@ describe("torchrun's store", () => {
     const server = await serve(port);
     const store = { TORCHELASTIC_USE_AGENT_STORE: "True", MASTER_PORT: String(port) };
     const joinChild = [process.execPath, join(import.meta.dir, "store-child.ts")];
-    started = await startRanks(joinChild, SIZE, process.env, () => store);
+    started = await startRanks(joinChild, SIZE, process.env, { envOf: () => store });
     for (const { status, stdout } of await Promise.all(started.map(finished))) {
       expect({ status, stdout }).toEqual({ status: 0, stdout: "0,1,2\n" });
     }

@@ -55,18 +55,24 @@ export function freePort(): Promise<number> {
 
 export type RankProcess = Bun.Subprocess<"ignore", "pipe", "pipe">;
 
-/** Starts `ranks` processes by variables, as Kubernetes would. `envOf`: more variables of one rank. */
+export interface RanksByVariables {
+  /** What differs between the ranks. */
+  envOf?: (rank: number) => Record<string, string>;
+  cwdOf?: (rank: number) => string;
+  moreOf?: (rank: number) => readonly string[];
+}
+
+/** Starts `ranks` processes by variables, as Kubernetes would. */
 export async function startRanks(
   command: readonly string[],
   ranks: number,
   env: Record<string, string | undefined>,
-  envOf: (rank: number) => Record<string, string> = () => ({}),
-  cwd?: string,
+  { envOf, cwdOf, moreOf }: RanksByVariables = {},
 ): Promise<RankProcess[]> {
   const port = await freePort();
   return Array.from({ length: ranks }, (_, rank) =>
-    Bun.spawn([...command], {
-      ...(cwd === undefined ? {} : { cwd }),
+    Bun.spawn([...command, ...(moreOf?.(rank) ?? [])], {
+      ...(cwdOf === undefined ? {} : { cwd: cwdOf(rank) }),
       env: {
         ...env,
         RANK: String(rank),
@@ -74,7 +80,7 @@ export async function startRanks(
         LOCAL_RANK: String(rank),
         MASTER_ADDR: "127.0.0.1",
         MASTER_PORT: String(port),
-        ...envOf(rank),
+        ...envOf?.(rank),
       },
       stdin: "ignore",
       stdout: "pipe",

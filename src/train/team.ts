@@ -1,0 +1,90 @@
+// A run of several ranks: how the micro-batches of a step are dealt, what the ranks sum, and how they stop together.
+
+import type { SampleSizes } from "../data/samples.ts";
+import { NeftuneError } from "../errors.ts";
+import type { Parameters } from "../model/index.ts";
+import type { Team } from "../ranks/team.ts";
+import { wishNumbers, wishOfSums } from "../ranks/wish.ts";
+import { trainedParameters } from "./model.ts";
+import type { MicroBatch } from "./order.ts";
+import {
+  accumulateGradients,
+  applyGradients,
+  type StepBatch,
+  type StepCounts,
+  type StepModel,
+  type StepResult,
+  type StepUpdate,
+} from "./step.ts";
+
+/** What of the parameters ranks exchange. */
+type SharedState = Pick<Parameters, "gradients" | "values" | "m" | "v" | "afterWrite">;
+
+/** Counts of a step over all ranks: every one knows the sizes of all samples. */
+export function countStep(batches: readonly MicroBatch[], sizes: SampleSizes): StepCounts {
+  const counts = { samples: 0, tokens: 0, targetTokens: 0 };
+  for (const { samples } of batches) {
+    counts.samples += samples.length;
+    for (const i of samples) {
+      counts.tokens += sizes.tokens[i]!;
+      counts.targetTokens += sizes.targets[i]!;
+    }
+  }
+  return counts;
+}
+
+export interface TeamStep extends StepResult {
+  /** The exit status that some rank asks for; null: none does. */
+  stop: number | null;
+  communicationSeconds: number;
+}
+
+/**
+ * One step of all ranks: `own` are this rank's micro-batches, `counts` those of all. Gradients, loss and wishes to stop
+ * are summed, so that all ranks then do the same.
+ */
+export function trainStepOfTeam(
+  team: Team,
+  model: StepModel,
+  own: readonly StepBatch[],
+  counts: StepCounts,
+  update: StepUpdate,
+  wish: number | null = null,
+): TeamStep {
+  const before = team.seconds;
+  const { gradients } = sharedStateOf(trainedParameters(model));
+  const sums = accumulateGradients(model, own, counts);
+  const [loss, ...wishes] = team.timed(() => {
+    team.comm.allReduce(team.device, gradients);
+    return team.sum([sums.loss, ...wishNumbers(wish)]) as [number, ...number[]];
+  });
+  const communicationSeconds = team.seconds - before;
+  const result = applyGradients(model, { ...sums, loss }, update);
+  return { ...result, stop: wishOfSums(wishes), communicationSeconds };
+}
+
+/** Gives all ranks what rank 0 has restored. */
+export function broadcastState(team: Team, parameters: SharedState): void {
+  for (const tensor of [parameters.values, parameters.m, parameters.v])
+    team.comm.broadcast(team.device, tensor);
+  team.comm.wait(team.device);
+  parameters.afterWrite();
+}
+
+/** The parameters of a model that ranks can train together. */
+export function sharedStateOf(parameters: object): SharedState {
+  if ("gradients" in parameters) return parameters as SharedState;
+  throw new NeftuneError("model", "this model cannot be trained by several ranks");
+}
+
+/**
+ * Micro-batches of a step over all ranks: what the run began with, where --resume asks for the same for each rank; else
+ * those of each rank, times the ranks.
+ */
+export function microBatchesPerStep(
+  perRank: number,
+  ranks: number,
+  begun: { all: number; perRank: number } | null,
+): number {
+  return begun?.perRank === perRank ? begun.all : perRank * ranks;
+}
