@@ -257,7 +257,7 @@ NT_API int32_t nt_comm_create(nt_context *, int32_t rank, int32_t ranks, const u
 
 NT_API int32_t nt_comm_destroy(nt_context *, nt_comm *comm) {
   if (comm == nullptr) return NT_OK;
-  const int status = comm->aborted ? 0 : comm->mpi->Finalize();
+  const int status = comm->aborted ? 0 : nt::mpi_finalize();
   nt::release(comm->scratch);
   free(comm);
   return status == 0 ? NT_OK : fail(NT_DEVICE, "comm_destroy: MPI_Finalize failed with %d", status);

@@ -196,4 +196,13 @@ const Mpi *mpi() {
   return nullptr;
 }
 
+int mpi_finalize() {
+  const int status = functions.Finalize();
+  // MPICH tells its launcher of the end in a destructor, which does not run where the process ends without exit(): the
+  // launcher would then kill the ranks that are still on their way out.
+  if (status == 0 && !functions.is_open_mpi && search.library != nullptr) dlclose(search.library);
+  search.library = nullptr;
+  return status;
+}
+
 }  // namespace nt

@@ -44,6 +44,8 @@ struct Mpi {
 
 // The library, found once a process. Null where there is none: nt_last_error says where it was looked for.
 const Mpi *mpi();
+// Ends MPI for this process; returns MPI_Finalize's status.
+int mpi_finalize();
 // What the search found, for nt_comm_probe.
 const Search &mpi_search();
 

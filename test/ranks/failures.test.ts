@@ -1,0 +1,106 @@
+// What happens to a run when something happens to one of its ranks: all end, say why, and leave whole checkpoints.
+
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, readdirSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { readProgress } from "../../src/train/checkpoint.ts";
+import { backends } from "../backends.ts";
+import { finished, type RankProcess, type RankResult, startRanks } from "./support.ts";
+import { environment, makePlace, metricsOf, neftune, trainArguments } from "./training.ts";
+
+setDefaultTimeout(120_000);
+const emulated = backends.find(({ kind }) => kind === "emulated");
+const place = makePlace();
+afterAll(() => rmSync(place, { recursive: true }));
+
+let started: RankProcess[] = [];
+afterEach(() => {
+  for (const each of started) each.kill("SIGKILL");
+});
+
+const SIZE = 3;
+const env = {
+  ...environment(place, emulated),
+  NEFTUNE_EMULATOR_DEVICES: String(SIZE),
+  NEFTUNE_COMM_TIMEOUT: "5",
+};
+const checkpointsOf = (output: string) => join(place, output, "checkpoints");
+
+/** Starts a run of many steps that saves often. */
+async function start(output: string, steps = 2000, ...more: string[]): Promise<void> {
+  const common = [...trainArguments(steps), "--device", "cuda", "--output", output, "--save-steps", "2"];
+  const command = [...neftune, ...common, "--lora-r", "4", "--eval-steps", "1000000", ...more];
+  started = await startRanks(command, SIZE, env, { cwdOf: () => place });
+}
+
+async function untilSaved(output: string): Promise<void> {
+  while (!existsSync(checkpointsOf(output)) || readdirSync(checkpointsOf(output)).length < 2) {
+    await Bun.sleep(20);
+    if (started.every(({ exitCode }) => exitCode !== null)) throw new Error("the run ended before it saved");
+  }
+}
+
+/** The steps of the checkpoints, each of which can be read. */
+function stepsSaved(output: string): number[] {
+  const names = readdirSync(checkpointsOf(output)).filter((name) => name.startsWith("step-"));
+  return names.map((name) => readProgress(join(checkpointsOf(output), name)).progress.step);
+}
+
+describe.skipIf(emulated === undefined)("one of three ranks", () => {
+  test.each([
+    ["SIGKILL", 0, "ended without saying why"],
+    ["SIGKILL", 2, "ended without saying why"],
+    ["SIGSTOP", 1, "has not answered for"],
+  ] as const)("%s to rank %p", async (signal, rank, reason) => {
+    const output = `${signal} ${rank}`;
+    await start(output);
+    await untilSaved(output);
+    started[rank]!.kill(signal);
+    const others = started.filter((_, r) => r !== rank).map(finished);
+    for (const { status, stderr } of await Promise.all(others)) {
+      expect(status).toBe(1);
+      expect(stderr).toContain(`error: rank ${rank}`);
+      expect(stderr).toContain(reason);
+    }
+    expect(stepsSaved(output).length).toBeGreaterThan(0);
+  });
+
+  test.each([
+    ["SIGTERM", 1, 143],
+    ["SIGINT", 0, 130],
+  ] as const)("%s to rank %p stops all after the step, saved", async (signal, rank, status) => {
+    const output = `${signal} ${rank}`;
+    await start(output);
+    await untilSaved(output);
+    started[rank]!.kill(signal);
+    const results: RankResult[] = await Promise.all(started.map(finished));
+    expect(results.map((each) => each.status)).toEqual([status, status, status]);
+    const last = Math.max(...stepsSaved(output));
+    expect(metricsOf(join(place, output)).at(-1)!.step).toBe(last);
+  });
+
+  test("a full disk on rank 0 ends all with its reason", async () => {
+    // Rank 0 may write files of 64 KiB at most: the adapter is smaller, AdamW's moments are not.
+    const common = [
+      ...trainArguments(20),
+      "--device",
+      "cuda",
+      "--output",
+      "full",
+      "--save-steps",
+      "2",
+      "--lora-r",
+      "4",
+    ];
+    const script = 'if [ "$RANK" = 0 ]; then ulimit -f 48; fi; exec "$@"';
+    started = await startRanks(["bash", "-c", script, "bash", ...neftune, ...common], SIZE, env, {
+      cwdOf: () => place,
+    });
+    const results = await Promise.all(started.map(finished));
+    for (const [rank, { status, stderr }] of results.entries()) {
+      expect(status).toBe(1);
+      expect(stderr).toContain(rank === 0 ? "error: " : `rank ${rank}: error: rank 0 failed: `);
+      expect(stderr).toContain("checkpoint was not saved");
+    }
+  });
+});
