@@ -242,13 +242,15 @@ NT_API int32_t nt_comm_wait(nt_context *context, nt_comm *comm) {
   if (comm->overlapping) NT_TRY(nt::order(comm, comm->own, context->stream));
   for (int polls = 0;; polls++) {
     const cudaError_t status = cudaStreamQuery(context->stream);
-    if (status == cudaSuccess) return NT_OK;
-    if (status != cudaErrorNotReady) NT_CUDA(status, "waiting for other ranks");
-    if (polls % nt::kPollsPerLook != nt::kPollsPerLook - 1) continue;
-    if (comm->stop != nullptr && __atomic_load_n(comm->stop, __ATOMIC_RELAXED) != 0) return nt::stopped(kOp);
+    if (status != cudaSuccess && status != cudaErrorNotReady) NT_CUDA(status, "waiting for other ranks");
+    const bool is_done = status == cudaSuccess;
+    if (!is_done && polls % nt::kPollsPerLook != nt::kPollsPerLook - 1) continue;
+    // Work that is done may have ended because a rank is gone: then its results are of no use.
     nt::nccl::Status failed = nt::nccl::kSuccess;
     NT_TRY(nt::check_nccl(comm, nt::functions.CommGetAsyncError(comm->comm, &failed), kOp));
     NT_TRY(nt::check_nccl(comm, failed, kOp));
+    if (is_done) return NT_OK;
+    if (comm->stop != nullptr && __atomic_load_n(comm->stop, __ATOMIC_RELAXED) != 0) return nt::stopped(kOp);
     sched_yield();
   }
 }

@@ -98,7 +98,7 @@ describe.skipIf(emulated === undefined)("one of three ranks", () => {
     });
     const results = await Promise.all(started.map(finished));
     for (const [rank, { status, stderr }] of results.entries()) {
-      expect(status).toBe(1);
+      expect({ status, stderr }).toMatchObject({ status: 1 });
       expect(stderr).toContain(rank === 0 ? "error: " : `rank ${rank}: error: rank 0 failed: `);
       expect(stderr).toContain("checkpoint was not saved");
     }
