@@ -146,7 +146,7 @@ function enterRun(
   const parameters = trainedParameters(model);
   const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, parameters);
   const progress = { ...(resumed?.progress ?? startProgress) };
-  if (resumed === null && evalSamples !== null) progress.evalPending = options.evalOnStart;
+  if (resumed === null && training.evalSamples !== null) progress.evalPending = options.evalOnStart;
   const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
   for (const [name, text] of Object.entries(files ?? {})) folder.writeText(name, text);
   folder.writeRecord({
