@@ -12,7 +12,7 @@ import {
   type Device,
   type Moment8bit,
   stateBlock,
-  type Tensor,
+  Tensor,
 } from "../native/index.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ParameterTensor, PartName } from "./parameters.ts";
@@ -133,6 +133,13 @@ export class OptimizerState {
   /** In the order of a checkpoint's file: all of m, then all of v. */
   get tensors(): readonly StateTensor[] {
     return [...this.#all.values()].map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  }
+
+  /** All of it, as words of 32 bits: to be copied from rank to rank. */
+  get words(): Tensor[] {
+    const bytes = this.#bytes === null ? [] : [this.#bytes.m, this.#bytes.v];
+    const codes = bytes.map(({ codes }) => new Tensor(codes.ptr, "f32", codes.shape));
+    return [this.#floats.m, this.#floats.v, ...codes, ...bytes.map(({ absmax }) => absmax)];
   }
 
   /** Before the first step. */

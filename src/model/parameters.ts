@@ -194,6 +194,11 @@ export class Parameters {
     return this.#state;
   }
 
+  /** Values and moments, as words of 32 bits: what rank 0 gives the others when it has restored a checkpoint. */
+  get restored(): readonly Tensor[] {
+    return [this.values, ...this.#trained.words];
+  }
+
   /** Brings the bf16 copy up to date. */
   afterWrite(): void {
     if (this.copy !== null) cast(this.#device, this.copy, this.values);

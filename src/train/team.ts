@@ -18,7 +18,7 @@ import {
 } from "./step.ts";
 
 /** What of the parameters ranks exchange. */
-type SharedState = Pick<Parameters, "gradients" | "values" | "m" | "v" | "afterWrite">;
+type SharedState = Pick<Parameters, "gradients" | "restored" | "afterWrite">;
 
 /** Counts of a step over all ranks: every one knows the sizes of all samples. */
 export function countStep(batches: readonly MicroBatch[], sizes: SampleSizes): StepCounts {
@@ -65,8 +65,7 @@ export function trainStepOfTeam(
 
 /** Gives all ranks what rank 0 has restored. */
 export function broadcastState(team: Team, parameters: SharedState): void {
-  for (const tensor of [parameters.values, parameters.m, parameters.v])
-    team.comm.broadcast(team.device, tensor);
+  for (const tensor of parameters.restored) team.comm.broadcast(team.device, tensor);
   team.comm.wait(team.device);
   parameters.afterWrite();
 }

@@ -31,6 +31,7 @@ const kinds: [name: string, ranks: number, options: string[]][] = [
   ["a learned scale", 3, [...lora, "--neft-scale", "learned"]],
   ["QLoRA", 2, [...lora, "--quantization", "nf4"]],
   ["full", 3, ["--tune", "full", "--save-dtype", "f32"]],
+  ["full with 8-bit states", 2, ["--tune", "full", "--save-dtype", "f32", "--optim", "adamw8bit"]],
 ];
 
 async function alone(output: string, device: string, options: readonly string[], env: object): Promise<void> {
@@ -69,7 +70,9 @@ describe.skipIf(!hasMpi)("on CPUs", () => {
     const { status, stderr } = await runMpi("mpich", ranks, command, env, place);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     expectSameRun(many, one);
-    const record = JSON.parse(readFileSync(at(`${many}/${name === "full" ? "run" : "config"}.json`), "utf8"));
+    const record = JSON.parse(
+      readFileSync(at(`${many}/${name.startsWith("full") ? "run" : "config"}.json`), "utf8"),
+    );
     expect(record).toMatchObject({ ranks, "gradient-accumulation-steps": ranks, micro_batches_per_rank: 1 });
   });
 
