@@ -2,6 +2,7 @@
 #include "cast.h"
 
 #include "../bf16.h"
+#include "f16.h"
 #include "rows.h"
 
 namespace nt {
@@ -9,16 +10,16 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// float16 appears only in files: no arithmetic, only its bits.
-struct f16 {
-  uint16_t bits;
-};
+// Unlike CUDA's own conversions these keep a NaN's bits, as the CPU backend does.
+template <class From>
+__device__ __forceinline__ float widen(From x) {
+  return to_float(x);
+}
+template <>
+__device__ __forceinline__ float widen<f16>(f16 x) {
+  return nt_f16_to_float(x.bits);
+}
 
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ float widen(bf16 x) { return to_float(x); }
-__device__ __forceinline__ float widen(f16 x) { return nt_f16_to_float(x.bits); }
-
-// Unlike CUDA's own conversion this one keeps a NaN's bits, as the CPU backend does.
 template <class To>
 __device__ __forceinline__ To narrow(float x);
 template <>

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "blas.h"
+#include "f16.h"
 #include "rows.h"
 
 namespace nt {
@@ -12,13 +13,6 @@ namespace {
 constexpr int kThreads = 256;
 
 // ------------------------------------------------------------------ quantize
-
-struct f16 {
-  uint16_t bits;
-};
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ float widen(bf16 x) { return to_float(x); }
-__device__ __forceinline__ float widen(f16 x) { return from_f16(x.bits); }
 
 static __device__ const float kBounds[15] = {NT_NF4_BOUNDS};
 
@@ -50,7 +44,7 @@ __global__ __launch_bounds__(kThreads, 4) void quantize_kernel(uint8_t *codes, f
   uint32_t bits = 0;
   NT_UNROLL
   for (int k = 0; k < kCodesAWord; k++) {
-    const uint32_t magnitude = __float_as_uint(widen(values[k])) & 0x7FFFFFFFu;
+    const uint32_t magnitude = __float_as_uint(to_float(values[k])) & 0x7FFFFFFFu;
     bits = magnitude > bits ? magnitude : bits;
   }
   float top = __uint_as_float(bits);
@@ -58,7 +52,7 @@ __global__ __launch_bounds__(kThreads, 4) void quantize_kernel(uint8_t *codes, f
     unsigned count = 0;
     top = 0;
     for (int k = 0; k < kCodesAWord; k++) {
-      const float magnitude = fabsf(widen(values[k]));
+      const float magnitude = fabsf(to_float(values[k]));
       count += !(magnitude < INFINITY);
       top = fmaxf(top, magnitude);  // NaN counts for nothing
     }
@@ -71,7 +65,7 @@ __global__ __launch_bounds__(kThreads, 4) void quantize_kernel(uint8_t *codes, f
   uint32_t word = 0;
   NT_UNROLL
   for (int k = 0; k < kCodesAWord; k++) {
-    const int code = k < left ? nt_nf4_code(bounds, widen(values[k]) * inverse) : int(NT_NF4_ZERO);
+    const int code = k < left ? nt_nf4_code(bounds, to_float(values[k]) * inverse) : int(NT_NF4_ZERO);
     word |= uint32_t(code) << 4 * (k ^ 1);
   }
   if (first % kNf4Block == 0) absmax[first / kNf4Block] = top;
