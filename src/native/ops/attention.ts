@@ -15,20 +15,25 @@ export interface AttentionShape {
 }
 
 /** The q, k and v parts of a [T, (heads + 2·kvHeads)·headDim] buffer. */
-export function splitQkv(qkv: Tensor, shape: AttentionShape): { q: Tensor; k: Tensor; v: Tensor } {
+function splitQkv(qkv: Tensor, shape: AttentionShape): { q: Tensor; k: Tensor; v: Tensor } {
   const [queries, keys] = [shape.heads * shape.headDim, shape.kvHeads * shape.headDim];
   return { q: qkv.columns(0, queries), k: qkv.columns(queries, keys), v: qkv.columns(queries + keys, keys) };
 }
 
-function checkSamples(op: string, samples: SampleBorders, tokens: number): number {
-  const sequences = samples.cuSeqlens.length - 1;
-  if (sequences < 0 || samples.cuSeqlens[0] !== 0 || samples.cuSeqlens[sequences] !== tokens) {
-    throw new NeftuneError(
-      "shape",
-      `${op}: cuSeqlens must go from 0 to ${tokens}, got [${samples.cuSeqlens}]`,
-    );
+/** The number of samples. */
+function checkSamples(op: string, { cuSeqlens }: SampleBorders, tokens: number): number {
+  const sequences = cuSeqlens.length - 1;
+  if (sequences < 0 || cuSeqlens[0] !== 0 || cuSeqlens[sequences] !== tokens) {
+    throw new NeftuneError("shape", `${op}: cuSeqlens must go from 0 to ${tokens}, got [${cuSeqlens}]`);
   }
   return sequences;
+}
+
+/** What both directions take behind their tensors. */
+function checkedSamples(op: string, samples: SampleBorders, tokens: number, shape: AttentionShape) {
+  const sequences = checkSamples(op, samples, tokens);
+  const { heads, kvHeads, headDim, window = 0 } = shape;
+  return [samples.cuSeqlens, sequences, heads, kvHeads, headDim, window, 1 / Math.sqrt(headDim)] as const;
 }
 
 /** o[T, heads·headDim]; lse float32 [heads, T] for the backward pass, or null. */
@@ -45,7 +50,7 @@ export function attentionForward(
   const { q, k, v } = splitQkv(qkv, shape);
   expectMatrix(op, "o", o, qkv.dtype, T, shape.heads * shape.headDim);
   if (lse !== null) expectVector(op, "lse", lse, "f32", shape.heads * T);
-  const sequences = checkSamples(op, samples, T);
+  const samplesAndShape = checkedSamples(op, samples, T, shape);
   device.call(
     "nt_attention_forward",
     activationCode(op, o),
@@ -56,13 +61,7 @@ export function attentionForward(
     k.ptr,
     v.ptr,
     qkv.rowStride,
-    samples.cuSeqlens,
-    sequences,
-    shape.heads,
-    shape.kvHeads,
-    shape.headDim,
-    shape.window ?? 0,
-    1 / Math.sqrt(shape.headDim),
+    ...samplesAndShape,
   );
 }
 
@@ -88,7 +87,7 @@ export function attentionBackward(
     throw new NeftuneError("shape", `${op}: dout and o must have the same row distance`);
   expectVector(op, "lse", lse, "f32", shape.heads * T);
   expectVector(op, "delta", delta, "f32", shape.heads * T);
-  const sequences = checkSamples(op, samples, T);
+  const samplesAndShape = checkedSamples(op, samples, T, shape);
   device.call(
     "nt_attention_backward",
     activationCode(op, o),
@@ -105,13 +104,7 @@ export function attentionBackward(
     v.ptr,
     qkv.rowStride,
     lse.ptr,
-    samples.cuSeqlens,
-    sequences,
-    shape.heads,
-    shape.kvHeads,
-    shape.headDim,
-    shape.window ?? 0,
-    1 / Math.sqrt(shape.headDim),
+    ...samplesAndShape,
   );
 }
 

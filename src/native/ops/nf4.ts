@@ -9,9 +9,9 @@ import { dtypeCode, type Tensor } from "../tensor.ts";
 import { expectContiguous } from "./check.ts";
 
 /** Values that share one absmax. */
-export const nf4Block = 64;
+const nf4Block = 64;
 /** Absmax values that share one second absmax. */
-export const nf4NestedBlock = 256;
+const nf4NestedBlock = 256;
 
 /** An NF4 tensor on the device. `absmax`: f32, or with double quantization bytes, four to an i32 element. */
 export interface Nf4 {
