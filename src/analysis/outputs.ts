@@ -33,8 +33,8 @@ export interface Measures {
 }
 
 /**
- * Measures outputs. With `cut` repetition and diversity are those of the first `cut` words, of the outputs that have
- * so many: longer texts repeat more, so only texts of one length compare (NEFTune, section 5.2).
+ * Measures outputs. With `cut`, repetition and diversity are measured on the first `cut` words of outputs at least that
+ * long: longer texts repeat more, so only texts of equal length compare (NEFTune, section 5.2).
  */
 export function measureOutputs(outputs: readonly Output[], cut: number | null): Measures {
   const words = outputs.map(({ text }) => wordsOf(text));

@@ -22,7 +22,7 @@ interface ModelValues {
 const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
 
 /** True for the folder of a PEFT adapter, such as a LoRA run's, that holds no model. */
-export const isAdapterFolder = (path: string) =>
+const isAdapterFolder = (path: string) =>
   existsSync(join(path, ADAPTER_CONFIG_FILE)) &&
   !existsSync(join(path, SINGLE_FILE)) &&
   !existsSync(join(path, INDEX_FILE));

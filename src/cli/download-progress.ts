@@ -6,7 +6,7 @@ import { countOf, formatBytes, formatSeconds } from "./format.ts";
 
 const LIVE_MILLISECONDS = 100;
 const PLAIN_MILLISECONDS = 10_000;
-/** The speed shown is that of so many last milliseconds. */
+/** The speed shown is the mean over the last WINDOW milliseconds. */
 const WINDOW = 5000;
 
 export function downloadReporter(context: Pick<Context, "note" | "draw" | "isTerminal">): DownloadReporter {

@@ -184,7 +184,7 @@ export async function loadData(
 }
 
 /** One line about a data set, with what a user should know of it. */
-export function describeDataset(name: string, dataset: Dataset, maxLength: number): string {
+function describeDataset(name: string, dataset: Dataset, maxLength: number): string {
   const { stats } = dataset;
   const parts = [
     countOf(stats.rows - stats.skipped, "sample"),

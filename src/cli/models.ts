@@ -21,7 +21,7 @@ export const cacheWords: Readonly<Record<CacheState, string>> = {
 /** A license without its address. */
 export const shortLicense = (licence: string) => licence.replace(/ \(https?:.*\)$/, "");
 
-export function parameterCount(config: LlamaConfig): number {
+function parameterCount(config: LlamaConfig): number {
   return tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
 }
 

@@ -6,7 +6,7 @@ import { formatBytes, formatCount, formatSeconds } from "./format.ts";
 import { describePlan, evaluationText, rateText } from "./run-lines.ts";
 import type { LinePart } from "./text.ts";
 
-/** Off a terminal at most one line in so many seconds, beside the first and the last. */
+/** Seconds between lines off a terminal; the first and last lines always come. */
 const PLAIN_INTERVAL = 5;
 const LIVE_INTERVAL = 0.1;
 /** Weight of the newest step in the smoothed loss and speed. */

@@ -57,7 +57,7 @@ function fitting(characters: Iterable<string>, width: number): string[] {
 
 /** The text, its middle replaced by "…" where it is wider than `width` columns. */
 export function shorten(text: string, width: number): string {
-  // No text of so few letters is wider; no text of so many need be looked at whole.
+  // A text of at most half as many letters as columns fits; of a very long one the ends are enough.
   if (2 * text.length <= width) return text;
   const most = 16 * width;
   const isHuge = text.length > 2 * most;

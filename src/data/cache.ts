@@ -39,7 +39,7 @@ import {
 const MAGIC = "NFTKNS03";
 /** The header's length and checksum. */
 const TAIL_BYTES = 16;
-/** Tokens are hashed in pieces of so many bytes, each piece's hash the seed of the next. */
+/** Tokens are hashed in pieces of this size; each hash seeds the next. */
 const PIECE_BYTES = 4 * PIECE_WORDS;
 /** Bytes of words up to which they are held in memory. */
 export const MEMORY_BYTES = 1 << 24;

@@ -48,7 +48,7 @@ export interface LoadOptions {
   maxLength: number | null;
   /** Other names of fields in the data, by the names that formats know. */
   columns?: ColumnNames | undefined;
-  /** Only so many rows, the first ones; null or absent: all. */
+  /** Read only the first `samples` rows; null or absent: all. */
   samples?: number | null | undefined;
   /** Leaves bad rows out and counts them; otherwise the first one is thrown as a RowError. */
   skipBadRows?: boolean | undefined;

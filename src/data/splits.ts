@@ -14,7 +14,7 @@ const DATA_NAME = /\.(?:parquet|(?:json|jsonl|ndjson|csv|tsv)(?:\.(?:gz|zst))?)$
 const DESCRIPTION = /(?:^|\/)(?:dataset_infos?\.json|\.[^/]*|\.[^/]*\/.*)$/;
 
 /** True for a file that rows can be read from, going by its name. */
-export function isDataName(name: string): boolean {
+function isDataName(name: string): boolean {
   return DATA_NAME.test(name) && !DESCRIPTION.test(name);
 }
 

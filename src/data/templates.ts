@@ -15,7 +15,7 @@ export type PromptTemplate =
   | { kind: "file"; path: string; source: string };
 
 /** What `--prompt-template` takes beside the path of a Jinja file. */
-export const templateNames: readonly string[] = ["alpaca", "chat", ...Object.keys(namedTemplates)];
+const templateNames: readonly string[] = ["alpaca", "chat", ...Object.keys(namedTemplates)];
 
 /** Why a Jinja file cannot be read, in words. */
 function whyUnreadable(error: unknown): string {

@@ -31,7 +31,7 @@ export function hashSample(ids: Int32Array, labels: Int32Array): bigint {
 }
 
 /** Words that a sample of `length` tokens takes. */
-export function sampleWords(length: number): number {
+function sampleWords(length: number): number {
   return 1 + 2 * length;
 }
 

@@ -166,7 +166,7 @@ const isInMlp = (module: LinearModule) =>
   groupModules.gateUp.includes(module) || groupModules.down.includes(module);
 
 /** A linear's index over the whole model: tells dropout masks and random draws apart. */
-export const moduleIndex = (layer: number, module: LinearModule) =>
+const moduleIndex = (layer: number, module: LinearModule) =>
   layer * linearModules.length + linearModules.indexOf(module);
 
 /** One layer: names of its norms' weights, its linears and its window. */

@@ -88,7 +88,7 @@ export function compare(runs: readonly Run[]): Figures[] {
       best_eval_step: best.step,
       tokens_per_second: metrics.seconds > 0 ? metrics.tokens / metrics.seconds : null,
       peak_memory_bytes: memory.length === 0 ? null : Math.max(...memory),
-      // Where only every so many steps have a line, the others took as long.
+      // Where only every Nth step has a line, the others are taken to have been as fast.
       seconds: metrics.lines === 0 ? null : (metrics.seconds / metrics.lines) * metrics.lastStep,
       skipped: metrics.skipped,
     };

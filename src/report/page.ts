@@ -102,7 +102,7 @@ function comparison(all: readonly Figures[]): string {
   });
   const numeric = head.map((_, i) => i).slice(1);
   const how = hasDifference
-    ? `<p class="note">Below a loss: its 95 % interval over evaluation samples. Below a difference: the same of the difference, by a paired bootstrap over the samples that both runs were evaluated on. An interval that holds 0 leaves open which run is better; none of them says what another seed would do.</p>`
+    ? `<p class="note">Below a loss: its 95 % interval over evaluation samples. Below a difference: its 95 % interval, from a paired bootstrap over the samples that both runs were evaluated on. If that interval contains 0, it is open which run is better. No interval tells what another seed would do.</p>`
     : "";
   return `${tableHtml({ caption: "Figures of each run", head, rows, numeric })}${how}`;
 }

@@ -6,7 +6,7 @@ import type { StateKind } from "../model/index.ts";
 import type { TrainedParameters } from "./model.ts";
 
 /** So many steps in a row without an update end a run. */
-export const PATIENCE = 5;
+const PATIENCE = 5;
 
 export interface DivergedRun {
   output: string;

@@ -83,7 +83,7 @@ export function evalLine(metrics: EvalMetrics): string {
   return `{${fields}}`;
 }
 
-/** From the step after `after` on, until the next span, every so many steps had a line. */
+/** After step `after`, until the next span, one step in `every` has a line. */
 export interface LoggingSpan {
   after: number;
   every: number;

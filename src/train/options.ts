@@ -2,14 +2,12 @@
 
 import { UsageError } from "../errors.ts";
 import type { schedulerTypes } from "../options/optimization.ts";
-import type { saveDtypes } from "../options/output.ts";
 import { accepts, expected } from "../options/spec.ts";
 import { optionKey, type TrainerOptions, trainerDefaults, trainerEntries } from "../options/table.ts";
 
 export type { TrainerOptions, TrainOptions } from "../options/table.ts";
 export { optionName, trainDefaults, trainerDefaults } from "../options/table.ts";
 
-export type SaveDtype = (typeof saveDtypes)[number];
 export type SchedulerType = (typeof schedulerTypes)[number];
 
 /** Fills in defaults and checks values and options that exclude each other. Throws UsageError. */

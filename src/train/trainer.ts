@@ -355,7 +355,7 @@ export class Trainer {
     return step / this.#order.stepsPerEpoch;
   }
 
-  /** Every so many steps, and after the last. */
+  /** Every `interval` steps, and after the last. */
   #isDue(interval: number, step: number): boolean {
     return step % interval === 0 || step === this.#schedule.totalSteps;
   }

@@ -69,17 +69,17 @@ export interface MatmulRate {
   gflops: number;
 }
 
-/** Seconds that the products of one shape are repeated for. */
+/** How long, in seconds, products of one shape are repeated. */
 const CEILING_SECONDS = 0.4;
 
-/** On a GPU so many products are enqueued before the wait, which takes as long as a small one. */
+/** Products enqueued on a GPU before each wait, which takes as long as a small product. */
 const GPU_PRODUCTS = 20;
 
-/** Edge of the product that stands for the device's ceiling: large enough to reach it, small enough to be done soon. */
+/** Edge of the product that stands for the device's ceiling: large enough to reach it, small enough to finish quickly. */
 const ceilingEdge = { cpu: 2048, cuda: 8192, emulated: 256 } as const;
 
 /** The device's own rate for y[m,n] = x[m,k]·W[n,k]ᵀ: the median of repeated products. GFLOP/s. */
-export function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: number, n: number): number {
+function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: number, n: number): number {
   const x = device.allocate(dtype, [m, k]);
   const data = device.allocate(dtype, [n, k]);
   const y = device.allocate(dtype, [m, n]);

@@ -13,11 +13,11 @@ export interface RowBlock {
   unread?: readonly string[];
 }
 
-/** Blocks end at so many rows or so much text, whichever is first. */
+/** A block ends at this many rows or bytes of text, whichever comes first. */
 const BLOCK_ROWS = 1024;
 const BLOCK_BYTES = 1 << 20;
 
-/** No row is longer: a file that seems to hold one is not what its name says, or wants to fill the memory. */
+/** The longest row: a file that seems to hold a longer one is mislabeled, or made to fill the memory. */
 export const MOST_ROW_BYTES = 1 << 28;
 export const LONG_ROW = `a row is longer than ${MOST_ROW_BYTES >> 20} MiB`;
 
@@ -26,7 +26,7 @@ export class BlockBuilder {
   #block: RowBlock = newBlock(0);
   #bytes = 0;
 
-  /** A row of so many bytes, or what is wrong with it; true where the block is full and `take` is due. */
+  /** Adds a row of `bytes` bytes, or what is wrong with it; returns true once the block is full and `take` is due. */
   add(row: unknown, line: number | null, bytes: number, problem: string | null = null): boolean {
     const block = this.#block;
     if (problem !== null) block.broken.set(block.rows.length, problem);

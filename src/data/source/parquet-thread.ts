@@ -31,8 +31,8 @@ export function parquetLimits(fileBytes: number): ParquetLimits {
 }
 
 /**
- * The rows of a Parquet file, nested lists and structs as arrays and objects. Of its columns those in `wanted` are
- * read, or all where it has none of them. Throws FormatError where the file is damaged or goes past `limits`.
+ * The rows of a Parquet file, nested lists and structs as arrays and objects. Reads the columns in `wanted`, or
+ * all columns if the file has none of those. Throws FormatError where the file is damaged or goes past `limits`.
  */
 export async function* parquetBlocks(
   path: string,

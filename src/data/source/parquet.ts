@@ -61,8 +61,8 @@ const parsers = {
 };
 
 /**
- * The rows of a Parquet file, nested lists and structs as arrays and objects. Of its columns those in `wanted` are
- * read, or all where it has none of them. Throws FormatError where the file is damaged.
+ * The rows of a Parquet file, nested lists and structs as arrays and objects. Reads the columns in `wanted`, or
+ * all columns if the file has none of those. Throws FormatError where the file is damaged.
  */
 export async function* readParquet(
   path: string,

@@ -23,7 +23,7 @@ export interface Patience {
   answer: number;
 }
 
-export const defaultPatience: Patience = {
+const defaultPatience: Patience = {
   attempts: 5,
   firstDelay: 500,
   longestDelay: 600_000,
@@ -299,7 +299,7 @@ async function* chunksOf(
   }
 }
 
-/** The promise's value, or `late` thrown where it does not come within so many milliseconds. */
+/** The promise's value; throws `late` if it does not settle within `milliseconds`. */
 async function within<T>(promise: Promise<T>, milliseconds: number, late: Error): Promise<T> {
   const { promise: timeout, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => reject(late), milliseconds);
