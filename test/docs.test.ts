@@ -17,6 +17,7 @@ import { dirname, join } from "node:path";
 import { commands } from "../src/cli/commands.ts";
 import { datasetPresets, modelPreset, modelPresets } from "../src/presets/presets.ts";
 import { executable, makeModel, Place } from "./e2e/support.ts";
+import { spawned } from "./spawned.ts";
 
 const root = join(import.meta.dir, "..");
 // Inside the package, so that it can import "neftune" by name.
@@ -94,18 +95,10 @@ function write(path: string, text: string): void {
 
 /** What a shell prints for commands that have to succeed. */
 async function shell(cwd: string, text: string): Promise<string> {
-  const child = Bun.spawn(["sh", "-e", "-c", text], {
-    cwd,
-    env: { ...place.env, PATH: `${dirname(executable)}:/usr/bin:/bin`, HF_HUB_CACHE: hub },
-    ...{ stdin: "ignore", stdout: "pipe", stderr: "pipe" },
-  });
-  const [printed, complaints, status] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-    child.exited,
-  ]);
-  expect(status, `${text}\n${complaints}`).toBe(0);
-  return printed;
+  const env = { ...place.env, PATH: `${dirname(executable)}:/usr/bin:/bin`, HF_HUB_CACHE: hub };
+  const { status, stdout, stderr } = await spawned(["sh", "-e", "-c", text], { cwd, env });
+  expect(status, `${text}\n${stderr}`).toBe(0);
+  return stdout;
 }
 
 /** A repository as the Hugging Face cache lays it out. */

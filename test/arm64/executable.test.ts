@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { emulator, ensureDebian } from "../../build/arm64/debian.ts";
 import { arm64 } from "../../build/platform.ts";
 import { makeModel, metricsOf, Place } from "../e2e/support.ts";
+import { spawned } from "../spawned.ts";
 
 const place = new Place();
 afterAll(() => place.close());
@@ -20,17 +21,8 @@ describe.skipIf(process.env.NEFTUNE_TEST_ARM64 !== "1")(
 
     /** Runs the executable under qemu; throws with standard error where it fails. */
     async function emulated(...args: string[]): Promise<string> {
-      const child = Bun.spawn([...program, ...args], {
-        cwd: place.cwd,
-        env: place.env,
-        stdout: "pipe",
-        stderr: "pipe",
-      });
-      const [stdout, stderr] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-      ]);
-      if ((await child.exited) !== 0) throw new Error(`neftune ${args.join(" ")}: ${stderr}`);
+      const { status, stdout, stderr } = await spawned([...program, ...args], place);
+      if (status !== 0) throw new Error(`neftune ${args.join(" ")}: ${stderr}`);
       return stdout;
     }
 

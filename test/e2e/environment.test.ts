@@ -2,23 +2,16 @@
 
 import { describe, expect, test } from "bun:test";
 import packageJson from "../../package.json" with { type: "json" };
+import { spawned } from "../spawned.ts";
 import { executable, modelPlace } from "./support.ts";
 
 const place = modelPlace();
 
-async function shell(script: string, env: Record<string, string> = {}) {
-  const child = Bun.spawn(["/bin/bash", "-c", script], {
+const shell = (script: string, env: Record<string, string> = {}) =>
+  spawned(["/bin/bash", "-c", script], {
     cwd: place.cwd,
     env: { ...place.env, NEFTUNE: executable, ...env },
-    stdout: "pipe",
-    stderr: "pipe",
   });
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  return { status: await child.exited, stdout, stderr };
-}
 
 describe("Bun's variables have no effect", () => {
   test.each([

@@ -7,15 +7,10 @@ import { join } from "node:path";
 import { makeDemoData } from "../../src/cli/demo/data.ts";
 import { trainTokenizer, writeTokenizer } from "../../src/cli/demo/tokenizer.ts";
 import type { Backend } from "../backends.ts";
+import { type Finished, spawned } from "../spawned.ts";
 
 export const executable = join(import.meta.dir, "..", "..", "dist", "neftune");
 if (!existsSync(executable)) throw new Error(`${executable} is missing: npm run build`);
-
-export interface Finished {
-  status: number | null;
-  stdout: string;
-  stderr: string;
-}
 
 /** A folder to run in, gone after close(). */
 export class Place {
@@ -62,14 +57,8 @@ export class Place {
     });
   }
 
-  async run(...args: string[]): Promise<Finished> {
-    const child = this.start(args);
-    const [stdout, stderr] = await Promise.all([
-      new Response(child.stdout).text(),
-      new Response(child.stderr).text(),
-    ]);
-    await child.exited;
-    return { status: child.exitCode, stdout, stderr };
+  run(...args: string[]): Promise<Finished> {
+    return spawned([executable, ...args], { cwd: this.cwd, env: this.env });
   }
 
   /** Runs what has to end with an error that holds `message`, and to print no result. */

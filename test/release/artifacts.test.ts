@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { platforms } from "../../build/platform.ts";
 import packageJson from "../../package.json" with { type: "json" };
 import { makeModel, metricsOf, Place } from "../e2e/support.ts";
+import { spawned } from "../spawned.ts";
 
 const released = join(import.meta.dir, "../../dist/release");
 const { version } = packageJson;
@@ -21,12 +22,7 @@ const sha256 = (path: string) => new Bun.CryptoHasher("sha256").update(readFileS
 
 /** Runs a command in a folder; throws with what it said when it fails. */
 async function must(cwd: string, command: string[], env: Record<string, string> = {}): Promise<string> {
-  const child = Bun.spawn(command, { cwd, env: { ...process.env, ...env }, stdout: "pipe", stderr: "pipe" });
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  const status = await child.exited;
+  const { status, stdout, stderr } = await spawned(command, { cwd, env: { ...process.env, ...env } });
   if (status !== 0) throw new Error(`${command.join(" ")}: status ${status}\n${stderr}${stdout}`);
   return stdout;
 }

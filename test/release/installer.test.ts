@@ -15,6 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { tarGz } from "../../build/release/tar.ts";
+import { spawned } from "../spawned.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "neftune-installer-"));
 const source = readFileSync(join(import.meta.dir, "../../build/release/install.sh"), "utf8");
@@ -75,19 +76,12 @@ function pretending(programs: Record<string, string>): string {
 async function install(args: string[], path = "/usr/bin:/bin", env: Record<string, string> = {}) {
   const home = mkdtempSync(join(scratch, "home-"));
   const temporary = mkdtempSync(join(scratch, "tmp-"));
-  const child = Bun.spawn(["/bin/sh", script, ...args], {
+  const finished = await spawned(["/bin/sh", script, ...args], {
     cwd: home,
     env: { PATH: path, HOME: home, TMPDIR: temporary, ...env },
-    stdout: "pipe",
-    stderr: "pipe",
   });
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  const status = await child.exited;
   expect(readdirSync(temporary)).toEqual([]); // nothing stays behind
-  return { home, status, stdout, stderr };
+  return { home, ...finished };
 }
 
 /** One line on standard error, and nothing installed. */
