@@ -2,22 +2,22 @@
 
 import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { UsageError } from "../errors.ts";
+import { InterruptedError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, ioError, writeTextAtomically } from "../formats/io.ts";
 import { defineCommand } from "./command.ts";
-import { demoReport, percent, type Result, verdict } from "./demo/report.ts";
+import { demoReport, demoVerdict } from "./demo/report.ts";
 import {
   baseTraining,
-  fineTune,
   fineTuning,
   lora,
   makeInputs,
-  measure,
+  sweepAlphas,
   trainBase,
   type Workplace,
 } from "./demo/steps.ts";
 import { openDevice } from "./device.ts";
-import { formatCount, formatSeconds, formatTable, toJson } from "./format.ts";
+import { fitTable, formatCount, formatSeconds, toJson } from "./format.ts";
+import { summaryOf, sweepTable } from "./sweep/results.ts";
 import { wrap } from "./text.ts";
 
 /** Says that a folder is a demo's, so that a later demo may replace it. */
@@ -34,7 +34,7 @@ function prepareFolder(dir: string): void {
         `--output ${dir} is not empty and does not hold an earlier demo; give another folder`,
       );
     }
-    for (const name of ["data", "start", "base", "alpha-0", "alpha-5", "report.html"]) {
+    for (const name of names.filter((name) => /^(data|start|base|alpha-.*|report\.html)$/.test(name))) {
       rmSync(join(dir, name), { recursive: true, force: true });
     }
   }
@@ -53,7 +53,7 @@ function holdsMarker(dir: string): boolean {
 
 export const demo = defineCommand({
   description:
-    "Makes a tokenizer, instruction data and a small Llama, trains it on plain text, fine-tunes it with LoRA at alpha 0 and 5, evaluates both on held-out instructions, prints a table and writes report.html. Needs no network and no other files.",
+    "Makes a tokenizer, instruction data and a small Llama, trains it on plain text, fine-tunes it with LoRA at alpha 0 and 5 with two seeds each, measures all on held-out instructions, prints a table and writes report.html. Needs no network and no other files.",
   options: {
     output: {
       type: "path",
@@ -86,19 +86,13 @@ export const demo = defineCommand({
     );
     context.note(`data: ${texts} texts, ${train} instructions to learn from, ${heldOut} held out`);
     context.note(`model: ${formatCount(parameters)} parameters; training all of them on the texts`);
-    await trainBase(place);
-    const results: Result[] = [];
-    results.push({ name: "base", run: null, ...(await measure(place, data, undefined)) });
-    for (const alpha of [0, 5]) {
-      const folder = `alpha-${alpha}`;
-      context.note(`fine-tuning with LoRA, alpha ${alpha}`);
-      await fineTune(place, folder, alpha);
-      results.push({
-        name: `alpha ${alpha}`,
-        run: join(dir, folder),
-        ...(await measure(place, data, folder)),
-      });
-    }
+    const work = trainBase(place).then(() => sweepAlphas(place, data));
+    const { base, results } = await work.catch((error: unknown) => {
+      // The trainer would advise --resume, which a demo has not.
+      if (error instanceof InterruptedError)
+        throw new InterruptedError("the demo was stopped; run it again from the start");
+      throw error;
+    });
     const seconds = (performance.now() - began) / 1000;
     const settings: [string, string][] = [
       ["parameters", formatCount(parameters)],
@@ -111,29 +105,27 @@ export const demo = defineCommand({
         `${fineTuning.epochs} epochs, batch ${fineTuning.batchSize}, rate ${fineTuning.learningRate}`,
       ],
       ["LoRA", `r ${lora.r}, alpha ${lora.alpha}, all seven linears`],
-      ["seed", String(values.seed)],
+      ["seeds", `${values.seed} and ${values.seed + 1}`],
       ["time", formatSeconds(seconds)],
       ["neftune", context.version],
     ];
     const path = join(dir, "report.html");
-    writeTextAtomically(path, demoReport(results, settings, context.version));
+    writeTextAtomically(path, demoReport(base, results, settings, context.version));
+    const all = [base, ...results];
     if (values.json) {
-      const rows = results.map(({ name, trainLoss, heldOutLoss, exact }) => {
-        return { name, train_loss: trainLoss, held_out_loss: heldOutLoss, exact_answers: exact };
-      });
-      context.print(toJson({ output: dir, report: path, seconds, results: rows }));
+      const rows = all.map((result) => ({ name: result.name, ...summaryOf(result) }));
+      context.print(
+        toJson({ output: dir, report: path, seconds, verdict: demoVerdict(results), results: rows }),
+      );
       return;
     }
-    const rows = results.map(({ name, trainLoss, heldOutLoss, exact }) => {
-      return [name, trainLoss.toFixed(3), heldOutLoss.toFixed(3), percent(exact)];
-    });
-    context.print(formatTable([["", "training loss", "held-out loss", "exact answers"], ...rows], [1, 2, 3]));
+    const { head, rows, numeric } = sweepTable(all);
+    context.print(fitTable([head, ...rows.map((row) => row.map(String))], numeric ?? [], context.columns));
     const width = context.columns ?? Number.POSITIVE_INFINITY;
-    context.print(`\n${wrap(verdict(results), width).join("\n")}\n`);
+    context.print(`\n${wrap(demoVerdict(results), width).join("\n")}\n`);
     context.print(`report: ${path} (${formatSeconds(seconds)})`);
-    const base = join(dir, "base");
     context.print(
-      `ask it: neftune generate --model ${base} --adapter ${join(dir, "alpha-5")} --dtype f32 --prompt-template alpaca --prompt "Where does Ada live?"`,
+      `ask it: neftune generate --model ${join(dir, "base")} --adapter ${join(dir, "alpha-5-seed-1")} --dtype f32 --prompt-template alpaca --prompt "Where does Ada live?"`,
     );
   },
 });

@@ -24,6 +24,7 @@ import { settingsOf } from "./sweep/grid.ts";
 import type { Question } from "./sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "./sweep/results.ts";
 import { SweepRunner } from "./sweep/runs.ts";
+import { wrap } from "./text.ts";
 import { trainOptions } from "./train-options.ts";
 
 const SUMMARY_FILE = "sweep.json";
@@ -191,7 +192,8 @@ export const sweep = defineCommand({
     }
     const rows = [table.head, ...table.rows.map((row) => row.map(String))];
     context.print(fitTable(rows, table.numeric ?? [], context.columns));
-    if (said !== "") context.print(`\n${said}`);
+    const width = context.columns ?? Number.POSITIVE_INFINITY;
+    if (said !== "") context.print(`\n${wrap(said, width).join("\n")}`);
     context.print(`\nreport: ${join(output, REPORT_FILE)}`);
   },
 });

@@ -93,7 +93,7 @@ output b{font-weight:600}
 output:empty{display:none}
 article{border-top:1px solid var(--line);padding:16px 0}
 article h3{font-weight:600;white-space:pre-wrap;margin-bottom:10px}
-.answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,240px),1fr));gap:12px}
+.answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,200px),1fr));gap:12px}
 .answer{background:var(--card);border-radius:10px;padding:10px 14px;font-size:.9375rem}
 .answer>div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 10px;font-size:.8125rem;color:var(--soft);margin-bottom:4px}
 .answer p{margin:0;white-space:pre-wrap}

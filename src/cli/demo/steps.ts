@@ -4,26 +4,24 @@ import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { alpacaPrompt } from "../../data/alpaca.ts";
 import { Encoder } from "../../data/encode.ts";
-import { loadDataset } from "../../data/load-dataset.ts";
 import { promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
-import { InterruptedError } from "../../errors.ts";
-import { generate, linearModules, loadForInference, parseConfig } from "../../model/index.ts";
+import { linearModules, parseConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
-import { ANSWERS_FILE } from "../../report/index.ts";
-import { evaluate } from "../../train/evaluate.ts";
-import { evaluationLimits, mergeLimits, runTraining, type TrainerOptions } from "../../train/index.ts";
+import { type RunReporter, type RunRequest, runTraining, type TrainerOptions } from "../../train/index.ts";
 import type { Context } from "../command.ts";
 import { writeRandomModel } from "../init.ts";
 import { drawRows } from "../model-data.ts";
 import { progressReporter } from "../progress.ts";
+import type { Question } from "../sweep/measure.ts";
+import type { SettingResult, SweepRun } from "../sweep/results.ts";
+import { SweepRunner } from "../sweep/runs.ts";
 import { type DemoData, type InstructionRow, makeDemoData } from "./data.ts";
 import { bosId, eosId, trainTokenizer, writeTokenizer } from "./tokenizer.ts";
 
 const DTYPE = "f32";
 const VOCABULARY = 1024;
 const MAX_LENGTH = 160;
-const EVAL_BATCH = 32;
 const LONGEST_ANSWER = 48;
 
 /** Chosen so that all of the demo takes a minute or two on two cores. */
@@ -33,7 +31,7 @@ export const baseTraining = {
   batchSize: 16,
   learningRate: 3e-3,
 } satisfies Partial<TrainerOptions>;
-export const fineTuning = { epochs: 8, batchSize: 16, learningRate: 3e-3 } satisfies Partial<TrainerOptions>;
+export const fineTuning = { epochs: 4, batchSize: 16, learningRate: 3e-3 } satisfies Partial<TrainerOptions>;
 export const lora = { r: 16, alpha: 32, dropout: 0, targetModules: [...linearModules], useRslora: false };
 
 const shape = {
@@ -58,16 +56,6 @@ export interface Workplace {
   seed: number;
   openDevice: () => Device;
   context: Context;
-}
-
-export interface Measured {
-  /** Mean cross-entropy per target token, noise off. */
-  trainLoss: number;
-  heldOutLoss: number;
-  /** Share of held-out instructions answered with exactly the expected text, greedily. */
-  exact: number;
-  /** The answer to each held-out instruction. */
-  answers: string[];
 }
 
 const rowsText = (rows: readonly object[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
@@ -102,122 +90,102 @@ export function makeInputs({ dir, seed, openDevice }: Workplace): { data: DemoDa
   }
 }
 
-/** One training, with its curve in OUTPUT/metrics.jsonl. */
-async function trainOnce(
-  { dir, seed, openDevice, context }: Workplace,
+/** What a run of the demo is asked for: all weights on plain text, or LoRA on the instructions. */
+function requestOf(
+  { dir, seed }: Workplace,
   name: string,
   base: string,
   tune: "lora" | "full",
   file: string,
   options: Partial<TrainerOptions>,
-): Promise<void> {
+): RunRequest {
   const dataOf = (name: string) => ({ name, files: [dataFile(dir, name)], weight: 1 });
-  const training = runTraining(
-    {
-      model: { dir: join(dir, base), name: join(dir, base) },
-      datasets: [dataOf(file)],
-      evalDatasets: tune === "full" ? [] : [dataOf("held-out.jsonl")],
-      encoding: { maxLength: MAX_LENGTH },
-      tune,
-      dtype: DTYPE,
-      recompute: "none",
-      lora,
-      trainer: { ...options, seed },
-      output: join(dir, name),
-      record: { demo: name, tune },
-    },
-    openDevice,
-    {
-      reporter: {
-        ...progressReporter(context, name),
-        onRows: (path, rows) => drawRows(context, path, rows),
-        onPlan: () => context.finishFirst?.(),
-        onSave: () => {},
-        onEval: () => {},
-      },
-      signal: context.signal,
-    },
-  );
-  await training.catch((error: unknown) => {
-    // The trainer would advise --resume, which a demo has not.
-    if (error instanceof InterruptedError)
-      throw new InterruptedError("the demo was stopped; run it again from the start");
-    throw error;
-  });
+  return {
+    model: { dir: join(dir, base), name: join(dir, base) },
+    datasets: [dataOf(file)],
+    evalDatasets: tune === "full" ? [] : [dataOf("held-out.jsonl")],
+    encoding: { maxLength: MAX_LENGTH },
+    tune,
+    dtype: DTYPE,
+    recompute: "none",
+    lora,
+    trainer: { seed, ...options },
+    output: join(dir, name),
+    record: { tune },
+  };
+}
+
+function reporterOf(context: Context, name: string): RunReporter {
+  return {
+    ...progressReporter(context, name),
+    onRows: (path, rows) => drawRows(context, path, rows),
+    onRowsDone: () => context.draw(""),
+    onPlan: () => context.finishFirst?.(),
+    onSave: () => {},
+    onEval: () => {},
+  };
 }
 
 /** Trains all weights of the random model on plain text. */
-export const trainBase = (place: Workplace): Promise<void> =>
-  trainOnce(place, "base", "start", "full", "base.jsonl", baseTraining);
-
-/** Fine-tunes the base on the instructions. The runs differ in alpha alone. */
-export const fineTune = (place: Workplace, name: string, alpha: number): Promise<void> =>
-  trainOnce(place, name, "base", "lora", "train.jsonl", { ...fineTuning, alpha });
-
-/** Keeps a run's answers, for its report. */
-function writeAnswers(run: string, rows: readonly InstructionRow[], answers: readonly string[]): void {
-  const lines = rows.map(({ instruction, input, output: reference }, i) => {
-    const question = input === "" ? instruction : `${instruction}\n\n${input}`;
-    return { instruction: question, output: answers[i]!, reference };
-  });
-  writeFileSync(join(run, ANSWERS_FILE), rowsText(lines));
+export async function trainBase(place: Workplace): Promise<void> {
+  const { context, openDevice } = place;
+  const request = requestOf(place, "base", "start", "full", "base.jsonl", baseTraining);
+  await runTraining(request, openDevice, { reporter: reporterOf(context, "base"), signal: context.signal });
 }
 
-/** Loss on training and held-out rows, and the answers to the held-out instructions. */
-export async function measure(
+/** The fine-tunings: each alpha with each seed, in the order of the settings. */
+export const ALPHAS = [0, 5] as const;
+const SEEDS = 2;
+
+/** The held-out instructions as the base is asked them. */
+function questionsOf(place: Workplace, data: DemoData): Question[] {
+  const encoder = new Encoder(Tokenizer.load(join(place.dir, "base")), {
+    template: promptTemplate("alpaca"),
+    maxLength: null,
+    parseSpecial: false,
+    vocabSize: null,
+  });
+  return data.heldOut.map((row) => ({
+    ids: encoder.encodePrompt(row).ids,
+    text: row.input === "" ? row.instruction : `${row.instruction}\n\n${row.input}`,
+    references: [row.output],
+  }));
+}
+
+/** Fine-tunes the base on the instructions, with and without noise, and measures it and every run. */
+export async function sweepAlphas(
   place: Workplace,
   data: DemoData,
-  adapter: string | undefined,
-): Promise<Measured> {
-  const { dir, openDevice, context } = place;
-  const base = join(dir, "base");
-  const load = (file: string) =>
-    loadDataset({ path: dataFile(dir, file), tokenizerDir: base, maxLength: MAX_LENGTH, cacheDir: null });
-  const train = await load("train.jsonl");
-  const heldOut = await load("held-out.jsonl");
-  const limits = mergeLimits(
-    evaluationLimits(train, EVAL_BATCH, true),
-    evaluationLimits(heldOut, EVAL_BATCH, true),
+): Promise<{ base: SettingResult; results: SettingResult[] }> {
+  const { context, openDevice, seed } = place;
+  const questions = questionsOf(place, data);
+  const runner = new SweepRunner(
+    {
+      ...{ prompts: questions, maxNewTokens: LONGEST_ANSWER, holdoutSeed: seed, openDevice },
+      reporterOf: ({ label }) => reporterOf(context, label),
+    },
+    context,
   );
-  const device = openDevice();
   try {
-    const model = loadForInference(
-      device,
-      { dir: base, adapter: adapter === undefined ? undefined : join(dir, adapter), dtype: DTYPE },
-      {
-        maxTokens: limits.maxTokens,
-        maxTargets: limits.maxTargets,
-        maxPosition: limits.maxPosition + LONGEST_ANSWER,
-      },
-    );
-    try {
-      const options = { batchSize: EVAL_BATCH, packing: true, signal: context.signal };
-      const trainLoss = (await evaluate(model, train, options)).loss;
-      const heldOutLoss = (await evaluate(model, heldOut, options)).loss;
-      const tokenizer = Tokenizer.load(base);
-      const encoder = new Encoder(tokenizer, {
-        template: promptTemplate("alpaca"),
-        maxLength: null,
-        parseSpecial: false,
-        vocabSize: null,
-      });
-      const answers: string[] = [];
-      for (let begin = 0; begin < data.heldOut.length; begin += EVAL_BATCH) {
-        context.draw(`${adapter ?? "base"}: answering ${begin}/${data.heldOut.length}`);
-        const prompts = data.heldOut
-          .slice(begin, begin + EVAL_BATCH)
-          .map((row) => encoder.encodePrompt(row).ids);
-        const outputs = generate(model, prompts, { maxNewTokens: LONGEST_ANSWER, eosIds: [eosId] });
-        answers.push(...outputs.map((ids) => tokenizer.decode(ids, { skipSpecial: true }).trim()));
+    const results: SettingResult[] = [];
+    for (const alpha of ALPHAS) {
+      const runs: SweepRun[] = [];
+      for (let i = 0; i < SEEDS; i++) {
+        const label = `alpha-${alpha}-seed-${i + 1}`;
+        context.note(`fine-tuning with LoRA, alpha ${alpha}, seed ${seed + i}`);
+        const options = { ...fineTuning, alpha, seed: seed + i };
+        const request = requestOf(place, label, "base", "lora", "train.jsonl", options);
+        runs.push({ path: request.output, seed: seed + i, measures: await runner.run({ label, request }) });
       }
-      if (adapter !== undefined) writeAnswers(join(dir, adapter), data.heldOut, answers);
-      const right = answers.filter((answer, i) => answer === data.heldOut[i]!.output).length;
-      return { trainLoss, heldOutLoss, exact: right / answers.length, answers };
-    } finally {
-      model.close();
+      results.push({ name: `alpha ${alpha}`, values: { alpha }, runs });
     }
+    const asBase = requestOf(place, "base", "base", "full", "train.jsonl", {
+      batchSize: fineTuning.batchSize,
+    });
+    const request = { ...asBase, evalDatasets: requestOf(place, "", "base", "lora", "", {}).evalDatasets! };
+    const measures = await runner.measure({ label: "base", request });
+    return { base: { name: "base", values: {}, runs: [{ path: request.output, seed, measures }] }, results };
   } finally {
-    context.draw("");
-    device.close();
+    runner.close();
   }
 }

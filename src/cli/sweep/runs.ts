@@ -35,8 +35,6 @@ export interface SweepOptions {
   holdoutSeed: number;
   openDevice: () => Device;
   reporterOf?: (run: PlannedSweepRun) => RunReporter;
-  /** After a run was trained and measured. */
-  onDone?: (run: PlannedSweepRun) => void;
 }
 
 /** Trains and measures one run after the other; those that are done already are only read. */
@@ -74,18 +72,20 @@ export class SweepRunner {
     this.#device ??= this.#options.openDevice();
     await trainOn(this.#device, data, request, { reporter, signal: context.signal });
     if (context.signal.aborted) throw new InterruptedError(`stopped after ${label} was trained`);
-    const { held, train } = data;
-    if (held === null) throw new TypeError("a sweep has held-out data");
-    const { prompts, maxNewTokens, onDone } = this.#options;
-    const questions = typeof prompts === "number" ? questionsOf(held, prompts, request.model.dir) : prompts;
-    const measures = await measureRun(
-      this.#device,
-      { request, train, held, questions, maxNewTokens, label },
-      context,
-    );
+    const measures = await this.measure(run);
     writeTextAtomically(join(request.output, MEASURES_FILE), `${JSON.stringify(measures, null, 2)}\n`);
-    onDone?.(run);
     return measures;
+  }
+
+  /** Measures a model that is there. */
+  async measure({ request, label }: PlannedSweepRun): Promise<RunMeasures> {
+    const { held, train } = await this.#dataOf(request, {});
+    if (held === null) throw new TypeError("a sweep has held-out data");
+    this.#device ??= this.#options.openDevice();
+    const { prompts, maxNewTokens } = this.#options;
+    const questions = typeof prompts === "number" ? questionsOf(held, prompts, request.model.dir) : prompts;
+    const asked = { request, train, held, questions, maxNewTokens, label };
+    return await measureRun(this.#device, asked, this.#context);
   }
 
   close(): void {
