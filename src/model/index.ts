@@ -29,7 +29,13 @@ export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { type Optimizer, optimizers } from "./optimizer.ts";
 export { momentKinds, type StateTensor } from "./optimizer-state.ts";
-export { Parameters, type ParameterTensor, type PartName, type StateKind } from "./parameters.ts";
+export {
+  Parameters,
+  type ParameterTensor,
+  type PartName,
+  type RateName,
+  type StateKind,
+} from "./parameters.ts";
 export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";

@@ -15,7 +15,7 @@ import {
   Tensor,
 } from "../native/index.ts";
 import type { Optimizer } from "./optimizer.ts";
-import type { ParameterTensor, PartName } from "./parameters.ts";
+import type { ParameterTensor, RateName } from "./parameters.ts";
 
 /** Tensors of fewer values keep float32 moments, as with bitsandbytes. */
 const LEAST_8BIT = 4096;
@@ -42,7 +42,7 @@ interface Stored extends StateTensor {
 interface Run {
   begin: number;
   count: number;
-  part: PartName;
+  rate: RateName;
   decay: boolean;
   is8bit: boolean;
   /** That of its first tensor. */
@@ -63,7 +63,8 @@ export class OptimizerState {
   readonly #device: Device;
   readonly #floats: Record<MomentKind, Tensor>; // f32 [values that have no codes]
   readonly #bytes: Record<MomentKind, Moment8bit> | null; // of all blocks
-  readonly #runs: Run[] = [];
+  /** With the rates of LoRA's A and B apart or not; made when a step asks for them. */
+  readonly #runs = new Map<boolean, readonly Run[]>();
   readonly #places: readonly Place[];
   #stored: Map<string, Stored> | null = null; // made when asked for: a memory plan asks for nothing
 
@@ -82,7 +83,6 @@ export class OptimizerState {
       const place = is8bit ? blocks : floats;
       if (is8bit) blocks += blocksOf(tensor.size);
       else floats += tensor.size;
-      this.#addToRuns(tensor, is8bit, place);
       return { tensor, is8bit, place };
     });
     const float = () => allocator.allocate("trained", "f32", [floats]);
@@ -92,17 +92,6 @@ export class OptimizerState {
     });
     this.#floats = { m: float(), v: float() };
     this.#bytes = blocks === 0 ? null : { m: bytes(), v: bytes() };
-  }
-
-  #addToRuns({ offset, size, part, decay }: ParameterTensor, is8bit: boolean, place: number): void {
-    const last = this.#runs.at(-1);
-    const isNext =
-      last?.part === part &&
-      last.decay === decay &&
-      last.is8bit === is8bit &&
-      place === last.place + (is8bit ? last.count / stateBlock : last.count);
-    if (isNext) last.count += size;
-    else this.#runs.push({ begin: offset, count: size, part, decay, is8bit, place });
   }
 
   get #all(): Map<string, Stored> {
@@ -152,9 +141,12 @@ export class OptimizerState {
     }
   }
 
-  /** One step on the flat block. `rates`: learning rates of parts that have one of their own. */
-  step(all: AdamWValues, options: AdamWOptions, rates: Partial<Record<PartName, number>>): void {
-    for (const { begin, count, part, decay, is8bit, place } of this.#runs) {
+  /** One step on the flat block. `rates`: learning rates of what has one of its own. */
+  step(all: AdamWValues, options: AdamWOptions, rates: Partial<Record<RateName, number>>): void {
+    const isApart = rates.lora_B !== undefined;
+    const runs = this.#runs.get(isApart) ?? runsOf(this.#places, isApart);
+    this.#runs.set(isApart, runs);
+    for (const { begin, count, rate, decay, is8bit, place } of runs) {
       const rows = (flat: Tensor) => flat.rows(begin, count);
       const values = {
         ...all,
@@ -164,7 +156,7 @@ export class OptimizerState {
       };
       const chosen = {
         ...options,
-        learningRate: rates[part] ?? options.learningRate,
+        learningRate: rates[rate] ?? options.learningRate,
         weightDecay: decay ? options.weightDecay : 0,
       };
       if (is8bit) {
@@ -203,6 +195,24 @@ export class OptimizerState {
     words.set(bytes);
     this.#device.write(stored.data, words);
   }
+}
+
+/** Neighbors that are stepped alike. `isApart`: the matrices B of LoRA have a rate of their own. */
+function runsOf(places: readonly Place[], isApart: boolean): Run[] {
+  const runs: Run[] = [];
+  for (const { tensor, is8bit, place } of places) {
+    const { name, offset, size, part, decay } = tensor;
+    const rate = isApart && part === "lora" && name.includes(".lora_B.") ? "lora_B" : part;
+    const last = runs.at(-1);
+    const isNext =
+      last?.rate === rate &&
+      last.decay === decay &&
+      last.is8bit === is8bit &&
+      place === last.place + (is8bit ? last.count / stateBlock : last.count);
+    if (isNext) last.count += size;
+    else runs.push({ begin: offset, count: size, rate, decay, is8bit, place });
+  }
+  return runs;
 }
 
 function bytesOf({ dtype, shape }: StateTensor): number {

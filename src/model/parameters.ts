@@ -18,6 +18,9 @@ import { type MomentKind, OptimizerState, type StateTensor } from "./optimizer-s
 /** What is trained together: LoRA's matrices, a model's own weights, the scale of NEFTune's noise. */
 export type PartName = "lora" | "weights" | "noise";
 
+/** What a learning rate may be given for: a part, or of LoRA's the matrices B, as LoRA+ does (arXiv 2402.12354). */
+export type RateName = PartName | "lora_B";
+
 export interface TrainedPart {
   name: PartName;
   specs: readonly ParameterSpec[];
@@ -142,10 +145,10 @@ export class Parameters {
   }
 
   /**
-   * One AdamW step with the gradients clipped as the last gradientNorm found. `rates`: learning rates of parts that
-   * have one of their own.
+   * One AdamW step with the gradients clipped as the last gradientNorm found. `rates`: learning rates of what has one of
+   * its own.
    */
-  adamwStep(options: AdamWOptions, rates: Partial<Record<PartName, number>> = {}): void {
+  adamwStep(options: AdamWOptions, rates: Partial<Record<RateName, number>> = {}): void {
     const { values: parameters, copy, gradients } = this;
     this.#state?.step({ parameters, copy, gradients, scale: this.#norm.rows(1, 1) }, options, rates);
   }

@@ -87,6 +87,15 @@ export const loraOptions = inGroup("Tuning", {
     fromAdapter: true,
     aliases: ["peft-use-rslora"],
   },
+  "loraplus-lr-ratio": {
+    type: "float",
+    above: 0,
+    help: "LoRA+: the learning rate of the matrices B is this many times --learning-rate (default: the same for A and B; the paper takes 16)",
+    trainer: true,
+    identity: "unless default",
+    onlyWith: { option: "tune", value: "lora" },
+    aliases: ["loraplus-ratio"],
+  },
   adapter: {
     type: "path",
     value: "DIR",

@@ -2,7 +2,7 @@
 // trains goes through here; which batches a step has and what is made of its numbers is the caller's matter.
 
 import type { Batch } from "../data/batch.ts";
-import type { PartName } from "../model/index.ts";
+import type { RateName } from "../model/index.ts";
 import type { AdamWOptions } from "../native/index.ts";
 import { reasonToSkip } from "./divergence.ts";
 import { type TrainableModel, trainedParameters } from "./model.ts";
@@ -39,8 +39,8 @@ export interface StepUpdate {
   /** 0: no clipping. */
   maxGradNorm: number;
   adamw: AdamWOptions;
-  /** Learning rates of parts that have one of their own. */
-  rates?: Partial<Record<PartName, number>>;
+  /** Learning rates of what has one of its own. */
+  rates?: Partial<Record<RateName, number>>;
 }
 
 export interface StepResult extends StepSums {

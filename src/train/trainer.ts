@@ -188,17 +188,22 @@ export class Trainer {
   #update({ step, optimizerSteps }: Progress): StepUpdate {
     const { options } = this;
     const scaleRate = options.neftScaleLearningRate ?? options.learningRate;
+    const rate = this.#schedule.rate(step);
+    const ratio = options.loraplusLrRatio;
     return {
       maxGradNorm: options.maxGradNorm,
       adamw: {
-        learningRate: this.#schedule.rate(step),
+        learningRate: rate,
         beta1: options.adamBeta1,
         beta2: options.adamBeta2,
         epsilon: options.adamEpsilon,
         weightDecay: options.weightDecay,
         step: optimizerSteps + 1,
       },
-      rates: { noise: scaleRate * this.#schedule.factor(step) },
+      rates: {
+        noise: scaleRate * this.#schedule.factor(step),
+        ...(ratio === null ? {} : { lora_B: rate * ratio }),
+      },
     };
   }
 
