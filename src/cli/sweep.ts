@@ -2,26 +2,20 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { Encoder } from "../data/encode.ts";
-import { RowProblem } from "../data/formats.ts";
-import { IGNORE } from "../data/sample.ts";
-import { openSource, RowError, rowsOf } from "../data/source.ts";
-import { promptTemplate } from "../data/templates.ts";
-import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { reportHtml } from "../report/index.ts";
-import { type Context, defineCommand } from "./command.ts";
+import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { fitTable, toJson } from "./format.ts";
 import { drawRows } from "./model-data.ts";
 import { expectNewFolder } from "./new-folder.ts";
 import { progressReporter } from "./progress.ts";
+import { readQuestions } from "./questions.ts";
 import { readRuns } from "./report.ts";
 import { REPORT_FILE, writeCard, writeReport } from "./run-files.ts";
 import { type PlannedRun, planRun } from "./run-plan.ts";
 import { settingsOf } from "./sweep/grid.ts";
-import type { Question } from "./sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "./sweep/results.ts";
 import { SweepRunner } from "./sweep/runs.ts";
 import { wrap } from "./text.ts";
@@ -31,7 +25,15 @@ const SUMMARY_FILE = "sweep.json";
 /** The paper's number of prompts is its evaluation sets' own; so many held-out rows say enough of a run's answers. */
 const PROMPTS = 64;
 
-const { alpha: _alpha, resume: _resume, output: _output, "report-to": _trackers, ...shared } = trainOptions;
+const {
+  alpha: _alpha,
+  resume: _resume,
+  output: _output,
+  "report-to": _trackers,
+  "sample-prompts": _samples,
+  "sample-steps": _every,
+  ...shared
+} = trainOptions;
 
 export const sweep = defineCommand({
   description: [
@@ -127,7 +129,14 @@ export const sweep = defineCommand({
         if (!("alpha" in swept)) given.delete("alpha");
         // What is the same for all runs is said once.
         const note = planned.length === 0 ? context.note : () => {};
-        const own = { alpha: trainOptions.alpha.default, "report-to": [], ...train, ...swept };
+        const own = {
+          alpha: trainOptions.alpha.default,
+          "report-to": [],
+          "sample-prompts": undefined,
+          "sample-steps": trainOptions["sample-steps"].default,
+          ...train,
+          ...swept,
+        };
         const plan = await planRun(
           { ...own, seed, output: dir, resume: isThere },
           { ...context, given, note },
@@ -136,7 +145,10 @@ export const sweep = defineCommand({
       }
     }
     const [first] = planned;
-    const questions = prompts === undefined ? PROMPTS : await readQuestions(prompts, first!, context);
+    const questions =
+      prompts === undefined
+        ? PROMPTS
+        : await readQuestions("prompts", prompts, first!.request, context.signal);
     context.note(
       `sweep: ${planned.length} runs in ${output}: ${settings.map(({ name }) => name).join(", ")}`,
     );
@@ -197,39 +209,3 @@ export const sweep = defineCommand({
     context.print(`\nreport: ${join(output, REPORT_FILE)}`);
   },
 });
-
-/** The rows of --prompts as the model is asked them, with the answers that they bring. */
-async function readQuestions(
-  path: string,
-  { request }: PlannedRun,
-  { signal }: Context,
-): Promise<Question[]> {
-  const tokenizer = Tokenizer.load(request.model.dir);
-  const { template, columns } = request.encoding;
-  const encoder = new Encoder(tokenizer, {
-    ...{ template: promptTemplate(template), maxLength: null, vocabSize: null, columns },
-    parseSpecial: request.encoding.parseSpecial ?? false,
-  });
-  const questions: Question[] = [];
-  for await (const { row, problem, where } of rowsOf(openSource(path))) {
-    if (signal.aborted) throw new InterruptedError("stopped before anything was trained");
-    if (problem !== null) throw new RowError(where, problem);
-    const { ids, text } = encoder.encodePrompt(row);
-    questions.push({ ids, text, references: referencesOf(encoder, tokenizer, row) });
-  }
-  if (questions.length === 0) throw new UsageError(`--prompts ${path}: has no rows`);
-  return questions;
-}
-
-/** The answer that a row has; none where it is a prompt alone. */
-function referencesOf(encoder: Encoder, tokenizer: Tokenizer, row: unknown): string[] {
-  try {
-    const { ids, labels } = encoder.encode(row);
-    const answer = ids.filter((_, i) => labels[i] !== IGNORE);
-    const text = tokenizer.decode(answer, { skipSpecial: true }).trim();
-    return text === "" ? [] : [text];
-  } catch (error) {
-    if (error instanceof RowProblem) return [];
-    throw error;
-  }
-}

@@ -1,10 +1,11 @@
 // neftune train: the main job.
 
-import { runTraining, type TrainResult, together } from "../train/index.ts";
+import { runTraining, samplingReporter, type TrainResult, together } from "../train/index.ts";
 import { defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { toJson } from "./format.ts";
 import { progressReporter } from "./progress.ts";
+import { samplingOf } from "./questions.ts";
 import { trackRun, writeCard, writeReport } from "./run-files.ts";
 import { RunHistory } from "./run-lines.ts";
 import { isElsewhere, planRun, type TrainValues } from "./run-plan.ts";
@@ -38,7 +39,13 @@ export const train = defineCommand({
   interruptible: true,
   ranked: true,
   async run(resolved, context) {
-    const { request, values, sources, model } = await planRun(resolved, context);
+    const { request: planned, values, sources, model } = await planRun(resolved, context);
+    const samples = values["sample-prompts"];
+    const asked =
+      samples === undefined
+        ? null
+        : await samplingOf(samples, values["sample-steps"], planned, context.signal);
+    const request = { ...planned, extraLimits: asked?.limits ?? null };
     const { output } = request;
     const { team = null } = context;
     const history = new RunHistory();
@@ -49,7 +56,11 @@ export const train = defineCommand({
     const isFirst = team?.isFirst !== false;
     const tracking = trackRun(isFirst ? values["report-to"] : [], request, context);
     const work = runTraining(request, () => openDevice(resolved, context), {
-      reporter: together(noteRun(request, origins, context, progress), tracking.reporter),
+      reporter: together(
+        noteRun(request, origins, context, progress),
+        tracking.reporter,
+        asked === null ? {} : samplingReporter(output, asked.sampling),
+      ),
       signal: context.signal,
       team,
     });

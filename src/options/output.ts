@@ -81,6 +81,17 @@ export const outputOptions = inGroup("Output", {
     help: "an evaluation improves on the best one only if it is lower by more than this",
     trainer: true,
   },
+  "sample-prompts": {
+    type: "path",
+    value: "FILE",
+    help: "data file whose rows the model answers greedily while it trains, into samples.jsonl and the report",
+  },
+  "sample-steps": {
+    type: "int",
+    default: 100,
+    min: 1,
+    help: "answer the rows of --sample-prompts every N steps, and after the last",
+  },
   "logging-steps": {
     type: "int",
     default: 1,

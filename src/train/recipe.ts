@@ -32,7 +32,7 @@ import {
   type TrainerOptions,
   type TrainOptions,
 } from "./options.ts";
-import type { BatchLimits } from "./order.ts";
+import { type BatchLimits, mergeLimits } from "./order.ts";
 import type { Reporter, TrainResult } from "./reporter.ts";
 import { RunFolder } from "./run-folder.ts";
 import { microBatchesPerStep } from "./team.ts";
@@ -61,6 +61,8 @@ export interface RunRequest {
   trainer: Partial<TrainerOptions>;
   output: string;
   resume?: boolean;
+  /** What the model is loaded for beside training and evaluation: answers between steps. */
+  extraLimits?: BatchLimits | null;
   /** More for config.json. */
   record?: Readonly<Record<string, unknown>>;
 }
@@ -277,7 +279,9 @@ export async function trainOn(
 ): Promise<TrainResult> {
   const { trainer: options, output, resume = false } = request;
   const run = { dataset: train, ...(held === null ? {} : { evalDataset: held }), options };
-  const model = loadForTraining(device, request, runLimits(run), reporter);
+  const { extraLimits } = request;
+  const limits = extraLimits ? mergeLimits(runLimits(run), extraLimits) : runLimits(run);
+  const model = loadForTraining(device, request, limits, reporter);
   try {
     reporter.onModel?.(model);
     const trainer = new NoisyTrainer({

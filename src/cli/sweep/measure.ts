@@ -11,7 +11,13 @@ import { generateInSteps, type Llama, loadForInference } from "../../model/index
 import type { Device } from "../../native/index.ts";
 import { ANSWERS_FILE } from "../../report/index.ts";
 import { finishUnlessAborted } from "../../steps.ts";
-import { evaluate, evaluationLimits, mergeLimits, type RunRequest } from "../../train/index.ts";
+import {
+  evaluate,
+  evaluationLimits,
+  mergeLimits,
+  type RunRequest,
+  type SamplePrompt,
+} from "../../train/index.ts";
 import type { Context } from "../command.ts";
 import { rowsText } from "../completions.ts";
 
@@ -21,12 +27,8 @@ const TRAIN_SAMPLES = 512;
 const ANSWER_BATCH = 16;
 const PREFILL_TOKENS = 2048;
 
-export interface Question {
-  ids: Int32Array;
-  text: string;
-  /** Empty where no answer is known. */
-  references: readonly string[];
-}
+/** A prompt and what is known of its answer. */
+export type Question = SamplePrompt;
 
 export interface RunMeasures {
   /** Both with noise off, over all target tokens. */
