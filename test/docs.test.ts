@@ -158,8 +158,10 @@ describe.each(pages.filter((page) => blocks.some((block) => block.page === page 
     let cwd = "";
     beforeAll(async () => {
       cwd = folderFor(page);
-      if (page === "docs/serving.md")
+      if (["docs/results.md", "docs/serving.md"].includes(page))
         await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/first");
+      if (page === "docs/results.md")
+        cpSync(join(cwd, "runs/first"), join(cwd, "runs/plain"), { recursive: true });
       if (page !== "docs/analyze.md") return;
       await shell(cwd, "neftune --model llama2-7b --dataset alpaca.json --max-steps 1 --output runs/plain");
       cpSync(join(cwd, "runs/plain"), join(cwd, "runs/noisy"), { recursive: true });
