@@ -59,7 +59,7 @@ export const train = defineCommand({
       reporter: together(
         noteRun(request, origins, context, progress),
         tracking.reporter,
-        asked === null ? {} : samplingReporter(output, asked.sampling),
+        asked === null || !isFirst ? {} : samplingReporter(output, asked.sampling),
       ),
       signal: context.signal,
       team,
