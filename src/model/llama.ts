@@ -34,8 +34,7 @@ import { Embedding } from "./embedding.ts";
 import { type Attend, Layer, type Pass } from "./layer.ts";
 import type { DropoutContext } from "./linear-group.ts";
 import { checkLoraOptions, type LoraOptions } from "./lora.ts";
-import { initializeLora } from "./lora-init.ts";
-import { initializeNoiseScale, NOISE_SCALE } from "./noise-scale.ts";
+import { NOISE_SCALE } from "./noise-scale.ts";
 import { addNormForward, normBackward, normForward } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { Parameters } from "./parameters.ts";
@@ -87,7 +86,7 @@ export class Llama {
 
   private constructor(device: Device, source: ModelSource, options: ModelOptions, prepared: Prepared) {
     const { config } = source;
-    const { lora, request, training } = prepared;
+    const { request } = prepared;
     this.device = device;
     this.config = config;
     this.options = options;
@@ -108,9 +107,7 @@ export class Llama {
     this.#weights = new ModelWeights(device, source, storage, request);
     this.quantized = storage.quantized.tensors;
     this.parameters = storage.parameters;
-    if (training) this.parameters?.zeroState();
-    if (this.parameters !== null) initializeNoiseScale(device, this.parameters);
-    if (lora !== null && this.parameters !== null) initializeLora(device, this.parameters, options.seed);
+    this.parameters?.initialize(options.seed);
     const scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
     const context = { device, config, rope, scratch, kept: this.plan.kept };
     const heads = {
@@ -306,9 +303,7 @@ const isLearned = (noise: EmbeddingNoise | null): noise is EmbeddingNoise =>
 
 /** What is settled before anything is loaded. */
 interface Prepared {
-  lora: LoraOptions | null;
   request: PlanRequest;
-  training: boolean;
   plan: ModelPlan;
   arena: Arena;
 }
@@ -329,5 +324,5 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
   const { weights, trained, activations, workspace } = plan;
   const tables = 2 * (options.maxPosition * (source.config.headDim / 2) * 4 + 256); // RoPE
   const arena = new Arena(device, weights + trained + activations + workspace + tables);
-  return { lora, request, training, plan, arena };
+  return { request, plan, arena };
 }

@@ -23,7 +23,10 @@ export type RateName = PartName | "lora_B";
 
 export interface TrainedPart {
   name: PartName;
+  /** Matrices decay, norms and biases do not. */
   specs: readonly ParameterSpec[];
+  /** Sets the values to start from, given in the order of `specs`; absent where a checkpoint brings them. */
+  initialize?(device: Device, tensors: readonly { name: string; values: Tensor }[], seed: number): void;
 }
 
 export interface ParameterTensor {
@@ -61,6 +64,7 @@ export class Parameters {
   /** The values rounded to bf16, which the products read; null where they read float32. */
   readonly copy: Tensor | null; // bf16 [n]
   readonly #device: Device;
+  readonly #parts: readonly TrainedPart[];
   readonly #byName: Map<string, ParameterTensor>;
   readonly #norm: Tensor; // f32 [2]: norm, clip factor
   readonly #state: OptimizerState | null;
@@ -74,6 +78,7 @@ export class Parameters {
     optimizer: Optimizer = "adamw",
   ) {
     this.#device = device;
+    this.#parts = parts;
     this.tensors = place(parts);
     this.#byName = new Map(this.tensors.map((tensor) => [tensor.name, tensor]));
     const n = this.tensors.reduce((sum, tensor) => sum + tensor.size, 0);
@@ -87,6 +92,16 @@ export class Parameters {
 
   get count(): number {
     return this.values.size;
+  }
+
+  /** Sets what training starts from: each part's values, and moments of zero. */
+  initialize(seed: number): void {
+    for (const { specs, initialize } of this.#parts) {
+      const tensors = specs.map(({ name }) => ({ name, values: this.master(name) }));
+      initialize?.(this.#device, tensors, seed);
+    }
+    this.#state?.clear();
+    this.afterWrite();
   }
 
   /** The tensors of one part. */
@@ -131,11 +146,6 @@ export class Parameters {
 
   zeroGradients(): void {
     this.#device.fill(this.gradients, 0);
-  }
-
-  /** Clears AdamW's moments. */
-  zeroState(): void {
-    this.#state?.clear();
   }
 
   /** ‖gradients‖₂ before clipping. The clip factor stays on the device for the next adamwStep. */

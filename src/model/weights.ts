@@ -16,7 +16,8 @@ import {
 } from "./architecture.ts";
 import { FiniteCheck } from "./finite.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
-import { type LoraOptions, loraA, loraB, loraParameterSpecs, loraScale, stackModules } from "./lora.ts";
+import { type LoraOptions, loraA, loraB, loraScale, stackModules } from "./lora.ts";
+import { loraPart } from "./lora-part.ts";
 import { noiseScalePart } from "./noise-scale.ts";
 import type { Norm } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
@@ -131,8 +132,7 @@ export function allocateWeights(
     }
   }
   if (tune === "none" || lora === null) return { frozen, quantized, parameters: null };
-  const part = { name: "lora", specs: loraParameterSpecs(config, lora) } as const;
-  return { frozen, quantized, parameters: trained(part) };
+  return { frozen, quantized, parameters: trained(loraPart(config, lora)) };
 }
 
 export class ModelWeights {

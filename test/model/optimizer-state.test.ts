@@ -35,7 +35,7 @@ function make(device: Device, optimizer: "adamw" | "adamw8bit", parts = specs) {
       Float32Array.from({ length: size }, (_, i) => Math.sin(i)),
     );
   device.fill(parameters.gradients, 0);
-  parameters.zeroState();
+  parameters.initialize(0);
   return { parameters, arena };
 }
 
