@@ -66,11 +66,12 @@ const blocks = pages.filter((page) => page.endsWith(".md")).flatMap(commandBlock
 
 /** A block is run if it calls neftune. What is not run stands below, so that nothing is left out unseen. */
 const isRun = ({ text }: Block) =>
-  /^(?:\w+=\S+ |echo .* \| )*(?:\.\/)?neftune /m.test(text) && !isServer(text);
+  /^(?:\w+=\S+ |echo .* \| )*(?:\.\/)?neftune /m.test(text) && !isServer(text) && !needsGpus(text);
 /** Ends only when it is told to. */
 const isServer = (text: string) => text.startsWith("neftune serve ");
+const needsGpus = (text: string) => text.includes("--device cuda");
 
-test("blocks that are not run install a release, build this checkout, serve without end, or are no commands", () => {
+test("blocks that are not run need a release, this checkout, GPUs or a launcher, serve without end, or are no commands", () => {
   expect(
     blocks.filter((block) => !isRun(block)).map(({ page, text }) => [page, text.split("\n")[0]]),
   ).toEqual([
@@ -78,6 +79,11 @@ test("blocks that are not run install a release, build this checkout, serve with
     ["README.md", "npm ci && npm run demo"],
     ["README.md", "npm ci && npm test"],
     ["README.md", "runs/first/"],
+    ["docs/distributed.md", "./neftune --model llama2-7b --alpha 5 --device cuda:all"],
+    ["docs/distributed.md", "torchrun --nproc-per-node 8 --no-python ./neftune --model llama2-7b --alpha 5"],
+    ["docs/distributed.md", "#!/bin/bash"],
+    ["docs/distributed.md", "mpirun -n 4 ./neftune --model llama2-7b --device cpu"],
+    ["docs/distributed.md", "t(B) = (g − 1)/g · B/450 GB/s  +  (m − 1)/m · B/(g · 50 GB/s)"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + scale · n[t, j]        scale = alpha / sqrt(L · d)"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + (scale · s[j]) · n[t, j]"],
     ["docs/serving.md", "neftune serve --model runs/first"],

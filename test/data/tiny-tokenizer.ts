@@ -1,9 +1,9 @@
 // Small tokenizers of the two kinds that Llama models have, made here so that tests need no files from elsewhere.
 
-import { mkdtempSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import type { TokenizerSettings } from "../../src/data/tokenizer-settings.ts";
+import { temporaryFolder } from "../temporary.ts";
 
 /** Of a tokenizer.json with no files beside it. */
 export const NO_SETTINGS: TokenizerSettings = {
@@ -161,7 +161,7 @@ export const HEADER_TEMPLATE =
 
 /** A folder of files, in the system's temporary folder; objects are written as JSON. */
 export function folderOf(files: Record<string, unknown>): string {
-  const dir = mkdtempSync(join(tmpdir(), "neftune-data-"));
+  const dir = temporaryFolder("data-");
   for (const [name, content] of Object.entries(files)) {
     const bytes =
       typeof content === "string" || content instanceof Uint8Array ? content : JSON.stringify(content);

@@ -8,6 +8,7 @@
 import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeTemporaryFolders } from "../temporary.ts";
 import { caseComplaint, commandLine, layOut, makeCase } from "./case.ts";
 import { fuzz, type Report } from "./fuzz.ts";
 import { killJobs, makeKillSeeds, openHub } from "./kill-jobs.ts";
@@ -130,6 +131,7 @@ try {
   else isGood = await runFor(numberOf(what), second === undefined ? drawn() : numberOf(second));
 } finally {
   runner.close();
+  removeTemporaryFolders();
   rmSync(scratch, { recursive: true, force: true });
 }
 process.exit(isGood ? 0 : 1);
