@@ -125,7 +125,10 @@ describe.skipIf(tmux === null)("in a terminal", () => {
     for (const line of stopped.split("\n")) expect(line.length).toBeLessThanOrEqual(80);
     await keys("/set max-new-tokens 4", "Enter");
     await shows(/max-new-tokens 4\n>$/m);
-    await keys("Up", "Up", "Enter");
+    // The stopped answer may be long: without it, the context has room.
+    await keys("/reset", "Enter");
+    await shows(/> \/reset\n(?:.*\n)?>$/m);
+    await keys("Up", "Up", "Up", "Enter");
     await shows(/> Name a color\.\n[\s\S]*> Name a color\.\n[\s\S]*\(cut at --max-new-tokens\)\n>\n*$/);
     await keys("half a line", "C-c");
     await shows(/> half a line\^C\n>$/m);
