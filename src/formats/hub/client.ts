@@ -1,8 +1,9 @@
 // Requests to the Hub: redirects followed by hand, so that the token never leaves the Hub's own host; temporary
 // failures tried again after the time that the server asks for.
 
-import { InterruptedError, NeftuneError } from "../../errors.ts";
-import { type Asked, nameOf, refusal } from "./refusal.ts";
+import { NeftuneError } from "../../errors.ts";
+import { downloading, type Purpose, stopped } from "./purpose.ts";
+import { type Asked, nameOf } from "./refusal.ts";
 import type { HubSettings } from "./settings.ts";
 
 /** How long to go on trying. */
@@ -41,6 +42,8 @@ export interface ClientOptions {
   /** Something that a person should know, such as a long wait. */
   note: (text: string) => void;
   patience?: Patience;
+  /** What its messages call what it does; a download, if nothing else is said. */
+  purpose?: Purpose;
 }
 
 /** A failure that may pass: a status of 429 or 5xx, a connection that broke. */
@@ -57,6 +60,9 @@ export class Transient extends Error {
   }
 }
 
+/** A signed address that is not valid, or no longer: the Hub gives a new one. */
+export class Unsigned extends Transient {}
+
 /** A body that comes drip by drip. However much of it came, the failure counts. */
 export class Stalled extends Transient {}
 
@@ -68,8 +74,16 @@ export interface Answer {
   close(): void;
 }
 
+/** A body that is read while it is sent. */
+export interface StreamedBody {
+  bytes: number;
+  /** Starts from the first byte; `onChunk` is told of every chunk that is handed over. */
+  open(onChunk: (bytes: number) => void): ReadableStream<Uint8Array>;
+}
+
 interface RequestOptions {
-  method?: "GET" | "HEAD";
+  method?: "GET" | "HEAD" | "POST" | "PUT";
+  body?: Uint8Array | string | StreamedBody;
   headers?: Readonly<Record<string, string>>;
   /** Statuses of 400 and above that the caller takes as answers. */
   accept?: readonly number[];
@@ -78,9 +92,6 @@ interface RequestOptions {
 }
 
 const MOST_REDIRECTS = 10;
-/** What ends a download when the user asks for it: all that has come stays. */
-export const stopped = (asked: Asked) =>
-  new InterruptedError(`the download of ${nameOf(asked)} was stopped; the same command continues from there`);
 
 /** From here on a wait is worth a line. */
 const NOTED_DELAY = 3000;
@@ -90,23 +101,26 @@ export class HubClient {
   readonly signal: AbortSignal;
   readonly #patience: Patience;
   readonly #note: (text: string) => void;
+  readonly #purpose: Purpose;
 
   constructor(settings: HubSettings, options: ClientOptions) {
     this.settings = settings;
     this.signal = options.signal;
     this.#patience = options.patience ?? defaultPatience;
     this.#note = options.note;
+    this.#purpose = options.purpose ?? downloading;
   }
 
-  /** The same for the signal that ends a group of downloads together. */
+  /** The same for the signal that ends a group of transfers together. */
   within(signal: AbortSignal): HubClient {
-    return new HubClient(this.settings, { signal, note: this.#note, patience: this.#patience });
+    const [note, patience, purpose] = [this.#note, this.#patience, this.#purpose];
+    return new HubClient(this.settings, { signal, note, patience, purpose });
   }
 
-  /** The JSON object at a path of the API. Throws NeftuneError, InterruptedError. */
-  async json(path: string, asked: Asked): Promise<Record<string, unknown>> {
+  /** The JSON object that the API answers with at a path. Throws NeftuneError, InterruptedError. */
+  async json(path: string, asked: Asked, options: RequestOptions = {}): Promise<Record<string, unknown>> {
     const text = await this.retrying(asked, async () => {
-      const answer = await this.open(`${this.settings.endpoint}${path}`, asked);
+      const answer = await this.open(`${this.settings.endpoint}${path}`, asked, options);
       return this.#whole(answer, path, asked);
     });
     try {
@@ -171,17 +185,14 @@ export class HubClient {
 
   #expectRunning(asked: Asked): void {
     if (!this.signal.aborted) return;
-    throw stopped(asked);
+    throw stopped(asked, this.#purpose);
   }
 
   #unreachable(asked: Asked, error: Transient): NeftuneError {
     const wait =
       error.delay === null ? "" : ` and asks to wait ${Math.ceil(error.delay / 1000)} s before the next try`;
-    return new NeftuneError(
-      "hub",
-      `${nameOf(asked)} cannot be downloaded from ${this.settings.endpoint}: ${error.message}${wait}; the same command continues from where it stopped. HF_HUB_OFFLINE=1 keeps to what is in the cache`,
-      { cause: error },
-    );
+    const text = this.#purpose.unreachable(this.settings, asked, `${error.message}${wait}`);
+    return new NeftuneError("hub", text, { cause: error });
   }
 
   async #sleep(milliseconds: number): Promise<void> {
@@ -219,13 +230,16 @@ export class HubClient {
         continue;
       }
       if (status < 300 || options.accept?.includes(status)) return answer;
-      answer.close();
       if (status === 429 || status === 408 || status >= 500) {
+        answer.close();
         throw new Transient(`${url.host} answered ${status}`, askedDelay(headers));
       }
       // A signed address that has expired answers so: asking the Hub again gives a new one.
-      if (!onHub) throw new Transient(`${url.host} answered ${status}`);
-      throw refusal(this.settings, asked, status, headers);
+      if (!onHub) {
+        answer.close();
+        throw new Unsigned(`${url.host} answered ${status}`);
+      }
+      throw await this.#purpose.refusal(this.settings, asked, answer);
     }
     throw new NeftuneError("hub", `${nameOf(asked)}: more than ${MOST_REDIRECTS} redirects`);
   }
@@ -238,11 +252,23 @@ export class HubClient {
       this.signal.removeEventListener("abort", stop);
       controller.abort();
     };
-    const { silence } = this.#patience;
-    const silent = new Transient(`no answer from ${url.host} for ${silence / 1000} s`);
+    const { silence, answer: longest } = this.#patience;
+    const { method = "GET", body } = options;
+    const isStreamed = typeof body === "object" && "open" in body;
+    // What was sent may take the server a while to take in.
+    const first = body === undefined || isStreamed ? silence : longest;
+    const deadline = new Deadline(first, (seconds) => {
+      return new Transient(`no answer from ${url.host} for ${seconds} s`);
+    });
+    let left = isStreamed ? body.bytes : 0;
+    const onChunk = (bytes: number) => {
+      left -= bytes;
+      deadline.extend(left > 0 ? silence : longest);
+    };
     try {
       const fetching = fetch(url, {
-        method: options.method ?? "GET",
+        method,
+        ...(body === undefined ? {} : { body: isStreamed ? body.open(onChunk) : body }),
         redirect: "manual",
         signal: controller.signal,
         // Compressed, neither sizes nor ranges would mean the file's bytes.
@@ -250,10 +276,12 @@ export class HubClient {
           "User-Agent": "neftune",
           "Accept-Encoding": "identity",
           ...(token === null ? {} : { Authorization: `Bearer ${token}` }),
+          // Storage takes no body whose size is not announced.
+          ...(isStreamed ? { "Content-Length": String(body.bytes) } : {}),
           ...options.headers,
         },
       });
-      const response = await within(fetching, silence, silent);
+      const response = await deadline.before(fetching);
       return {
         status: response.status,
         headers: response.headers,
@@ -278,8 +306,10 @@ async function* chunksOf(
   let [since, bytes] = [performance.now(), 0];
   try {
     while (reader !== undefined) {
-      const silent = new Transient(`no data from ${host} for ${silence / 1000} s`);
-      const { done, value } = await within(reader.read(), silence, silent);
+      const deadline = new Deadline(silence, (seconds) => {
+        return new Transient(`no data from ${host} for ${seconds} s`);
+      });
+      const { done, value } = await deadline.before(reader.read());
       if (done) return;
       bytes += value.length;
       const milliseconds = performance.now() - since;
@@ -299,15 +329,35 @@ async function* chunksOf(
   }
 }
 
-/** The promise's value; throws `late` if it does not settle within `milliseconds`. */
-async function within<T>(promise: Promise<T>, milliseconds: number, late: Error): Promise<T> {
-  const { promise: timeout, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => reject(late), milliseconds);
-  promise.catch(() => {});
-  try {
-    return await Promise.race([promise, timeout]);
-  } finally {
-    clearTimeout(timer);
+/** A time by which a promise must settle; it can be moved. */
+class Deadline {
+  readonly #passed = Promise.withResolvers<never>();
+  readonly #late: (seconds: number) => Error;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #isOver = false;
+
+  constructor(milliseconds: number, late: (seconds: number) => Error) {
+    this.#late = late;
+    this.#passed.promise.catch(() => {});
+    this.extend(milliseconds);
+  }
+
+  /** So many milliseconds from now. */
+  extend(milliseconds: number): void {
+    clearTimeout(this.#timer);
+    if (this.#isOver) return;
+    this.#timer = setTimeout(() => this.#passed.reject(this.#late(milliseconds / 1000)), milliseconds);
+  }
+
+  /** The promise's value; throws what `late` gives where it does not settle in time. */
+  async before<T>(promise: Promise<T>): Promise<T> {
+    promise.catch(() => {});
+    try {
+      return await Promise.race([promise, this.#passed.promise]);
+    } finally {
+      this.#isOver = true;
+      clearTimeout(this.#timer);
+    }
   }
 }
 

@@ -17,9 +17,10 @@ import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { NeftuneError } from "../../errors.ts";
 import { flushFolder, ioError, writeAllAt } from "../io.ts";
-import { type HubClient, Stalled, stopped, Transient } from "./client.ts";
+import { type HubClient, Stalled, Transient } from "./client.ts";
 import { type RemoteFile, type RepoFolder, sizeOf } from "./layout.ts";
 import { FileLock } from "./lock.ts";
+import { downloading, stopped } from "./purpose.ts";
 import { type Asked, nameOf } from "./refusal.ts";
 
 export interface Download {
@@ -49,7 +50,7 @@ export async function downloadFile(download: Download): Promise<void> {
     const lock = await FileLock.acquire(folder.lock(file), client.signal, () =>
       note(`${nameOf(asked)}: another process is downloading it; waiting`),
     );
-    if (lock === null) throw stopped(asked);
+    if (lock === null) throw stopped(asked, downloading);
     try {
       if (!folder.hasBlob(file)) await fill(download, lock.exclusive);
     } finally {

@@ -19,13 +19,18 @@ export function nameOf({ kind, id, file }: Asked): string {
   return `${file === undefined ? "" : `${file} of `}the ${things[kind]} ${id}`;
 }
 
+/** "https://huggingface.co answered 404: a reason", whatever characters the server's reason has. */
+export function answered(settings: HubSettings, status: number, reason: string): string {
+  const said = reason.replaceAll(/[^\x20-\x7e]+/g, " ").slice(0, 300);
+  return `${settings.endpoint} answered ${status}${said === "" ? "" : `: ${said}`}`;
+}
+
 /** The error for a final status of 400 or above. The Hub's X-Error-Code tells cases with the same status apart. */
 export function refusal(settings: HubSettings, asked: Asked, status: number, headers: Headers): NeftuneError {
   const { kind, id, revision, file } = asked;
   const page = pageOf(settings, kind, id);
   const code = headers.get("X-Error-Code") ?? "";
-  const said = (headers.get("X-Error-Message") ?? "").replaceAll(/[^\x20-\x7e]+/g, " ").slice(0, 300);
-  const answer = `${settings.endpoint} answered ${status}${said === "" ? "" : `: ${said}`}`;
+  const answer = answered(settings, status, headers.get("X-Error-Message") ?? "");
   const giveToken = `give it as HF_TOKEN or save it in ${settings.tokenFile} (hf auth login does)`;
   const hasToken = settings.token !== undefined;
 
