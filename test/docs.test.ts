@@ -66,12 +66,15 @@ const blocks = pages.filter((page) => page.endsWith(".md")).flatMap(commandBlock
 
 /** A block is run if it calls neftune. What is not run stands below, so that nothing is left out unseen. */
 const isRun = ({ text }: Block) =>
-  /^(?:\w+=\S+ |echo .* \| )*(?:\.\/)?neftune /m.test(text) && !isServer(text) && !needsGpus(text);
+  /^(?:\w+=\S+ |echo .* \| )*(?:\.\/)?neftune /m.test(text) &&
+  ![isServer, isUpload, needsGpus].some((holds) => holds(text));
 /** Ends only when it is told to. */
 const isServer = (text: string) => text.startsWith("neftune serve ");
+/** Needs an account. */
+const isUpload = (text: string) => text.startsWith("neftune push ");
 const needsGpus = (text: string) => text.includes("--device cuda");
 
-test("blocks that are not run need a release, this checkout, GPUs or a launcher, serve without end, or are no commands", () => {
+test("blocks that are not run need a release, this checkout, an account, GPUs or a launcher, serve without end, or are no commands", () => {
   expect(
     blocks.filter((block) => !isRun(block)).map(({ page, text }) => [page, text.split("\n")[0]]),
   ).toEqual([
@@ -86,6 +89,7 @@ test("blocks that are not run need a release, this checkout, GPUs or a launcher,
     ["docs/distributed.md", "t(B) = (g − 1)/g · B/450 GB/s  +  (m − 1)/m · B/(g · 50 GB/s)"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + scale · n[t, j]        scale = alpha / sqrt(L · d)"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + (scale · s[j]) · n[t, j]"],
+    ["docs/results.md", "neftune push runs/first my-account/first --private"],
     ["docs/serving.md", "neftune serve --model runs/first"],
   ]);
 });

@@ -85,6 +85,11 @@ export const commands: readonly CommandEntry[] = [
     load: async () => (await import("./export.ts")).exportCommand,
   },
   {
+    name: "push",
+    summary: "upload a run or a model to the Hugging Face Hub",
+    load: async () => (await import("./push.ts")).push,
+  },
+  {
     name: "quantize",
     summary: "write a copy of a model with its linear layers in 4 bits (NF4)",
     load: async () => (await import("./quantize.ts")).quantize,

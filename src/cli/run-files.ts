@@ -14,7 +14,7 @@ import type { RunReporter, RunRequest } from "../train/index.ts";
 import type { Context } from "./command.ts";
 
 export const REPORT_FILE = "report.html";
-const CARD_FILE = "README.md";
+export const CARD_FILE = "README.md";
 const ADAPTER_FILE = "adapter_model.safetensors";
 
 /** Runs `work`; what cannot be written for people must not fail a run that is done. */

@@ -44,6 +44,14 @@ export type Fault =
   | { endless: { bytes: number; milliseconds: number } }
   | { wrongByte: number };
 
+/** Answers requests that the Hub itself has no answer to; false where it has none either. */
+export type Routes = (
+  seen: Seen,
+  request: IncomingMessage,
+  response: ServerResponse,
+  fault: Fault | undefined,
+) => boolean;
+
 export interface Answer {
   status: number;
   headers?: Readonly<Record<string, string>>;
@@ -79,6 +87,8 @@ export class FakeHub {
   listsDetails = true;
   /** Old id → new id. */
   readonly moved = new Map<string, string>();
+  /** More of the Hub, asked first. */
+  routes: Routes = () => false;
   readonly #repos: FakeRepo[] = [];
   readonly #servers: Server[] = [];
 
@@ -104,6 +114,11 @@ export class FakeHub {
 
   get endpoint(): string {
     return this.#address(0);
+  }
+
+  /** Where large files are. */
+  get storage(): string {
+    return this.#address(1);
   }
 
   add(repo: FakeRepo): void {
@@ -135,6 +150,7 @@ export class FakeHub {
     const fault = this.fault(seen);
     if (fault !== undefined && "answer" in fault) send(response, fault.answer);
     else if (fault !== undefined && "endless" in fault) pour(response, fault.endless).catch(() => {});
+    else if (this.routes(seen, request, response, fault)) return;
     else if (host === "hub") this.#answerHub(seen, url.searchParams, fault, response);
     else this.#answerStorage(seen, fault, response);
   }
@@ -220,11 +236,11 @@ function detailsOf(file: FakeFile): object {
   return { rfilename: file.name, size, blobId, lfs: { sha256: sha256(file.bytes), size, pointerSize: 135 } };
 }
 
-function failure(status: number, code: string): Answer {
+export function failure(status: number, code: string): Answer {
   return { status, headers: { "X-Error-Code": code, "X-Error-Message": `a ${code}` }, body: code };
 }
 
-function send(response: ServerResponse, { status, headers = {}, body = "" }: Answer): void {
+export function send(response: ServerResponse, { status, headers = {}, body = "" }: Answer): void {
   response.writeHead(status, { ...headers });
   response.end(body);
 }

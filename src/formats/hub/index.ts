@@ -22,8 +22,9 @@ import { cardFiles, filesMatching, lacksShards, matchingFiles } from "./select-d
 import { hubSettings } from "./settings.ts";
 
 export type { Patience } from "./client.ts";
+export { type Pushed, type PushOptions, type PushReporter, type PushRequest, pushFiles } from "./push.ts";
 export type { DownloadReporter } from "./repo.ts";
-export { type ModelNeed, missingModelFiles } from "./select.ts";
+export { type ModelNeed, missingModelFiles, modelTextFiles } from "./select.ts";
 export { type HubSettings, hubSettings, pageOf } from "./settings.ts";
 
 /** The largest tokenizers have some 50 MB. */

@@ -2,12 +2,13 @@
 // downloaded in parallel.
 
 import { mkdirSync, statfsSync } from "node:fs";
-import { InterruptedError, NeftuneError } from "../../errors.ts";
+import { NeftuneError } from "../../errors.ts";
 import type { RepoKind } from "../hub-cache.ts";
 import { ioError } from "../io.ts";
 import type { HubClient } from "./client.ts";
 import { bytesLeft, downloadFile } from "./download.ts";
 import { expectSafeName, type RemoteFile, RepoFolder } from "./layout.ts";
+import { inParallel } from "./parallel.ts";
 import { type Asked, nameOf } from "./refusal.ts";
 import { pageOf } from "./settings.ts";
 
@@ -115,7 +116,7 @@ export async function downloadFiles(
   for (const name of names) expectSafeName(name);
   const group = new AbortController();
   const grouped = client.within(AbortSignal.any([client.signal, group.signal]));
-  const files = await inParallel(names, group, async (name) => {
+  const files = await inParallel(names, PARALLEL, group, async (name) => {
     return listing.details.get(name) ?? (await askDetails(grouped, listing, name));
   });
   const missing = files.filter((file) => !folder.holds(commit, file));
@@ -133,7 +134,7 @@ export async function downloadFiles(
   expectSpace(client.settings.cacheDir, id, total - done());
   reporter.onStart({ id, files: missing.length, bytes: total, held: done(), folder: folder.root });
   try {
-    await inParallel(missing, group, (file) =>
+    await inParallel(missing, PARALLEL, group, (file) =>
       downloadFile({
         client: grouped,
         folder,
@@ -157,33 +158,6 @@ export async function downloadFiles(
 /** Notes in the cache that the listing's revision is its commit: once all that a run needs is there. */
 export function rememberRevision(client: HubClient, { kind, id, revision, commit }: Listing): void {
   new RepoFolder(client.settings.cacheDir, kind, id).writeRef(revision, commit);
-}
-
-/** Runs `work` on a few items at a time; the first failure ends the others, and is thrown when they have ended. */
-async function inParallel<T, R>(
-  items: readonly T[],
-  group: AbortController,
-  work: (item: T) => Promise<R>,
-): Promise<R[]> {
-  const results: R[] = [];
-  const failures: unknown[] = [];
-  let next = 0;
-  const worker = async () => {
-    while (next < items.length && failures.length === 0) {
-      const i = next++;
-      try {
-        results[i] = await work(items[i]!);
-      } catch (error) {
-        failures.push(error);
-        group.abort();
-      }
-    }
-  };
-  await Promise.all(Array.from({ length: Math.min(PARALLEL, items.length) }, worker));
-  // Those that the first failure ended say only that they were stopped.
-  const first = failures.find((error) => !(error instanceof InterruptedError)) ?? failures[0];
-  if (first !== undefined) throw first;
-  return results;
 }
 
 function size(bytes: number): string {

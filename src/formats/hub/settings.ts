@@ -18,7 +18,7 @@ export interface HubSettings {
   offline: boolean;
 }
 
-const DEFAULT_ENDPOINT = "https://huggingface.co";
+export const DEFAULT_ENDPOINT = "https://huggingface.co";
 
 /** Reads the settings. Throws UsageError for an endpoint that is not an http(s) address or a token that no header can carry. */
 export function hubSettings(env: Environment): HubSettings {
