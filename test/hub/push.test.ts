@@ -116,7 +116,7 @@ describe("what arrives", () => {
 
   test("a model in shards, with tokenizer; an empty file goes with the commit", async () => {
     rmSync(folder, { recursive: true });
-    const shards = [noise(50_000, 4), noise(60_000, 5)];
+    const shards = [noise(50_000, 4), noise(60_000, 5)] as const;
     for (const [i, bytes] of shards.entries()) write(`model-0000${i + 1}-of-00002.safetensors`, bytes);
     const weights = { a: "model-00001-of-00002.safetensors", b: "model-00002-of-00002.safetensors" };
     write("model.safetensors.index.json", JSON.stringify({ weight_map: weights }));
@@ -129,14 +129,14 @@ describe("what arrives", () => {
       ...["config.json", "merges.txt", ...Object.values(weights), "model.safetensors.index.json"],
       "tokenizer.json",
     ]);
-    expect(onMain("me/model").get(weights.b)!.bytes).toEqual(shards[1]!);
+    expect(onMain("me/model").get(weights.b)!.bytes).toEqual(shards[1]);
     expect(onMain("me/model").get("merges.txt")).toMatchObject({ bytes: new Uint8Array(0), lfs: false });
 
     const reporter = { onStart() {}, onProgress() {}, onDone() {}, note() {} };
     const signal = new AbortController().signal;
     const cache = { ...env, HF_HUB_CACHE: join(root, "cache") };
     const downloaded = await obtainModel("me/model", "weights", { env: cache, reporter, signal });
-    expect(new Uint8Array(readFileSync(join(downloaded, weights.b)))).toEqual(shards[1]!);
+    expect(readFileSync(join(downloaded, weights.b)).equals(shards[1])).toBe(true);
   });
 
   test("equal files are sent once", async () => {
@@ -361,7 +361,7 @@ describe("folders", () => {
 describe("the command", () => {
   const main = join(import.meta.dir, "..", "..", "src", "main.ts");
   const run = (...args: string[]) =>
-    spawned([process.execPath, main, "push", ...args], { env: { PATH: "/usr/bin:/bin", ...env } });
+    spawned([process.execPath, main, "push", ...args], { cwd: root, env: { PATH: "/usr/bin:/bin", ...env } });
 
   test("says what was sent where, as text and as JSON", async () => {
     const { status, stdout, stderr } = await run(folder, "me/run");
@@ -378,6 +378,25 @@ describe("the command", () => {
       ...{ repo: "me/run", revision: "main", kind: "adapter", commit: null, sent_bytes: 0 },
       files: listed.map((name) => ({ name, state: "present" })),
     });
+  });
+
+  test("Ctrl-C ends it with status 130 and a word on how to go on", async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    hub.fault = ({ method }) => {
+      if (method !== "PUT") return undefined;
+      resolve();
+      return { silent: true };
+    };
+    const child = Bun.spawn([process.execPath, main, "push", folder, "me/run"], {
+      env: { PATH: "/usr/bin:/bin", ...env },
+      stderr: "pipe",
+    });
+    await promise;
+    child.kill("SIGINT");
+    expect(await new Response(child.stderr).text()).toMatch(
+      /the upload of .*the model me\/run was stopped; the same command skips the files that have arrived/,
+    );
+    expect(await child.exited).toBe(130);
   });
 
   test.each([
