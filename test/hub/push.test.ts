@@ -1,8 +1,7 @@
 // neftune push against the fake Hub: what arrives, what is not sent twice, and what is said where it cannot.
 
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { pushableFiles } from "../../src/cli/push-files.ts";
 import {
@@ -12,14 +11,13 @@ import {
   type PushRequest,
   pushFiles,
 } from "../../src/formats/hub/index.ts";
-import { RunLock } from "../../src/train/run-lock.ts";
+import { scratchFolder } from "../scratch.ts";
 import { spawned } from "../spawned.ts";
 import { FakeHub, noise, sha256 } from "./fake-hub.ts";
 import { FakeUploads } from "./fake-uploads.ts";
 import { impatient, rejection } from "./support.ts";
 
-const root = mkdtempSync(join(tmpdir(), "neftune-push-"));
-afterAll(() => rmSync(root, { recursive: true, force: true }));
+const root = scratchFolder();
 
 let hub: FakeHub;
 let uploads: FakeUploads;
@@ -327,34 +325,6 @@ describe("what is refused", () => {
     const body = JSON.stringify({ error: "license: must be one of" });
     hub.fault = ({ path }) => (path.includes("/commit/") ? { answer: { status: 400, body } } : undefined);
     expect(await rejection(pushed())).toContain("answered 400: license: must be one of");
-  });
-});
-
-describe("folders", () => {
-  const problem = () => rejection(Promise.try(() => pushableFiles(folder)));
-
-  test("none, a file, and one with something else", async () => {
-    rmSync(folder, { recursive: true });
-    expect(await problem()).toContain("does not exist; expected the folder of a training run or a model");
-    writeFileSync(folder, "");
-    expect(await problem()).toContain("is a file");
-    rmSync(folder);
-    write("config.json", "{}");
-    expect(await problem()).toContain("holds neither a run nor a model");
-  });
-
-  test("an unfinished run, one that goes on, a model without a shard", async () => {
-    rmSync(join(folder, "adapter_config.json"));
-    expect(await problem()).toContain("the run has not finished");
-    write("adapter_config.json", "{}");
-    rmSync(join(folder, "adapter_model.safetensors"));
-    expect(await problem()).toContain("the run has not finished");
-    const lock = RunLock.acquire(folder);
-    expect(await problem()).toContain(String(process.pid));
-    lock.release();
-    rmSync(join(folder, "adapter_config.json"));
-    write("model.safetensors.index.json", '{"weight_map": {"a": "model-00001-of-00001.safetensors"}}');
-    expect(await problem()).toContain("names files that are not there: model-00001-of-00001.safetensors");
   });
 });
 
