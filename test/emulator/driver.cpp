@@ -425,6 +425,36 @@ void nf4() {
   }
 }
 
+// One rank alone, whose collectives overlap its other work or not.
+void collectives() {
+  char text[1024];
+  check(nt_comm_probe(text, sizeof text), "nt_comm_probe");
+  uint8_t id[128];
+  const int32_t stop = 0;
+  for (int32_t overlapping : {0, 1}) {
+    nt_comm *comm = nullptr;
+    CALL(nt_comm_id, id);
+    CALL(nt_comm_create, 0, 1, id, &stop, &comm);
+    CALL(nt_comm_describe, comm, text, sizeof text);
+    for (int32_t dtype : kDtypes) {
+      for (int64_t n : {0, 1, 257}) {
+        void *x = numbers(dtype, n), *y = numbers(dtype, n);
+        CALL(nt_comm_overlap, comm, overlapping);
+        CALL(nt_comm_all_reduce, comm, dtype, x, n);
+        CALL(nt_comm_reduce_scatter, comm, dtype, y, x, n);
+        CALL(nt_comm_all_gather, comm, dtype, x, y, n);
+        CALL(nt_comm_overlap, comm, 0);
+        CALL(nt_comm_broadcast, comm, dtype, x, n, 0);
+      }
+    }
+    CALL(nt_comm_barrier, comm);
+    CALL(nt_comm_wait, comm);
+    if (overlapping == 1) CALL(nt_comm_abort, comm);
+    CALL(nt_comm_destroy, comm);
+    free_arrays();
+  }
+}
+
 struct Group {
   const char *name;
   void (*run)();
@@ -444,6 +474,7 @@ constexpr Group kGroups[] = {
     {"optimizer", optimizer},
     {"generation", generation},
     {"nf4", nf4},
+    {"collectives", collectives},
 };
 
 }  // namespace
