@@ -106,6 +106,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     }
   }
   const float m_new = warp_absmax(m_top), v_new = warp_absmax(v_top);
+  __syncwarp();  // all lanes have read the old ones
   if (lane == 0) {
     state.m_absmax[block] = m_new;
     state.v_absmax[block] = v_new;
