@@ -6,16 +6,31 @@ import { join } from "node:path";
 import { root } from "../compile.ts";
 import { run } from "../toolchain.ts";
 
-const ARCHIVE = "https://deb.debian.org/debian/";
 const folder = join(root, ".toolchain", "debian");
+let archive: Promise<string> | null = null;
+
+/** The address of Debian's archive: NEFTUNE_DEBIAN_ARCHIVE, or where apt has its packages from on a Debian machine. */
+async function findArchive(): Promise<string> {
+  const given = process.env.NEFTUNE_DEBIAN_ARCHIVE;
+  if (given) return given;
+  const apt = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(SITE)", "Created-By: Packages"];
+  const sources = Bun.which("apt-get") === null ? "" : await run(apt);
+  const [, site] = /^Debian (\S+(?<!-security))$/m.exec(sources) ?? [];
+  if (site !== undefined) return site;
+  throw new Error(
+    "arm64 needs packages of Debian 12, and apt knows no Debian archive here; give its address in NEFTUNE_DEBIAN_ARCHIVE",
+  );
+}
 
 /** A file of Debian's archive. Throws where it cannot be fetched or is another than the pinned one. */
 export async function fetched(path: string, expected: string): Promise<Uint8Array> {
-  const response = await fetch(`${ARCHIVE}${path}`);
-  if (!response.ok) throw new Error(`${ARCHIVE}${path}: the server answers ${response.status}`);
+  archive ??= findArchive();
+  const address = `${(await archive).replace(/\/+$/, "")}/${path}`;
+  const response = await fetch(address);
+  if (!response.ok) throw new Error(`${address}: the server answers ${response.status}`);
   const bytes = new Uint8Array(await response.arrayBuffer());
   const got = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
-  if (got !== expected) throw new Error(`${ARCHIVE}${path}: expected SHA-256 ${expected}, got ${got}`);
+  if (got !== expected) throw new Error(`${address}: expected SHA-256 ${expected}, got ${got}`);
   return bytes;
 }
 

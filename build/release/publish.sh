@@ -6,6 +6,12 @@ cd "$(dirname "$0")/../../dist/release"
 tag="${1:?usage: publish.sh TAG}"
 version="${tag#v}"
 sha256sum --check --strict --quiet SHA256SUMS
+# npm's token belongs to a registry: the one that npm is set to.
+registry="$(npm config get registry)"
+NPM_CONFIG_USERCONFIG="$(mktemp)"
+export NPM_CONFIG_USERCONFIG
+trap 'rm -f "$NPM_CONFIG_USERCONFIG"' EXIT
+printf 'registry=%s\n%s:_authToken=${NODE_AUTH_TOKEN}\n' "$registry" "${registry#*:}" >"$NPM_CONFIG_USERCONFIG"
 # npm first has to know what the main package asks for.
 for package in neftune-linux-*-"$version".tgz "neftune-$version.tgz"; do
   npm publish --access public "./$package"

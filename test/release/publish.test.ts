@@ -34,8 +34,12 @@ writeFileSync(
   join(released, "SHA256SUMS"),
   files.map((name) => `${createHash("sha256").update(name).digest("hex")}  ${name}\n`).join(""),
 );
+const npmrc = join(checkout, "npmrc.txt");
+const registry = "https://packages.test/npm/";
+/** What npm does beside: it tells its registry, and has its settings in a file. */
+const npm = `if [ "$1" = config ]; then echo ${registry}; exit; fi\ncat "$NPM_CONFIG_USERCONFIG" >"${npmrc}"\n`;
 for (const program of ["gh", "npm", "twine"]) {
-  const script = `#!/bin/sh\necho "${program} $*" >>"${asked}"\n`;
+  const script = `#!/bin/sh\n${program === "npm" ? npm : ""}echo "${program} $*" >>"${asked}"\n`;
   writeFileSync(join(checkout, "bin", program), script, { mode: 0o755 });
 }
 afterAll(() => rmSync(checkout, { recursive: true }));
@@ -73,6 +77,8 @@ test("npm gets the platforms' packages before the main one; PyPI the wheels; Git
     "twine upload --non-interactive neftune-1.2.3-py3-none-manylinux_2_28_x86_64.whl",
   ]);
   expect(lines).toHaveLength(5);
+  const token = "//packages.test/npm/:_authToken=$" + "{NODE_AUTH_TOKEN}"; // npm fills it in
+  expect(readFileSync(npmrc, "utf8")).toBe(`registry=${registry}\n${token}\n`);
   expect(lines[4]).toStartWith("gh release create v1.2.3 ");
   for (const name of [...files, "SHA256SUMS"]) expect(lines[4]).toContain(`./${name}`);
 });
