@@ -2,6 +2,7 @@
 
 import { type ChildProcess, spawn } from "node:child_process";
 import { createServer } from "node:net";
+import { isCompiled } from "../data/worker-url.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { probeCuda } from "../native/index.ts";
 import { patienceOf } from "../ranks/ranks.ts";
@@ -51,10 +52,7 @@ async function runRanks(
   return endOf(children, patienceOf(env));
 }
 
-function ownCommand(): string[] {
-  const isCompiled = import.meta.url.includes("/$bunfs/");
-  return isCompiled ? [process.execPath] : [process.execPath, Bun.main];
-}
+const ownCommand = (): string[] => (isCompiled ? [process.execPath] : [process.execPath, Bun.main]);
 
 function sendAll(children: readonly ChildProcess[], signal: NodeJS.Signals): void {
   for (const child of children) if (child.exitCode === null && child.signalCode === null) child.kill(signal);
