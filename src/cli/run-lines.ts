@@ -2,15 +2,12 @@
 
 import { join } from "node:path";
 import type { LoraOptions } from "../model/index.ts";
+import { closingLosses, MOST_CLOSING, meanOf } from "../report/statistics.ts";
 import type { EvalMetrics, Reporter, RunPlan, TrainerOptions, TrainResult } from "../train/index.ts";
 import { countOf, formatCount, formatSeconds } from "./format.ts";
 
 /** By option: where its value comes from ("flag", "default", "preset alpaca", …). */
 type Origins = Readonly<Record<string, string>>;
-
-/** Of the steps whose mean loss the closing words give: the last tenth, within these. */
-const FEWEST_STEPS = 5;
-const MOST_STEPS = 100;
 
 /** 0.00018234 → "1.82e-4"; 0.02 → "0.02". */
 export function rateText(rate: number): string {
@@ -101,7 +98,7 @@ export class RunHistory {
       ...reporter,
       onStep: (metrics, plan) => {
         this.#losses.push(metrics.loss);
-        if (this.#losses.length > MOST_STEPS) this.#losses.shift();
+        if (this.#losses.length > MOST_CLOSING) this.#losses.shift();
         reporter.onStep?.(metrics, plan);
       },
       onEval: (metrics) => {
@@ -125,11 +122,9 @@ export class RunHistory {
   }
 
   #meanText(steps: number): string {
-    const count = Math.min(MOST_STEPS, Math.max(FEWEST_STEPS, Math.round(steps / 10)));
-    const losses = this.#losses.slice(-count).filter((loss) => loss !== null);
+    const losses = closingLosses(this.#losses, steps);
     if (losses.length < 2) return "";
-    const mean = losses.reduce((sum, loss) => sum + loss, 0) / losses.length;
-    return `, mean of the last ${countOf(losses.length, "step")} ${mean.toFixed(4)}`;
+    return `, mean of the last ${countOf(losses.length, "step")} ${meanOf(losses).toFixed(4)}`;
   }
 
   #before({ step }: EvalMetrics): string {

@@ -1,11 +1,14 @@
 // What a report says in figures: of each run, and of the others against the first.
 
 import type { Run } from "./run.ts";
-import { arePaired, type Bootstrap, type Interval, meanOf, pairedBootstrap } from "./statistics.ts";
-
-/** Of the steps whose mean the final training loss is: the last tenth, within these. */
-const FEWEST_STEPS = 5;
-const MOST_STEPS = 100;
+import {
+  arePaired,
+  type Bootstrap,
+  closingLosses,
+  type Interval,
+  meanOf,
+  pairedBootstrap,
+} from "./statistics.ts";
 
 export interface Figures {
   name: string;
@@ -13,7 +16,7 @@ export interface Figures {
   state: Run["state"];
   steps: number;
   total_steps: number | null;
-  /** Mean of the last tenth of the steps, 5 to 100. */
+  /** Mean of closingLosses. */
   train_loss: number | null;
   eval_loss: number | null;
   /** 95 % intervals, where evaluations were kept sample by sample. */
@@ -34,9 +37,8 @@ const last = <T>(values: readonly (T | null)[]) => values.findLast((value) => va
 
 function trainLoss({ metrics }: Run): number | null {
   const losses = metrics.curves.loss.y;
-  const count = Math.min(MOST_STEPS, Math.max(FEWEST_STEPS, Math.round(losses.length / 10)));
-  const known = losses.slice(-count).filter((loss) => loss !== null);
-  return known.length === 0 ? null : meanOf(known);
+  const closing = closingLosses(losses, losses.length);
+  return closing.length === 0 ? null : meanOf(closing);
 }
 
 function bestEvaluation({ metrics }: Run): { loss: number | null; step: number | null } {

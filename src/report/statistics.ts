@@ -5,6 +5,16 @@ export function meanOf(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
+/** The mean that a run's training loss is given as is over the last tenth of its steps, within these. */
+const FEWEST_CLOSING = 5;
+export const MOST_CLOSING = 100;
+
+/** The losses of the last tenth of so many steps, at least 5 and at most 100; those that are not finite are left out. */
+export function closingLosses(losses: readonly (number | null)[], steps: number): number[] {
+  const count = Math.min(MOST_CLOSING, Math.max(FEWEST_CLOSING, Math.round(steps / 10)));
+  return losses.slice(-count).filter((loss) => loss !== null);
+}
+
 /** The sample standard deviation (divided by n − 1); null of fewer than two values. */
 export function deviationOf(values: readonly number[]): number | null {
   if (values.length < 2) return null;

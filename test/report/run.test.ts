@@ -104,6 +104,16 @@ describe("comparing", () => {
     expect(going!.steps).toBe(13);
   });
 
+  test("training loss is the mean of the last tenth of the steps", () => {
+    makeRun(at("hundred"), { steps: 100, alpha: 5 });
+    const losses = readFileSync(at("hundred/metrics.jsonl"), "utf8")
+      .trimEnd()
+      .split("\n")
+      .flatMap((line) => JSON.parse(line).loss ?? []);
+    const [figures] = compare([readRun(at("hundred"))]);
+    expect(figures!.train_loss!).toBeCloseTo(losses.slice(-10).reduce((a, b) => a + b) / 10, 12);
+  });
+
   test("a run on other evaluation data has a loss and no difference", () => {
     makeRun(at("other"), { steps: 40, alpha: 5, evalSamples: 60 });
     const [, other] = compare([readRun(at("plain")), readRun(at("other"))]);

@@ -3,6 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import {
   arePaired,
+  closingLosses,
   deviationOf,
   lossOf,
   meanOf,
@@ -24,6 +25,16 @@ test("mean, sample deviation and quantiles are NumPy's", () => {
   const sorted = golden.values.toSorted((a, b) => a - b);
   for (const [share, value] of Object.entries(golden.quantiles))
     expect(quantileOf(sorted, Number(share))).toBeCloseTo(value, 12);
+});
+
+test("closing losses: the last tenth, at least 5 and at most 100, without those that are not finite", () => {
+  const upTo = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
+  const firstOf = (n: number) => closingLosses(upTo(n), n)[0];
+  expect([3, 5, 6, 50, 60, 990, 1000, 1010, 5000].map(firstOf)).toEqual([
+    1, 1, 2, 46, 55, 892, 901, 911, 4901,
+  ]);
+  expect(closingLosses([7, null, 3, 4, null, 6], 6)).toEqual([3, 4, 6]);
+  expect(closingLosses(upTo(100), 5000)).toEqual(upTo(100)); // what was before is not kept
 });
 
 describe("paired bootstrap", () => {
