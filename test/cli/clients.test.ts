@@ -20,6 +20,7 @@ import { ModelServer } from "../../src/cli/serve/server.ts";
 import type { ServedModel } from "../../src/cli/served-model.ts";
 import { Device } from "../../src/native/index.ts";
 import { folder } from "../golden/support.ts";
+import { spawned } from "../spawned.ts";
 import { makeTinyModel, openTiny, tinyAdapter, tinyOptions } from "./tiny-served.ts";
 
 const OPENAI = "openai==3.57.0";
@@ -69,17 +70,8 @@ afterAll(async () => {
 });
 
 async function run(command: string[], env: Record<string, string> = {}): Promise<string> {
-  const child = Bun.spawn(command, {
-    cwd: root,
-    env: { ...process.env, ...env },
-    stdout: "pipe",
-    stderr: "pipe",
-  });
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  expect(await child.exited, stderr.slice(-4000)).toBe(0);
+  const { status, stdout, stderr } = await spawned(command, { cwd: root, env: { ...process.env, ...env } });
+  expect(status, stderr.slice(-4000)).toBe(0);
   return stdout;
 }
 

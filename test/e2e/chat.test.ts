@@ -1,11 +1,10 @@
 // neftune chat from outside: through a pipe, and in a terminal of 80 columns (tmux).
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { executable, makeModel, Place } from "./support.ts";
+import { finished } from "../spawned.ts";
+import { executable, modelPlace } from "./support.ts";
 
-const place = new Place();
-beforeAll(() => makeModel(place), 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
 
 const chat = (...args: string[]) => [
   "chat",
@@ -23,11 +22,7 @@ async function piped(input: string, ...args: string[]) {
     ...{ cwd: place.cwd, env: place.env, stdout: "pipe", stderr: "pipe" },
     stdin: new TextEncoder().encode(input),
   });
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  return { stdout, stderr, status: await child.exited };
+  return await finished(child);
 }
 
 describe("through a pipe", () => {

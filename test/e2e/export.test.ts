@@ -1,20 +1,13 @@
 // neftune export from outside: what it writes and says, and what it refuses.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { beforeAll, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { readGguf } from "../formats/gguf-reader.ts";
-import { executable, makeModel, Place } from "./support.ts";
+import { executable, modelPlace, trainTiny } from "./support.ts";
 
-const place = new Place();
+const place = modelPlace();
 const names = () => readdirSync(place.cwd).sort();
-beforeAll(async () => {
-  await makeModel(place);
-  await place.must(
-    ...["train", "--model", "model", "--dataset", "train.json", "--dtype", "f32", "--batch-size", "4"],
-    ...["--max-steps", "2", "--output", "lora", "--prompt-template", "alpaca"],
-  );
-}, 60_000);
-afterAll(() => place.close());
+beforeAll(() => trainTiny(place), 60_000);
 
 test("a run with its base, and a Modelfile with the template that it was trained with", async () => {
   const { stdout } = await place.must(

@@ -1,10 +1,9 @@
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { samplingReporter } from "../../src/train/index.ts";
 import { modelPlace } from "./support.ts";
 
-const place = await modelPlace();
-afterAll(() => place.close());
+const place = modelPlace();
 
 const training = [
   ...["--model", "model", "--dataset", "train.json", "--eval-dataset", "held-out.json", "--dtype", "f32"],

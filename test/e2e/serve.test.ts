@@ -1,17 +1,10 @@
 // neftune serve from outside: a run and its base over HTTP, keys, and an end that waits.
 
-import { afterAll, beforeAll, expect, test } from "bun:test";
-import { makeModel, Place } from "./support.ts";
+import { beforeAll, expect, test } from "bun:test";
+import { modelPlace, trainTiny } from "./support.ts";
 
-const place = new Place();
-beforeAll(async () => {
-  await makeModel(place);
-  await place.must(
-    ...["train", "--model", "model", "--dataset", "train.json", "--dtype", "f32", "--batch-size", "4"],
-    ...["--max-steps", "2", "--output", "lora", "--prompt-template", "alpaca"],
-  );
-}, 60_000);
-afterAll(() => place.close());
+const place = modelPlace();
+beforeAll(() => trainTiny(place), 60_000);
 
 /** Starts a server; `url` is known once it listens. */
 async function started(...args: string[]) {

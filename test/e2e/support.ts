@@ -123,6 +123,14 @@ export function modelPlace(backend?: Backend): Place {
   return place;
 }
 
+/** Trains lora, in a modelPlace: an adapter of a few steps, with the alpaca template. */
+export async function trainTiny(place: Place): Promise<void> {
+  await place.must(
+    ...["train", "--model", "model", "--dataset", "train.json", "--dtype", "f32", "--batch-size", "4"],
+    ...["--max-steps", "2", "--output", "lora", "--prompt-template", "alpaca"],
+  );
+}
+
 export interface TrainLine {
   step: number;
   epoch: number;

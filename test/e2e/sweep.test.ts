@@ -1,9 +1,8 @@
-import { afterAll, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
 import { metricsOf, modelPlace } from "./support.ts";
 
-const place = await modelPlace();
-afterAll(() => place.close());
+const place = modelPlace();
 
 const sweep = [
   ...[

@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { llamaTokenizerJson } from "../data/tiny-tokenizer.ts";
 import { folder as golden } from "../golden/support.ts";
+import { finished } from "../spawned.ts";
 import { FakeHub, lfsFile, noise, smallFile } from "./fake-hub.ts";
 import { COMMIT, modelFiles, TOKEN } from "./support.ts";
 
@@ -104,16 +105,8 @@ function start(args: readonly string[], more: Readonly<Record<string, string>> =
   });
 }
 
-async function finish(child: ReturnType<typeof start>) {
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  return { status: await child.exited, stdout, stderr };
-}
-
 const run = (args: string, more: Readonly<Record<string, string>> = {}) =>
-  finish(start(args.split(" "), more));
+  finished(start(args.split(" "), more));
 
 const quick = "--max-steps 2 --dtype f32 --threads 1 --batch-size 2";
 
@@ -323,12 +316,12 @@ test("Ctrl-C ends a download with status 130, and the same command goes on", asy
   };
   while (!grown()) await Bun.sleep(20);
   child.kill("SIGINT");
-  const { status, stderr } = await finish(child);
+  const { status, stderr } = await finished(child);
   expect(stderr).toContain("the same command continues from there");
   expect(status).toBe(130);
   hub.fault = () => undefined;
   hub.seen.length = 0;
-  const next = await finish(start(args));
+  const next = await finished(start(args));
   // The weights are noise: what matters is that all of them came, from where it had stopped.
   expect(next.status).toBe(1);
   expect(hub.seen.some(({ range }) => range !== null)).toBe(true);

@@ -3,6 +3,10 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { type Finished, finished } from "../spawned.ts";
+
+export { finished };
+export type RankResult = Finished;
 
 const root = join(import.meta.dir, "..", "..");
 
@@ -24,23 +28,6 @@ export function ensureMpi(name: MpiName): string | null {
   }
   writeFileSync(stamp, wheels[name]);
   return prefix;
-}
-
-export interface RankResult {
-  /** Null: killed by a signal. */
-  status: number | null;
-  stdout: string;
-  stderr: string;
-}
-
-/** A process's output and end. */
-export async function finished(child: Bun.Subprocess<"ignore", "pipe", "pipe">): Promise<RankResult> {
-  const [stdout, stderr] = await Promise.all([
-    new Response(child.stdout).text(),
-    new Response(child.stderr).text(),
-  ]);
-  await child.exited;
-  return { status: child.exitCode, stdout, stderr };
 }
 
 /** A port that was free just now. */
