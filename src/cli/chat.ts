@@ -82,7 +82,7 @@ async function talk(served: ServedModel, chat: Chat, context: Context): Promise<
       if (line.trim() !== "") {
         const reply = chat.take(line);
         if (reply.isExit) break;
-        if (reply.note !== undefined) context.note(reply.note);
+        for (const note of reply.note?.split("\n") ?? []) context.note(note);
         if (reply.isQuestion) await answer(served, chat, interrupts, context);
       }
       if (context.signal.aborted) break;

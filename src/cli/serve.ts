@@ -172,9 +172,8 @@ async function serve(
     note: context.note,
   });
   context.finishFirst?.();
-  const [first] = models;
-  const template = first![1].encoder === null ? "no chat template" : `template ${first![1].template.option}`;
-  context.note(`${[...models.keys()].join(", ")}: ${template}`);
+  for (const [name, { encoder, template }] of models)
+    context.note(`${name}: ${encoder === null ? "no chat template" : `template ${template.option}`}`);
   context.print(`listening on ${server.url}`);
   await new Promise<void>((done) => {
     if (context.signal.aborted) done();

@@ -27,7 +27,8 @@ async function piped(input: string, ...args: string[]) {
 
 describe("through a pipe", () => {
   test("each line is answered on standard output; commands are heard", async () => {
-    const lines = "Name a color.\n\n/set max-new-tokens 3\nAnd another?\n/save talk.jsonl\n/nonsense\n";
+    const lines =
+      "Name a color.\n\n/set max-new-tokens 3\nAnd another?\n/save talk.jsonl\n/nonsense\n/help\n";
     const { stdout, stderr, status } = await piped(lines, ...chat("--max-new-tokens", "8"));
     expect(status).toBe(0);
     const { messages } = JSON.parse(place.read("talk.jsonl"));
@@ -40,6 +41,7 @@ describe("through a pipe", () => {
     expect(stdout).toBe(`${messages[1].content}\n${messages[3].content}\n`);
     expect(stderr).toContain("(cut at --max-new-tokens)");
     expect(stderr).toContain("unknown command /nonsense");
+    expect(stderr).toContain("\n/help shows this\n/exit ends the chat\n");
     expect(stdout).not.toContain("> ");
   }, 30_000);
 
