@@ -1,7 +1,6 @@
 // `--device cuda:all`: this command once for each GPU of the machine, as ranks of one run.
 
-import { type ChildProcess, spawn } from "node:child_process";
-import { createServer } from "node:net";
+import type { ChildProcess } from "node:child_process";
 import { isCompiled } from "../data/worker-url.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { probeCuda } from "../native/index.ts";
@@ -32,6 +31,8 @@ async function runRanks(
   count: number,
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<number> {
+  // In the executable, what a module imports by name from Bun itself is loaded at every start.
+  const { spawn } = await import("node:child_process");
   const common = {
     ...env,
     WORLD_SIZE: String(count),
@@ -79,7 +80,8 @@ async function endOf(children: readonly ChildProcess[], patience: number): Promi
   return first;
 }
 
-function freePort(): Promise<number> {
+async function freePort(): Promise<number> {
+  const { createServer } = await import("node:net");
   return new Promise((resolve, reject) => {
     const server = createServer();
     server.once("error", reject);

@@ -1,6 +1,6 @@
 // neftune chat: a conversation with a model, in a terminal or through a pipe.
 
-import { createInterface, type Interface } from "node:readline";
+import type { Interface } from "node:readline";
 import { RowProblem } from "../data/formats.ts";
 import { TextStream } from "../data/text-stream.ts";
 import { UsageError } from "../errors.ts";
@@ -67,6 +67,8 @@ export const chatCommand = defineCommand({
 
 /** Reads lines until there are no more. */
 async function talk(served: ServedModel, chat: Chat, context: Context): Promise<void> {
+  // In the executable, what a module imports by name from Bun itself is loaded at every start.
+  const { createInterface } = await import("node:readline");
   const isTerminal = process.stdin.isTTY === true && process.stdout.isTTY === true;
   const lines = createInterface({
     input: process.stdin,
