@@ -12,18 +12,16 @@ import { kinds } from "../model/architecture.ts";
 import { adapterFields, modelFields } from "../model/gguf/fields.ts";
 import { adapterGgufTensors, expectInGguf, modelTensors } from "../model/gguf/tensors.ts";
 import { adapterLoraOptions, checkpointSource, type FolderSource, loraScale } from "../model/index.ts";
-import { type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
-import { Nf4Room } from "../model/nf4-room.ts";
+import type { MergeOptions } from "../model/merged-checkpoint.ts";
 import type { Device } from "../native/index.ts";
 import { modelOption, templateHelp } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
-import { trainDefaults } from "../train/index.ts";
 import { trainedQuantization, withBase } from "./adapter-base.ts";
 import { type CheckedModel, completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { openDevice } from "./device.ts";
 import { formatBytes, formatSeconds, toJson } from "./format.ts";
-import { baseOf, noteBase } from "./merge.ts";
+import { baseOf, noteBase, withMerger } from "./merge.ts";
 import { adapterOption, expectModel } from "./model-data.ts";
 import { expectNewFile, makeFile } from "./new-file.ts";
 import { expectNoModelfile, writeModelfile } from "./ollama.ts";
@@ -57,25 +55,14 @@ export function* exportModelInSteps(
       ? null
       : { ...adapter, lora: adapterLoraOptions(adapter.dir, adapter.config, source.config) };
   const { config } = source;
-  source.retain();
-  const room = new Nf4Room(device, source, trained?.double ?? trainDefaults.doubleQuantization);
-  try {
-    const merger = new Merger(device, source, withLora, room, { base, dtype: "f32" });
-    try {
-      const tensors = modelTensors(config, inFileOrder(source, merger.tensors()), request.type);
-      const fields = [
-        ...modelFields(config, request.model, request.name, tensors, request.type),
-        ...tokenizerFields(request.model, config.vocabSize, kinds[config.modelType].gguf.architecture),
-      ];
-      yield* writeGgufInSteps(output, fields, tensors);
-      device.expectFilesUnchanged("all");
-    } finally {
-      merger.free();
-    }
-  } finally {
-    room.free();
-    source.release(device);
-  }
+  yield* withMerger(device, source, withLora, trained, { base, dtype: "f32" }, function* (merger) {
+    const tensors = modelTensors(config, inFileOrder(source, merger.tensors()), request.type);
+    const fields = [
+      ...modelFields(config, request.model, request.name, tensors, request.type),
+      ...tokenizerFields(request.model, config.vocabSize, kinds[config.modelType].gguf.architecture),
+    ];
+    yield* writeGgufInSteps(output, fields, tensors);
+  });
 }
 
 /** Writes the adapter alone. llama.cpp scales by alpha / r, so rsLoRA's alpha is written as alpha · √r. */

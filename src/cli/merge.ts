@@ -20,7 +20,7 @@ import {
   quantizableWeights,
   readConfig,
 } from "../model/index.ts";
-import { type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
+import { type AdapterToMerge, type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
 import type { Device } from "../native/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
@@ -74,14 +74,36 @@ export function* mergeInSteps(
     withWeights(config, { dtype: request.dtype, isTied: source.config.tieWordEmbeddings }),
   );
   let roundingLoss: number | null = null;
+  const options = { base, dtype: request.dtype };
+  yield* withMerger(device, source, { ...adapter, lora }, trained, options, function* (merger) {
+    const tensors = merger.tensors();
+    files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
+    roundingLoss = merger.roundingLoss;
+  });
+  const bytes = checkpointBytes(openCheckpoint(dir));
+  const written = request.dtype ?? source.dtypeOf(...firstLinear(source));
+  if (roundingLoss !== null) context.note(roundingNote(written, roundingLoss));
+  return { base, files, bytes, roundingLoss };
+}
+
+/**
+ * Writes with a merger of a source and an adapter (null: the weights alone), `trained` on what it was. All that it takes
+ * is free when it ends. Throws where the files have changed meanwhile.
+ */
+export function* withMerger(
+  device: Device,
+  source: FolderSource,
+  adapter: AdapterToMerge | null,
+  trained: TrainedOn | null,
+  options: MergeOptions,
+  write: (merger: Merger) => Steps<void>,
+): Steps<void> {
   source.retain();
   const room = new Nf4Room(device, source, trained?.double ?? trainDefaults.doubleQuantization);
   try {
-    const merger = new Merger(device, source, { ...adapter, lora }, room, { base, dtype: request.dtype });
+    const merger = new Merger(device, source, adapter, room, options);
     try {
-      const tensors = merger.tensors();
-      files.push(...(yield* writeShardsInSteps(dir, tensors, MAX_SHARD_BYTES, { format: "pt" })));
-      roundingLoss = merger.roundingLoss;
+      yield* write(merger);
       device.expectFilesUnchanged("all");
     } finally {
       merger.free();
@@ -90,10 +112,6 @@ export function* mergeInSteps(
     room.free();
     source.release(device);
   }
-  const bytes = checkpointBytes(openCheckpoint(dir));
-  const written = request.dtype ?? source.dtypeOf(...firstLinear(source));
-  if (roundingLoss !== null) context.note(roundingNote(written, roundingLoss));
-  return { base, files, bytes, roundingLoss };
 }
 
 /** How --check quantizes the base that the adapter was added to; a model that is stored in NF4 needs no word. */
