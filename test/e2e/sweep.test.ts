@@ -16,24 +16,14 @@ const sweep = [
     "--dtype",
     "f32",
   ],
-  ...[
-    "--alpha",
-    "0,5",
-    "--seeds",
-    "2",
-    "--max-steps",
-    "4",
-    "--learning-rate",
-    "1e-2",
-    "--max-new-tokens",
-    "8",
-  ],
+  ...["--alpha", "0,5", "--seeds", "2", "--max-steps", "4"],
   ...["--output", "sweep"],
 ];
+const chosen = ["--learning-rate", "1e-2", "--max-new-tokens", "8"];
 const runs = ["alpha-0-seed-1", "alpha-0-seed-2", "alpha-5-seed-1", "alpha-5-seed-2"];
 
 test("one run a value and seed, measured and compared; --resume does what is missing and nothing else", async () => {
-  const { stdout, stderr } = await place.must(...sweep, "--json");
+  const { stdout, stderr } = await place.must(...sweep, ...chosen, "--json");
   const summary = JSON.parse(stdout);
   expect(summary.settings.map(({ name }: { name: string }) => name)).toEqual(["alpha-0", "alpha-5"]);
   // Tokenized once: the data is described for the first run alone.
@@ -50,12 +40,24 @@ test("one run a value and seed, measured and compared; --resume does what is mis
   expect(place.read("sweep/report.html")).toContain("alpha-5-seed-2");
   expect(JSON.parse(place.read("sweep/sweep.json")).verdict).toBe(summary.verdict);
 
-  expect((await place.run(...sweep)).status).toBe(2);
+  expect((await place.run(...sweep, ...chosen)).status).toBe(2);
   const kept = statSync(place.path("sweep/alpha-0-seed-1/adapter_model.safetensors")).mtimeMs;
   rmSync(place.path("sweep/alpha-5-seed-2"), { recursive: true });
-  const again = await place.must(...sweep, "--json", "--resume");
+  const again = await place.must(...sweep, ...chosen, "--json", "--resume");
   expect(JSON.parse(again.stdout).settings).toEqual(summary.settings);
   expect(statSync(place.path("sweep/alpha-0-seed-1/adapter_model.safetensors")).mtimeMs).toBe(kept);
+
+  // Other answers are measured anew; other training is another sweep.
+  const shorter = JSON.parse(
+    (await place.must(...sweep, ...chosen.slice(0, 2), "--json", "--resume", "--max-new-tokens", "2")).stdout,
+  );
+  const charactersOf = ({ settings }: typeof summary) => settings[0].runs[0].measures.answers.characters;
+  expect(charactersOf(shorter)).toBeLessThan(charactersOf(summary));
+  await place.mustFail(
+    [...sweep, "--resume", "--learning-rate", "2e-2"],
+    "belongs to a different run: --learning-rate was 0.01, is now 0.02",
+    2,
+  );
 }, 120_000);
 
 test("without data to compare on it is refused before anything is made", async () => {

@@ -64,7 +64,8 @@ export class SweepRunner {
 
   async run(run: PlannedSweepRun): Promise<RunMeasures> {
     const { request, label } = run;
-    const done = readMeasures(request.output);
+    const settings = this.#fingerprint(request);
+    const done = readMeasures(request.output, settings);
     if (done !== null) return done;
     const context = this.#context;
     const reporter = this.#options.reporterOf?.(run) ?? progressReporter(context, label);
@@ -73,7 +74,8 @@ export class SweepRunner {
     await trainOn(this.#device, data, request, { reporter, signal: context.signal });
     if (context.signal.aborted) throw new InterruptedError(`stopped after ${label} was trained`);
     const measures = await this.measure(run);
-    writeTextAtomically(join(request.output, MEASURES_FILE), `${JSON.stringify(measures, null, 2)}\n`);
+    const text = JSON.stringify({ ...measures, settings }, null, 2);
+    writeTextAtomically(join(request.output, MEASURES_FILE), `${text}\n`);
     return measures;
   }
 
@@ -88,18 +90,28 @@ export class SweepRunner {
     return await measureRun(this.#device, asked, this.#context);
   }
 
+  /** What a run and its measures were asked for: for other settings they are not done, and training checks the checkpoint. */
+  #fingerprint({ output: _output, resume: _resume, record: _record, ...request }: RunRequest): string {
+    const { prompts, maxNewTokens } = this.#options;
+    const asked =
+      typeof prompts === "number" ? prompts : prompts.map(({ text, references }) => [text, references]);
+    const hasher = new Bun.CryptoHasher("sha256");
+    return hasher.update(JSON.stringify([request, asked, maxNewTokens])).digest("hex");
+  }
+
   close(): void {
     this.#device?.close();
     this.#device = null;
   }
 }
 
-/** What was measured of a run; null where it is not done. */
-export function readMeasures(output: string): RunMeasures | null {
+/** What was measured of a run of these settings; null where it is not done. */
+function readMeasures(output: string, settings: string): RunMeasures | null {
   const path = join(output, MEASURES_FILE);
   if (!existsSync(path)) return null;
   try {
-    return JSON.parse(readFileSync(path, "utf8")) as RunMeasures;
+    const { settings: own, ...measures } = JSON.parse(readFileSync(path, "utf8"));
+    return own === settings ? measures : null;
   } catch {
     return null;
   }
