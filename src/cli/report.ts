@@ -64,11 +64,12 @@ export const report = defineCommand({
   async run(values, context) {
     const runs = readRuns(context.positionals);
     for (const { name, notes } of runs) for (const note of notes) context.note(`${name}: ${note}`);
-    if (!values.text) writeTextAtomically(values.output, reportHtml(runs, context.version));
+    const figures = compare(runs);
+    if (!values.text) writeTextAtomically(values.output, reportHtml(runs, context.version, { figures }));
     if (values.json) {
       const differing = Object.fromEntries(differingOptions(runs).map(([name, ...own]) => [name, own]));
       const where = values.text ? {} : { report: values.output };
-      context.print(toJson({ ...where, runs: compare(runs), differing_options: differing }));
+      context.print(toJson({ ...where, runs: figures, differing_options: differing }));
       return;
     }
     if (!values.text) {
@@ -78,7 +79,7 @@ export const report = defineCommand({
     const plot = plotText(runs, context.columns ?? 80);
     const parts = [
       ...(plot.length === 0 ? [] : [`training loss\n${plot.join("\n")}`]),
-      figuresText(compare(runs), context.columns),
+      figuresText(figures, context.columns),
       ...optionsText(runs, context.columns),
     ];
     context.print(parts.join("\n\n"));
@@ -89,6 +90,10 @@ export const report = defineCommand({
 function figuresText(all: readonly Figures[], columns: number | undefined): string {
   const row = (label: string, show: (figures: Figures) => string) => [label, ...all.map(show)];
   const loss = (value: number | null) => value?.toFixed(4) ?? "-";
+  const interval = (name: "eval_loss_interval" | "difference_interval") =>
+    row("  95 % interval", ({ [name]: range }) =>
+      range === null ? "-" : `${loss(range.low)} to ${loss(range.high)}`,
+    );
   const rows = [
     ["", ...all.map(({ name }, i) => (all.length === 1 ? name : `${markOf(i, all.length)}  ${name}`))],
     row("steps", ({ steps, total_steps, state }) => {
@@ -99,19 +104,11 @@ function figuresText(all: readonly Figures[], columns: number | undefined): stri
   ];
   const has = (name: keyof Figures) => all.some((figures) => figures[name] !== null);
   if (has("eval_loss")) rows.push(row("evaluation loss", ({ eval_loss }) => loss(eval_loss)));
-  if (has("eval_loss_interval")) {
-    rows.push(
-      row("  95 % interval", ({ eval_loss_interval: interval }) =>
-        interval === null ? "-" : `${loss(interval.low)} to ${loss(interval.high)}`,
-      ),
-    );
-  }
+  if (has("eval_loss_interval")) rows.push(interval("eval_loss_interval"));
   if (has("difference")) {
     rows.push(
       row("  minus the first run's", ({ difference }) => loss(difference)),
-      row("  95 % interval", ({ difference_interval: interval }) =>
-        interval === null ? "-" : `${loss(interval.low)} to ${loss(interval.high)}`,
-      ),
+      interval("difference_interval"),
     );
   }
   if (has("best_eval_loss")) {

@@ -29,12 +29,6 @@ export function readEvalLosses(run: string): ({ step: number } & SampleLosses) |
   } catch (error) {
     throw ioError(path, "read", error);
   }
-  const line = text
-    .slice(0, text.lastIndexOf("\n") + 1)
-    .trimEnd()
-    .split("\n")
-    .at(-1)!;
-  if (line === "") return null;
   let fields: { step?: unknown; losses?: unknown; target_tokens?: unknown };
   try {
     fields = JSON.parse(text) ?? {};

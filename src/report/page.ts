@@ -16,6 +16,8 @@ export interface Extras {
   /** A sentence or two below the title. */
   lead?: string;
   tables?: readonly Table[];
+  /** Those of the runs, where they are computed already. */
+  figures?: readonly Figures[];
 }
 
 const loss = (value: number | null) => value?.toFixed(4) ?? "–";
@@ -154,7 +156,7 @@ function subtitle(runs: readonly Run[]): string {
 
 /** The page. Throws nothing for runs that are damaged: what they lack is left out, and said. */
 export function reportHtml(runs: readonly Run[], version: string, extras: Extras = {}): string {
-  const figures = compare(runs);
+  const figures = extras.figures ?? compare(runs);
   const title = extras.title ?? (runs.length === 1 ? runs[0]!.name : `${runs.length} runs`);
   const notes = runs.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
   const legend =
