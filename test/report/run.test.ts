@@ -68,13 +68,16 @@ describe("states", () => {
     expect(run.notes.join()).toContain("config.json");
   });
 
-  test("damaged losses of samples leave the loss without an interval", () => {
-    makeRun(at("half"), { steps: 10, alpha: 5 });
-    writeFileSync(at("half/eval_losses.json"), '{"step":10,"losses":[1,2],"target_tokens":[3]}\n');
-    const run = readRun(at("half"));
-    expect(run.notes.join()).toContain("eval_losses.json");
-    expect(compare([run])[0]!.eval_loss_interval).toBeNull();
-  });
+  test.each(['{"step":10,"losses":[1,2],"target_tokens":[3]}\n', '{"step":10,"losses":[1,', ""])(
+    "damaged losses of samples leave the loss without an interval: %j",
+    (text) => {
+      makeRun(at("half"), { steps: 10, alpha: 5 });
+      writeFileSync(at("half/eval_losses.json"), text);
+      const run = readRun(at("half"));
+      expect(run.notes.join()).toContain("eval_losses.json");
+      expect(compare([run])[0]!.eval_loss_interval).toBeNull();
+    },
+  );
 
   test.each([
     ["nowhere", "does not exist"],
