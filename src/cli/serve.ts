@@ -1,9 +1,8 @@
 // neftune serve: a model, and adapters on it, behind an HTTP interface that OpenAI's clients speak.
 
-import { readFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { UsageError } from "../errors.ts";
-import { ioError } from "../formats/io.ts";
+import { readText } from "../formats/io.ts";
 import type { Device } from "../native/index.ts";
 import { modelOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
@@ -184,14 +183,7 @@ async function serve(
 
 /** The key that clients have to give; null: none. Throws UsageError where it is empty. */
 function keyOf(file: string | undefined, { env }: Pick<Context, "env">): string | null {
-  let key = env.NEFTUNE_API_KEY;
-  if (file !== undefined) {
-    try {
-      key = readFileSync(file, "utf8").trim();
-    } catch (error) {
-      throw ioError(file, "read", error);
-    }
-  }
+  const key = file === undefined ? env.NEFTUNE_API_KEY : readText(file).trim();
   if (key === undefined) return null;
   if (key === "") throw new UsageError(`${file ?? "NEFTUNE_API_KEY"} is empty; expected an API key`);
   return key;

@@ -1,10 +1,10 @@
 // Finds a model or data set on this machine: a folder, or a snapshot in the Hugging Face cache, whose layout is
 // documented at https://huggingface.co/docs/huggingface_hub/guides/manage-cache. Nothing here uses the network.
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { NeftuneError } from "../errors.ts";
-import { ioError } from "./io.ts";
+import { readText } from "./io.ts";
 
 export type RepoKind = "model" | "dataset";
 export type Environment = Readonly<Record<string, string | undefined>>;
@@ -121,12 +121,7 @@ function findSnapshot(repo: string, revision: string, looked: string[]): string 
 /** The commit that a ref file names. */
 function readRef(path: string): string | undefined {
   if (kindOf(path) !== "file") return undefined;
-  let commit: string;
-  try {
-    commit = readFileSync(path, "utf8").trim();
-  } catch (error) {
-    throw ioError(path, "read", error);
-  }
+  const commit = readText(path).trim();
   // It becomes a part of a path.
   return /^[0-9a-zA-Z]+$/.test(commit) ? commit : undefined;
 }

@@ -124,6 +124,15 @@ function removePartial(partial: string): void {
   }
 }
 
+/** The text of a file, as UTF-8. Throws NeftuneError ("io"). */
+export function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw ioError(path, "read", error);
+  }
+}
+
 /** The first bytes of a file, at most `length`. */
 export function readStart(path: string, length: number): Uint8Array {
   try {

@@ -1,9 +1,9 @@
 // A run's answers to prompts: answers.jsonl, as `neftune generate` writes rows, and samples.jsonl, taken while training.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
-import { ioError } from "../formats/io.ts";
+import { readText } from "../formats/io.ts";
 
 export const ANSWERS_FILE = "answers.jsonl";
 export const SAMPLES_FILE = "samples.jsonl";
@@ -29,13 +29,7 @@ export function readAnswers(run: string): Answer[] {
 /** A last line without its end is being written, and left out. */
 function readRows(path: string): Answer[] {
   if (!existsSync(path)) return [];
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw ioError(path, "read", error);
-  }
-  const lines = text.split("\n").slice(0, -1);
+  const lines = readText(path).split("\n").slice(0, -1);
   return lines.flatMap((line, i) => (line.trim() === "" ? [] : [parseAnswer(path, i + 1, line)]));
 }
 

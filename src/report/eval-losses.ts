@@ -1,9 +1,9 @@
 // eval_losses.json: the last evaluation, sample by sample. The bootstrap needs it; curves do not.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { FormatError } from "../errors.ts";
-import { ioError } from "../formats/io.ts";
+import { readText } from "../formats/io.ts";
 import type { SampleLosses } from "./statistics.ts";
 
 export const EVAL_LOSSES_FILE = "eval_losses.json";
@@ -23,12 +23,7 @@ export function evalLossesText(step: number, { losses, targetTokens }: SampleLos
 export function readEvalLosses(run: string): ({ step: number } & SampleLosses) | null {
   const path = join(run, EVAL_LOSSES_FILE);
   if (!existsSync(path)) return null;
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw ioError(path, "read", error);
-  }
+  const text = readText(path);
   let fields: { step?: unknown; losses?: unknown; target_tokens?: unknown };
   try {
     fields = JSON.parse(text) ?? {};

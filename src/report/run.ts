@@ -1,9 +1,9 @@
 // A run as a report sees it: what its folder says, however far it came and whatever is missing.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
 import { FormatError, NeftuneError, UsageError } from "../errors.ts";
-import { ioError } from "../formats/io.ts";
+import { readText } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
 import { type Answer, readAnswers } from "./answers.ts";
 import { readEvalLosses } from "./eval-losses.ts";
@@ -96,14 +96,6 @@ export function readRun(path: string, name = basename(resolve(path)), isRunning 
     answers,
     notes,
   };
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch (error) {
-    throw ioError(path, "read", error);
-  }
 }
 
 /** What the run wrote down of itself; with --tune full its config.json is the model's. */
