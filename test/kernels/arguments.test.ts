@@ -287,7 +287,7 @@ const refusals: Refusal[] = [
   ],
 ];
 
-/** Functions without arguments to refuse, or whose refusals are another test's: device.test.ts, those of communicators. */
+/** Functions without arguments to refuse, or whose refusals are another test's: device.test.ts, comm.test.ts. */
 const others: FunctionName[] = [
   ...(["nt_probe", "nt_create", "nt_destroy", "nt_describe", "nt_synchronize", "nt_free"] as const),
   ...(["nt_file_map", "nt_file_unmap", "nt_file_forget", "nt_weight_destroy"] as const),
