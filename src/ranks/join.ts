@@ -46,7 +46,7 @@ export async function joinTeam(
     return new Team(ranks, Device.open({ kind: "cpu", threads }), mpi!, machine, mpi);
   }
   const device = openGpu(wanted.index, machine);
-  await expectOwnGpu(ranks, device);
+  await expectOwnGpu(ranks, device, all[ranks.rank]!);
   const id = ranks.rank === 0 ? Buffer.from(makeCommunicatorId(device)).toString("base64") : "";
   const given = Buffer.from((await ranks.share(id))[0]!, "base64");
   const comm = new Communicator(device, { ...seat, id: new Uint8Array(given) });
@@ -161,9 +161,9 @@ function openGpu(index: number | null, machine: Machine): Device {
   return Device.open({ kind: "cuda", index: count > 1 ? machine.rank : 0 });
 }
 
-async function expectOwnGpu(ranks: Ranks, device: Device): Promise<void> {
+async function expectOwnGpu(ranks: Ranks, device: Device, { machine }: Facts): Promise<void> {
   const { uuid = "", name } = device.info;
-  const all = await ranks.share(`${ownFacts("cuda").machine} ${uuid}`);
+  const all = await ranks.share(`${machine} ${uuid}`);
   for (const [rank, gpu] of all.entries()) {
     const earlier = all.indexOf(gpu);
     if (earlier === rank) continue;
