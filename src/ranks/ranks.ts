@@ -93,9 +93,10 @@ export class Ranks {
   /** All ranks' texts, in their order; all ranks call it. Throws RankError. */
   share(text: string): Promise<string[]> {
     const round = this.#round++;
-    const answer = this.#roundOf(round).promise;
+    const answer = Promise.withResolvers<string[]>();
+    this.#rounds.set(round, answer);
     this.#post({ kind: "share", round, text });
-    return Promise.race([answer, this.#failed.promise]);
+    return Promise.race([answer.promise, this.#failed.promise]);
   }
 
   /**
@@ -162,12 +163,6 @@ export class Ranks {
     return Atomics.compareExchange(this.#state, Shared.told, 0, 1) === 0;
   }
 
-  #roundOf(round: number): PromiseWithResolvers<string[]> {
-    const known = this.#rounds.get(round) ?? Promise.withResolvers<string[]>();
-    this.#rounds.set(round, known);
-    return known;
-  }
-
   #post(message: ToWatcher): void {
     this.#thread.postMessage(message);
   }
@@ -178,7 +173,7 @@ export class Ranks {
     else if (message.kind === "failed") this.#fail(message.sentence, message.status);
     else if (message.kind === "done") this.#done.resolve();
     else {
-      this.#roundOf(message.round).resolve(message.texts);
+      this.#rounds.get(message.round)?.resolve(message.texts);
       this.#rounds.delete(message.round);
     }
   }

@@ -132,14 +132,11 @@ const nameOf = (rank: number, host: string, process: number) => `rank ${rank} ($
 export class Hub extends Watcher {
   #server: Server | null = null;
   #store: TcpStore | null = null;
-  #allJoined: () => void = () => {};
+  readonly #joined = Promise.withResolvers<true>();
   readonly #rounds = new Map<number, string[]>();
 
   protected async meet(): Promise<void> {
     const { meeting, patience, size } = this.watch;
-    const joined = new Promise<void>((resolve) => {
-      this.#allJoined = resolve;
-    });
     const port = await this.#listen(meeting.kind === "master" ? meeting.address.port : 0);
     const addresses = ownHosts().map((host) => ({ host, port }));
     if (meeting.kind === "given") this.post({ kind: "listening", addresses });
@@ -148,7 +145,7 @@ export class Hub extends Watcher {
       const all = [{ host: meeting.address.host, port }, ...addresses];
       this.#store.set(meeting.key, JSON.stringify(all));
     }
-    const inTime = await Promise.race([joined.then(() => true), Bun.sleep(patience).then(() => false)]);
+    const inTime = await Promise.race([this.#joined.promise, Bun.sleep(patience).then(() => false)]);
     this.#store?.close();
     if (this.isOver) return;
     if (!inTime) {
@@ -205,7 +202,7 @@ export class Hub extends Watcher {
     const name = nameOf(rank, host, process);
     if (size === this.watch.size && rank > 0 && rank < size && !this.links.has(rank)) {
       this.add(rank, socket, name);
-      if (this.links.size === size - 1) this.#allJoined();
+      if (this.links.size === size - 1) this.#joined.resolve(true);
       return rank;
     }
     const first = this.links.get(rank)?.name ?? nameOf(0, hostname(), globalThis.process.pid);
