@@ -279,13 +279,12 @@ export class Trainer {
     const wish = team === null ? wishOf(signal) : run.stop;
     const stop = wish !== null && !this.#isFinished(run.progress);
     // Before the first update there is nothing to save but the place, which only a stop needs. Nor is there after idle
-    // steps, which may be the first of a divergence: it would take the place of an older, better checkpoint.
+    // steps, which may be the first of a divergence: it would take the place of an older, better checkpoint. What
+    // evaluates best is always saved, as #takeBest needs it.
     const isUseful = run.progress.optimizerSteps > 0 && (!run.watch.isIdle || this.#isFinished(run.progress));
     const isDue =
-      isUseful &&
-      (this.#isDue(this.options.saveSteps, step) ||
-        this.#isFinished(run.progress) ||
-        this.#isBest(step, run));
+      this.#isBest(step, run) ||
+      (isUseful && (this.#isDue(this.options.saveSteps, step) || this.#isFinished(run.progress)));
     if (step !== run.savedStep && (stop || isDue)) this.#save(run);
     if (!stop) return;
     const { output } = this.#settings;

@@ -128,6 +128,20 @@ describe("a run", () => {
     expect(checkpoints(stopped)).toEqual(["step-00000006", "step-00000018"]);
   });
 
+  test.each([3, 1])("saves a new best also where step %d made no update", async (step) => {
+    const output = newFolder();
+    const model = modelWith([1, ...Array(20).fill(3)]);
+    model.faults.set(2 * (step - 1), Number.NaN); // two micro-batches a step
+    const options = { evalSteps: step, loadBestModelAtEnd: true, saveSteps: 100 };
+    const { trainer } = noisy({ output, evalDataset, options }, model);
+    expect(await trainer.train()).toMatchObject({ steps: 18, skipped: 1 });
+    expect(checkpoints(output)).toEqual([`step-0000000${step}`, "step-00000018"]);
+    const best = readFileSync(
+      join(output, "checkpoints", checkpoints(output)[0]!, "adapter_model.safetensors"),
+    );
+    expect(adapterBytes(output).equals(best)).toBe(true);
+  });
+
   test("evaluates before the first step, once, also where it is resumed", async () => {
     const output = newFolder();
     await run(output, { evalOnStart: true, saveSteps: 5 }, [9, 3, 3, 3, 3, 3, 3]);
