@@ -4,7 +4,7 @@ import packageJson from "../../package.json" with { type: "json" };
 import type { Samples } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
 import type { Team } from "../ranks/team.ts";
-import { type Marks, type Progress, startProgress } from "./checkpoint.ts";
+import { type CheckpointFolder, type Marks, type Progress, startProgress } from "./checkpoint.ts";
 import { DivergenceWatch } from "./divergence.ts";
 import {
   fingerprintDataset,
@@ -147,6 +147,7 @@ function enterRun(
   const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, parameters);
   const progress = { ...(resumed?.progress ?? startProgress) };
   if (resumed === null && training.evalSamples !== null) progress.evalPending = options.evalOnStart;
+  const lost = options.loadBestModelAtEnd ? forgetLostBest(progress, folder.checkpoints) : null;
   const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
   for (const [name, text] of Object.entries(files ?? {})) folder.writeText(name, text);
   folder.writeRecord({
@@ -163,15 +164,24 @@ function enterRun(
   const plan = planOf(training, settings, progress, resumed?.checkpoint ?? null);
   reporter?.onPlan?.(plan);
   const metrics = folder.openMetrics(progress);
-  const missing = missingNote(metrics);
-  for (const note of [...(resumed?.notes ?? []), ...(missing === null ? [] : [missing])]) {
-    reporter?.onNote?.(note);
-  }
+  for (const note of [...(resumed?.notes ?? []), missingNote(metrics), lost])
+    if (note !== null) reporter?.onNote?.(note);
   if (progress.logging.at(-1)?.every !== options.loggingSteps) {
     progress.logging = [...progress.logging, { after: progress.step, every: options.loggingSteps }];
   }
   const newest = () => folder.checkpoints.all().at(-1) ?? null;
   return startOf({ folder, marks, metrics }, plan, progress, training, newest);
+}
+
+/**
+ * Forgets a best evaluation that no checkpoint is left of, since a run without --load-best-model-at-end keeps none.
+ * Returns what to say of that.
+ */
+function forgetLostBest(progress: Progress, checkpoints: CheckpointFolder): string | null {
+  const { best } = progress.judgement;
+  if (best === null || checkpoints.all().includes(checkpoints.pathOf(best.step))) return null;
+  progress.judgement = { ...progress.judgement, best: null };
+  return `--resume: there is no checkpoint of step ${best.step}, the best so far; --load-best-model-at-end takes the best of the evaluations that follow`;
 }
 
 function planOf(

@@ -142,6 +142,23 @@ describe("a run", () => {
     expect(adapterBytes(output).equals(best)).toBe(true);
   });
 
+  test("resumed, forgets a best evaluation that has no checkpoint, and says so", async () => {
+    const output = newFolder();
+    const notes: string[] = [];
+    const stop = new AbortController();
+    const onStep = ({ step }: { step: number }) => void (step === 10 && stop.abort());
+    const more = { reporter: { onStep }, signal: stop.signal };
+    await run(output, { saveSteps: 100 }, [1, 3, 3], more).catch(() => {});
+    expect(checkpoints(output)).toEqual(["step-00000010"]);
+    const reporter = { onNote: (text: string) => notes.push(text) };
+    const options = { loadBestModelAtEnd: true, saveSteps: 100 };
+    await run(output, options, [2.5, 2, 2.75], { resume: true, reporter });
+    expect(notes.join()).toContain("there is no checkpoint of step 3, the best so far");
+    expect(checkpoints(output)).toEqual(["step-00000012", "step-00000015", "step-00000018"]);
+    const best = join(output, "checkpoints", "step-00000015", "adapter_model.safetensors");
+    expect(adapterBytes(output).equals(readFileSync(best))).toBe(true);
+  });
+
   test("evaluates before the first step, once, also where it is resumed", async () => {
     const output = newFolder();
     await run(output, { evalOnStart: true, saveSteps: 5 }, [9, 3, 3, 3, 3, 3, 3]);
