@@ -38,15 +38,16 @@ export const quantizationOptions = inGroup("Quantization", {
   },
 });
 
+const onlyLora = { option: "tune", value: "lora" } as const;
+const ofAdapter = { identity: "derived", onlyWith: onlyLora, fromAdapter: true } as const;
+
 export const loraOptions = inGroup("Tuning", {
   "lora-r": {
     type: "int",
     default: 16,
     min: 1,
     help: "LoRA rank",
-    identity: "derived",
-    onlyWith: { option: "tune", value: "lora" },
-    fromAdapter: true,
+    ...ofAdapter,
     aliases: ["r", "lora-rank"],
   },
   "lora-alpha": {
@@ -54,9 +55,7 @@ export const loraOptions = inGroup("Tuning", {
     default: 16,
     above: 0,
     help: "LoRA alpha; the update is scaled by alpha / rank",
-    identity: "derived",
-    onlyWith: { option: "tune", value: "lora" },
-    fromAdapter: true,
+    ...ofAdapter,
   },
   "lora-dropout": {
     type: "float",
@@ -65,7 +64,7 @@ export const loraOptions = inGroup("Tuning", {
     below: 1,
     help: "dropout on the input of the LoRA matrices",
     identity: "derived",
-    onlyWith: { option: "tune", value: "lora" },
+    onlyWith: onlyLora,
   },
   "target-modules": {
     type: "list",
@@ -73,18 +72,14 @@ export const loraOptions = inGroup("Tuning", {
     all: ["all-linear", "all"],
     default: linearModules,
     help: "linear layers that get LoRA matrices",
-    identity: "derived",
-    onlyWith: { option: "tune", value: "lora" },
-    fromAdapter: true,
+    ...ofAdapter,
     aliases: ["lora-target-modules", "lora-target"],
   },
   "use-rslora": {
     type: "bool",
     default: false,
     help: "scale the LoRA update by alpha / sqrt(rank) instead of alpha / rank",
-    identity: "derived",
-    onlyWith: { option: "tune", value: "lora" },
-    fromAdapter: true,
+    ...ofAdapter,
     aliases: ["peft-use-rslora"],
   },
   "loraplus-lr-ratio": {
@@ -93,7 +88,7 @@ export const loraOptions = inGroup("Tuning", {
     help: "LoRA+: the learning rate of the matrices B is this many times --learning-rate (default: the same for A and B; the paper takes 16)",
     trainer: true,
     identity: "unless default",
-    onlyWith: { option: "tune", value: "lora" },
+    onlyWith: onlyLora,
     aliases: ["loraplus-ratio"],
   },
   adapter: {

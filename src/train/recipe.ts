@@ -20,6 +20,7 @@ import {
   targetNames,
 } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
+import { optionName } from "../options/table.ts";
 import { oneByMachine, type Team } from "../ranks/team.ts";
 import { fingerprintModel } from "./identity.ts";
 import { runLimits } from "./limits.ts";
@@ -27,7 +28,6 @@ import type { ModelOrigin } from "./model.ts";
 import {
   expectEvaluable,
   learnsNoise,
-  optionName,
   resolveTrainerOptions,
   type TrainerOptions,
   type TrainOptions,
