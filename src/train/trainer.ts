@@ -1,6 +1,6 @@
 // The training loop. `Trainer` trains; `NoisyTrainer` does the same with NEFTune's noise on the embedding.
 
-import { type SampleSource, type Samples, samplesOf, sizesOf } from "../data/samples.ts";
+import { type SampleSizes, type SampleSource, type Samples, samplesOf, sizesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
 import { stopError, wishOf } from "../ranks/wish.ts";
@@ -55,6 +55,8 @@ export class Trainer {
   readonly #hook: EmbeddingHook | null;
   readonly #parameters: TrainedParameters;
   readonly #samples: Samples;
+  /** What a team counts its steps with. */
+  readonly #sizes: SampleSizes | null;
   readonly #evalSamples: Samples | null;
   readonly #order: SampleOrder;
   readonly #schedule: Schedule;
@@ -83,6 +85,7 @@ export class Trainer {
     this.options = this.#hook === null ? { ...options, alpha: 0 } : options;
     this.#settings = settings;
     this.#samples = samplesOf(settings.dataset);
+    this.#sizes = settings.team ? sizesOf(this.#samples) : null;
     this.#evalSamples = settings.evalDataset === undefined ? null : samplesOf(settings.evalDataset);
     this.#order = new SampleOrder(this.#samples.length, options);
     this.#schedule = makeSchedule(options, totalSteps(this.#order, options.epochs, options.maxSteps));
@@ -178,7 +181,7 @@ export class Trainer {
       }));
     if (team === null) return trainStep(this.model, laidOut(batches), update);
     const own = laidOut(batches.filter((_, i) => team.isOwn(i)));
-    const counts = countStep(batches, sizesOf(this.#samples));
+    const counts = countStep(batches, this.#sizes!);
     const result = trainStepOfTeam(team, this.model, own, counts, update, wishOf(signal));
     run.stop = result.stop;
     return result;
