@@ -10,18 +10,15 @@ export const kernels = join(root, "kernels");
 export const objects = join(root, ".toolchain", "objects");
 export const output = join(root, "dist", "native");
 
-/** Header files in a folder and below. */
-export function headersUnder(folder: string): string[] {
-  return readdirSync(folder)
-    .map((name) => join(folder, name))
-    .flatMap((path) => (statSync(path).isDirectory() ? headersUnder(path) : [path]))
-    .filter((path) => path.endsWith(".h"));
-}
-
-/** The headers that every backend includes: those of kernels/ itself and of kernels/entry. */
-export function sharedHeaders(): string[] {
-  const own = readdirSync(kernels).filter((name) => name.endsWith(".h"));
-  return [...own.map((name) => join(kernels, name)), ...headersUnder(join(kernels, "entry"))];
+/** A source and every file that it includes by a name in quotes, directly or through others. */
+export function withIncludes(source: string): string[] {
+  const found = new Set([source]);
+  for (const file of found) // which grows while it is read
+    for (const [, name] of readFileSync(file, "utf8").matchAll(/^\s*#\s*include\s*"([^"]+)"/gm)) {
+      const path = [dirname(file), kernels].map((folder) => join(folder, name!)).find(existsSync);
+      if (path !== undefined) found.add(path);
+    }
+  return [...found];
 }
 
 /** A hash of a command and of what its input files hold; a copy of the checkout in another folder has the same. */
@@ -48,7 +45,7 @@ export async function cached(
   env: Record<string, string>,
 ): Promise<void> {
   const hash = hashOf(command, inputs);
-  const stamp = join(objects, `${stampName(out)}.hash`);
+  const stamp = join(objects, `${stampName(out)}.stamp`);
   if (existsSync(out) && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
   rmSync(stamp, { force: true }); // a compiler that is killed leaves half of OUT
   const { out: said, err } = await runBoth([...command, "-o", out], env);
@@ -69,7 +66,7 @@ export async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
 export function compress(library: string): void {
   const bytes = readFileSync(library);
   const hash = hashOf([], [library]);
-  const stamp = join(objects, `${stampName(library)}.zst.hash`);
+  const stamp = join(objects, `${stampName(library)}.zst.stamp`);
   const packed = `${library}.zst`;
   const isPacked = existsSync(packed) && statSync(packed).size > 0;
   if (isPacked && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;

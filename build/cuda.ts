@@ -3,17 +3,7 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import {
-  cached,
-  compress,
-  hashOf,
-  headersUnder,
-  inParallel,
-  kernels,
-  objects,
-  output,
-  sharedHeaders,
-} from "./compile.ts";
+import { cached, compress, hashOf, inParallel, kernels, objects, output, withIncludes } from "./compile.ts";
 import { type Platform, x64 } from "./platform.ts";
 import { type CudaToolkit, ensureCudaHeaders, ensureCudaToolkit, ensureToolchain } from "./toolchain.ts";
 
@@ -29,8 +19,6 @@ export const cudaSources = (): string[] =>
     .filter((file) => file.endsWith(".cu"))
     .sort()
     .map((file) => join(cudaFolder, file));
-
-const headers = () => [...sharedHeaders(), ...headersUnder(cudaFolder)];
 
 /** nvcc's command up to the source file, without `-o`. */
 function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): string[] {
@@ -56,7 +44,7 @@ function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): st
 
 /** What decides whether a built CUDA library is that of the sources as they are. */
 const cudaStamp = (platform: Platform) =>
-  hashOf([...platform.cudaArchitectures], [...cudaSources(), ...headers()]);
+  hashOf([...platform.cudaArchitectures], cudaSources().flatMap(withIncludes));
 const prefix = (platform: Platform) => (platform === x64 ? "" : `${platform.cpu}-`);
 const stampFile = (platform: Platform) => join(objects, `${prefix(platform)}libneftune-cuda.stamp`);
 const cudaLibrary = (platform: Platform) => join(platform.native, "libneftune-cuda.so");
@@ -85,10 +73,9 @@ export async function buildCuda(cross?: Cross): Promise<void> {
   const runtime = cross?.runtime ?? toolkit.runtime;
   const library = cudaLibrary(platform);
   const sources = cudaSources();
-  const inputs = headers();
   await inParallel(
     sources.map(
-      (source) => () => cached(cudaObject(source, platform), [...command, source], [source, ...inputs], {}),
+      (source) => () => cached(cudaObject(source, platform), [...command, source], withIncludes(source), {}),
     ),
   );
   const parts = sources.map((source) => cudaObject(source, platform));
@@ -137,10 +124,9 @@ export async function buildEmulated(): Promise<void> {
     .filter((file) => file.endsWith(".cpp"))
     .map((file) => join(emulatorFolder, file));
   const sources = [...cudaSources(), ...runtime];
-  const inputs = [...headers(), ...headersUnder(emulatorFolder)];
   const objectOf = (source: string) => join(objects, `emulated-${source.split("/").at(-1)}.o`);
   await inParallel(
-    sources.map((source) => () => cached(objectOf(source), [...compile, source], [source, ...inputs], {})),
+    sources.map((source) => () => cached(objectOf(source), [...compile, source], withIncludes(source), {})),
   );
   const parts = sources.map(objectOf);
   const library = join(output, "libneftune-emulated.so");

@@ -9,16 +9,7 @@
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
-import {
-  cached,
-  compress,
-  headersUnder,
-  inParallel,
-  kernels,
-  objects,
-  output,
-  sharedHeaders,
-} from "./compile.ts";
+import { cached, compress, inParallel, kernels, objects, output, withIncludes } from "./compile.ts";
 import { type Platform, x64 } from "./platform.ts";
 import { ensureToolchain, run, type Toolchain } from "./toolchain.ts";
 
@@ -128,7 +119,7 @@ export interface Variant {
   /** For the compiler, behind all others. */
   includes: readonly string[];
   sources: readonly string[];
-  /** Headers and the like, besides the kernels' own. */
+  /** Files that the objects depend on, besides the sources and what these include. */
   inputs: readonly string[];
   /** Libraries to link with. */
   needed: readonly string[];
@@ -145,7 +136,6 @@ export function kernelVariant(variant: Variant, tools: Toolchain) {
   const { name, platform, flags, sources, needed } = variant;
   const { target } = platform;
   const env = tools.env;
-  const headers = [...headersUnder(join(kernels, "cpu")), ...sharedHeaders(), ...variant.inputs];
   const compile = [
     ...[tools.zig, "c++", ...target, ...flags, `-DNT_ISA_NAME="${name}"`, "-std=c++17", "-O3", "-fPIC"],
     ...[
@@ -163,7 +153,12 @@ export function kernelVariant(variant: Variant, tools: Toolchain) {
   return {
     library,
     jobs: sources.map((source) => () => {
-      return cached(objectOf(source), [...compile, "-c", source], [source, ...headers], env);
+      return cached(
+        objectOf(source),
+        [...compile, "-c", source],
+        [...withIncludes(source), ...variant.inputs],
+        env,
+      );
     }),
     link: () => {
       const parts = sources.map(objectOf);

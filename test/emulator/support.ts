@@ -4,7 +4,7 @@
 
 import { mkdirSync, readdirSync } from "node:fs";
 import { basename, join } from "node:path";
-import { cached, headersUnder, inParallel, kernels, objects, sharedHeaders } from "../../build/compile.ts";
+import { cached, inParallel, kernels, objects, withIncludes } from "../../build/compile.ts";
 import { ensureCudaHeaders } from "../../build/toolchain.ts";
 
 export type Build = "plain" | "address" | "thread";
@@ -34,18 +34,12 @@ export async function buildEmulatedProgram(name: string, build: Build, sources: 
   mkdirSync(objects, { recursive: true });
   const emulator = join(kernels, "emulator");
   const compiler = [...(await emulatedCompiler()), "-O1", "-g1"];
-  const headers = [
-    ...sharedHeaders(),
-    ...headersUnder(join(kernels, "cuda")),
-    ...headersUnder(emulator),
-    ...headersUnder(import.meta.dir),
-  ];
   const objectOf = (source: string) => join(objects, `${name}-${build}-${basename(source)}.o`);
   const runtime = readdirSync(emulator)
     .filter((file) => file.endsWith(".cpp"))
     .map((file) => join(emulator, file));
   const compile = (source: string, flags: string[]) => () =>
-    cached(objectOf(source), [...compiler, ...flags, "-c", source], [source, ...headers], {});
+    cached(objectOf(source), [...compiler, ...flags, "-c", source], withIncludes(source), {});
   await inParallel([
     ...sources.map((source) => compile(source, instrumented[build])),
     ...runtime.map((source) => compile(source, runtimeFlags[build])),
