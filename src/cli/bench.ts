@@ -21,6 +21,7 @@ import { readShape, shapeNames } from "../presets/shapes.ts";
 import { stopError, wishOf } from "../ranks/wish.ts";
 import {
   countBatches,
+  partnersOf,
   type StepCounts,
   trainerDefaults,
   trainStep,
@@ -90,6 +91,7 @@ async function measure(
     maxTargets: most((batch) => batch.targets.length),
     maxPosition: most((batch) => batch.lengths.reduce((longest, n) => Math.max(longest, n), 0)),
     seed,
+    ...(tune === "full" ? partnersOf(team) : {}),
   });
   const loadSeconds = (performance.now() - loadStart) / 1000;
   const steps: Step[] = [];

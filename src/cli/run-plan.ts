@@ -71,6 +71,7 @@ export async function planRun(resolved: TrainValues, context: Context): Promise<
       targetModules: [...values["target-modules"]],
       useRslora: values["use-rslora"],
     },
+    shard: values.shard,
     adapter: values.adapter,
     trainer: trainerOptions(values),
     output,

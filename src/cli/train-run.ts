@@ -64,10 +64,12 @@ export function noteRun(
       ),
     onModel(loaded) {
       model = loaded;
-      const { plan, quantized } = loaded;
+      const { plan, quantized, options: chosen } = loaded;
       const dtype = quantized.size > 0 ? `nf4 and ${request.dtype}` : request.dtype;
+      const { partners } = chosen;
+      const divided = partners === undefined ? "" : `, divided among ${partners.size} ranks`;
       context.note(
-        `model: ${base.name}, ${request.tune}, ${dtype}; ${formatBytes(plan.total)} planned (recompute ${plan.recompute})`,
+        `model: ${base.name}, ${request.tune}${divided}, ${dtype}; ${formatBytes(plan.total)} planned (recompute ${plan.recompute})`,
       );
     },
     onPlan(plan) {

@@ -29,16 +29,17 @@ export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { type Optimizer, optimizers } from "./optimizer.ts";
 export { momentKinds, type StateTensor } from "./optimizer-state.ts";
-export {
-  Parameters,
-  type ParameterTensor,
-  type PartName,
-  type RateName,
-  type StateKind,
+export type {
+  ParameterBlock,
+  ParameterTensor,
+  PartName,
+  RateName,
+  StateKind,
 } from "./parameters.ts";
-export { choosePlan, type ModelPlan, planFor } from "./plan.ts";
+export { choosePlan, type ModelPlan, planFor, type SharedMemory } from "./plan.ts";
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";
+export type { Partners } from "./rank-exchange.ts";
 export {
   type FinishReason,
   GenerationSession,
@@ -46,6 +47,7 @@ export {
   type SequenceOptions,
   type SessionOptions,
 } from "./session.ts";
+export type { Shares } from "./shard-layout.ts";
 export { checkpointSource, type FolderSource, type ModelSource, randomSource } from "./source.ts";
 export type { TokenChances } from "./token-chances.ts";
 export type { Tune } from "./weights.ts";

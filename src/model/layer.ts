@@ -25,13 +25,16 @@ import {
   groupBackwardWeight,
   groupForward,
   hasTrained,
-  type LinearGroup,
 } from "./linear-group.ts";
 import { addNormForward, type Norm, normBackward, normForward } from "./norm.ts";
+import type { LayerBucketName } from "./shard-layout.ts";
 import type { LayerWeights } from "./weights.ts";
 
 /** What attention does in a layer: over packed samples, or over a key/value cache (generate.ts). */
 export type Attend = (layer: number, activations: LayerActivations) => void;
+
+/** Does `work`, which makes the gradients of a part of a layer; where ranks divide gradients, each then takes its share. */
+export type Collect = (layer: number, bucket: LayerBucketName, work: () => void) => void;
 
 /** What one micro-batch goes through the layers with. */
 export interface Pass {
@@ -51,6 +54,7 @@ export interface LayerContext {
   scratch: GroupScratch;
   /** Of the forward pass, for the backward pass. */
   kept: Kept;
+  collect: Collect;
 }
 
 /** Columns of qkv with the norm of their heads. */
@@ -145,36 +149,55 @@ export class Layer {
 
   /** Turns dx from the gradient of the layer's output into that of its input; `isLast`: nothing below is trained. */
   backward(a: LayerActivations, pass: Pass, isLast: boolean): void {
-    const { device, kept, scratch } = this.#context;
-    const { batch, buffers, dropout } = pass;
-    const { h } = buffers; // [T, I]
-    const { dx, dnormed, dattention, dqkv, delta } = buffers.backward!;
-    const { qkv, gateUp, norm1, norm2 } = a;
-    const { weights } = this;
-    const { groups } = weights;
-    const backwardInput = (group: LinearGroup, to: Tensor | null, dy: Tensor, u: readonly Tensor[]) =>
-      groupBackwardInput(device, group, to, dy, u, scratch, dropout);
-    const backwardWeight = (group: LinearGroup, dy: Tensor, x: Tensor, g: readonly Tensor[]) =>
-      groupBackwardWeight(device, group, dy, x, g, scratch, dropout);
-
+    const { collect } = this.#context;
     this.#recompute(a, pass);
+    collect(this.#index, "mlp", () => this.#backwardMlp(a, pass));
+    collect(this.#index, "attention", () => this.#backwardAttention(a, pass, isLast));
+  }
 
-    // MLP: x + down(silu(gate) · up)
-    let g = backwardInput(groups.down, h, dx, a.u.down); // h holds dh
+  #backwardInput(
+    name: GroupName,
+    dx: Tensor | null,
+    dy: Tensor,
+    { u }: LayerActivations,
+    { dropout }: Pass,
+  ): Tensor[] {
+    const { device, scratch } = this.#context;
+    return groupBackwardInput(device, this.weights.groups[name], dx, dy, u[name], scratch, dropout);
+  }
+
+  #backwardWeight(name: GroupName, dy: Tensor, x: Tensor, g: readonly Tensor[], { dropout }: Pass): void {
+    const { device, scratch } = this.#context;
+    groupBackwardWeight(device, this.weights.groups[name], dy, x, g, scratch, dropout);
+  }
+
+  /** x + down(silu(gate) · up) */
+  #backwardMlp(a: LayerActivations, pass: Pass): void {
+    const { device } = this.#context;
+    const { h } = pass.buffers; // [T, I]
+    const { dx, dnormed } = pass.buffers.backward!;
+    const { gateUp, norm2 } = a;
+    let g = this.#backwardInput("down", h, dx, a, pass); // h holds dh
     swigluBackward(device, gateUp, h, h); // gateUp holds its gradient, h SwiGLU's output again
-    backwardWeight(groups.down, dx, h, g);
-    g = backwardInput(groups.gateUp, dnormed, gateUp, a.u.gateUp);
-    backwardWeight(groups.gateUp, gateUp, norm2.normed, g);
-    normBackward(device, weights.norm2, dx, dnormed, norm2, dx);
+    this.#backwardWeight("down", dx, h, g, pass);
+    g = this.#backwardInput("gateUp", dnormed, gateUp, a, pass);
+    this.#backwardWeight("gateUp", gateUp, norm2.normed, g, pass);
+    normBackward(device, this.weights.norm2, dx, dnormed, norm2, dx);
+  }
 
-    // Attention: x + o(attention(rope(q), rope(k), v))
-    g = backwardInput(groups.o, dattention, dx, a.u.o);
-    backwardWeight(groups.o, dx, a.attention, g);
-    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, batch, this.attention);
+  /** x + o(attention(rope(q), rope(k), v)) */
+  #backwardAttention(a: LayerActivations, pass: Pass, isLast: boolean): void {
+    const { device, kept } = this.#context;
+    const { dx, dnormed, dattention, dqkv, delta } = pass.buffers.backward!;
+    const { qkv, norm1 } = a;
+    const { weights } = this;
+    let g = this.#backwardInput("o", dattention, dx, a, pass);
+    this.#backwardWeight("o", dx, a.attention, g, pass);
+    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, pass.batch, this.attention);
     this.#rotateBack(dqkv, a, pass);
-    if (hasTrained(groups.qkv) && !keeps(kept, "norms")) normForward(device, weights.norm1, norm1);
-    g = backwardInput(groups.qkv, isLast ? null : dnormed, dqkv, a.u.qkv);
-    backwardWeight(groups.qkv, dqkv, norm1.normed, g);
+    if (hasTrained(weights.groups.qkv) && !keeps(kept, "norms")) normForward(device, weights.norm1, norm1);
+    g = this.#backwardInput("qkv", isLast ? null : dnormed, dqkv, a, pass);
+    this.#backwardWeight("qkv", dqkv, norm1.normed, g, pass);
     if (!isLast) normBackward(device, weights.norm1, dx, dnormed, norm1, dx);
   }
 }

@@ -31,16 +31,18 @@ import {
 import { layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import { Embedding } from "./embedding.ts";
-import { type Attend, Layer, type Pass } from "./layer.ts";
+import { type Attend, type Collect, Layer, type Pass } from "./layer.ts";
 import type { DropoutContext } from "./linear-group.ts";
 import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { NOISE_SCALE } from "./noise-scale.ts";
 import { addNormForward, normBackward, normForward } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
-import type { Parameters } from "./parameters.ts";
-import { choosePlan, type ModelPlan, type PlanRequest, workspaceBytes } from "./plan.ts";
+import type { ParameterBlock } from "./parameters.ts";
+import { choosePlan, type ModelPlan, type PlanRequest, type SharedMemory, workspaceBytes } from "./plan.ts";
 import { expectTrainable, type Quantization } from "./quantize.ts";
+import type { Partners } from "./rank-exchange.ts";
 import { ropeTables } from "./rope.ts";
+import { ShardedParameters } from "./sharded-parameters.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
 
@@ -65,6 +67,12 @@ export interface ModelOptions {
   learnedNoise?: boolean;
   /** How AdamW's moments are kept; absent: in float32. */
   optim?: Optimizer;
+  /** With tune "full": the ranks that divide gradients and what AdamW keeps; absent: none do. */
+  partners?: Partners;
+  /** How many ranks train together, for advice where memory does not suffice; absent: one. */
+  ranks?: number;
+  /** Absent: this process alone takes what memory is free. */
+  sharing?: SharedMemory;
   /** An adapter is applied but not trained: no gradients, no optimizer state, nothing kept for a backward pass. */
   inference?: boolean;
 }
@@ -74,7 +82,7 @@ export class Llama {
   readonly config: LlamaConfig;
   readonly options: ModelOptions;
   readonly plan: ModelPlan;
-  readonly parameters: Parameters | null;
+  readonly parameters: ParameterBlock | null;
   /** The weights in NF4, by name. */
   readonly quantized: ReadonlyMap<string, Nf4>;
   readonly embedTokens = new Embedding();
@@ -83,6 +91,8 @@ export class Llama {
   readonly #weights: ModelWeights;
   readonly #buffers: Activations;
   readonly #layers: readonly Layer[];
+  /** The parameters, where ranks divide them. */
+  readonly #sharded: ShardedParameters | null;
 
   private constructor(device: Device, source: ModelSource, options: ModelOptions, prepared: Prepared) {
     const { config } = source;
@@ -108,8 +118,14 @@ export class Llama {
     this.quantized = storage.quantized.tensors;
     this.parameters = storage.parameters;
     this.parameters?.initialize(options.seed);
+    const sharded = this.parameters instanceof ShardedParameters ? this.parameters : null;
+    this.#sharded = sharded;
     const scratch = { g: this.#buffers.backward?.g ?? [], dropped: this.#buffers.dropped };
-    const context = { device, config, rope, scratch, kept: this.plan.kept };
+    const collect: Collect = (layer, bucket, work) => {
+      if (sharded === null) work();
+      else sharded.collect(sharded.buckets.layers[layer]![bucket], work);
+    };
+    const context = { device, config, rope, scratch, kept: this.plan.kept, collect };
     const heads = {
       heads: config.numAttentionHeads,
       kvHeads: config.numKeyValueHeads,
@@ -157,7 +173,9 @@ export class Llama {
     const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout, noise };
     const normed = this.#forward(pass, buffers.layers);
     const { dnormed: dx } = buffers.backward!;
+    this.#sharded?.openHead();
     const losses = this.#loss(batch, normed, { dx, dweight: this.#weights.dhead, scale: gradientScale });
+    this.#sharded?.closeHead();
     this.#backward(pass);
     return this.device.readFloats(losses); // last, since it waits for all that was enqueued
   }
@@ -290,11 +308,14 @@ export class Llama {
       const isLast = i === 0 && dembedding === null && !isLearned(noise);
       this.#layers[i]!.backward(buffers.layers[i]!, pass, isLast);
     }
+    this.#sharded?.openEmbedding();
     if (dembedding !== null) embeddingBackward(this.device, dembedding, dx, buffers.ids);
+    this.#sharded?.closeEmbedding();
     if (isLearned(noise)) {
       const dscale = this.parameters!.gradient(NOISE_SCALE);
       learnedScaleBackward(this.device, dscale, dx, batch, noise);
     }
+    this.#sharded?.finishBackward();
   }
 }
 

@@ -1,6 +1,6 @@
-// AdamW's moments of the tensors of a flat block. In float32 they lie at the offsets of the values. In 8 bits each
-// tensor has blocks of 256 values of its own, as bitsandbytes has them, and small tensors keep float32: a shard of the
-// state is a range of whole blocks. Owns no memory; the arena does.
+// AdamW's moments of tensors of a flat block, or of the pieces of them that a rank holds (shard-layout.ts). In 8 bits
+// each tensor has blocks of 256 values of its own, as bitsandbytes has them, and small tensors keep float32: a piece is a
+// range of whole blocks. Owns no memory; the arena does.
 
 import {
   type AdamWOptions,
@@ -16,12 +16,17 @@ import {
 } from "../native/index.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ParameterTensor, RateName } from "./parameters.ts";
+import type { Piece } from "./shard-layout.ts";
 
 /** Tensors of fewer values keep float32 moments, as with bitsandbytes. */
 const LEAST_8BIT = 4096;
 
 export const momentKinds = ["m", "v"] as const;
 export type MomentKind = (typeof momentKinds)[number];
+
+/** Whether a tensor's moments are kept in 8 bits. */
+export const hasCodes = (optimizer: Optimizer, { size }: Pick<ParameterTensor, "size">) =>
+  optimizer === "adamw8bit" && size >= LEAST_8BIT;
 
 /** A tensor of the state as checkpoints hold it: `m.NAME`, `v.NAME`, and `.absmax` of those in 8 bits. */
 export interface StateTensor {
@@ -30,12 +35,17 @@ export interface StateTensor {
   shape: readonly number[];
 }
 
-interface Stored extends StateTensor {
+/** The same with what it is of. */
+export interface MomentTensor extends StateTensor {
   /** The parameter. */
   of: string;
   moment: MomentKind;
-  /** Codes are words of four. */
-  data: Tensor;
+  /** Values of the parameter that 32 bits of it stand for. */
+  valuesPerWord: number;
+}
+
+interface Stored extends MomentTensor {
+  data: Tensor; // f32 or i32
 }
 
 /** Neighbors of one part that weight decay acts on, or does not, and whose moments are neighbors, too. */
@@ -50,14 +60,37 @@ interface Run {
 }
 
 interface Place {
-  tensor: ParameterTensor;
+  piece: Piece;
   is8bit: boolean;
   /** The index of its first value in the float32 moments, or of its first block. */
   place: number;
 }
 
 const blocksOf = (size: number) => Math.ceil(size / stateBlock);
-const WORDS = stateBlock / 4;
+const CODES_PER_WORD = 4;
+const WORDS = stateBlock / CODES_PER_WORD;
+
+/** What a checkpoint holds of one moment of a tensor. */
+function momentTensors(
+  moment: MomentKind,
+  { name: of, shape, size }: ParameterTensor,
+  is8bit: boolean,
+): MomentTensor[] {
+  const name = `${moment}.${of}`;
+  const common = { of, moment };
+  if (!is8bit) return [{ ...common, name, dtype: "F32", shape, valuesPerWord: 1 }];
+  return [
+    { ...common, name, dtype: "U8", shape, valuesPerWord: CODES_PER_WORD },
+    { ...common, name: `${name}.absmax`, dtype: "F32", shape: [blocksOf(size)], valuesPerWord: stateBlock },
+  ];
+}
+
+/** What a checkpoint holds of the moments of all `tensors`: all of m, then all of v. */
+export function stateTensorsOf(tensors: readonly ParameterTensor[], optimizer: Optimizer): MomentTensor[] {
+  return momentKinds.flatMap((moment) =>
+    tensors.flatMap((tensor) => momentTensors(moment, tensor, hasCodes(optimizer, tensor))),
+  );
+}
 
 export class OptimizerState {
   readonly #device: Device;
@@ -68,22 +101,16 @@ export class OptimizerState {
   readonly #places: readonly Place[];
   #stored: Map<string, Stored> | null = null; // made when asked for: a memory plan asks for nothing
 
-  constructor(
-    device: Device,
-    allocator: Allocator,
-    tensors: readonly ParameterTensor[],
-    optimizer: Optimizer,
-  ) {
+  constructor(device: Device, allocator: Allocator, pieces: readonly Piece[], optimizer: Optimizer) {
     this.#device = device;
-    const has8bit = (tensor: ParameterTensor) => optimizer === "adamw8bit" && tensor.size >= LEAST_8BIT;
     let floats = 0;
     let blocks = 0;
-    this.#places = tensors.map((tensor) => {
-      const is8bit = has8bit(tensor);
+    this.#places = pieces.map((piece) => {
+      const is8bit = hasCodes(optimizer, piece.tensor);
       const place = is8bit ? blocks : floats;
-      if (is8bit) blocks += blocksOf(tensor.size);
-      else floats += tensor.size;
-      return { tensor, is8bit, place };
+      if (is8bit) blocks += blocksOf(piece.count);
+      else floats += piece.count;
+      return { piece, is8bit, place };
     });
     const float = () => allocator.allocate("trained", "f32", [floats]);
     const bytes = (): Moment8bit => ({
@@ -105,23 +132,26 @@ export class OptimizerState {
     return this.#stored;
   }
 
-  #tensorsOf(moment: MomentKind, { tensor, is8bit, place }: Place): Stored[] {
-    const { name: of, shape, size } = tensor;
-    const name = `${moment}.${of}`;
-    const floats = this.#floats[moment];
-    if (!is8bit) return [{ name, dtype: "F32", shape, of, moment, data: floats.rows(place, size) }];
-    const blocks = blocksOf(size);
-    const { codes, absmax } = this.#bytes![moment];
-    const words = codes.rows(place * WORDS, Math.ceil(size / 4));
-    return [
-      { name, dtype: "U8", shape, of, moment, data: words },
-      { name: `${name}.absmax`, dtype: "F32", shape: [blocks], of, moment, data: absmax.rows(place, blocks) },
-    ];
+  #tensorsOf(moment: MomentKind, { piece, is8bit, place }: Place): Stored[] {
+    const { tensor, count } = piece;
+    const flat = (one: MomentTensor): Tensor => {
+      if (one.valuesPerWord === 1) return this.#floats[moment].rows(place, count);
+      const { codes, absmax } = this.#bytes![moment];
+      if (one.valuesPerWord === stateBlock) return absmax.rows(place, blocksOf(count));
+      return codes.rows(place * WORDS, Math.ceil(count / CODES_PER_WORD));
+    };
+    return momentTensors(moment, tensor, is8bit).map((one) => ({ ...one, data: flat(one) }));
   }
 
   /** In the order of a checkpoint's file: all of m, then all of v. */
   get tensors(): readonly StateTensor[] {
     return [...this.#all.values()].map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  }
+
+  /** What of a tensor of the state is here, as words of 32 bits; null: nothing. */
+  wordsOf(name: string): Tensor | null {
+    const stored = this.#all.get(name);
+    return stored === undefined ? null : new Tensor(stored.data.ptr, "f32", stored.data.shape);
   }
 
   /** All of it, as words of 32 bits: to be copied from rank to rank. */
@@ -186,7 +216,7 @@ export class OptimizerState {
   /** The bytes of a tensor of the state. */
   read(name: string): Uint8Array<ArrayBuffer> {
     const stored = this.#all.get(name)!;
-    return this.#device.readBytes(stored.data).subarray(0, bytesOf(stored));
+    return this.#device.readBytes(stored.data).subarray(0, stateBytes(stored));
   }
 
   write(name: string, bytes: Uint8Array): void {
@@ -200,21 +230,24 @@ export class OptimizerState {
 /** Neighbors that are stepped alike. `isApart`: the matrices B of LoRA have a rate of their own. */
 function runsOf(places: readonly Place[], isApart: boolean): Run[] {
   const runs: Run[] = [];
-  for (const { tensor, is8bit, place } of places) {
-    const { name, offset, size, part, decay } = tensor;
+  for (const { piece, is8bit, place } of places) {
+    const { tensor, offset, count } = piece;
+    const { name, part, decay } = tensor;
     const rate = isApart && part === "lora" && name.includes(".lora_B.") ? "lora_B" : part;
     const last = runs.at(-1);
     const isNext =
       last?.rate === rate &&
       last.decay === decay &&
       last.is8bit === is8bit &&
+      offset === last.begin + last.count &&
       place === last.place + (is8bit ? last.count / stateBlock : last.count);
-    if (isNext) last.count += size;
-    else runs.push({ begin: offset, count: size, rate, decay, is8bit, place });
+    if (isNext) last.count += count;
+    else runs.push({ begin: offset, count, rate, decay, is8bit, place });
   }
   return runs;
 }
 
-function bytesOf({ dtype, shape }: StateTensor): number {
+/** Bytes of a tensor of the state. */
+export function stateBytes({ dtype, shape }: StateTensor): number {
   return shape.reduce((product, n) => product * n, dtype === "F32" ? 4 : 1);
 }

@@ -14,6 +14,7 @@ import {
 } from "../native/index.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { type MomentKind, OptimizerState, type StateTensor } from "./optimizer-state.ts";
+import { wholePiece } from "./shard-layout.ts";
 
 /** What is trained together: LoRA's matrices, a model's own weights, the scale of NEFTune's noise. */
 export type PartName = "lora" | "weights" | "noise";
@@ -43,10 +44,10 @@ export interface ParameterTensor {
 export type ParameterSpec = { name: string; shape: readonly number[] };
 export type StateKind = "values" | MomentKind;
 
-const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
+export const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
 
 /** Gives each tensor its place: matrices first, part by part and in the given order, then vectors. */
-function place(parts: readonly TrainedPart[]): ParameterTensor[] {
+export function place(parts: readonly TrainedPart[]): ParameterTensor[] {
   const specs = parts.flatMap(({ name: part, specs }) => specs.map((spec) => ({ ...spec, part })));
   let offset = 0;
   return [...specs.filter(isMatrix), ...specs.filter((spec) => !isMatrix(spec))].map((spec) => {
@@ -56,6 +57,9 @@ function place(parts: readonly TrainedPart[]): ParameterTensor[] {
     return tensor;
   });
 }
+
+/** What models and training need of trained values, whether one rank holds all of them or a share. */
+export type ParameterBlock = Omit<Pick<Parameters, keyof Parameters>, "values" | "copy" | "count" | "find">;
 
 export class Parameters {
   readonly tensors: readonly ParameterTensor[];
@@ -85,7 +89,8 @@ export class Parameters {
     this.values = allocator.allocate("trained", "f32", [n]);
     // Without training nothing reads or writes gradients: they are the values under another name.
     this.gradients = training ? allocator.allocate("trained", "f32", [n]) : this.values;
-    this.#state = training ? new OptimizerState(device, allocator, this.tensors, optimizer) : null;
+    const pieces = this.tensors.map(wholePiece);
+    this.#state = training ? new OptimizerState(device, allocator, pieces, optimizer) : null;
     this.copy = dtype === "bf16" ? allocator.allocate("trained", "bf16", [n]) : null;
     this.#norm = allocator.allocate("trained", "f32", [2]);
   }
@@ -102,6 +107,11 @@ export class Parameters {
     }
     this.#state?.clear();
     this.afterWrite();
+  }
+
+  /** Sets the values of a tensor from a checkpoint: `fill` writes them. */
+  load(name: string, fill: (values: Tensor) => void): void {
+    fill(this.master(name));
   }
 
   /** The tensors of one part. */
@@ -144,6 +154,9 @@ export class Parameters {
     return this.#stacked(this.gradients, names);
   }
 
+  /** What a rank does in place of a backward pass while others have one: where they divide the parameters, its share. */
+  skipBatch(): void {}
+
   zeroGradients(): void {
     this.#device.fill(this.gradients, 0);
   }
@@ -156,11 +169,15 @@ export class Parameters {
 
   /**
    * One AdamW step with the gradients clipped as the last gradientNorm found. `rates`: learning rates of what has one of
-   * its own.
+   * its own. `scale`: another factor for the gradients, on the device.
    */
-  adamwStep(options: AdamWOptions, rates: Partial<Record<RateName, number>> = {}): void {
+  adamwStep(
+    options: AdamWOptions,
+    rates: Partial<Record<RateName, number>> = {},
+    scale: Tensor = this.#norm.rows(1, 1),
+  ): void {
     const { values: parameters, copy, gradients } = this;
-    this.#state?.step({ parameters, copy, gradients, scale: this.#norm.rows(1, 1) }, options, rates);
+    this.#state?.step({ parameters, copy, gradients, scale }, options, rates);
   }
 
   /** The name of a tensor with values, or moments, that are NaN or infinite; null where all are finite. */
@@ -216,4 +233,12 @@ export class Parameters {
   afterWrite(): void {
     if (this.copy !== null) cast(this.#device, this.copy, this.values);
   }
+
+  /** On rank 0: does `work`, which reads or writes tensors; the other ranks follow() meanwhile. */
+  lead<T>(work: () => T): T {
+    return work();
+  }
+
+  /** On the other ranks: takes part in what rank 0 does in lead(). */
+  follow(): void {}
 }

@@ -29,6 +29,17 @@ export interface PlanRequest extends WeightOptions {
   recompute: Recompute | "auto";
   maxTokens: number;
   maxTargets: number;
+  /** How many ranks train together; absent: one. */
+  ranks?: number;
+  /** Absent: this process alone takes what is free now. */
+  sharing?: SharedMemory;
+}
+
+/** Memory that several ranks of a machine take, each for itself but for mapped weights. */
+export interface SharedMemory {
+  ranks: number;
+  /** Bytes, before the first of them took any. */
+  free: number;
 }
 
 /**
@@ -110,36 +121,32 @@ const shareOf = (request: PlanRequest, share: number): PlanRequest => ({
  * NeftuneError that says what is needed, what is free and what would fit.
  */
 export function choosePlan(device: Device, source: ModelSource, request: PlanRequest): ModelPlan {
-  const free = device.freeMemory();
+  const { ranks: sharers, free } = request.sharing ?? { ranks: 1, free: device.freeMemory() };
+  const fits = ({ total, mapped }: ModelPlan) => mapped + sharers * (total - mapped) <= free;
   const rungs: Kept[] =
     request.recompute === "auto" ? ["gateUp", "attention", "input"] : [keptWith[request.recompute]];
   // A GPU reads a norm's output sooner than it makes it again; a CPU's memory is better left alone.
   if (!device.isHost && request.training && rungs[0] === "gateUp") rungs.unshift("norms");
   const plans = rungs.map((kept) => planFor(device, source, request, kept));
-  const fitting = plans.find((plan) => plan.total <= free);
+  const fitting = plans.find(fits);
   if (fitting !== undefined) return fitting;
   const least = plans.at(-1)!;
+  const leastOf = (changed: PlanRequest) => planFor(device, source, changed, rungs.at(-1)!);
+  const each = sharers === 1 ? "" : ` for each of ${sharers} ranks`;
   for (let share = 2; share <= MOST_SHARES; share *= 2) {
-    const smaller = shareOf(request, share);
-    const plan = planFor(device, source, smaller, rungs.at(-1)!);
-    if (plan.total <= free) {
+    if (fits(leastOf(shareOf(request, share)))) {
       throw new NeftuneError(
         "out-of-memory",
-        `needs ${gib(least.total)}, ${gib(free)} free: a micro-batch 1/${share} the size (--batch-size, with ` +
+        `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (--batch-size, with ` +
           "--gradient-accumulation-steps to make up for it, or --max-length) would fit",
       );
     }
   }
   const fixed = least.weights + least.trained + least.mapped;
-  const fits8bit = () =>
-    request.optim !== "adamw8bit" &&
-    planFor(device, source, { ...shareOf(request, MOST_SHARES), optim: "adamw8bit" }, rungs.at(-1)!).total <=
-      free;
+  const smallest = shareOf(request, MOST_SHARES);
   const advice =
     request.tune === "full"
-      ? fits8bit()
-        ? "try --optim adamw8bit"
-        : "try --tune lora"
+      ? adviceForFull(device, request, (changes) => fits(leastOf({ ...smallest, ...changes })))
       : request.dtype === "f32"
         ? "try --dtype bf16"
         : request.quantization === null && !source.isQuantized
@@ -147,6 +154,27 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
           : "take a smaller model";
   throw new NeftuneError(
     "out-of-memory",
-    `needs ${gib(least.total)}, of which ${gib(fixed)} for weights and trained state; ${gib(free)} free: ${advice}`,
+    `needs ${gib(least.total)}${each}, of which ${gib(fixed)} for weights and trained state; ${gib(free)} free: ${advice}`,
   );
+}
+
+/** The most GPUs that are advised. */
+const MOST_GPUS = 64;
+
+/** What would fit instead; `fits` tries it with the smallest micro-batch. */
+function adviceForFull(
+  device: Device,
+  { optim, partners, ranks = partners?.size ?? 1 }: PlanRequest,
+  fits: (changes: Partial<PlanRequest>) => boolean,
+): string {
+  const among = (size: number) => ({ partners: { rank: 0, size } });
+  if (ranks > 1 && partners === undefined && fits(among(ranks))) return "try --shard optimizer";
+  const remedies: string[] = [];
+  if (optim !== "adamw8bit" && fits({ optim: "adamw8bit" })) remedies.push("--optim adamw8bit");
+  // Ranks on CPUs are mostly of one machine, where all together need more.
+  let gpus = device.isHost ? MOST_GPUS * 2 : 2;
+  while (gpus <= MOST_GPUS && (gpus <= ranks || !fits(among(gpus)))) gpus *= 2;
+  if (gpus <= MOST_GPUS)
+    remedies.push(`${gpus} GPUs like this one (--device cuda:all, or a launcher's ranks)`);
+  return remedies.length === 0 ? "try --tune lora" : `try ${remedies.join(", or ")}`;
 }

@@ -21,8 +21,10 @@ import { loraPart } from "./lora-part.ts";
 import { noiseScalePart } from "./noise-scale.ts";
 import type { Norm } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
-import { Parameters, type TrainedPart } from "./parameters.ts";
+import { type ParameterBlock, Parameters, type TrainedPart } from "./parameters.ts";
 import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStorage } from "./quantize.ts";
+import { bucketNames, type Shares } from "./shard-layout.ts";
+import { ShardedParameters } from "./sharded-parameters.ts";
 import type { ModelSource } from "./source.ts";
 
 /** What is trained: nothing, LoRA adapters, everything. */
@@ -50,6 +52,8 @@ export interface WeightOptions {
   learnedNoise?: boolean;
   /** How AdamW's moments are kept; absent: in float32. */
   optim?: Optimizer;
+  /** With tune "full": the ranks that divide gradients and what AdamW keeps; absent: none do. */
+  partners?: Shares;
 }
 
 /** Tensors laid out but not yet filled. */
@@ -57,7 +61,7 @@ export interface WeightStorage {
   /** Frozen tensors that need memory of their own. */
   frozen: Map<string, Tensor>;
   quantized: QuantizedStorage;
-  parameters: Parameters | null;
+  parameters: ParameterBlock | null;
 }
 
 /** A linear of a group before it is known which of them make one product. */
@@ -103,7 +107,7 @@ export function allocateWeights(
   device: Device,
   allocator: Allocator,
   source: ModelSource,
-  { tune, lora, dtype, quantization, training, learnedNoise = false, optim }: WeightOptions,
+  { tune, lora, dtype, quantization, training, learnedNoise = false, optim, partners }: WeightOptions,
 ): WeightStorage {
   const { config } = source;
   const noise = learnedNoise ? [noiseScalePart(config)] : [];
@@ -113,7 +117,20 @@ export function allocateWeights(
   const frozen = new Map<string, Tensor>();
   if (tune === "full") {
     const quantized = { tensors: new Map<string, Nf4>(), scratch: null };
-    return { frozen, quantized, parameters: trained({ name: "weights", specs }) };
+    const part: TrainedPart = { name: "weights", specs };
+    const parameters =
+      partners === undefined
+        ? trained(part)
+        : new ShardedParameters(
+            device,
+            allocator,
+            [part, ...noise],
+            bucketNames(config),
+            dtype,
+            partners,
+            optim,
+          );
+    return { frozen, quantized, parameters };
   }
   const quantized = allocateQuantized(allocator, source, quantization, dtype);
   const copied = specs.filter(
@@ -158,10 +175,11 @@ export class ModelWeights {
     const finite = new FiniteCheck(device, shapes.size);
     if (full !== null) {
       for (const name of shapes.keys()) {
-        source.fill(device, name, full.master(name));
-        finite.add(name, full.master(name));
+        full.load(name, (values) => {
+          source.fill(device, name, values);
+          finite.add(name, values);
+        });
       }
-      full.afterWrite();
     }
     const tensor = (name: string): Tensor => {
       const shape = shapes.get(name)!;

@@ -6,7 +6,7 @@ import { noiseOptions } from "./noise.ts";
 import { optimizationOptions } from "./optimization.ts";
 import { outputOptions } from "./output.ts";
 import type { TrainingSpec, ValueOf } from "./spec.ts";
-import { loraOptions, quantizationOptions, tuneOption } from "./tuning.ts";
+import { loraOptions, quantizationOptions, shardOption, tuneOption } from "./tuning.ts";
 
 export const trainingOptions = {
   ...dataOptions,
@@ -15,6 +15,7 @@ export const trainingOptions = {
   ...quantizationOptions,
   ...loraOptions,
   ...optimizationOptions,
+  ...shardOption,
   ...outputOptions,
 } as const;
 

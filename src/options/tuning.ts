@@ -14,6 +14,16 @@ export const tuneOption = inGroup("Tuning", {
   },
 });
 
+export const shardOption = inGroup("Training", {
+  shard: {
+    type: "enum",
+    values: ["auto", "none", "optimizer"],
+    default: "auto",
+    help: "optimizer: several ranks divide gradients, float32 weights and AdamW's state among them; none: each keeps all of it; auto: they divide it",
+    onlyWith: { option: "tune", value: "full" },
+  },
+});
+
 export const quantizationOptions = inGroup("Quantization", {
   quantization: {
     type: "enum",

@@ -116,3 +116,14 @@ export async function oneByMachine<T>(team: Team | null, work: () => Promise<T>)
   await team.ranks.share("");
   return isFirst ? (made as T) : work();
 }
+
+/** What a rank is told of memory that others of its machine take, too; nothing where each has a GPU of its own. */
+export async function sharedMemory(
+  { ranks, machine }: Team,
+  device: Device,
+): Promise<{ sharing?: { ranks: number; free: number } }> {
+  const free = device.freeMemory();
+  // None takes any before all have seen what is free.
+  await ranks.share("");
+  return device.isHost ? { sharing: { ranks: machine.ranks, free } } : {};
+}

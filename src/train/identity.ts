@@ -127,6 +127,7 @@ export function makeRounding(
   { packing, batchSize, gradientAccumulationSteps }: TrainerOptions,
   device: object,
   ranks = 1,
+  isSharded = false,
 ): Identity {
   const info = device as Readonly<Record<string, unknown>>;
   const text = (value: unknown) => (value === undefined ? null : String(value));
@@ -138,6 +139,7 @@ export function makeRounding(
     "instruction set": text(info.isa),
     threads: text(info.threads),
     ...(ranks === 1 ? {} : { ranks }),
+    ...(isSharded ? { "--shard": "optimizer" } : {}),
   };
 }
 

@@ -46,7 +46,7 @@ export {
   type StepUpdate,
   trainStep,
 } from "./step.ts";
-export { trainStepOfTeam } from "./team.ts";
+export { partnersOf, trainStepOfTeam } from "./team.ts";
 export {
   TEMPLATE_DATE,
   templateDateOf,

@@ -2,14 +2,15 @@
 // computes, and lets it be tested with one of three numbers.
 
 import { NeftuneError } from "../errors.ts";
-import type { Llama, LoraOptions, Parameters } from "../model/index.ts";
+import type { Llama, LoraOptions, ParameterBlock } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 
 export type TrainedParameters = Pick<
-  Parameters,
+  ParameterBlock,
   | "tensors"
   | "part"
   | "zeroGradients"
+  | "skipBatch"
   | "gradientNorm"
   | "adamwStep"
   | "findNonFinite"
@@ -19,6 +20,8 @@ export type TrainedParameters = Pick<
   | "stateTensors"
   | "readState"
   | "writeState"
+  | "lead"
+  | "follow"
 >;
 
 /** What of them is written. */
@@ -30,7 +33,7 @@ export type TrainedValues = Pick<
 export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
-  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization" | "optim">;
+  readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization" | "optim" | "partners">;
   readonly device: Pick<Device, "peakMemory" | "expectFilesUnchanged"> & { readonly info: object };
   readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;

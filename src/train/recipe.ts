@@ -15,13 +15,14 @@ import {
   type LoadReporter,
   type LoraOptions,
   loadModel,
+  type ModelOptions,
   type QuantizationRequest,
   readConfig,
   targetNames,
 } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import { optionName } from "../options/table.ts";
-import { oneByMachine, type Team } from "../ranks/team.ts";
+import { oneByMachine, sharedMemory, type Team } from "../ranks/team.ts";
 import { fingerprintModel } from "./identity.ts";
 import { runLimits } from "./limits.ts";
 import type { ModelOrigin } from "./model.ts";
@@ -35,7 +36,7 @@ import {
 import { type BatchLimits, mergeLimits } from "./order.ts";
 import type { Reporter, TrainResult } from "./reporter.ts";
 import { RunFolder } from "./run-folder.ts";
-import { microBatchesPerStep } from "./team.ts";
+import { microBatchesPerStep, partnersOf } from "./team.ts";
 import { TEMPLATE_DATE, templateRecord, usedTemplates } from "./template-record.ts";
 import { NoisyTrainer } from "./trainer.ts";
 
@@ -56,6 +57,8 @@ export interface RunRequest {
   /** Null or none: the frozen weights are used as the model has them. */
   quantization?: QuantizationRequest | null;
   lora: LoraOptions;
+  /** Whether ranks divide gradients and what the optimizer keeps; auto: with tune "full". */
+  shard?: TrainOptions["shard"];
   /** A PEFT adapter to start from; its rank, alpha, targets and rsLoRA win over `lora`. */
   adapter?: string | undefined;
   trainer: Partial<TrainerOptions>;
@@ -281,7 +284,8 @@ export async function trainOn(
   const run = { dataset: train, ...(held === null ? {} : { evalDataset: held }), options };
   const { extraLimits } = request;
   const limits = extraLimits ? mergeLimits(runLimits(run), extraLimits) : runLimits(run);
-  const model = loadForTraining(device, request, limits, reporter);
+  const together = team === null ? {} : { ranks: team.size, ...(await sharedMemory(team, device)) };
+  const model = loadForTraining(device, request, { ...limits, ...together }, reporter, team);
   try {
     reporter.onModel?.(model);
     const trainer = new NoisyTrainer({
@@ -311,13 +315,14 @@ export async function trainOn(
 
 function loadForTraining(
   device: Device,
-  { model, adapter, quantization, tune, dtype, recompute, lora, trainer }: RunRequest,
-  { maxTokens, maxTargets, maxPosition }: BatchLimits,
+  { model, adapter, quantization, tune, dtype, recompute, lora, shard, trainer }: RunRequest,
+  { maxSequences: _, ...limits }: BatchLimits & Pick<ModelOptions, "ranks" | "sharing">,
   reporter: LoadReporter,
+  team: Team | null,
 ): Llama {
   const options = resolveTrainerOptions(trainer);
   const common = {
-    ...{ dtype, recompute, maxTokens, maxTargets, maxPosition },
+    ...{ dtype, recompute, ...limits },
     seed: options.seed,
     learnedNoise: learnsNoise(options),
     optim: options.optim,
@@ -326,7 +331,7 @@ function loadForTraining(
     device,
     { dir: model.dir, adapter, quantization },
     (adapterLora) => {
-      if (tune === "full") return { ...common, tune };
+      if (tune === "full") return { ...common, tune, ...partnersOf(team, shard) };
       const chosen = adapterLora === null ? lora : { ...adapterLora, dropout: lora.dropout };
       return { ...common, tune, lora: chosen };
     },

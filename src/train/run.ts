@@ -94,11 +94,14 @@ export async function openRun(training: Training, settings: RunSettings): Promis
     await team.ranks.expectSame(identity);
     if (!team.isFirst) return joinRun(team, training, settings);
   }
-  const marks = { identity, rounding: makeRounding(options, model.device.info, team?.size ?? 1) };
+  const isSharded = model.options.partners !== undefined;
+  const rounding = makeRounding(options, model.device.info, team?.size ?? 1, isSharded);
+  const marks = { identity, rounding };
   const folder = RunFolder.open(output, { resume, tune });
   try {
     const fingerprints = { dataset_fingerprint: data, eval_dataset_fingerprint: evalData };
-    const run = enterRun(folder, marks, fingerprints, training, settings);
+    const enter = () => enterRun(folder, marks, fingerprints, training, settings);
+    const run = trainedParameters(model).lead(enter);
     if (team !== null) await shareRun(team, model, run);
     return run;
   } catch (error) {
@@ -118,6 +121,7 @@ async function shareRun(team: Team, model: TrainableModel, { progress, plan }: R
 
 /** A rank beside the first enters the run. */
 async function joinRun(team: Team, training: Training, settings: RunSettings): Promise<Run> {
+  trainedParameters(training.model).follow();
   const [first] = await team.ranks.share("");
   const { progress, resumedFrom } = JSON.parse(first!) as SharedProgress;
   if (resumedFrom !== null) broadcastState(team, sharedStateOf(trainedParameters(training.model)));

@@ -13,7 +13,7 @@ export type StepModel = Pick<TrainableModel, "trainBatch"> & {
 };
 type StepParameters = Pick<
   NonNullable<TrainableModel["parameters"]>,
-  "zeroGradients" | "gradientNorm" | "adamwStep"
+  "zeroGradients" | "skipBatch" | "gradientNorm" | "adamwStep"
 >;
 
 export interface StepBatch {
@@ -52,19 +52,24 @@ export interface StepResult extends StepSums {
 
 /**
  * Leaves in the parameters' gradients those of the mean loss over all target tokens of `batches`. Of several ranks, each
- * has its share of the loss and gradients: `counts` are those of the whole step.
+ * has its share of the loss and gradients: `counts` are those of the whole step, and null stands for a micro-batch that
+ * only other ranks have.
  */
 export function accumulateGradients(
   model: StepModel,
-  batches: readonly StepBatch[],
-  counts: StepCounts = countBatches(batches.map(({ batch }) => batch)),
+  batches: readonly (StepBatch | null)[],
+  counts: StepCounts = countBatches(batches.flatMap((one) => one?.batch ?? [])),
 ): StepSums {
   const { targetTokens } = counts;
+  const parameters = trainedParameters(model);
   let loss = 0;
-  trainedParameters(model).zeroGradients();
-  for (const { batch, draws } of batches) {
-    if (batch.targets.length === 0) continue;
-    const losses = model.trainBatch(batch, 1 / targetTokens, { draws });
+  parameters.zeroGradients();
+  for (const one of batches) {
+    if (one === null || one.batch.targets.length === 0) {
+      parameters.skipBatch();
+      continue;
+    }
+    const losses = model.trainBatch(one.batch, 1 / targetTokens, { draws: one.draws });
     loss += losses.reduce((sum, value) => sum + value, 0) / targetTokens;
   }
   return { loss, ...counts };

@@ -2,10 +2,11 @@
 
 import type { SampleSizes } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
-import type { Parameters } from "../model/index.ts";
+import type { ParameterBlock } from "../model/index.ts";
 import type { Team } from "../ranks/team.ts";
 import { wishNumbers, wishOfSums } from "../ranks/wish.ts";
 import { trainedParameters } from "./model.ts";
+import type { TrainOptions } from "./options.ts";
 import type { MicroBatch } from "./order.ts";
 import {
   accumulateGradients,
@@ -18,7 +19,12 @@ import {
 } from "./step.ts";
 
 /** What of the parameters ranks exchange. */
-type SharedState = Pick<Parameters, "gradients" | "restored" | "afterWrite">;
+type SharedState = Pick<ParameterBlock, "gradients" | "restored" | "afterWrite">;
+
+/** The ranks that divide what full tuning keeps, for the model's options. */
+export function partnersOf(team: Team | null, shard: TrainOptions["shard"] = "auto"): { partners?: Team } {
+  return team === null || team.size === 1 || shard === "none" ? {} : { partners: team };
+}
 
 /** Counts of a step over all ranks: every one knows the sizes of all samples. */
 export function countStep(batches: readonly MicroBatch[], sizes: SampleSizes): StepCounts {
@@ -33,6 +39,12 @@ export function countStep(batches: readonly MicroBatch[], sizes: SampleSizes): S
   return counts;
 }
 
+/** This rank's of a step's micro-batches, dealt in turn; every rank has as many, the last of them may be null. */
+export function ownOf<T>(team: Team, batches: readonly T[]): (T | null)[] {
+  const rounds = Math.ceil(batches.length / team.size);
+  return Array.from({ length: rounds }, (_, i) => batches[i * team.size + team.rank] ?? null);
+}
+
 export interface TeamStep extends StepResult {
   /** The exit status that some rank asks for; null: none does. */
   stop: number | null;
@@ -40,13 +52,13 @@ export interface TeamStep extends StepResult {
 }
 
 /**
- * One step of all ranks: `own` are this rank's micro-batches, `counts` those of all. Gradients, loss and wishes to stop
- * are summed, so that all ranks then do the same.
+ * One step of all ranks: `own` are this rank's micro-batches (ownOf), `counts` those of all. Gradients, loss and wishes
+ * to stop are summed, so that all ranks then do the same.
  */
 export function trainStepOfTeam(
   team: Team,
   model: StepModel,
-  own: readonly StepBatch[],
+  own: readonly (StepBatch | null)[],
   counts: StepCounts,
   update: StepUpdate,
   wish: number | null = null,
@@ -58,8 +70,8 @@ export function trainStepOfTeam(
     team.comm.allReduce(team.device, gradients);
     return team.sum([sums.loss, ...wishNumbers(wish)]) as [number, ...number[]];
   });
-  const communicationSeconds = team.seconds - before;
   const result = applyGradients(model, { ...sums, loss }, update);
+  const communicationSeconds = team.seconds - before;
   return { ...result, stop: wishOfSums(wishes), communicationSeconds };
 }
 

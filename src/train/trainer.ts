@@ -32,7 +32,7 @@ import {
 } from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
 import { type StepResult, type StepUpdate, trainStep } from "./step.ts";
-import { countStep, trainStepOfTeam } from "./team.ts";
+import { countStep, ownOf, trainStepOfTeam } from "./team.ts";
 
 export interface TrainerSettings extends RunSettings {
   model: TrainableModel;
@@ -121,9 +121,12 @@ export class Trainer {
     watch.expectUsable(progress.step);
     watch.expectFinite(progress.step, this.#parameters, ["values"]);
     this.model.device.expectFilesUnchanged("in place");
-    if (files === null) return;
+    if (files === null) {
+      this.#parameters.follow();
+      return;
+    }
     files.folder.expectOurs();
-    this.#writeResult(files.folder);
+    this.#parameters.lead(() => this.#writeResult(files.folder));
     files.folder.expectOurs();
   }
 
@@ -171,16 +174,15 @@ export class Trainer {
     update: StepUpdate,
   ): StepResult & Pick<StepMetrics, "communicationSeconds"> {
     const { team = null, signal } = this.#settings;
-    const laidOut = (of: readonly MicroBatch[]) =>
-      of.map(({ samples, draws }) => ({
-        draws,
-        batch: layOut(
-          Array.from(samples, (i) => this.#samples.get(i)),
-          this.options.packing,
-        ),
-      }));
-    if (team === null) return trainStep(this.model, laidOut(batches), update);
-    const own = laidOut(batches.filter((_, i) => team.isOwn(i)));
+    const laidOut = ({ samples, draws }: MicroBatch) => ({
+      draws,
+      batch: layOut(
+        Array.from(samples, (i) => this.#samples.get(i)),
+        this.options.packing,
+      ),
+    });
+    if (team === null) return trainStep(this.model, batches.map(laidOut), update);
+    const own = ownOf(team, batches).map((batch) => batch && laidOut(batch));
     const counts = countStep(batches, this.#sizes!);
     const result = trainStepOfTeam(team, this.model, own, counts, update, wishOf(signal));
     run.stop = result.stop;
@@ -301,20 +303,20 @@ export class Trainer {
     watch.expectFinite(progress.step, this.#parameters, ["values", "m", "v"]);
     this.model.device.expectFilesUnchanged("in place");
     run.savedStep = progress.step;
-    if (files === null) return;
+    if (files === null) {
+      this.#parameters.follow();
+      return;
+    }
     const { folder, marks, metrics } = files;
     folder.expectOurs();
     metrics.flush();
     const { saveTotalLimit: limit, loadBestModelAtEnd, saveOnlyModel } = this.options;
     const kept = loadBestModelAtEnd ? (progress.judgement.best?.step ?? null) : null;
-    const path = folder.checkpoints.save(progress, marks, { limit, kept }, (dir) =>
-      writeTrainingState(
-        dir,
-        this.model,
-        this.#valuesFor(folder),
-        this.#settings.origin ?? null,
-        !saveOnlyModel,
-      ),
+    const origin = this.#settings.origin ?? null;
+    const write = (dir: string) =>
+      writeTrainingState(dir, this.model, this.#valuesFor(folder), origin, !saveOnlyModel);
+    const path = this.#parameters.lead(() =>
+      folder.checkpoints.save(progress, marks, { limit, kept }, write),
     );
     this.#settings.reporter?.onSave?.(progress.step, path);
   }
@@ -388,9 +390,12 @@ export class Trainer {
     const { best } = progress.judgement;
     if (!this.options.loadBestModelAtEnd || best === null || best.step === progress.step) return;
     // Of several ranks the first one writes the result.
-    if (files === null) return;
+    if (files === null) {
+      this.#parameters.follow();
+      return;
+    }
     const path = files.folder.checkpoints.pathOf(best.step);
-    readTrainedValues(path, this.model, this.#parameters);
+    this.#parameters.lead(() => readTrainedValues(path, this.model, this.#parameters));
     this.#settings.reporter?.onBest?.(best, path);
   }
 

@@ -29,6 +29,7 @@ test.each([
   ["--tune full --target-modules all", "--target-modules has no effect", "set --tune lora"],
   ["--tune full --use-rslora off", "--use-rslora has no effect", "set --tune lora"],
   ["--recipe neftune --lora-r 8", "--lora-r has no effect with --tune full (recipe neftune)", "--tune lora"],
+  ["--shard optimizer", "--shard has no effect with --tune lora", "leave --shard out, or set --tune full"],
   ["--quantized-cache c", "--quantized-cache has no effect with --quantization none", "--quantization nf4"],
   ["--double-quantization off", "--double-quantization has no effect with --quantization none", "nf4"],
   ["--neft-scale-learning-rate 0.1", "has no effect with --neft-scale fixed", "set --neft-scale learned"],

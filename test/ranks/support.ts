@@ -101,3 +101,11 @@ export async function runMpi(
   });
   return finished(child);
 }
+
+/** What ranks printed as a line of JSON each, in their order. */
+export const linesByRank = (output: string) =>
+  output
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line) as { rank: number })
+    .sort((a, b) => a.rank - b.rank);

@@ -24,14 +24,21 @@ const hasMpi = backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich")
 const at = (output: string) => join(place, output);
 
 const lora = ["--lora-r", "4"];
+const full = ["--tune", "full", "--save-dtype", "f32"];
 const kinds: [name: string, ranks: number, options: string[]][] = [
   ["LoRA", 2, lora],
   ["LoRA, padded, with dropout", 3, [...lora, "--packing", "off", "--lora-dropout", "0.1"]],
   ["noise by the padded length", 4, [...lora, "--packing", "off", "--neft-length", "padded"]],
   ["a learned scale", 3, [...lora, "--neft-scale", "learned"]],
   ["QLoRA", 2, [...lora, "--quantization", "nf4"]],
-  ["full", 3, ["--tune", "full", "--save-dtype", "f32"]],
-  ["full with 8-bit states", 2, ["--tune", "full", "--save-dtype", "f32", "--optim", "adamw8bit"]],
+  ["full", 3, full],
+  [
+    "full, padded, in steps that not every rank has as many micro-batches of",
+    4,
+    [...full, "--packing", "off"],
+  ],
+  ["full with nothing divided", 2, [...full, "--shard", "none"]],
+  ["full with 8-bit states", 2, [...full, "--optim", "adamw8bit"]],
 ];
 
 async function alone(output: string, device: string, options: readonly string[], env: object): Promise<void> {

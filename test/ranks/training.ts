@@ -40,9 +40,10 @@ export function makePlace(): string {
 }
 
 /** What every run is given; `steps` of three samples a micro-batch. */
-export const trainArguments = (steps = 6) => [
-  ...["train", "--model", "model", "--dataset", "data.json", "--dtype", "f32", "--threads", "1", "--quiet"],
-  ...["--batch-size", "3", "--max-steps", String(steps), "--learning-rate", "0.01", "--eval-split", "8"],
+export const trainArguments = (steps = 6, { learningRate = 0.01, dtype = "f32" } = {}) => [
+  ...["train", "--model", "model", "--dataset", "data.json", "--dtype", dtype, "--threads", "1", "--quiet"],
+  ...["--batch-size", "3", "--max-steps", String(steps), "--learning-rate", String(learningRate)],
+  ...["--eval-split", "8"],
 ];
 
 export const environment = (place: string, backend?: Backend) => ({

@@ -127,6 +127,14 @@ class FakeParameters implements TrainedParameters {
 
   afterWrite(): void {}
 
+  skipBatch(): void {}
+
+  lead<T>(work: () => T): T {
+    return work();
+  }
+
+  follow(): void {}
+
   findNonFinite(kind: StateKind = "values"): string | null {
     return this.tensors.find(({ name }) => !this.#of(name, kind).every(Number.isFinite))?.name ?? null;
   }
