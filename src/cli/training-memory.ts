@@ -25,9 +25,10 @@ export type Tuning = "lora" | "qlora" | "full" | "full8bit";
 
 /**
  * What `train` needs at least with its other options left as they are: with every layer recomputed. Where more is free,
- * --recompute auto keeps more; that says nothing of the model.
+ * --recompute auto keeps more; that says nothing of the model. Of several ranks, which divide what full tuning keeps: what
+ * each needs.
  */
-export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuning): MemoryNeed {
+export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuning, ranks = 1): MemoryNeed {
   const tune: Tune = tuning === "full" || tuning === "full8bit" ? "full" : "lora";
   const lora: LoraOptions = {
     r: trainDefaults.loraR,
@@ -45,6 +46,7 @@ export function trainingMemory(device: Device, config: LlamaConfig, tuning: Tuni
     quantization: tuning === "qlora" ? { double: trainDefaults.doubleQuantization } : null,
     training: true,
     optim: tuning === "full8bit" ? ("adamw8bit" as const) : trainDefaults.optim,
+    ...(ranks > 1 && tune === "full" ? { partners: { rank: 0, size: ranks } } : {}),
     recompute: "layer" as const,
     maxTokens: DEFAULT_TOKENS,
     maxTargets: DEFAULT_TOKENS,

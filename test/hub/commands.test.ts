@@ -282,6 +282,18 @@ describe("the lists", () => {
     expect(need.lora).toBeGreaterThan(300e6);
     expect(need.qlora).toBeLessThan(need.lora - 100e6);
     expect(need.full).toBeGreaterThan(need.lora);
+    // llama2-7b in full fits 2, 4 and 8 GPUs of 80 GB; each has all weights in bf16, and its share of 16 bytes each.
+    const shares = llama2!.training_memory_bytes_per_rank as {
+      ranks: number;
+      full: number;
+      full_adamw8bit: number;
+    }[];
+    expect(shares.map(({ ranks }) => ranks)).toEqual([2, 4, 8]);
+    for (const { ranks, full, full_adamw8bit } of shares) {
+      expect(full).toBeLessThan(80e9);
+      expect(full).toBeGreaterThan((2 + 16 / ranks) * (llama2!.parameters as number));
+      expect((full - full_adamw8bit) / (llama2!.parameters as number)).toBeCloseTo(5.97 / ranks, 2);
+    }
     // Of 8 bytes a parameter, AdamW's state in 8 bits saves 5.97; norms keep float32.
     expect((need.full - need.full_adamw8bit) / (small.parameters as number)).toBeCloseTo(5.97, 2);
   });
