@@ -66,6 +66,16 @@ NT_API const char *nt_last_error(void);
 NT_API int32_t nt_describe(nt_context *context, char *host_json, int64_t size);
 NT_API int32_t nt_synchronize(nt_context *context);
 
+// The timeline of a GPU (NT_UNSUPPORTED on the CPU): with `call` ≥ 0, events go around every launch, product and copy
+// that is enqueued from now on, noted as those of the caller's call number `call`; a first such mark begins a new
+// timeline, −1 ends it. One context of a process has one at a time.
+NT_API int32_t nt_timeline_mark(nt_context *context, int64_t call);
+// Waits for all work and writes the last timeline, NUL-terminated, as far as it fits into `size` bytes; *host_bytes: what
+// it takes. {"names": […], "items": [[call, index of its name, milliseconds, blocks, bytes, …]…]}: kernels without
+// template arguments, "matmul", copies; bytes are a copy's; a product's item goes on with m, n, k, the sizes of the
+// elements of operands and result, and 1 where it adds to what is there.
+NT_API int32_t nt_timeline_read(nt_context *context, char *host_json, int64_t size, int64_t *host_bytes);
+
 // 256-byte aligned device memory, contents undefined.
 NT_API int32_t nt_malloc(nt_context *context, int64_t bytes, void **host_address);
 NT_API int32_t nt_free(nt_context *context, void *address);

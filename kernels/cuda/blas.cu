@@ -198,6 +198,8 @@ lt::Status run(nt_context *context, const Plan &plan, const lt::Algorithm &algor
                int64_t workspace_bytes) {
   const float beta = p.accumulate ? 1.0f : 0.0f;
   const Blas &blas = *context->blas;
+  const Watched watched(context->stream, {nullptr, "matmul", 0, 0, p.m, p.n, p.k, int32_t(size_of(p.a.dtype)),
+                                          int32_t(size_of(p.c_dtype)), p.accumulate});
   return blas.lt->Matmul(blas.handle, plan.descriptor, &p.alpha, p.b.data, plan.a, p.a.data, plan.b, &beta, d, plan.c,
                          d, plan.c, &algorithm, context->workspace, size_t(workspace_bytes), context->stream);
 }

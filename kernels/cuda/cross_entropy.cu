@@ -146,8 +146,10 @@ int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, 
                              const nt_weight *weight, const int32_t *rows, const int32_t *targets, int64_t n,
                              int64_t T, float gradient_scale, void *workspace, int64_t chunk) {
   const int64_t V = weight->out, H = weight->in, row_bytes = H * size_of(dtype);
-  if (dx != nullptr && n < T)
+  if (dx != nullptr && n < T) {
+    const Watched watched(context->stream, moved("memset", T * row_bytes));
     NT_CUDA(cudaMemsetAsync(dx, 0, size_t(T * row_bytes), context->stream), "linear_cross_entropy");
+  }
   if (n == 0) return NT_OK;
   const int32_t *device_rows = device_table(context, rows, n);
   const int32_t *device_targets = device_table(context, targets, n);

@@ -2,9 +2,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "append.h"
 #include "blas.h"
 #include "cast.h"
 #include "staging.h"
+#include "timeline.h"
 
 // "80,86,…": what this library holds machine code for; set by the build.
 #ifndef NT_ARCHITECTURES
@@ -68,16 +70,6 @@ void copy_name(char *to, size_t size, const char *from) {
   to[used] = '\0';
 }
 
-// Appends to a JSON text; `used` grows past `size` where it does not fit.
-__attribute__((format(printf, 4, 5))) void append(char *json, int64_t size, int64_t *used, const char *format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  const int64_t room = *used < size ? size - *used : 0;
-  const int written = vsnprintf(room > 0 ? json + *used : nullptr, size_t(room), format, arguments);
-  va_end(arguments);
-  if (written > 0) *used += written;
-}
-
 int32_t open_device(nt_context *context, int device) {
   context->device = device;
   NT_CUDA(cudaSetDevice(device), "selecting the GPU");
@@ -106,6 +98,7 @@ int32_t open_device(nt_context *context, int device) {
 
 void close_device(nt_context *context) {
   if (context->stream != nullptr) cudaStreamSynchronize(context->stream);
+  timeline_forget(context);
   blas_destroy(context);
   staging_destroy(context);
   if (context->workspace != nullptr) cudaFree(context->workspace);
@@ -200,11 +193,13 @@ int32_t device_free(void *address) {
 }
 
 int32_t fill_bytes(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
+  const Watched watched(context->stream, moved("memset", bytes));
   NT_CUDA(cudaMemsetAsync(destination, byte, size_t(bytes), context->stream), "memset");
   return NT_OK;
 }
 
 int32_t copy(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  const Watched watched(context->stream, moved("copy", 2 * bytes));
   NT_CUDA(cudaMemcpyAsync(destination, source, size_t(bytes), cudaMemcpyDeviceToDevice, context->stream), "copy");
   return NT_OK;
 }
@@ -214,6 +209,7 @@ int32_t copy_to_device(nt_context *context, void *destination, const void *sourc
 }
 
 int32_t copy_to_host(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  const Watched watched(context->stream, moved("copy to the host", bytes));
   NT_CUDA(cudaMemcpyAsync(destination, source, size_t(bytes), cudaMemcpyDeviceToHost, context->stream),
           "copy to the host");
   return NT_OK;

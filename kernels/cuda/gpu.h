@@ -25,9 +25,9 @@
 
 namespace nt {
 
-// Enqueues kernel(arguments…) with `shared` bytes of dynamic shared memory.
+// launch, below, without what it tells others.
 template <class... Parameters, class... Arguments>
-inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+inline cudaError_t enqueue(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                           Arguments &&...arguments) {
   if (shared > 48 * 1024) {
     cudaError_t status = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
@@ -125,6 +125,52 @@ __device__ __forceinline__ int computed_here(int x) {
 #endif
 
 namespace nt {
+
+// What host code hands to a stream: a kernel, or by its name a product c[m,n] = a[m,k]·b[k,n] or a copy.
+struct Enqueued {
+  const void *kernel;  // null: `name` says what it is
+  const char *name;
+  int64_t blocks;
+  int64_t bytes;          // of a copy: read and written
+  int64_t m, n, k;        // of a product, with the sizes of the elements of a and b, and of c
+  int32_t operand_bytes, result_bytes;
+  bool accumulate;        // c is read, too
+};
+
+inline Enqueued moved(const char *name, int64_t bytes) { return {nullptr, name, 0, bytes, 0, 0, 0, 0, 0, false}; }
+
+// Told before and after work is enqueued on a stream; null: nobody listens (timeline.cu sets it).
+struct Observer {
+  cudaStream_t stream;
+  void (*begin)(const Enqueued &);
+  void (*end)();
+};
+inline const Observer *observer = nullptr;
+
+// Tells the observer, from here to the end of the scope.
+class Watched {
+ public:
+  Watched(cudaStream_t stream, const Enqueued &what) : watched_(observer != nullptr && observer->stream == stream) {
+    if (watched_) observer->begin(what);
+  }
+  ~Watched() {
+    if (watched_) observer->end();
+  }
+  Watched(const Watched &) = delete;
+  Watched &operator=(const Watched &) = delete;
+
+ private:
+  const bool watched_;
+};
+
+// Enqueues kernel(arguments…) with `shared` bytes of dynamic shared memory.
+template <class... Parameters, class... Arguments>
+inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                          Arguments &&...arguments) {
+  const Watched watched(stream, {reinterpret_cast<const void *>(kernel), nullptr,
+                                 int64_t(grid.x) * grid.y * grid.z, 0, 0, 0, 0, 0, 0, false});
+  return enqueue(kernel, grid, block, shared, stream, static_cast<Arguments &&>(arguments)...);
+}
 
 typedef __nv_bfloat16 bf16;
 

@@ -108,6 +108,12 @@ int32_t ring_reserve(nt_context *context, int64_t bytes, int64_t *offset) {
   return NT_OK;
 }
 
+int32_t copy_from_pinned(nt_context *context, void *destination, const void *pinned, int64_t bytes, const char *what) {
+  const Watched watched(context->stream, moved("copy to the device", bytes));
+  NT_CUDA(cudaMemcpyAsync(destination, pinned, size_t(bytes), cudaMemcpyHostToDevice, context->stream), what);
+  return NT_OK;
+}
+
 float read_float(const char *source, int32_t dtype, int64_t i) {
   if (dtype == NT_F32) {
     float value;
@@ -244,9 +250,7 @@ const void *device_table(nt_context *context, const void *host, int64_t bytes) {
   if (ring_reserve(context, bytes, &offset) != NT_OK) return nullptr;
   memcpy(staging.ring_host + offset, host, size_t(bytes));
   char *device = staging.ring_device + offset;
-  if (check_cuda(cudaMemcpyAsync(device, staging.ring_host + offset, size_t(bytes), cudaMemcpyHostToDevice,
-                                 context->stream),
-                 "table") != NT_OK)
+  if (copy_from_pinned(context, device, staging.ring_host + offset, bytes, "table") != NT_OK)
     return nullptr;
   staging.tables[staging.table_next] = {hash, offset, bytes};
   staging.table_next = (staging.table_next + 1) % kTables;
@@ -266,9 +270,7 @@ int32_t stage_convert(nt_context *context, void *destination, int32_t destinatio
     int32_t status = ring_reserve(context, n * size, &offset);
     if (status != NT_OK) return status;
     run({staging.ring_host + offset, from, n, destination_dtype, source_dtype});
-    NT_CUDA(cudaMemcpyAsync(to, staging.ring_host + offset, size_t(n * size), cudaMemcpyHostToDevice, context->stream),
-            "upload");
-    return NT_OK;
+    return copy_from_pinned(context, to, staging.ring_host + offset, n * size, "upload");
   }
   const int64_t per_chunk = kChunkBytes / size;
   for (int64_t begin = 0; begin < n; begin += per_chunk) {
@@ -281,8 +283,8 @@ int32_t stage_convert(nt_context *context, void *destination, int32_t destinatio
               "pinned memory");
     if (staging.chunk_used[which]) NT_CUDA(cudaEventSynchronize(staging.chunk_copied[which]), "upload");
     fill_chunk(staging, {chunk, from + begin * source_size, count, destination_dtype, source_dtype});
-    NT_CUDA(cudaMemcpyAsync(to + begin * size, chunk, size_t(count * size), cudaMemcpyHostToDevice, context->stream),
-            "upload");
+    const int32_t status = copy_from_pinned(context, to + begin * size, chunk, count * size, "upload");
+    if (status != NT_OK) return status;
     NT_CUDA(cudaEventRecord(staging.chunk_copied[which], context->stream), "upload");
     staging.chunk_used[which] = true;
   }
@@ -298,10 +300,8 @@ int32_t stage_copy(nt_context *context, void *destination, const void *host, int
   status = ring_reserve(context, 1, &offset);
   if (status != NT_OK) return status;
   context->staging->ring_host[offset] = static_cast<const char *>(host)[bytes - 1];
-  NT_CUDA(cudaMemcpyAsync(static_cast<char *>(destination) + bytes - 1, context->staging->ring_host + offset, 1,
-                          cudaMemcpyHostToDevice, context->stream),
-          "upload");
-  return NT_OK;
+  return copy_from_pinned(context, static_cast<char *>(destination) + bytes - 1, context->staging->ring_host + offset,
+                          1, "upload");
 }
 
 }  // namespace nt

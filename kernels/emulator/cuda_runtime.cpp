@@ -30,8 +30,16 @@ constexpr Model kModels[] = {
     {8, 0, 163, 164, 2048, 32},  {8, 6, 99, 100, 1536, 16},   {8, 9, 99, 100, 1536, 24},
     {9, 0, 227, 228, 2048, 32},  {10, 0, 227, 228, 2048, 32}, {12, 0, 99, 100, 1536, 24},
 };
-// Few, so that grids sized by them are quickly run, and not a power of two.
-constexpr int kMultiprocessors = 6;
+// NEFTUNE_EMULATOR_MULTIPROCESSORS=132: how many to show. By default few, so that grids sized by them are quickly run, and
+// not a power of two.
+int multiprocessors() {
+  static const int count = [] {
+    const char *chosen = getenv("NEFTUNE_EMULATOR_MULTIPROCESSORS");
+    const int wanted = chosen != nullptr ? atoi(chosen) : 0;
+    return wanted > 0 ? wanted : 6;
+  }();
+  return count;
+}
 
 // NEFTUNE_EMULATOR_DEVICE=86: the compute capability to show; 9.0 by default.
 const Model &choose_model() {
@@ -110,6 +118,10 @@ cudaError_t copy(void *destination, const void *source, size_t bytes, cudaMemcpy
     return refuse("cudaMemcpy: the destination is not in one device allocation");
   if (from_device && !memory_holds(source, bytes))
     return refuse("cudaMemcpy: the source is not in one device allocation");
+  if (dry()) {
+    if (!to_device) memset(destination, 0, bytes);
+    return cudaSuccess;
+  }
   const bool reads_later = from_device || is_pinned(source);
   const Copy enqueued = {destination, reads_later ? source : nullptr, bytes};
   const cudaError_t status =
@@ -174,7 +186,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
   properties->totalGlobalMem = total_bytes;
   properties->major = shown.major;
   properties->minor = shown.minor;
-  properties->multiProcessorCount = kMultiprocessors;
+  properties->multiProcessorCount = multiprocessors();
   properties->warpSize = 32;
   properties->maxThreadsPerBlock = kMaxThreads;
   properties->maxThreadsPerMultiProcessor = shown.threads_multiprocessor;
@@ -329,6 +341,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes *attributes, const void *) 
   attributes->numRegs = 128;
   attributes->maxDynamicSharedSizeBytes = model().shared_block * 1024;
   attributes->binaryVersion = 10 * model().major + model().minor;
+  return cudaSuccess;
+}
+cudaError_t cudaFuncGetName(const char **name, const void *kernel) {
+  *name = kernel_name(kernel);
   return cudaSuccess;
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, const void *, int threads, size_t shared) {

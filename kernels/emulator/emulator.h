@@ -62,7 +62,7 @@ bool is_argument(const T &value) {
 }  // namespace emulator
 
 template <class... Parameters, class... Arguments>
-inline cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+inline cudaError_t enqueue(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                           Arguments &&...arguments) {
   (void)stream;
   static_assert((std::is_trivially_copyable<Parameters>::value && ...), "what a kernel's parameters must be");

@@ -2,6 +2,9 @@
 // (NEFTUNE_EMULATOR_SEED unset or 0) it runs before the call returns. With a seed it waits, as on a busy GPU, until the
 // host waits for it or chance lets it run, so that host code that reuses or frees memory too early is found. All
 // streams are one queue, which every order of waiting between them allows.
+//
+// With NEFTUNE_EMULATOR_DRY=1 nothing of it runs at all, and device memory, which reads as zeros, takes no room: what a
+// model of any size asks of a GPU can be listed (nt_timeline_read), not computed.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -10,6 +13,9 @@
 
 #pragma GCC visibility push(hidden)
 namespace nt::emulator {
+
+// Whether NEFTUNE_EMULATOR_DRY is 1.
+bool dry();
 
 // Both arguments are copies that live until it returns.
 typedef cudaError_t (*Work)(void *arguments, void *data);

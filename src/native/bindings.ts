@@ -12,6 +12,8 @@ export const bindings = {
   nt_destroy: list("ptr"),
   nt_describe: list("ptr ptr i64"),
   nt_synchronize: list("ptr"),
+  nt_timeline_mark: list("ptr i64"),
+  nt_timeline_read: list("ptr ptr i64 ptr"),
   nt_malloc: list("ptr i64 ptr"),
   nt_free: list("ptr ptr"),
   nt_memset: list("ptr ptr i32 i64"),

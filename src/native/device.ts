@@ -7,6 +7,7 @@ import type { FunctionName } from "./bindings.ts";
 import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
 import { type MappedFile, MappedFiles } from "./mapped-files.ts";
 import { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
+import { addLaunches, type RecordedCall } from "./timeline.ts";
 
 /** A native function refused or failed; the message names the operation and what came. */
 export class NativeError extends NeftuneError {
@@ -72,10 +73,11 @@ export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 export class Device {
   readonly info: DeviceInfo;
   /**
-   * Seconds and calls by native function while profiling is on; null when it is off. On a GPU each call then waits for
-   * its work, so that the seconds are the operation's own and the whole is slower.
+   * Seconds and calls by native function while profiling is on; null when it is off. They are the host's: on a GPU a call
+   * returns when its work is enqueued (record() says what that takes).
    */
   profile: Map<string, { seconds: number; calls: number }> | null = null;
+  #recorded: RecordedCall[] | null = null;
   readonly #library: NativeLibrary;
   readonly #context: number;
   readonly #freeAtStart: number;
@@ -119,13 +121,12 @@ export class Device {
    * (code "changed") where a mapped file lost what was to be read.
    */
   call(name: FunctionName, ...args: Argument[]): void {
-    const start = this.profile === null ? 0 : performance.now();
     const { functions } = this.#library;
-    let status = functions[name](this.#context, ...args);
-    if (this.profile !== null) {
-      if (status === 0 && !this.isHost) status = functions.nt_synchronize(this.#context);
-      this.#count(name, (performance.now() - start) / 1000);
-    }
+    const isMeasured = this.profile !== null || this.#recorded !== null;
+    if (this.#recorded !== null) functions.nt_timeline_mark(this.#context, this.#recorded.length);
+    const start = isMeasured ? performance.now() : 0;
+    const status = functions[name](this.#context, ...args);
+    if (isMeasured) this.#count(name, args, (performance.now() - start) / 1000);
     if (!releases.has(name)) this.#mapped.expectNoFault();
     if (status !== 0) throw new NativeError(name, status, this.#library.lastError());
   }
@@ -139,7 +140,33 @@ export class Device {
     this.#mapped.expectUnchanged(which);
   }
 
-  #count(name: string, seconds: number): void {
+  /**
+   * Runs `work` on a GPU, and notes every native call it makes and what the GPU ran for it (timeline.ts). Events stand
+   * around each kernel, which costs a little time; nothing is waited for before the end.
+   */
+  record<T>(work: () => T): { result: T; calls: RecordedCall[] } {
+    const calls: RecordedCall[] = [];
+    const read = (json: Uint8Array, bytes: BigInt64Array) =>
+      this.call("nt_timeline_read", json, json.length, bytes);
+    this.call("nt_timeline_mark", 0);
+    this.#recorded = calls;
+    let result: T;
+    try {
+      result = work();
+    } finally {
+      this.#recorded = null;
+      this.call("nt_timeline_mark", -1);
+    }
+    const bytes = new BigInt64Array(1);
+    read(new Uint8Array(1), bytes);
+    const json = new Uint8Array(Number(bytes[0]));
+    read(json, bytes);
+    addLaunches(calls, new CString(ptr(json)).toString());
+    return { result, calls };
+  }
+
+  #count(name: FunctionName, args: readonly Argument[], seconds: number): void {
+    this.#recorded?.push({ name, args, hostSeconds: seconds, launches: [] });
     const entry = this.profile?.get(name);
     if (entry === undefined) {
       this.profile?.set(name, { seconds, calls: 1 });

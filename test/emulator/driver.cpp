@@ -101,7 +101,11 @@ void memory() {
   constexpr int64_t n = 1027;
   float *x = floats(n), host[n];
   auto *y = static_cast<char *>(bytes(4 * n));
+  int64_t length;
+  CALL(nt_timeline_mark, 0);
   CALL(nt_copy, y, x, 4 * n);
+  CALL(nt_timeline_mark, -1);
+  CALL(nt_timeline_read, text, int64_t(sizeof text), &length);
   CALL(nt_copy_to_host, host, y, 4 * n);
   for (int32_t from : {NT_F32, NT_BF16, NT_F16}) {
     for (int32_t to : kDtypes) {

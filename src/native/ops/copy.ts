@@ -43,3 +43,10 @@ export function copyToDevice(device: Device, destination: Tensor, source: number
     throw new NeftuneError("shape", `copy: ${bytes} bytes do not fit into ${destination}`);
   device.call("nt_copy_to_device", destination.ptr, source, bytes);
 }
+
+/** destination = source, of the same type and size, both on the device. */
+export function copyTensor(device: Device, destination: Tensor, source: Tensor): void {
+  expectVector("copy", "destination", destination, source.dtype, source.size);
+  expectContiguous("copy", "source", source);
+  device.call("nt_copy", destination.ptr, source.ptr, source.bytes);
+}
