@@ -1,8 +1,9 @@
 import { expect, test } from "bun:test";
 import { benchGeneration, describeGeneration } from "../../src/cli/bench/generation.ts";
+import { kernelRows, kernelTable, kernelUses } from "../../src/cli/bench/kernels.ts";
 import { denseSamples, hasTargets, makeBatches, median, stepFlops } from "../../src/cli/bench/work.ts";
 import { parseConfig } from "../../src/model/index.ts";
-import { Device } from "../../src/native/index.ts";
+import { Device, type RecordedCall } from "../../src/native/index.ts";
 
 const config = parseConfig("test", {
   model_type: "llama",
@@ -43,6 +44,34 @@ test("model FLOPs by hand", () => {
   // Ten tokens, eight of which are predicted.
   expect(stepFlops(config, batch!, lora)).toBe(4 * (linear * 10 + head * 8) + 6 * adapters * 10 + attention);
   expect(stepFlops(config, batch!, null)).toBe(6 * (linear * 10 + head * 8) + attention);
+});
+
+test("kernels of an operation are summed; copies over the bus have no bound", () => {
+  const launch = (name: string, seconds: number, copiedBytes = 0) => ({
+    ...{ name, seconds, blocks: 1, copiedBytes, product: null },
+  });
+  // dtype, h, gate_up, T, I
+  const swiglu = { name: "nt_swiglu_forward", args: [1, 8, 16, 100, 10], hostSeconds: 0 } as const;
+  const calls = [
+    { ...swiglu, launches: [launch("swiglu_forward_kernel", 2e-9)] },
+    { ...swiglu, launches: [launch("swiglu_forward_kernel", 4e-9)] },
+    { name: "nt_copy_to_host", args: [], hostSeconds: 0, launches: [launch("copy to the host", 9e-9, 80)] },
+    { name: "nt_cast", args: [], hostSeconds: 0, launches: [launch("new_kernel", 1e-9)] },
+  ] as const satisfies RecordedCall[];
+  const rows = kernelRows(kernelUses(calls), { copy: 2e12, matmul: 1e15 });
+  expect(rows.map(({ operation, kernel, launches, bytes }) => [operation, kernel, launches, bytes])).toEqual([
+    ["copy_to_host", "copy to the host", 1, 80],
+    ["swiglu_forward", "swiglu_forward", 2, 2 * 3 * 100 * 10 * 2],
+    ["cast", "new", 1, null],
+  ]);
+  const [host, own, unknown] = rows;
+  expect(own!.bound_seconds).toBeCloseTo(12000 / 2e12, 15);
+  expect(own!.share_of_bound).toBeCloseTo(1, 9);
+  expect(host!.bound_seconds).toBeNull();
+  expect(unknown!.bound_seconds).toBeNull();
+  const lines = kernelTable(rows).split("\n");
+  expect(lines[2]).toMatch(/swiglu_forward +swiglu_forward +2 +0\.000 +37\.5 % +2000 +– +100\.0 %/);
+  expect(lines[3]).toMatch(/cast +new +1 .* – +– +–$/);
 });
 
 test("median", () => {

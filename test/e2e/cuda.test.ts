@@ -118,8 +118,27 @@ for (const backend of backends.filter(({ kind }) => kind !== "cpu")) {
         peak_bytes: number;
         planned_bytes: { total: number; runtime: number };
         seconds_by_operation: Record<string, { calls: number }>;
+        gpu: {
+          step_seconds: number;
+          host_seconds: number;
+          launches: number;
+          copy_bytes_per_second: number;
+          kernels: { kernel: string; launches: number; seconds: number; share_of_bound: number | null }[];
+        };
       };
       expect(report.tokens_per_second).toBeGreaterThan(0);
+      const { gpu } = report;
+      const sum = (value: (kernel: (typeof gpu.kernels)[number]) => number) =>
+        gpu.kernels.reduce((total, kernel) => total + value(kernel), 0);
+      expect(gpu.launches).toBe(sum(({ launches }) => launches));
+      expect(gpu.step_seconds).toBeCloseTo(
+        sum(({ seconds }) => seconds),
+        9,
+      );
+      expect(gpu.host_seconds).toBeGreaterThan(0);
+      expect(gpu.copy_bytes_per_second).toBeGreaterThan(0);
+      const norm = gpu.kernels.find(({ kernel }) => kernel === "rmsnorm_backward")!;
+      expect(norm.share_of_bound).toBeGreaterThan(0);
       expect(report.seconds_by_operation.nt_attention_backward!.calls).toBe(2);
       const { total, runtime } = report.planned_bytes;
       expect(Math.abs(report.peak_bytes / (total - runtime) - 1)).toBeLessThan(0.05);

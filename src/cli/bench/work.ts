@@ -3,15 +3,7 @@
 import { type Batch, makeBatch } from "../../data/batch.ts";
 import { shuffle } from "../../data/philox.ts";
 import { IGNORE, type Sample } from "../../data/sample.ts";
-import {
-  groupModules,
-  groupNames,
-  type LlamaConfig,
-  type LoraOptions,
-  linearModules,
-  linearShape,
-} from "../../model/index.ts";
-import { type Device, linearForward, random, Weight } from "../../native/index.ts";
+import { type LlamaConfig, type LoraOptions, linearModules, linearShape } from "../../model/index.ts";
 
 /** Rows of full length with every token a target, ids from a fixed sequence: LCG of Numerical Recipes. */
 export function denseSamples(count: number, length: number, vocabSize: number, seed: number): Sample[] {
@@ -61,65 +53,6 @@ export function stepFlops(config: LlamaConfig, batch: Batch, lora: LoraOptions |
   return (
     passes * (linear * batch.tokens + head * batch.targets.length) + 6 * adapters * batch.tokens + attention
   );
-}
-
-export interface MatmulRate {
-  /** Tokens × in × out. */
-  shape: [number, number, number];
-  gflops: number;
-}
-
-/** How long, in seconds, products of one shape are repeated. */
-const CEILING_SECONDS = 0.4;
-
-/** Products enqueued on a GPU before each wait, which takes as long as a small product. */
-const GPU_PRODUCTS = 20;
-
-/** Edge of the product that stands for the device's ceiling: large enough to reach it, small enough to finish quickly. */
-const ceilingEdge = { cpu: 2048, cuda: 8192, emulated: 256 } as const;
-
-/** The device's own rate for y[m,n] = x[m,k]·W[n,k]ᵀ: the median of repeated products. GFLOP/s. */
-function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: number, n: number): number {
-  const x = device.allocate(dtype, [m, k]);
-  const data = device.allocate(dtype, [n, k]);
-  const y = device.allocate(dtype, [m, n]);
-  random(device, x, "normal", 1, 0, 0);
-  random(device, data, "normal", 1, 0, 1);
-  const weight = Weight.dense(device, data);
-  const times: number[] = [];
-  const products = device.isHost ? 1 : GPU_PRODUCTS;
-  try {
-    const end = performance.now() + CEILING_SECONDS * 1000;
-    while (times.length < 5 || performance.now() < end) {
-      const start = performance.now();
-      for (let i = 0; i < products; i++) linearForward(device, y, x, weight, null);
-      device.synchronize();
-      times.push((performance.now() - start) / 1000 / products);
-    }
-  } finally {
-    weight.destroy();
-    for (const tensor of [x, data, y]) device.free(tensor.ptr);
-  }
-  // The first makes the primitive.
-  return (2 * m * k * n) / median(times.slice(1)) / 1e9;
-}
-
-/** The ceiling's cube first (on the CPU 2048³), then each different shape of the model's linears and its head, for a step's tokens. */
-export function matmulRates(
-  device: Device,
-  config: LlamaConfig,
-  dtype: "f32" | "bf16",
-  tokens: number,
-): MatmulRate[] {
-  const edge = ceilingEdge[device.info.backend];
-  const shapes = new Map<string, [number, number, number]>([["cube", [edge, edge, edge]]]);
-  for (const name of groupNames) {
-    const group = groupModules[name].map((module) => linearShape(config, module));
-    const inputs = group[0]![1];
-    const out = group.reduce((sum, [rows]) => sum + rows, 0);
-    shapes.set(`${inputs}x${out}`, [tokens, inputs, out]);
-  }
-  return [...shapes.values()].map((shape) => ({ shape, gflops: matmulRate(device, dtype, ...shape) }));
 }
 
 export function median(values: readonly number[]): number {
