@@ -3,18 +3,20 @@
 //
 //   - per kernel and architecture: registers, spills, stack, shared memory, blocks that fit a multiprocessor;
 //   - per kernel: bank conflicts and memory sectors beyond the least, as the emulator counted them;
-//   - per operation of a training step: bytes, FLOPs and the least time they take.
+//   - per kernel of a training step: bytes, FLOPs, launches and the least time they take on several cards, and the step
+//     that they add up to (check-clock.ts, which also runs alone).
 //
-// Fails on any spill or stack frame, and on registers or shared memory beyond kernels/cuda/resources.json, which
-// --update rewrites.
+// Fails on any spill or stack frame, on registers or shared memory beyond kernels/cuda/resources.json, and on steps that
+// take longer than kernels/cuda/clock.json says; --update rewrites both.
 
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
+import { checkClock } from "./check-clock.ts";
 import { kernels, objects, output, root } from "./compile.ts";
 import { architectures, buildCuda, buildEmulated, cudaObject, cudaSources } from "./cuda.ts";
 import { type KernelCounts, occupancy, parseCounts, parseReport, type Resources } from "./kernel-report.ts";
-import { h200, rooflineRows } from "./roofline.ts";
+import { print } from "./table.ts";
 
 const baselineFile = join(kernels, "cuda", "resources.json");
 
@@ -60,14 +62,6 @@ async function countedAccesses(): Promise<Map<string, KernelCounts>> {
   } finally {
     rmSync(folder, { recursive: true });
   }
-}
-
-function print(title: string, head: string[], rows: string[][]): void {
-  const all = [head, ...rows];
-  const widths = head.map((_, i) => Math.max(...all.map((row) => (row[i] ?? "").length)));
-  const line = (row: string[]) =>
-    row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!))).join("  ");
-  console.log(`\n${title}\n\n${all.map(line).join("\n")}`);
 }
 
 /** What is worse than it may be, in sentences. */
@@ -142,17 +136,7 @@ print(
         : [c.worst_sector_ratio.toFixed(2), (c.sectors / c.ideal_sectors).toFixed(2)]),
     ]),
 );
-for (const [shape, tokens, length] of [
-  ["llama2-7b", 8192, 4096],
-  ["llama3-8b", 8192, 4096],
-  ["llama2-7b", 4096, 512],
-] as const) {
-  print(
-    `${shape}, ${tokens} tokens in rows of ${length}: the least that a LoRA step takes on one ${h200.name} (arithmetic, not a measurement)`,
-    ["operation", "calls", "GB", "TFLOP", "ms", "share"],
-    rooflineRows(shape, tokens, length, h200),
-  );
-}
+const slower = await checkClock();
 
 if (process.argv.includes("--update")) {
   // A line for each kernel, so that a change shows where it is.
@@ -166,7 +150,7 @@ if (process.argv.includes("--update")) {
   const baseline = existsSync(baselineFile)
     ? (JSON.parse(readFileSync(baselineFile, "utf8")) as Baseline)
     : {};
-  const found = complaints(table, baseline);
+  const found = [...complaints(table, baseline), ...slower];
   console.log(found.length === 0 ? "\nno spills, no growth" : `\n${found.join("\n")}`);
   process.exitCode = found.length === 0 ? 0 : 1;
 }
