@@ -71,6 +71,8 @@ export function noteRun(
       context.note(
         `model: ${base.name}, ${request.tune}${divided}, ${dtype}; ${formatBytes(plan.total)} planned (recompute ${plan.recompute})`,
       );
+      if (request.shard === "optimizer" && partners === undefined)
+        context.note("--shard optimizer has no effect: there is one rank");
     },
     onPlan(plan) {
       noteSettings(plan);

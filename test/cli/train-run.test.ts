@@ -36,14 +36,15 @@ test("data, template, evaluation, model and settings, in this order", async () =
   expect(lines[1]).toBe(`template: ${asked.encoding.template} (preset tiny)`);
 });
 
-test("a number held out that was not asked for; with --tune full, the disk", async () => {
+test("a number held out that was not asked for; with --tune full, the disk, and nothing to divide", async () => {
   const notes: string[] = [];
   const reporter = noteRun(request("any"), {}, quietContext({ note: (text) => void notes.push(text) }), {});
   reporter.onHoldout!(1200, 1000);
   expect(notes).toEqual([
     "--eval-split: 1,200 samples held out, not 1,000: samples with equal tokens stay together",
   ]);
-  const full = await noted(request("full", { tune: "full" }));
+  const full = await noted(request("full", { tune: "full", shard: "optimizer" }));
+  expect(full).toContain("--shard optimizer has no effect: there is one rank");
   expect(full.filter((line) => line.startsWith("disk: up to 2 checkpoints of "))).toHaveLength(1);
   expect(full.join("\n")).not.toContain("LoRA:");
 });

@@ -131,6 +131,8 @@ await asRank((team) => {
   };
   if (rank === 0) sharded.lead(spoil);
   else sharded.follow();
+  if (rank === size - 1) device.writeFloats(embedding.gradient.rows(0, 1), Float32Array.of(Number.NaN));
+  expectEqual("a norm with a gradient of one rank that is NaN", sharded.gradientNorm(1), Number.NaN);
   const spoiled = (["values", "m", "v"] as const).map((kind) => sharded.findNonFinite(kind));
   console.log(JSON.stringify({ rank, differences, spoiled }));
   arena.free();
