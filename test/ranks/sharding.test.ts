@@ -5,7 +5,9 @@ import { readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { Optimizer } from "../../src/model/index.ts";
 import { layOutBucket, pieceOf } from "../../src/model/shard-layout.ts";
-import { backends } from "../backends.ts";
+import { Communicator, makeCommunicatorId } from "../../src/native/index.ts";
+import { backends, openBackend } from "../backends.ts";
+import { compareDivided } from "./divided.ts";
 import { ensureMpi, finished, linesByRank, runMpi, startRanks } from "./support.ts";
 import {
   environment,
@@ -57,6 +59,24 @@ describe("values, moments, norms and files' tensors are those of parameters that
   const child = [process.execPath, join(import.meta.dir, "sharding-child.ts")];
   const expected = (ranks: number) =>
     Array.from({ length: ranks }, (_, rank) => ({ rank, differences: [], spoiled: ["up", "gate", null] }));
+
+  // On a real GPU, where there is one: NCCL, and exchanges in a stream of their own.
+  test.each(backends.filter(({ kind }) => kind !== "cpu"))("one rank alone, $kind", (backend) => {
+    const device = openBackend(backend);
+    const seat = { rank: 0, ranks: 1, id: makeCommunicatorId(device), stop: new Int32Array(1) };
+    const comm = new Communicator(device, seat);
+    for (const [optimizer, dtype] of [
+      ["adamw8bit", "bf16"],
+      ["adamw", "f32"],
+    ] as const) {
+      const partners = { rank: 0, size: 1, seconds: 0, comm };
+      const found = compareDivided(device, partners, dtype, optimizer);
+      expect(found).toEqual({ differences: [], spoiled: ["up", "gate", null] });
+      expect(partners.seconds).toBeGreaterThan(0);
+    }
+    comm.close();
+    device.close();
+  });
 
   test.skipIf(!hasMpi).each([
     [3, "adamw8bit", "bf16"],
