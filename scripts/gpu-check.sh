@@ -56,6 +56,7 @@ if [ "$what" != bench ]; then
   tests kernels 120 test/kernels
   tests goldens 90 test/golden test/train/golden-run.test.ts
   tests end-to-end 60 test/e2e/cuda.test.ts
+  tests ranks 30 test/ranks/sharding.test.ts
   sanitizer="$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")"
   if [ -x "$sanitizer" ]; then
     run=("$neftune" bench --shape m25 --device cuda --steps 1 --warmup 0 --batch-size 2 --max-length 96)
