@@ -1,6 +1,6 @@
 // The table of a GPU check: speeds by shape, beside those of other programs on the same card where they ran, and for each
 // shape the time of every kernel beside the least it could take at the rates that the same run measured.
-//   BUN_BE_BUN=1 dist/neftune scripts/gpu-table.ts RESULTS [--markdown]
+//   bun scripts/gpu-table.ts RESULTS [--markdown]
 
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
