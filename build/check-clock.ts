@@ -14,12 +14,67 @@ import {
   slowerSteps,
   titleOf,
 } from "./clock.ts";
-import { kernels } from "./compile.ts";
+import { kernels, root } from "./compile.ts";
 import { print } from "./table.ts";
 
 const recordFile = join(kernels, "cuda", "clock.json");
 
-type Kept = Record<"before" | "now", ClockRecord>;
+const page = join(root, "docs", "performance.md");
+
+export type Kept = Record<"before" | "now", ClockRecord>;
+
+export const readKept = () => JSON.parse(readFileSync(recordFile, "utf8")) as Kept;
+
+/** Works by card, before and now; the first row is the head. */
+function comparison({ before, now }: Kept): string[][] {
+  const change = (work: string, card: string, value: "ms" | "launches") =>
+    [before, now]
+      .map((record) => record[work]?.[card]?.[value])
+      .map((n) => (n === undefined ? "–" : value === "ms" && n >= 100 ? n.toFixed(0) : String(n)))
+      .join(" → ");
+  return [
+    ["work", ...cards.map(({ name }) => name), `launches, ${cards[0]!.name}`],
+    ...Object.keys(now).map((work) => [
+      work,
+      ...cards.map(({ name }) => change(work, name, "ms")),
+      change(work, cards[0]!.name, "launches"),
+    ]),
+  ];
+}
+
+/** Where the time of each work goes on the first card, before and now. */
+function partsTable({ before, now }: Kept): string[][] {
+  const card = cards[0]!.name;
+  const of = (record: ClockRecord, work: string) => record[work]?.[card]?.parts ?? {};
+  const works = Object.keys(now);
+  const parts = new Set(
+    [before, now].flatMap((record) => works.flatMap((work) => Object.keys(of(record, work)))),
+  );
+  return [
+    [`ms on an ${card}`, ...works],
+    ...[...parts].map((part) => [
+      part,
+      ...works.map((work) =>
+        [before, now].map((record) => of(record, work)[part]?.toFixed(1) ?? "–").join(" → "),
+      ),
+    ]),
+  ];
+}
+
+/** As the formatter leaves it. */
+function markdown(table: string[][]): string {
+  const widths = table[0]!.map((_, i) => Math.max(3, ...table.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
+  const [head = [], ...rows] = table.map(line);
+  return [head, line(widths.map((width) => "-".repeat(width))), ...rows].join("\n");
+}
+
+/** The page's text with the tables of a record between its marks. */
+export function withTables(text: string, kept: Kept): string {
+  const tables = [comparison(kept), partsTable(kept)].map(markdown).join("\n\n");
+  return text.replace(/(<!-- clock.*-->\n)[\s\S]*(<!-- \/clock -->)/, `$1\n${tables}\n\n$2`);
+}
 
 /** A line for each work, so that a change shows where it is. */
 function written(kept: Kept): string {
@@ -46,21 +101,14 @@ export async function checkClock(): Promise<string[]> {
     for (const work of recorded)
       if (work.problem !== null) console.log(`\n${titleOf(work)} on ${card}: ${work.problem}`);
 
-  const kept = JSON.parse(readFileSync(recordFile, "utf8")) as Kept;
+  const kept = readKept();
   const now = clockRecord(steps);
-  const cell = (record: ClockRecord, work: string, card: string) => record[work]?.[card]?.ms ?? "–";
-  print(
-    "Estimated steps, ms: before → now; launches on the first card",
-    ["work", ...cards.map(({ name }) => name), "launches"],
-    Object.keys(now).map((work) => [
-      work,
-      ...cards.map(({ name }) => `${cell(kept.before, work, name)} → ${cell(now, work, name)}`),
-      [kept.before, now].map((record) => record[work]?.[cards[0]!.name]?.launches ?? "–").join(" → "),
-    ]),
-  );
+  const [head = [], ...rows] = comparison({ before: kept.before, now });
+  print("Estimated steps, ms: before → now", head, rows);
   if (!process.argv.includes("--update")) return slowerSteps(now, kept.now);
   writeFileSync(recordFile, written({ ...kept, now }));
-  console.log(`\nwrote ${recordFile}`);
+  writeFileSync(page, withTables(readFileSync(page, "utf8"), { ...kept, now }));
+  console.log(`\nwrote ${recordFile} and ${page}`);
   return [];
 }
 

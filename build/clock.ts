@@ -177,17 +177,44 @@ export function clockTable(steps: ReadonlyMap<string, readonly RecordedStep[]>, 
 
 export const clockHead = ["kernel", "launches", "GB", "TFLOP", ...cards.map(({ name }) => name)];
 
-/** Of each work on each card: milliseconds and launches. What is kept of a clock to compare with (clock.json). */
-export type ClockRecord = Record<string, Record<string, { ms: number; launches: number } | null>>;
+/** What a step's time goes into. */
+const partOf = ({ operation, kernel, product }: StepKernel): string => {
+  if (operation === "linear_cross_entropy") return "head and loss";
+  if (product !== null) return "products of the layers";
+  if (kernel.includes("attention")) return "attention";
+  if (kernel.includes("lora")) return "LoRA's own kernels";
+  if (/rmsnorm|rope|swiglu/.test(kernel)) return "norms, RoPE, SwiGLU";
+  return kernel === "dequantize" ? "NF4 to bf16" : "embedding, optimizer, copies";
+};
+
+/** Estimated milliseconds by part. */
+export function clockParts(step: RecordedStep, card: Card): Record<string, number> {
+  const parts: Record<string, number> = {};
+  for (const kernel of step.kernels)
+    parts[partOf(kernel)] = (parts[partOf(kernel)] ?? 0) + 1e3 * estimatedSeconds(kernel, card, step.length);
+  return Object.fromEntries(Object.entries(parts).map(([part, ms]) => [part, Number(ms.toFixed(2))]));
+}
+
+interface RecordedClock {
+  ms: number;
+  launches: number;
+  /** On the first card. */
+  parts?: Record<string, number>;
+}
+
+/** Of each work on each card; null: it does not fit. What is kept of a clock to compare with (clock.json). */
+export type ClockRecord = Record<string, Record<string, RecordedClock | null>>;
 
 export function clockRecord(steps: ReadonlyMap<string, readonly RecordedStep[]>): ClockRecord {
   const record: ClockRecord = {};
   for (const card of cards) {
     for (const step of steps.get(card.name)!) {
       const { seconds, launches } = clockStep(step, card);
+      const parts = card === cards[0] ? { parts: clockParts(step, card) } : {};
+      const clock = { ms: Number((1e3 * seconds).toFixed(2)), launches, ...parts };
       record[titleOf(step)] = {
         ...record[titleOf(step)],
-        [card.name]: step.problem === null ? { ms: Number((1e3 * seconds).toFixed(2)), launches } : null,
+        [card.name]: step.problem === null ? clock : null,
       };
     }
   }

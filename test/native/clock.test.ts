@@ -2,9 +2,10 @@
 // formulas of the model.
 
 import { expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { cardEnvironment, cards, clockWork } from "../../build/cards.ts";
+import { readKept, withTables } from "../../build/check-clock.ts";
 import {
   boundSeconds,
   causalWaste,
@@ -49,6 +50,12 @@ test("bounds and estimates of single kernels", () => {
   const matmul = kernel({ kernel: "matmul", bytes: 1, flops: 690e9, product });
   expect(boundSeconds(matmul, h100)).toBeCloseTo(1e-3, 12);
   expect(estimatedSeconds(matmul, h100, 512)).toBeCloseTo(2e-3 + 1e-6, 12);
+});
+
+test("the docs' tables are those of the record", () => {
+  const page = readFileSync(join(root, "docs/performance.md"), "utf8");
+  expect(page).toContain("| llama2-7b, LoRA, 8 × 512 |");
+  expect(withTables(page, readKept())).toBe(page);
 });
 
 test("what became slower is told, and what did not is not", () => {
