@@ -52,7 +52,7 @@ function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: number,
   return (2 * m * k * n) / median(times.slice(1)) / 1e9;
 }
 
-/** The ceiling's cube first (on the CPU 2048³), then each different shape of the model's linears and its head, for a step's tokens. */
+/** The ceiling's cube first (on the CPU 2048³), then each different shape of the model's linears, for a step's tokens. */
 function matmulRates(
   device: Device,
   config: LlamaConfig,
