@@ -86,7 +86,15 @@ test("blocks that are not run need a release, this checkout, an account, GPUs or
     ["docs/distributed.md", "torchrun --nproc-per-node 8 --no-python ./neftune --model llama2-7b --alpha 5"],
     ["docs/distributed.md", "#!/bin/bash"],
     ["docs/distributed.md", "mpirun -n 4 ./neftune --model llama2-7b --device cpu"],
+    [
+      "docs/distributed.md",
+      "2·P  +  (4 + 4 + s)·P / N  +  4·(one layer + one vocabulary matrix)  +  activations",
+    ],
     ["docs/distributed.md", "t(B) = (g − 1)/g · B/450 GB/s  +  (m − 1)/m · B/(g · 50 GB/s)"],
+    [
+      "docs/distributed.md",
+      "LoRA  2·t(160 MB)        full  max(0, t(4·P) − 496 ms)  +  t(0.5 GB)  +  t(2·P)",
+    ],
     ["docs/noise.md", "e'[t, j] = e[t, j] + scale · n[t, j]        scale = alpha / sqrt(L · d)"],
     ["docs/noise.md", "e'[t, j] = e[t, j] + (scale · s[j]) · n[t, j]"],
     ["docs/results.md", "neftune push runs/first my-account/first --private"],
