@@ -16,7 +16,7 @@ constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-int64_t most_chunk_rows(const nt_context *, int64_t) { return kChunkRows; }
+int64_t most_chunk_rows(const nt_context *, int32_t, int64_t, int64_t) { return kChunkRows; }
 
 // Logits, gathered rows of x, and their gradient.
 int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {

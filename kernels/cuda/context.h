@@ -14,7 +14,7 @@ struct nt_context {
   int device;
   cudaStream_t stream;
   int multiprocessors;
-  int64_t l2_bytes;
+  int64_t l2_bytes, total_bytes;  // of memory
   int shared_limit;  // bytes of dynamic shared memory that a block may ask for
   char name[256];
   int major, minor;  // compute capability

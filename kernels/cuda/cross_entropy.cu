@@ -5,12 +5,6 @@
 namespace nt {
 namespace {
 
-// A chunk's product dx = dlogits·W has rows/128 · H/256 tiles: enough for every multiprocessor from 4096 columns on
-// with 1024 rows, below that with 2048. More rows would cost memory alone.
-constexpr int64_t kChunkRows = 1024, kChunkRowsNarrow = 2048, kWide = 4096;
-
-int64_t most_chunk_rows(const nt_context *, int64_t H) { return H >= kWide ? kChunkRows : kChunkRowsNarrow; }
-
 // Rows of logits lie a multiple of 32 bytes apart.
 int64_t logits_ld(int64_t V) { return (V + 7) / 8 * 8; }
 
@@ -19,6 +13,31 @@ int64_t aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
 // Logits, gathered rows of x, and their gradient.
 int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {
   return aligned(rows * logits_ld(V) * 4) + 2 * aligned(rows * H * size_of(dtype));
+}
+
+// A chunk's product dx = dlogits·W has rows/128 · H/256 tiles, which come in waves of one tile a multiprocessor. The
+// rows are the fewest whose waves are nearly as full as any can be whose workspace takes at most this share of the
+// device's memory. They depend on device and model alone, so that a resumed run has the same chunks.
+constexpr int64_t kTileRows = 128, kTileColumns = 256, kLeastChunkRows = 512, kMostChunkRows = 4096;
+constexpr int64_t kMemoryShare = 16;
+constexpr double kNearly = 0.95;
+
+double wave_fill(int64_t tiles, int64_t multiprocessors) {
+  return double(tiles) / double(ceil_div(tiles, multiprocessors) * multiprocessors);
+}
+
+int64_t most_chunk_rows(const nt_context *context, int32_t dtype, int64_t H, int64_t V) {
+  const int64_t columns = ceil_div(H, kTileColumns);
+  const auto fill = [&](int64_t rows) { return wave_fill(rows / kTileRows * columns, context->multiprocessors); };
+  int64_t most = kLeastChunkRows;
+  while (most < kMostChunkRows && chunk_bytes(dtype, most + kTileRows, H, V) <= context->total_bytes / kMemoryShare)
+    most += kTileRows;
+  double best = 0;
+  for (int64_t rows = kLeastChunkRows; rows <= most; rows += kTileRows)
+    if (fill(rows) > best) best = fill(rows);
+  int64_t rows = kLeastChunkRows;
+  while (fill(rows) < kNearly * best) rows += kTileRows;
+  return rows;
 }
 
 constexpr int kRowThreads = 512, kUnits = 4;            // units of four logits a thread and step
@@ -142,6 +161,23 @@ cudaError_t move_rows(nt_context *context, void *packed, void *all, const int32_
                 static_cast<uint16_t *>(all), rows, bytes / 2);
 }
 
+// dx[count,H] = dlogits·W. cuBLASLt's fast bf16 kernels take k in whole 16 bytes: of a vocabulary that is no multiple of
+// eight (32,001, say), the last few words make a product of their own, to which that of all others is added.
+int32_t gradient_of_rows(nt_context *context, const nt_weight *weight, void *dx, const void *dlogits, int64_t ld,
+                         int64_t count) {
+  const int64_t V = weight->out, H = weight->in, whole = V / 8 * 8;
+  const int32_t dtype = weight->dtype;
+  if (dtype == NT_F32 || weight->scratch != nullptr || whole == V || whole == 0)
+    return times_weight(context, weight, dx, dtype, H, dlogits, ld, false, count);
+  nt_weight first = *weight, last = *weight;
+  first.out = whole;
+  last.out = V - whole;
+  last.data = static_cast<const bf16 *>(weight->data) + whole * H;
+  const int32_t status = times_weight(context, &last, dx, dtype, H, static_cast<const bf16 *>(dlogits) + whole, ld,
+                                      false, count);
+  return status != NT_OK ? status : times_weight(context, &first, dx, dtype, H, dlogits, ld, true, count);
+}
+
 int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, void *dx, float *dweight, const void *x,
                              const nt_weight *weight, const int32_t *rows, const int32_t *targets, int64_t n,
                              int64_t T, float gradient_scale, void *workspace, int64_t chunk) {
@@ -179,7 +215,7 @@ int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, 
             "linear_cross_entropy");
     if (dx != nullptr) {
       char *to = together ? static_cast<char *>(dx) + rows[first] * row_bytes : gathered_dx;
-      status = times_weight(context, weight, to, dtype, H, logits, ld_gradient, false, count);
+      status = gradient_of_rows(context, weight, to, logits, ld_gradient, count);
       if (status != NT_OK) return status;
       if (!together)
         NT_CUDA(move_rows<false>(context, gathered_dx, dx, device_rows + first, count, row_bytes),

@@ -105,6 +105,7 @@ void close_device(nt_context *context) {
   if (context->stream != nullptr) cudaStreamDestroy(context->stream);
   free(context);
 }
+  context->total_bytes = int64_t(properties.totalGlobalMem);
 
 int64_t probe(char *json, int64_t size) {
   char problem[512], blas[6144];
