@@ -51,13 +51,18 @@ struct Search {
   int place_count;
 };
 
+// A place that is looked at for a second name is listed once.
 __attribute__((format(printf, 2, 3))) inline void looking_at(Search *search, const char *format, ...) {
   constexpr int kPlaces = sizeof search->places / sizeof search->places[0];
   if (search->place_count == kPlaces) return;
+  char *place = search->places[search->place_count];
   va_list arguments;
   va_start(arguments, format);
-  vsnprintf(search->places[search->place_count++], sizeof search->places[0], format, arguments);
+  vsnprintf(place, sizeof search->places[0], format, arguments);
   va_end(arguments);
+  for (int i = 0; i < search->place_count; i++)
+    if (strcmp(search->places[i], place) == 0) return;
+  search->place_count++;
 }
 
 // "A, B, C": where it looked.

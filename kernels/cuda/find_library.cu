@@ -14,6 +14,7 @@ constexpr int kNewestPython = 20, kOldestPython = 8;
 // One search: for what, and what it has found.
 struct Finder {
   const WantedLibrary &wanted;
+  const char *name;  // of the library's file
   Search *search;
 
   bool found() const { return search->library != nullptr; }
@@ -55,12 +56,8 @@ bool Finder::open_in(const char *format, ...) {
   const int length = vsnprintf(directory, sizeof directory, format, arguments);
   va_end(arguments);
   if (length >= int(sizeof directory)) return false;
-  for (const char *name : wanted.names) {
-    if (name == nullptr) break;
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    if (open_file(path)) return true;
-  }
-  return false;
+  snprintf(path, sizeof path, "%s/%s", directory, name);
+  return open_file(path);
 }
 
 // What a toolkit calls this platform.
@@ -134,9 +131,7 @@ bool Finder::open_by_path() {
 
 bool Finder::open_from_cache() {
   looking_at(search, "/etc/ld.so.cache");
-  for (const char *name : wanted.names)
-    if (name != nullptr && in_loader_cache(name, [this](const char *path) { return open_file(path); })) return true;
-  return false;
+  return in_loader_cache(name, [this](const char *path) { return open_file(path); });
 }
 
 void Finder::look_everywhere() {
@@ -162,6 +157,10 @@ void Finder::look_everywhere() {
 
 }  // namespace
 
-void find_library(const WantedLibrary &wanted, Search *search) { Finder{wanted, search}.look_everywhere(); }
+// The preferred name everywhere before the next one: an old toolkit that a variable names must not win over a newer wheel.
+void find_library(const WantedLibrary &wanted, Search *search) {
+  for (const char *name : wanted.names)
+    if (name != nullptr && search->library == nullptr) Finder{wanted, name, search}.look_everywhere();
+}
 
 }  // namespace nt

@@ -11,7 +11,8 @@ struct WantedLibrary {
   bool (*accept)(void *library, char *reason, size_t size);
 };
 
-// Opens the first one that is accepted, by absolute path, and leaves it open.
+// Opens the first one that is accepted, by absolute path, and leaves it open: under the first name wherever it is, else
+// under the second.
 void find_library(const WantedLibrary &wanted, Search *search);
 
 }  // namespace nt
