@@ -33,6 +33,29 @@ int32_t check_cuda(cudaError_t status, const char *what) {
               late ? "; an earlier call may be the cause: CUDA_LAUNCH_BLOCKING=1 shows which" : "");
 }
 
+cudaError_t allow_shared(const void *kernel, int bytes) {
+  struct Allowed {
+    const void *kernel;
+    int device, bytes;
+  };
+  constexpr unsigned kSlots = 512;  // many more than kernels that ask
+  static thread_local Allowed allowed[kSlots];
+  int device = 0;
+  cudaError_t status = cudaGetDevice(&device);
+  if (status != cudaSuccess) return status;
+  unsigned at = unsigned(reinterpret_cast<uintptr_t>(kernel) >> 4) + unsigned(device);
+  for (unsigned tried = 0; tried < kSlots; tried++, at++) {
+    Allowed &slot = allowed[at % kSlots];
+    const bool is_own = slot.kernel == kernel && slot.device == device;
+    if (is_own && slot.bytes >= bytes) return cudaSuccess;
+    if (!is_own && slot.kernel != nullptr) continue;
+    status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+    if (status == cudaSuccess) slot = {kernel, device, bytes};
+    return status;
+  }
+  return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
 namespace {
 
 // Ampere: bf16 matrix instructions, cp.async.

@@ -25,13 +25,16 @@
 
 namespace nt {
 
+// Allows launches of the kernel with that much dynamic shared memory on the current device; the driver is asked once for
+// each kernel, device and larger size (device.cu).
+cudaError_t allow_shared(const void *kernel, int bytes);
+
 // launch, below, without what it tells others.
 template <class... Parameters, class... Arguments>
 inline cudaError_t enqueue(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                           Arguments &&...arguments) {
   if (shared > 48 * 1024) {
-    cudaError_t status = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
-                                              cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared));
+    const cudaError_t status = allow_shared(reinterpret_cast<const void *>(kernel), int(shared));
     if (status != cudaSuccess) return status;
   }
   kernel<<<grid, block, shared, stream>>>(static_cast<Parameters>(arguments)...);
