@@ -62,9 +62,18 @@ NT_API int32_t nt_destroy(nt_context *context);
 // The message of the calling thread's last failed call; valid until its next call.
 NT_API const char *nt_last_error(void);
 // Writes one JSON object, NUL-terminated: backend, name, isa, threads (CUDA: multiprocessors), total_memory,
-// free_memory; on CUDA also uuid (of the GPU, 32 hexadecimal digits).
+// free_memory; on CUDA also uuid (of the GPU, 32 hexadecimal digits) and big_plain_products (how many products of at
+// least 2²⁷ multiplications cuBLASLt had no algorithm for).
 NT_API int32_t nt_describe(nt_context *context, char *host_json, int64_t size);
 NT_API int32_t nt_synchronize(nt_context *context);
+// Algorithms of matrix products that this context has timed and chosen (NEFTUNE_TUNE_MATMUL=1 on CUDA): a text, NUL-
+// terminated, as far as it fits, and its length; "" where nothing is timed. And such a text to go by, so that a process
+// computes the bits of another: NT_UNSUPPORTED where it is another library's or device's.
+NT_API int32_t nt_matmul_choices(nt_context *context, char *host_text, int64_t size, int64_t *host_length);
+NT_API int32_t nt_use_matmul_choices(nt_context *context, const char *host_text);
+// Makes the context's device that of the calling thread. nt_create does so too; to be called where contexts on different
+// devices take turns in one thread.
+NT_API int32_t nt_select(nt_context *context);
 
 // The timeline of a GPU (NT_UNSUPPORTED on the CPU): with `call` ≥ 0, events go around every launch, product and copy
 // that is enqueued from now on, noted as those of the caller's call number `call`; a first such mark begins a new
@@ -82,6 +91,11 @@ NT_API int32_t nt_free(nt_context *context, void *address);
 NT_API int32_t nt_memset(nt_context *context, void *destination, int32_t byte, int64_t bytes);
 NT_API int32_t nt_copy_to_device(nt_context *context, void *destination, const void *host_source, int64_t bytes);
 NT_API int32_t nt_copy_to_host(nt_context *context, void *host_destination, const void *source, int64_t bytes);
+// The same without waiting, into memory of nt_host_malloc: it is there after the next nt_synchronize or nt_copy_to_host.
+NT_API int32_t nt_copy_to_host_later(nt_context *context, void *host_destination, const void *source, int64_t bytes);
+// Host memory that a device can write to by itself.
+NT_API int32_t nt_host_malloc(nt_context *context, int64_t bytes, void **host_address);
+NT_API int32_t nt_host_free(nt_context *context, void *host_address);
 NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes);
 // Maps a file read-only into host memory. The address is also a device pointer where
 // `host_is_device` comes back 1 (the CPU backend).

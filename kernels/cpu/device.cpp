@@ -182,6 +182,9 @@ int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length)
 }
 
 int32_t synchronize(nt_context *) { return NT_OK; }
+int32_t select_device(nt_context *) { return NT_OK; }
+int64_t matmul_choices(nt_context *, char *, int64_t) { return 0; }
+int32_t use_matmul_choices(nt_context *, const char *) { return NT_OK; }
 
 int32_t device_malloc(int64_t bytes, void **address) {
   *address = allocate(bytes);
@@ -195,6 +198,9 @@ int32_t device_free(void *address) {
   release(address);
   return NT_OK;
 }
+
+int32_t host_malloc(int64_t bytes, void **address) { return device_malloc(bytes, address); }
+int32_t host_free(void *address) { return device_free(address); }
 
 int32_t fill_bytes(nt_context *context, void *destination, int32_t byte, int64_t bytes) {
   parallel_for(context->threads, bytes, 1 << 20, [&](int64_t begin, int64_t end) {

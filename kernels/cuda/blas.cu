@@ -4,23 +4,17 @@
 //
 // Which algorithm runs decides the bits of the result. By default it is the first that cuBLASLt's heuristic names: the
 // same for the same library, device, shape, types, row distances and alignments, so a resumed run goes on exactly as
-// the one before. NEFTUNE_TUNE_MATMUL=1 times the first eight once a shape instead and keeps the fastest: a few per
-// cent at some shapes, but two processes may choose differently, and their runs then differ in the last bits. Split k
-// is never allowed: its sums may depend on timing.
+// the one before. NEFTUNE_TUNE_MATMUL=1 times the first eight instead and keeps the fastest: a few per cent at some
+// shapes, but two processes may choose differently, and their runs then differ in the last bits, unless one takes over
+// the other's choices (tuning.h). Split k is never allowed: its sums may depend on timing.
 #include "blas.h"
 
 #include <stdlib.h>
 
 #include "cublaslt.h"
 
+#include "tuning.h"
 namespace nt {
-
-// What an algorithm is chosen for; 64-bit fields, so that equal keys have equal bytes.
-struct PlanKey {
-  int64_t m, n, k, lda, ldb, ldc;  // cuBLASLt's A is our b
-  int64_t dtype, c_dtype, transpose_a, transpose_b, bias;
-  int64_t align_a, align_b, align_c;
-};
 
 struct Plan {
   PlanKey key;
@@ -34,8 +28,8 @@ struct Blas {
   const CublasLt *lt;
   lt::Context *handle;
   lt::Preference *preference;
-  bool tune;
-  Plan **plans;  // open addressing; null: free
+  Tuning *tuning;  // null: off
+  Plan **plans;    // open addressing; null: free
   int64_t capacity, count;
 };
 
@@ -241,6 +235,24 @@ int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::H
 }
 
 int32_t choose(nt_context *context, Plan *plan, const Product &p, const void *bias, int64_t workspace_bytes) {
+// The plan's algorithm is what its bucket of sizes has been given, where that can make this product; a bucket that has
+// nothing yet is given the fastest of the candidates.
+int32_t tune(nt_context *context, Plan *plan, const Product &p, const lt::Heuristic *candidates, int count,
+             int64_t workspace_bytes) {
+  const Blas &blas = *context->blas;
+  const lt::Algorithm *chosen = chosen_for(*blas.tuning, plan->key);
+  if (chosen == nullptr) {
+    plan->algorithm = candidates[fastest(context, *plan, p, candidates, count, workspace_bytes)].algorithm;
+    return keep_choice(blas.tuning, plan->key, plan->algorithm);
+  }
+  lt::Heuristic result = {};
+  const lt::Status status = blas.lt->MatmulAlgoCheck(blas.handle, plan->descriptor, plan->a, plan->b, plan->c, plan->c,
+                                                     chosen, &result);
+  if (status == lt::kSuccess && result.state == lt::kSuccess && int64_t(result.workspace_bytes) <= workspace_bytes)
+    plan->algorithm = *chosen;
+  return NT_OK;
+}
+
   const Blas &blas = *context->blas;
   lt::Status status = describe(blas, plan, bias);
   if (status == lt::kSuccess) status = prefer(blas, plan->key, workspace_bytes);
@@ -248,15 +260,29 @@ int32_t choose(nt_context *context, Plan *plan, const Product &p, const void *bi
   lt::Heuristic candidates[kCandidates];
   int count = 0;
   status = blas.lt->MatmulAlgoGetHeuristic(blas.handle, plan->descriptor, plan->a, plan->b, plan->c, plan->c,
-                                           blas.preference, blas.tune ? kCandidates : 1, candidates, &count);
+                                           blas.preference, blas.tuning != nullptr ? kCandidates : 1, candidates, &count);
   if (status != lt::kSuccess && status != lt::kNotSupported) return refuse(blas, status, plan->key, "heuristic");
   if (status == lt::kNotSupported || count == 0 || candidates[0].state != lt::kSuccess) {
     plan->plain = true;
     return NT_OK;
   }
-  const int best = count > 1 ? fastest(context, *plan, p, candidates, count, workspace_bytes) : 0;
-  plan->algorithm = candidates[best].algorithm;
-  return NT_OK;
+  plan->algorithm = candidates[0].algorithm;
+  return blas.tuning == nullptr ? NT_OK : tune(context, plan, p, candidates, count, workspace_bytes);
+}
+
+// From this many multiplications on, a product that cuBLASLt does not make is worth a word.
+constexpr double kBigProduct = double(1 << 27);
+
+// The same by our own kernel, counted and said once where that takes long.
+int32_t without_cublaslt(nt_context *context, const Product &p) {
+  if (double(p.m) * double(p.n) * double(p.k) >= kBigProduct && context->big_plain_products++ == 0) {
+    const char *type = p.a.dtype == NT_F32 ? "f32" : "bf16";
+    fprintf(stderr,
+            "neftune: cuBLASLt has no algorithm for a product [%lld, %lld]·[%lld, %lld] in %s on this GPU; a much slower "
+            "kernel makes it (neftune doctor checks cuBLASLt)\n",
+            (long long)p.m, (long long)p.k, (long long)p.k, (long long)p.n, type);
+  }
+  return matmul_plain(context, p);
 }
 
 // bf16 at an odd multiple of two bytes, or rows at one: cuBLASLt's kernels copy at least four bytes at a time.
@@ -335,9 +361,9 @@ int32_t blas_create(nt_context *context) {
   if (blas == nullptr) return fail(NT_OUT_OF_MEMORY, "out of memory");
   const char *tune = getenv("NEFTUNE_TUNE_MATMUL");
   blas->lt = lib;
-  blas->tune = tune != nullptr && strcmp(tune, "1") == 0;
   context->blas = blas;
   lt::Status status = lib->Create(&blas->handle);
+  if (tune != nullptr && strcmp(tune, "1") == 0) blas->tuning = tuning_create(context, lib->GetVersion());
   if (status == lt::kSuccess) status = lib->MatmulPreferenceCreate(&blas->preference);
   if (status == lt::kSuccess) return NT_OK;
   blas_destroy(context);
@@ -346,10 +372,19 @@ int32_t blas_create(nt_context *context) {
 }
 
 void blas_destroy(nt_context *context) {
+int64_t blas_choices(nt_context *context, char *text, int64_t size) {
+  return context->blas->tuning == nullptr ? 0 : write_choices(*context->blas->tuning, text, size);
+}
+
+int32_t blas_use_choices(nt_context *context, const char *text) {
+  return context->blas->tuning == nullptr ? int32_t(NT_OK) : read_choices(context->blas->tuning, text);
+}
+
   Blas *blas = context->blas;
   if (blas == nullptr) return;
   forget_plans(blas);
   if (blas->preference != nullptr) blas->lt->MatmulPreferenceDestroy(blas->preference);
+  tuning_destroy(blas->tuning);
   if (blas->handle != nullptr) blas->lt->Destroy(blas->handle);
   free(blas);
   context->blas = nullptr;

@@ -29,6 +29,11 @@ int32_t matmul_plain(nt_context *context, const Product &product);
 int32_t blas_create(nt_context *context);
 void blas_destroy(nt_context *context);
 
+// With NEFTUNE_TUNE_MATMUL=1: the algorithms that were chosen so far as a text, as far as it fits into `size`, and how long
+// it is (0 without); and such a text to go by from here on. NT_UNSUPPORTED where it is another library's or device's.
+int64_t blas_choices(nt_context *context, char *text, int64_t size);
+int32_t blas_use_choices(nt_context *context, const char *text);
+
 // Writes {"path": …, "version": "13.0.2", "looked": [places in order]} with a final NUL: where cuBLASLt is, without
 // using it. Not found or not to be opened: path and version are null and "problem" has the loader's words (or "").
 // Gives the bytes needed; what does not fit into `size` is not written.

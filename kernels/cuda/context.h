@@ -27,6 +27,7 @@ struct nt_context {
 
   nt::Staging *staging;
   nt::Blas *blas;
+  int64_t big_plain_products;  // that cuBLASLt had no algorithm for
 };
 
 namespace nt {

@@ -78,6 +78,9 @@ static_assert(sizeof(Heuristic) == 96, "laid out as cublasLtMatmulHeuristicResul
     (lt::Context * context, lt::Descriptor * descriptor, lt::MatrixLayout * a, lt::MatrixLayout * b,                  \
      lt::MatrixLayout * c, lt::MatrixLayout * d, lt::Preference * preference, int requested,                          \
      lt::Heuristic * results, int *returned))                                                                         \
+  X(lt::Status, MatmulAlgoCheck,                                                                                      \
+    (lt::Context * context, lt::Descriptor * descriptor, lt::MatrixLayout * a, lt::MatrixLayout * b,                  \
+     lt::MatrixLayout * c, lt::MatrixLayout * d, const lt::Algorithm *algorithm, lt::Heuristic *result))              \
   X(lt::Status, Matmul,                                                                                               \
     (lt::Context * context, lt::Descriptor * descriptor, const void *alpha, const void *a,                            \
      lt::MatrixLayout *a_layout, const void *b, lt::MatrixLayout *b_layout, const void *beta, const void *c,          \

@@ -105,6 +105,7 @@ int32_t open_device(nt_context *context, int device) {
                 device, properties.name, properties.major, properties.minor);
   context->multiprocessors = properties.multiProcessorCount;
   context->l2_bytes = properties.l2CacheSize;
+  context->total_bytes = int64_t(properties.totalGlobalMem);
   context->shared_limit = int(properties.sharedMemPerBlockOptin);
   copy_name(context->name, sizeof context->name, properties.name);
   context->major = properties.major;
@@ -128,7 +129,6 @@ void close_device(nt_context *context) {
   if (context->stream != nullptr) cudaStreamDestroy(context->stream);
   free(context);
 }
-  context->total_bytes = int64_t(properties.totalGlobalMem);
 
 int64_t probe(char *json, int64_t size) {
   char problem[512], blas[6144];
@@ -178,7 +178,10 @@ int32_t create(int32_t device, int32_t, nt_context **context) {
   return NT_OK;
 }
 
-void destroy(nt_context *context) { close_device(context); }
+void destroy(nt_context *context) {
+  cudaSetDevice(context->device);
+  close_device(context);
+}
 
 int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length) {
   // Asked after every step of a training run, so that it leaves the driver alone but for what changes.
@@ -186,9 +189,9 @@ int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length)
   NT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's free memory");
   append(json, size, length,
          "{\"backend\":\"" NT_BACKEND "\",\"name\":\"%s\",\"isa\":\"sm_%d%d\",\"threads\":%d,\"total_memory\":%lld,"
-         "\"free_memory\":%lld,\"uuid\":\"",
+         "\"free_memory\":%lld,\"big_plain_products\":%lld,\"uuid\":\"",
          context->name, context->major, context->minor, context->multiprocessors, (long long)total_bytes,
-         (long long)free_bytes);
+         (long long)free_bytes, (long long)context->big_plain_products);
   for (const unsigned char byte : context->uuid) append(json, size, length, "%02x", byte);
   append(json, size, length, "\"}");
   return NT_OK;
@@ -196,6 +199,14 @@ int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length)
 
 int32_t synchronize(nt_context *context) {
   NT_CUDA(cudaStreamSynchronize(context->stream), "waiting for the GPU");
+  return NT_OK;
+}
+
+int64_t matmul_choices(nt_context *context, char *text, int64_t size) { return blas_choices(context, text, size); }
+int32_t use_matmul_choices(nt_context *context, const char *text) { return blas_use_choices(context, text); }
+
+int32_t select_device(nt_context *context) {
+  NT_CUDA(cudaSetDevice(context->device), "selecting the GPU");
   return NT_OK;
 }
 
@@ -213,6 +224,16 @@ int32_t device_malloc(int64_t bytes, void **address) {
 
 int32_t device_free(void *address) {
   NT_CUDA(cudaFree(address), "free");
+  return NT_OK;
+}
+
+int32_t host_malloc(int64_t bytes, void **address) {
+  NT_CUDA(cudaHostAlloc(address, bytes > 0 ? size_t(bytes) : 1, cudaHostAllocDefault), "pinned memory");
+  return NT_OK;
+}
+
+int32_t host_free(void *address) {
+  NT_CUDA(cudaFreeHost(address), "pinned memory");
   return NT_OK;
 }
 

@@ -279,11 +279,33 @@ Status MatmulPreferenceSetAttribute(Preference *p, PreferenceAttribute attribute
   return invalid("an attribute that the emulator does not know");
 }
 
-// One algorithm, which remembers what it was chosen for: m, n, k, the alignments of a, b, c, d as four bytes of log2.
-Algorithm algorithm_for(const Shape &shape, const uint32_t (&alignment)[4]) {
+// Two algorithms, which compute the same and remember the alignments of a, b, c, d that they were chosen for, as four
+// bytes of log2.
+constexpr int kAlgorithms = 2;
+Algorithm algorithm_for(int number, const uint32_t (&alignment)[4]) {
   uint64_t logarithms = 0;
   for (int i = 0; i < 4; i++) logarithms |= uint64_t(__builtin_ctz(alignment[i])) << (8 * i);
-  return {{kAlgorithmMark, uint64_t(shape.m), uint64_t(shape.n), uint64_t(shape.k), logarithms}};
+  return {{kAlgorithmMark, uint64_t(number), logarithms}};
+}
+
+// Shapes that the heuristic or a check gave an algorithm for: none other may be made with it.
+bool allowed(const Algorithm &algorithm, const Shape &shape, bool allow) {
+  struct Entry {
+    Entry *next;
+    uint64_t number;
+    Shape shape;
+  };
+  static Entry *buckets[1024];
+  const uint64_t number = algorithm.data[1];
+  Entry **bucket = &buckets[uint64_t(shape.m * 7919 + shape.n * 104729 + shape.k) % 1024];
+  for (const Entry *each = *bucket; each != nullptr; each = each->next)
+    if (each->number == number && memcmp(&each->shape, &shape, sizeof shape) == 0) return true;
+  if (!allow) return false;
+  auto *added = static_cast<Entry *>(malloc(sizeof(Entry)));
+  if (added == nullptr) abort();
+  *added = {*bucket, number, shape};
+  *bucket = added;
+  return true;
 }
 
 Status MatmulAlgoGetHeuristic(Context *context, Descriptor *descriptor, MatrixLayout *a, MatrixLayout *b,
@@ -303,10 +325,25 @@ Status MatmulAlgoGetHeuristic(Context *context, Descriptor *descriptor, MatrixLa
     if (!supported(layouts[i], alignment)) return kNotSupported;
   }
   if (preference->workspace_bytes < kWorkspace) return kNotSupported;
-  const int given = requested < 2 ? requested : 2;
-  for (int i = 0; i < given; i++)
-    results[i] = {algorithm_for(shape, preference->alignment), kWorkspace, kSuccess, 1.0f, {}};
+  const int given = requested < kAlgorithms ? requested : kAlgorithms;
+  for (int i = 0; i < given; i++) {
+    results[i] = {algorithm_for(i, preference->alignment), kWorkspace, kSuccess, 1.0f, {}};
+    allowed(results[i].algorithm, shape, true);
+  }
   *returned = given;
+  return kSuccess;
+}
+
+Status MatmulAlgoCheck(Context *context, Descriptor *descriptor, MatrixLayout *a, MatrixLayout *b, MatrixLayout *c,
+                       MatrixLayout *d, const Algorithm *algorithm, Heuristic *result) {
+  if (!is(context, kContextMark) || algorithm == nullptr || result == nullptr)
+    return invalid("a null argument of the check");
+  if (algorithm->data[0] != kAlgorithmMark || algorithm->data[1] >= kAlgorithms) return kNotSupported;
+  Shape shape;
+  const Status status = check(descriptor, a, b, c, d, &shape);
+  if (status != kSuccess) return status;
+  *result = {*algorithm, kWorkspace, kSuccess, 1.0f, {}};
+  allowed(*algorithm, shape, true);
   return kSuccess;
 }
 
@@ -323,11 +360,10 @@ Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const
   const MatrixLayout *layouts[] = {a_layout, b_layout, c_layout, d_layout};
   for (int i = 0; i < 4; i++)
     if (!holds(operands[i], layouts[i])) return invalid("a matrix that is not in one device allocation");
-  if (algorithm == nullptr || algorithm->data[0] != kAlgorithmMark || int64_t(algorithm->data[1]) != shape.m ||
-      int64_t(algorithm->data[2]) != shape.n || int64_t(algorithm->data[3]) != shape.k)
+  if (algorithm == nullptr || algorithm->data[0] != kAlgorithmMark || !allowed(*algorithm, shape, false))
     return invalid("an algorithm chosen for another product");
   for (int i = 0; i < 4; i++)
-    if (reinterpret_cast<uintptr_t>(operands[i]) % (uintptr_t(1) << (algorithm->data[4] >> (8 * i) & 0xFF)) != 0)
+    if (reinterpret_cast<uintptr_t>(operands[i]) % (uintptr_t(1) << (algorithm->data[2] >> (8 * i) & 0xFF)) != 0)
       return invalid("an operand less aligned than the algorithm was chosen for");
   if (workspace == nullptr || workspace_bytes < kWorkspace || reinterpret_cast<uintptr_t>(workspace) % 256 != 0 ||
       !emulator::memory_holds(workspace, workspace_bytes))

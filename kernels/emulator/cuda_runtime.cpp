@@ -10,6 +10,7 @@
 
 struct CUstream_st {
   unsigned flags;
+  int device;
 };
 struct CUevent_st {
   unsigned flags;
@@ -144,6 +145,8 @@ bool is_pinned(const void *address) {
     if (p >= each->start && p < each->start + each->bytes) return true;
   return false;
 }
+
+bool is_of_current_device(const CUstream_st *stream) { return stream == nullptr || stream->device == current_device; }
 
 }  // namespace nt::emulator
 
@@ -289,7 +292,7 @@ cudaError_t cudaMemset(void *destination, int byte, size_t bytes) {
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
   *stream = static_cast<CUstream_st *>(malloc(sizeof(CUstream_st)));
   if (*stream == nullptr) return keep(cudaErrorMemoryAllocation);
-  (*stream)->flags = flags;
+  **stream = {flags, current_device};
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, 0); }

@@ -64,7 +64,7 @@ bool is_argument(const T &value) {
 template <class... Parameters, class... Arguments>
 inline cudaError_t enqueue(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
                           Arguments &&...arguments) {
-  (void)stream;
+  if (!emulator::is_of_current_device(stream)) return emulator::refuse_stream(reinterpret_cast<const void *>(kernel));
   static_assert((std::is_trivially_copyable<Parameters>::value && ...), "what a kernel's parameters must be");
   struct Call {
     void (*kernel)(Parameters...);

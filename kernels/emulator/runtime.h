@@ -34,6 +34,9 @@ cudaError_t enqueue_grid(const void *kernel, dim3 grid, dim3 block, size_t dynam
 // Whether a kernel's argument points to the host's memory (device_memory.cpp), and the launch's error if so.
 bool is_host_memory(const void *p);
 cudaError_t refuse_argument(const void *kernel);
+// Whether a launch in this stream would be on the device that is current (cuda_runtime.cpp), and its error if not.
+bool is_of_current_device(const CUstream_st *stream);
+cudaError_t refuse_stream(const void *kernel);
 
 // Reports a mistake of the running kernel and ends its launch with cudaErrorLaunchFailure (under a sanitizer: ends the
 // process).

@@ -327,12 +327,19 @@ void abandon_block() {
   abort();
 }
 
-cudaError_t refuse_argument(const void *kernel) {
+namespace {
+
+cudaError_t refuse_launch(const void *kernel, const char *what) {
   report_begin_grid(kernel);
-  fail_host("an argument points to host memory");
+  fail_host("%s", what);
   report_begin_grid(nullptr);
   return cudaErrorLaunchFailure;
 }
+
+}  // namespace
+
+cudaError_t refuse_argument(const void *kernel) { return refuse_launch(kernel, "an argument points to host memory"); }
+cudaError_t refuse_stream(const void *kernel) { return refuse_launch(kernel, "its stream is another device's"); }
 
 cudaError_t enqueue_grid(const void *kernel, dim3 grid, dim3 block, size_t dynamic_shared, Body run,
                          const void *arguments, size_t bytes) {

@@ -52,6 +52,19 @@ NT_API int32_t nt_describe(nt_context *context, char *json, int64_t size) {
 
 NT_API int32_t nt_synchronize(nt_context *context) { return nt::synchronize(context); }
 
+NT_API int32_t nt_matmul_choices(nt_context *context, char *text, int64_t size, int64_t *length) {
+  NT_CHECK(size >= 1 && text != nullptr, "matmul_choices: no room");
+  text[0] = '\0';
+  *length = nt::matmul_choices(context, text, size);
+  return NT_OK;
+}
+
+NT_API int32_t nt_use_matmul_choices(nt_context *context, const char *text) {
+  return nt::use_matmul_choices(context, text);
+}
+
+NT_API int32_t nt_select(nt_context *context) { return nt::select_device(context); }
+
 NT_API int32_t nt_malloc(nt_context *, int64_t bytes, void **address) {
   NT_TRY(nt::check_count("malloc", "bytes", bytes));
   return nt::device_malloc(bytes, address);
@@ -82,6 +95,18 @@ NT_API int32_t nt_copy_to_host(nt_context *context, void *destination, const voi
   if (bytes > 0) NT_TRY(nt::copy_to_host(context, destination, source, bytes));
   return nt::synchronize(context);
 }
+
+NT_API int32_t nt_copy_to_host_later(nt_context *context, void *destination, const void *source, int64_t bytes) {
+  NT_TRY(nt::check_copy("copy_to_host_later", destination, source, bytes));
+  return bytes == 0 ? NT_OK : nt::copy_to_host(context, destination, source, bytes);
+}
+
+NT_API int32_t nt_host_malloc(nt_context *, int64_t bytes, void **address) {
+  NT_TRY(nt::check_count("host_malloc", "bytes", bytes));
+  return nt::host_malloc(bytes, address);
+}
+
+NT_API int32_t nt_host_free(nt_context *, void *address) { return nt::host_free(address); }
 
 NT_API int32_t nt_file_map(nt_context *, const char *path, void **address, int64_t *bytes, int32_t *is_device) {
   *is_device = nt::kHostIsDevice ? 1 : 0;

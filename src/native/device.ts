@@ -6,6 +6,7 @@ import { decodeFloats } from "../floats.ts";
 import type { FunctionName } from "./bindings.ts";
 import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
 import { type MappedFile, MappedFiles } from "./mapped-files.ts";
+import { Readback } from "./readback.ts";
 import { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
 import { addLaunches, type RecordedCall } from "./timeline.ts";
 
@@ -31,6 +32,8 @@ export interface DeviceInfo {
   free_memory: number;
   /** Of the GPU. */
   uuid?: string;
+  /** On a GPU: products of 2²⁷ multiplications and more that cuBLASLt had no algorithm for. */
+  big_plain_products?: number;
 }
 
 /** What nt_probe tells of the CUDA backend on this machine, without opening a device. */
@@ -66,7 +69,15 @@ export interface DeviceOptions {
 }
 
 /** What frees memory is called on the way out of an error, too: it must not throw that error again. */
-const releases: ReadonlySet<FunctionName> = new Set(["nt_free", "nt_weight_destroy", "nt_file_unmap"]);
+const releases: ReadonlySet<FunctionName> = new Set([
+  "nt_free",
+  "nt_host_free",
+  "nt_weight_destroy",
+  "nt_file_unmap",
+]);
+
+/** Milliseconds between two questions for a GPU's memory in use. */
+const PEAK_INTERVAL = 1000;
 
 export type HostArray = Float32Array | Int32Array | Uint16Array | Uint8Array;
 
@@ -82,14 +93,15 @@ export class Device {
   readonly #context: number;
   readonly #freeAtStart: number;
   readonly #mapped = new MappedFiles();
+  readonly #readback = new Readback(this);
   #isLent = false;
+  #peak = 0;
+  #askPeakAt = 0;
 
   private constructor(library: NativeLibrary, context: number) {
     this.#library = library;
     this.#context = context;
-    const json = new Uint8Array(4096);
-    this.call("nt_describe", json, json.length);
-    this.info = JSON.parse(new CString(ptr(json)).toString()) as DeviceInfo;
+    this.info = this.#describe();
     this.#freeAtStart = this.info.free_memory;
   }
 
@@ -99,12 +111,16 @@ export class Device {
     const out = new BigUint64Array(1);
     const status = library.functions.nt_create(options.index ?? 0, options.threads ?? 0, out);
     if (status !== 0) throw new NativeError("nt_create", status, library.lastError());
-    return new Device(library, Number(out[0]));
+    library.selected = Number(out[0]);
+    return new Device(library, library.selected);
   }
 
   /** Does nothing while the device is lent. */
   close(): void {
-    if (!this.#isLent) this.#library.functions.nt_destroy(this.#context);
+    if (this.#isLent) return;
+    this.#readback.close();
+    this.#library.functions.nt_destroy(this.#context);
+    this.#library.selected = 0;
   }
 
   /** Keeps the device open whatever its users do, until the returned function closes it. */
@@ -125,7 +141,8 @@ export class Device {
     const isMeasured = this.profile !== null || this.#recorded !== null;
     if (this.#recorded !== null) functions.nt_timeline_mark(this.#context, this.#recorded.length);
     const start = isMeasured ? performance.now() : 0;
-    const status = functions[name](this.#context, ...args);
+    let status = this.#select();
+    if (status === 0) status = functions[name](this.#context, ...args);
     if (isMeasured) this.#count(name, args, (performance.now() - start) / 1000);
     if (!releases.has(name)) this.#mapped.expectNoFault();
     if (status !== 0) throw new NativeError(name, status, this.#library.lastError());
@@ -138,6 +155,13 @@ export class Device {
    */
   expectFilesUnchanged(which: "all" | "in place"): void {
     this.#mapped.expectUnchanged(which);
+  }
+
+  /** Several devices may be open: what is called is meant for this one. */
+  #select(): number {
+    if (this.#library.selected === this.#context) return 0;
+    this.#library.selected = this.#context;
+    return this.#library.functions.nt_select(this.#context);
   }
 
   /**
@@ -183,11 +207,36 @@ export class Device {
 
   /**
    * The most memory in use so far: on the CPU the process's resident set, on a GPU what was allocated since the device
-   * was opened (all of it is, before the first step), other processes' share in that time included.
+   * was opened (all of it is, before the first step), other processes' share in that time included. A GPU's driver is
+   * asked once a second at most, and after memory was taken or given back: it may have to wait for the GPU.
    */
   peakMemory(): number {
     if (this.isHost) return process.resourceUsage().maxRSS * 1024;
-    return Math.max(0, this.#freeAtStart - this.freeMemory());
+    const now = performance.now();
+    if (now >= this.#askPeakAt) {
+      this.#peak = Math.max(this.#peak, this.#freeAtStart - this.freeMemory());
+      this.#askPeakAt = now + PEAK_INTERVAL;
+    }
+    return this.#peak;
+  }
+
+  /**
+   * The algorithms of matrix products that were timed and chosen so far, as a text; "" where none are (see
+   * NEFTUNE_TUNE_MATMUL).
+   */
+  matmulChoices(): string {
+    const length = new BigInt64Array(1);
+    let text = new Uint8Array(1);
+    this.call("nt_matmul_choices", text, text.length, length);
+    if (length[0] === 0n) return "";
+    text = new Uint8Array(Number(length[0]) + 1);
+    this.call("nt_matmul_choices", text, text.length, length);
+    return new TextDecoder().decode(text.subarray(0, text.length - 1));
+  }
+
+  /** Goes by such a text from here on. Throws NativeError where it is another library's or device's. */
+  useMatmulChoices(text: string): void {
+    this.call("nt_use_matmul_choices", Buffer.from(`${text}\0`));
   }
 
   synchronize(): void {
@@ -196,15 +245,25 @@ export class Device {
 
   /** Bytes of free memory now. */
   freeMemory(): number {
+    return this.#describe().free_memory;
+  }
+
+  /** How many products of 2²⁷ multiplications and more a slow kernel had to make so far. */
+  bigPlainProducts(): number {
+    return this.#describe().big_plain_products ?? 0;
+  }
+
+  #describe(): DeviceInfo {
     const json = new Uint8Array(4096);
     this.call("nt_describe", json, json.length);
-    return (JSON.parse(new CString(ptr(json)).toString()) as DeviceInfo).free_memory;
+    return JSON.parse(new CString(ptr(json)).toString()) as DeviceInfo;
   }
 
   /** Memory of its own, to be given to free(). Most memory comes from an Arena instead. */
   malloc(bytes: number): number {
     const out = new BigUint64Array(1);
     this.call("nt_malloc", bytes, out);
+    this.#askPeakAt = 0;
     return Number(out[0]);
   }
 
@@ -257,6 +316,16 @@ export class Device {
     if (tensor.dtype === "f32") return new Float32Array(bytes.buffer);
     if (tensor.dtype !== "bf16") throw new NeftuneError("dtype", `${tensor} has no float32 view`);
     return decodeFloats("bf16", bytes);
+  }
+
+  /**
+   * The same for a float32 tensor without waiting now: what is returned gives the values, and waits then. To be called
+   * once. What is enqueued after this may change the tensor.
+   */
+  readFloatsLater(tensor: Tensor): () => Float32Array<ArrayBuffer> {
+    if (tensor.dtype !== "f32" || !tensor.contiguous)
+      throw new NeftuneError("dtype", `${tensor}: only contiguous float32 tensors are read later`);
+    return this.#readback.read(tensor);
   }
 
   readInts(tensor: Tensor): Int32Array<ArrayBuffer> {

@@ -15,6 +15,8 @@ export type Argument = number | bigint | null | NodeJS.TypedArray;
 export interface NativeLibrary {
   readonly functions: Record<FunctionName, (...args: Argument[]) => number>;
   lastError(): string;
+  /** The context whose device is this thread's; 0: not known. */
+  selected: number;
 }
 
 const RTLD_NOW = 2;
@@ -74,6 +76,7 @@ function link(handle: Pointer, loader: ReturnType<typeof openLoader>, hold: Wrap
       const text = errorOf();
       return text === null ? "" : new CString(text).toString();
     },
+    selected: 0,
   };
 }
 

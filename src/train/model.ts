@@ -34,7 +34,10 @@ export type EvaluableModel = Pick<Llama, "evaluate">;
 
 export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
   readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization" | "optim" | "partners">;
-  readonly device: Pick<Device, "peakMemory" | "expectFilesUnchanged"> & { readonly info: object };
+  readonly device: Pick<
+    Device,
+    "peakMemory" | "expectFilesUnchanged" | "matmulChoices" | "useMatmulChoices"
+  > & { readonly info: object };
   readonly plan: Pick<Llama["plan"], "total">;
   readonly parameters: TrainedParameters | null;
   readonly embedTokens: Pick<Llama["embedTokens"], "registerForwardHook">;

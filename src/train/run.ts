@@ -13,6 +13,7 @@ import {
   makeIdentity,
   makeRounding,
 } from "./identity.ts";
+import { restoreMatmulChoices } from "./matmul-choices.ts";
 import { type MetricsFile, missingNote } from "./metrics.ts";
 import { type ModelOrigin, type TrainableModel, trainedParameters } from "./model.ts";
 import { optionName, type TrainerOptions } from "./options.ts";
@@ -151,6 +152,7 @@ function enterRun(
   const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, parameters);
   const progress = { ...(resumed?.progress ?? startProgress) };
   if (resumed === null && training.evalSamples !== null) progress.evalPending = options.evalOnStart;
+  const untuned = resumed === null ? null : restoreMatmulChoices(folder, model.device);
   const lost = options.loadBestModelAtEnd ? forgetLostBest(progress, folder.checkpoints) : null;
   const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
   for (const [name, text] of Object.entries(files ?? {})) folder.writeText(name, text);

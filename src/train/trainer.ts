@@ -8,6 +8,7 @@ import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
 import { isOutOfPatience, judge } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
+import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
 import {
   loraOf,
@@ -230,6 +231,8 @@ export class Trainer {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
         ...(signal === undefined ? {} : { signal }),
+    // Before anything that a resumed run starts from.
+    if (run.files !== null) keepMatmulChoices(run.files.folder, this.model.device);
         team,
         onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),
       });

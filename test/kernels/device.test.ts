@@ -167,6 +167,49 @@ forEachBackend((device, name) => {
     }
   });
 
+  test("values read later are those of then", () => {
+    const x = upload(device, "f32", [3], Float32Array.of(1, 2, 3));
+    const large = upload(
+      device,
+      "f32",
+      [70_000],
+      Float32Array.from({ length: 70_000 }, (_, i) => i),
+    );
+    const read = [x, x.rows(1, 1), large, x.rows(0, 0), large.rows(5, 2)].map((tensor) =>
+      device.readFloatsLater(tensor),
+    );
+    device.fill(x, 0);
+    device.fill(large, 0);
+    const after = device.readFloatsLater(x);
+    const values = read.map((values) => values());
+    expect(values[0]).toEqual(Float32Array.of(1, 2, 3));
+    expect(values[1]).toEqual(Float32Array.of(2));
+    expect(values[2]!.every((value, i) => value === i)).toBe(true);
+    expect(values[3]).toEqual(new Float32Array());
+    expect(values[4]).toEqual(Float32Array.of(5, 6));
+    expect(after()).toEqual(new Float32Array(3));
+    // The memory that those took serves the next ones.
+    for (let i = 0; i < 5; i++) {
+      device.writeFloats(x, Float32Array.of(i, i, i));
+      const [first, second] = [device.readFloatsLater(x), device.readFloatsLater(x.rows(2, 1))];
+      expect([...second(), ...first()]).toEqual([i, i, i, i]);
+    }
+    expect(() => device.readFloatsLater(device.allocate("bf16", [2]))).toThrow("only contiguous float32");
+  });
+
+  test("memory in use is asked for when memory was taken, and now and then", () => {
+    const before = device.peakMemory();
+    const taken = device.malloc(1 << 22);
+    if (!device.isHost) {
+      device.profile = new Map();
+      for (let i = 0; i < 5; i++) expect(device.peakMemory()).toBeGreaterThanOrEqual(before + (1 << 22));
+      expect(device.profile.get("nt_describe")!.calls).toBeLessThan(3);
+      device.profile = null;
+    }
+    device.free(taken);
+    expect(device.peakMemory()).toBeGreaterThanOrEqual(before);
+  });
+
   test("tells what it is, and what it cannot do", () => {
     expect(name).toStartWith(device.info.backend);
     if (device.isHost) expect(device.info.threads).toBe(2);

@@ -143,7 +143,13 @@ class FakeParameters implements TrainedParameters {
 export class FakeModel implements TrainableModel {
   readonly config = config;
   readonly options: TrainableModel["options"];
-  readonly device = { info: { backend: "fake" }, peakMemory: () => 0, expectFilesUnchanged: () => {} };
+  readonly device = {
+    info: { backend: "fake" },
+    peakMemory: () => 0,
+    expectFilesUnchanged: () => {},
+    matmulChoices: () => "",
+    useMatmulChoices: (_text: string) => {},
+  };
   readonly plan = { total: 1234 };
   readonly parameters: FakeParameters;
   readonly embedTokens = new Embedding();

@@ -317,6 +317,8 @@ describe("other circumstances", () => {
       info: { backend: "fake", isa: "avx2", threads: 3 },
       peakMemory: () => 0,
       expectFilesUnchanged: () => {},
+      matmulChoices: () => "",
+      useMatmulChoices: (_text: string) => {},
     };
   }
 

@@ -1,0 +1,110 @@
+// Choices between cuBLASLt's algorithms: see tuning.h. A list in the order in which they were made; it is asked once for each
+// new shape.
+#include "tuning.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "../library_search.h"
+
+namespace nt {
+namespace {
+
+struct Choice {
+  PlanKey key;  // its sizes are those of its bucket
+  lt::Algorithm algorithm;
+};
+
+constexpr int kKeyWords = sizeof(PlanKey) / 8, kWords = sizeof(Choice) / 8;
+static_assert(sizeof(Choice) == 8 * (kKeyWords + 8), "a choice is words");
+
+// Rounded up to two significant bits behind the first: at most a quarter more.
+int64_t bucket(int64_t size) {
+  int64_t step = 1;
+  while (size > 8 * step) step *= 2;
+  return ceil_div(size, step) * step;
+}
+
+// Tokens are the rows of a product (cuBLASLt's n), or in the gradient of a weight its k.
+PlanKey bucket_of(PlanKey key) {
+  key.n = bucket(key.n);
+  key.k = bucket(key.k);
+  return key;
+}
+
+}  // namespace
+
+struct Tuning {
+  char head[320];
+  Choice *choices;
+  int64_t count, capacity;
+};
+
+Tuning *tuning_create(const nt_context *context, size_t library_version) {
+  auto *tuning = static_cast<Tuning *>(calloc(1, sizeof(Tuning)));
+  if (tuning != nullptr)
+    snprintf(tuning->head, sizeof tuning->head, "cuBLASLt %zu, %s, %d multiprocessors", library_version, context->name,
+             context->multiprocessors);
+  return tuning;
+}
+
+void tuning_destroy(Tuning *tuning) {
+  if (tuning == nullptr) return;
+  free(tuning->choices);
+  free(tuning);
+}
+
+const lt::Algorithm *chosen_for(const Tuning &tuning, const PlanKey &key) {
+  const PlanKey wanted = bucket_of(key);
+  for (int64_t i = 0; i < tuning.count; i++)
+    if (memcmp(&tuning.choices[i].key, &wanted, sizeof wanted) == 0) return &tuning.choices[i].algorithm;
+  return nullptr;
+}
+
+int32_t keep_choice(Tuning *tuning, const PlanKey &key, const lt::Algorithm &algorithm) {
+  if (tuning->count == tuning->capacity) {
+    const int64_t capacity = tuning->capacity > 0 ? 2 * tuning->capacity : 64;
+    auto *larger = static_cast<Choice *>(realloc(tuning->choices, size_t(capacity) * sizeof(Choice)));
+    if (larger == nullptr) return fail(NT_OUT_OF_MEMORY, "matmul: out of memory");
+    tuning->choices = larger;
+    tuning->capacity = capacity;
+  }
+  tuning->choices[tuning->count++] = {bucket_of(key), algorithm};
+  return NT_OK;
+}
+
+int64_t write_choices(const Tuning &tuning, char *text, int64_t size) {
+  Text out = {text, size, 0};
+  add(&out, "%s\n", tuning.head);
+  for (int64_t i = 0; i < tuning.count; i++) {
+    const auto *words = reinterpret_cast<const uint64_t *>(&tuning.choices[i]);
+    for (int word = 0; word < kWords; word++)
+      add(&out, "%" PRIx64 "%c", words[word], word + 1 < kWords ? ' ' : '\n');
+  }
+  return out.length;
+}
+
+int32_t read_choices(Tuning *tuning, const char *text) {
+  const size_t head = strlen(tuning->head);
+  const int line = int(strcspn(text, "\n"));
+  if (strncmp(text, tuning->head, head) != 0 || text[head] != '\n')
+    return fail(NT_UNSUPPORTED, "these algorithms were chosen with %.*s; here is %s", line, text, tuning->head);
+  for (const char *at = text + line + 1; *at != 0;) {
+    Choice choice;
+    auto *words = reinterpret_cast<uint64_t *>(&choice);
+    for (int word = 0; word < kWords; word++) {
+      char *end;
+      words[word] = strtoull(at, &end, 16);
+      NT_CHECK(end != at, "the text of chosen algorithms is damaged at byte %lld", (long long)(at - text));
+      at = end;
+    }
+    while (*at == '\n' || *at == ' ') at++;
+    if (chosen_for(*tuning, choice.key) != nullptr) continue;
+    const int32_t status = keep_choice(tuning, choice.key, choice.algorithm);
+    if (status != NT_OK) return status;
+  }
+  return NT_OK;
+}
+
+}  // namespace nt

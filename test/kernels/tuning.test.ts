@@ -1,0 +1,74 @@
+import { describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { backends } from "../backends.ts";
+import { spawned } from "../spawned.ts";
+
+/** Makes products of these numbers of rows after taking over the choices given; prints those it then has, and the values. */
+const script = `
+  import { Device, linearForward, Weight } from ${JSON.stringify(join(import.meta.dir, "../../src/native/index.ts"))};
+  const { given, rows } = JSON.parse(process.argv.at(-1));
+  const device = Device.open({ kind: "cuda" });
+  if (given !== null) device.useMatmulChoices(given);
+  const sine = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i));
+  const tensor = (...shape) => {
+    const made = device.allocate("f32", shape);
+    device.writeFloats(made, sine(made.size));
+    return made;
+  };
+  const weight = Weight.dense(device, tensor(24, 32));
+  const values = rows.map((T) => {
+    const y = device.allocate("f32", [T, 24]);
+    linearForward(device, y, tensor(T, 32), weight, null);
+    return [...device.readFloats(y)];
+  });
+  console.log(JSON.stringify({ choices: device.matmulChoices(), values }));`;
+
+interface Run {
+  choices: string;
+  values: number[][];
+}
+
+for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")) {
+  describe(`${kind}: chosen algorithms`, () => {
+    const run = async (rows: number[], given: string | null = null, tune = "1") => {
+      const argument = JSON.stringify({ given, rows });
+      const where = { cwd: import.meta.dir, env: { ...env, NEFTUNE_TUNE_MATMUL: tune } };
+      return spawned([process.execPath, "-e", script, argument], where);
+    };
+    const must = async (...args: Parameters<typeof run>) => {
+      const { stdout, stderr } = await run(...args);
+      expect(stderr).toBe("");
+      return JSON.parse(stdout) as Run;
+    };
+    const lines = ({ choices }: Run) => choices.trimEnd().split("\n");
+
+    test("sizes of one bucket share one, and none is made unless asked for", async () => {
+      const [one, same, two] = [await must([33]), await must([33, 40, 36]), await must([33, 41])];
+      expect(lines(one)).toHaveLength(2); // a head and a choice
+      expect(lines(same)).toHaveLength(2);
+      expect(lines(two)).toHaveLength(3);
+      const none = await must([33, 40, 36], null, "0");
+      expect(none.choices).toBe("");
+      expect(none.values).toEqual(same.values);
+    });
+
+    test("another process goes by them", async () => {
+      const { choices, values } = await must([33, 41]);
+      const given = await must([41, 33], choices);
+      expect(given.choices).toBe(choices);
+      expect(given.values).toEqual(values.toReversed());
+      expect(lines(await must([50], choices))).toHaveLength(4);
+    });
+
+    test("those of another library or device, and damaged ones, are refused", async () => {
+      const { choices } = await must([33]);
+      const other = await run([33], choices.replace("cuBLASLt ", "cuBLASLt 9"));
+      expect(other.stderr).toMatch(
+        /these algorithms were chosen with cuBLASLt 9\d+, .*; here is cuBLASLt \d+, /,
+      );
+      const damaged = await run([33], choices.slice(0, -40));
+      expect(damaged.stderr).toContain("the text of chosen algorithms is damaged at byte");
+      expect((await run([33], "")).stderr).toContain("these algorithms were chosen with ;");
+    });
+  });
+}
