@@ -9,11 +9,12 @@
 // the other's choices (tuning.h). Split k is never allowed: its sums may depend on timing.
 #include "blas.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "cublaslt.h"
-
 #include "tuning.h"
+
 namespace nt {
 
 struct Plan {
@@ -234,7 +235,6 @@ int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::H
   return chosen;
 }
 
-int32_t choose(nt_context *context, Plan *plan, const Product &p, const void *bias, int64_t workspace_bytes) {
 // The plan's algorithm is what its bucket of sizes has been given, where that can make this product; a bucket that has
 // nothing yet is given the fastest of the candidates.
 int32_t tune(nt_context *context, Plan *plan, const Product &p, const lt::Heuristic *candidates, int count,
@@ -253,6 +253,7 @@ int32_t tune(nt_context *context, Plan *plan, const Product &p, const lt::Heuris
   return NT_OK;
 }
 
+int32_t choose(nt_context *context, Plan *plan, const Product &p, const void *bias, int64_t workspace_bytes) {
   const Blas &blas = *context->blas;
   lt::Status status = describe(blas, plan, bias);
   if (status == lt::kSuccess) status = prefer(blas, plan->key, workspace_bytes);
@@ -315,7 +316,7 @@ int32_t matmul(nt_context *context, const Product &p) {
   const bool round_bias = p.bias != nullptr && p.c_dtype == NT_BF16;
   if (p.k == 0 || p.m > INT32_MAX || p.n > INT32_MAX || p.k > INT32_MAX || odd(p.a.data, p.a.dtype, ldb) ||
       odd(p.b.data, p.b.dtype, lda) || odd(p.c, p.c_dtype, p.ldc) || (round_bias && p.n * 2 > kBiasBytes))
-    return matmul_plain(context, p);
+    return without_cublaslt(context, p);
 
   int64_t workspace_bytes = context->workspace_bytes;
   const void *bias = p.bias;
@@ -347,7 +348,7 @@ int32_t matmul(nt_context *context, const Product &p) {
     blas.count++;
   }
   const Plan &plan = **slot;
-  if (plan.plain) return matmul_plain(context, p);
+  if (plan.plain) return without_cublaslt(context, p);
   lt::Status status = lt::kSuccess;
   if (bias != nullptr) status = blas.lt->MatmulDescSetAttribute(plan.descriptor, lt::kBiasPointer, &bias, sizeof bias);
   if (status == lt::kSuccess) status = run(context, plan, plan.algorithm, p, p.c, workspace_bytes);
@@ -362,8 +363,8 @@ int32_t blas_create(nt_context *context) {
   const char *tune = getenv("NEFTUNE_TUNE_MATMUL");
   blas->lt = lib;
   context->blas = blas;
-  lt::Status status = lib->Create(&blas->handle);
   if (tune != nullptr && strcmp(tune, "1") == 0) blas->tuning = tuning_create(context, lib->GetVersion());
+  lt::Status status = lib->Create(&blas->handle);
   if (status == lt::kSuccess) status = lib->MatmulPreferenceCreate(&blas->preference);
   if (status == lt::kSuccess) return NT_OK;
   blas_destroy(context);
@@ -371,7 +372,6 @@ int32_t blas_create(nt_context *context) {
               lib->GetStatusString(status));
 }
 
-void blas_destroy(nt_context *context) {
 int64_t blas_choices(nt_context *context, char *text, int64_t size) {
   return context->blas->tuning == nullptr ? 0 : write_choices(*context->blas->tuning, text, size);
 }
@@ -380,11 +380,12 @@ int32_t blas_use_choices(nt_context *context, const char *text) {
   return context->blas->tuning == nullptr ? int32_t(NT_OK) : read_choices(context->blas->tuning, text);
 }
 
+void blas_destroy(nt_context *context) {
   Blas *blas = context->blas;
   if (blas == nullptr) return;
   forget_plans(blas);
-  if (blas->preference != nullptr) blas->lt->MatmulPreferenceDestroy(blas->preference);
   tuning_destroy(blas->tuning);
+  if (blas->preference != nullptr) blas->lt->MatmulPreferenceDestroy(blas->preference);
   if (blas->handle != nullptr) blas->lt->Destroy(blas->handle);
   free(blas);
   context->blas = nullptr;

@@ -8,10 +8,12 @@ import { hubCacheDir } from "../formats/hub-cache.ts";
 import { supportedIsas } from "../native/cpu-isa.ts";
 import {
   type CudaProbe,
+  checkProduct,
   Device,
   type DeviceInfo,
   type DeviceOptions,
   hasCudaLibrary,
+  type ProductCheck,
   probeCuda,
   probeTransport,
   type Transport,
@@ -37,7 +39,13 @@ interface Findings {
   /** Shared libraries of the process after the backend was loaded; memfd: means out of the executable itself. */
   libraries: Library[];
   /** problem: why it cannot be used; probe: what was found, null where this build has no CUDA backend. */
-  cuda: { usable: boolean; problem: string | null; device: DeviceInfo | null; probe: CudaProbe | null };
+  cuda: {
+    usable: boolean;
+    problem: string | null;
+    device: DeviceInfo | null;
+    probe: CudaProbe | null;
+    product: ProductCheck | null;
+  };
   /** What carries tensors between ranks; null: its backend is not there. */
   transports: { cpu: Transport | null; cuda: Transport | null };
   hub_cache: { path: string; exists: boolean };
@@ -95,18 +103,41 @@ function transport(load: () => NativeLibrary): Transport | null {
   }
 }
 
+const unusable = (problem: string, probe: CudaProbe | null): Findings["cuda"] => ({
+  usable: false,
+  problem,
+  device: null,
+  probe,
+  product: null,
+});
+
+/** Opens the first GPU and makes one product on it. */
+function triedCuda(probe: CudaProbe): Findings["cuda"] {
+  const device = Device.open({ kind: "cuda" });
+  try {
+    const product = checkProduct(device);
+    const problem = product.isRight
+      ? null
+      : `a product of ${sizeOf(product)} matrices came out wrong: the cuBLASLt found does not work on this GPU`;
+    return { usable: product.isRight, problem, device: device.info, probe, product };
+  } finally {
+    device.close();
+  }
+}
+
+const sizeOf = ({ size }: ProductCheck) => `${size} × ${size}`;
+
 /** A missing GPU is not a failure unless --device asks for one: report what is missing instead of throwing. */
 function probedCuda(): Findings["cuda"] {
   if (!hasCudaLibrary()) {
-    return { usable: false, problem: "this build has no CUDA backend", device: null, probe: null };
+    return unusable("this build has no CUDA backend", null);
   }
   let probe: CudaProbe | null = null;
   try {
     probe = probeCuda();
-    if (probe.problem !== null) return { usable: false, problem: probe.problem, device: null, probe };
-    return { usable: true, problem: null, device: describedDevice({ kind: "cuda" }), probe };
+    return probe.problem === null ? triedCuda(probe) : unusable(probe.problem, probe);
   } catch (error) {
-    return { usable: false, problem: messageOf(error), device: null, probe };
+    return unusable(messageOf(error), probe);
   }
 }
 
@@ -164,6 +195,7 @@ function describe(found: Findings, home: string, columns: number | undefined): s
     ["device cpu", device === null ? "not usable" : countOf(device.threads, "thread")],
     ["device cuda", cudaLine(found.cuda)],
     ...cudaRows(found.cuda.probe, tilde),
+    ...productRows(found.cuda.product),
   ];
   if (device !== null) {
     rows.push(["memory", `${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`]);
@@ -182,8 +214,16 @@ function describe(found: Findings, home: string, columns: number | undefined): s
   return formatList(rows, columns);
 }
 
+function productRows(product: ProductCheck | null): [string, string][] {
+  if (product === null || !product.isRight) return [];
+  const how = product.isPlain
+    ? "right, but by a slow kernel: cuBLASLt has no algorithm for it, and training will be slow"
+    : "right";
+  return [["  product", `${sizeOf(product)} in bf16: ${how}`]];
+}
+
 function cudaLine({ device, problem }: Findings["cuda"]): string {
-  if (device === null) return `not usable: ${problem}`;
+  if (device === null || problem !== null) return `not usable: ${problem}`;
   return `${device.name}, ${device.isa}, ${formatBytes(device.free_memory)} free of ${formatBytes(device.total_memory)}`;
 }
 

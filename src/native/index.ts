@@ -1,6 +1,7 @@
 // Everything the model needs of the native side.
 
 export { type Allocator, Arena, MemoryPlan, type MemoryUse } from "./arena.ts";
+export { checkProduct, type ProductCheck } from "./check-product.ts";
 export {
   Communicator,
   makeCommunicatorId,
