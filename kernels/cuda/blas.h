@@ -52,6 +52,11 @@ bool nf4_takes_rows(const nt_weight *weight, const void *a, int64_t lda, int64_t
 int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
                      int64_t lda, const float *bias, bool accumulate, int64_t T);
 
+// The same with the weight in bf16 (bf16_product.cu).
+bool bf16_takes_rows(const nt_weight *weight, const void *a, int64_t lda, int64_t T);
+int32_t bf16_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                      const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
+
 // The weight as a matrix in memory: an NF4 weight's scratch holds it until the next product of any of them.
 inline int32_t expanded(nt_context *context, const nt_weight *weight, const void **data) {
   *data = weight->scratch == nullptr ? weight->data : weight->scratch;
@@ -64,6 +69,8 @@ inline int32_t times_weight_transposed(nt_context *context, const nt_weight *wei
                                        int64_t T) {
   if (weight->scratch != nullptr && nf4_takes_rows(weight, a, lda, T))
     return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+  if (weight->scratch == nullptr && bf16_takes_rows(weight, a, lda, T))
+    return bf16_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   const void *data;
   const int32_t status = expanded(context, weight, &data);
   if (status != NT_OK) return status;

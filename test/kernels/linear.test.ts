@@ -27,6 +27,11 @@ const shapes: [number, number, number, number][] = [
   [37, 264, 72, 40],
   [20, 24, 32, 72],
   [30, 16, 40, 24],
+  // Few rows, which read the weight once.
+  [1, 2056, 30, 0],
+  [2, 64, 33, 8],
+  [7, 1032, 9, 3],
+  [8, 72, 17, 16],
 ];
 // Rows of projections stacked in one weight; [n, false] has no low-rank term.
 const stacks: [number, boolean][][] = [
@@ -217,6 +222,30 @@ forEachBackend((device) => {
         weight.destroy();
       });
   }
+
+  for (const dtype of dtypes)
+    test(`${dtype}: a row of few is what it is alone`, () => {
+      const [T, inputs, out] = [8, 264, 45];
+      const random = new Random(8);
+      const weight = Weight.dense(
+        device,
+        upload(device, dtype, [out, inputs], roundTo(dtype, random.floats(out * inputs))),
+      );
+      const x = upload(device, dtype, [T, inputs], roundTo(dtype, random.floats(T * inputs)));
+      const rowsOf = (first: number, rows: number) => {
+        const y = poisoned(device, "f32", [rows, out]);
+        linearForward(device, y, x.rows(first, rows), weight, null);
+        return device.readFloats(y);
+      };
+      const all = rowsOf(0, T);
+      const few = device.isHost ? [] : [1, 2, 3, 5];
+      for (const rows of few)
+        for (let first = 0; first + rows <= T; first += rows)
+          if (dtype === "bf16")
+            expect(rowsOf(first, rows)).toEqual(all.slice(first * out, (first + rows) * out));
+      expect(rowsOf(0, T)).toEqual(all);
+      weight.destroy();
+    });
 
   test("the gradients are those of forward, numerically", () => {
     const [T, inputs, out, rank] = [3, 5, 4, 2];
