@@ -171,16 +171,22 @@ export class Llama {
     const dropout = this.#dropoutContext(batch, context.draws);
     const buffers = viewsOf(this.#buffers, this.#checkedSize(batch));
     const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout, noise };
+    return this.startBatch(batch, gradientScale, context)();
+  }
+
+  /** The same without waiting: what is returned gives the losses, once, and waits for them then. */
+  startBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): () => Float32Array {
     const normed = this.#forward(pass, buffers.layers);
     const { dnormed: dx } = buffers.backward!;
     this.#sharded?.openHead();
     const losses = this.#loss(batch, normed, { dx, dweight: this.#weights.dhead, scale: gradientScale });
     this.#sharded?.closeHead();
     this.#backward(pass);
-    return this.device.readFloats(losses); // last, since it waits for all that was enqueued
+    return read;
   }
 
   /** The loss of each target token, noise and dropout off. */
+    const read = this.device.readFloatsLater(losses);
   evaluate(batch: Batch): Float32Array {
     const hidden = this.forwardHidden(batch, this.#packedAttention(batch));
     return this.device.readFloats(this.#loss(batch, hidden, null));

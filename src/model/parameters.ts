@@ -161,15 +161,18 @@ export class Parameters {
     this.#device.fill(this.gradients, 0);
   }
 
-  /** ‖gradients‖₂ before clipping. The clip factor stays on the device for the next adamwStep. */
-  gradientNorm(maxNorm: number): number {
+  /**
+   * ‖gradients‖₂ before clipping: what is returned gives it, once, and waits for it then. The clip factor stays on the
+   * device for the next adamwStep.
+   */
+  startGradientNorm(maxNorm: number): () => number {
     gradientNorm(this.#device, this.#norm, this.gradients, maxNorm);
     return this.#device.readFloats(this.#norm)[0]!;
   }
 
   /**
-   * One AdamW step with the gradients clipped as the last gradientNorm found. `rates`: learning rates of what has one of
-   * its own. `scale`: another factor for the gradients, on the device.
+   * One AdamW step with the gradients clipped as the last startGradientNorm found. `rates`: learning rates of what has one
+   * of its own. `scale`: another factor for the gradients, on the device.
    */
   adamwStep(
     options: AdamWOptions,

@@ -174,7 +174,7 @@ export class ShardedParameters implements ParameterBlock {
     this.finishBackward();
   }
 
-  gradientNorm(maxNorm: number): number {
+  startGradientNorm(maxNorm: number): () => number {
     const { rank, size: ranks } = this.#partners;
     const parts = [this.buckets.gradients, this.#vectors.gradients] as const;
     for (const [i, part] of parts.entries()) {
@@ -185,7 +185,8 @@ export class ShardedParameters implements ParameterBlock {
       comm.allGather(this.#device, this.#norms.rows(0, ranks), this.#norms.rows(rank, 1)),
     );
     gradientNorm(this.#device, this.#norm, this.#norms, maxNorm);
-    return this.#device.readFloats(this.#norm)[0]!;
+    const read = this.#device.readFloatsLater(this.#norm);
+    return () => read()[0]!;
   }
 
   adamwStep(options: AdamWOptions, rates: Partial<Record<RateName, number>> = {}): void {

@@ -11,7 +11,7 @@ export type TrainedParameters = Pick<
   | "part"
   | "zeroGradients"
   | "skipBatch"
-  | "gradientNorm"
+  | "startGradientNorm"
   | "adamwStep"
   | "findNonFinite"
   | "read"
@@ -32,7 +32,7 @@ export type TrainedValues = Pick<
 
 export type EvaluableModel = Pick<Llama, "evaluate">;
 
-export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "trainBatch"> {
+export interface TrainableModel extends Pick<Llama, "config" | "evaluate" | "startBatch"> {
   readonly options: Pick<Llama["options"], "dtype" | "tune" | "lora" | "quantization" | "optim" | "partners">;
   readonly device: Pick<
     Device,

@@ -9,13 +9,14 @@ import { trainedParameters } from "./model.ts";
 import type { TrainOptions } from "./options.ts";
 import type { MicroBatch } from "./order.ts";
 import {
-  accumulateGradients,
   applyGradients,
   type StepBatch,
   type StepCounts,
   type StepModel,
   type StepResult,
   type StepUpdate,
+  startGradients,
+  startNorm,
 } from "./step.ts";
 
 /** What of the parameters ranks exchange. */
@@ -53,7 +54,7 @@ export interface TeamStep extends StepResult {
 
 /**
  * One step of all ranks: `own` are this rank's micro-batches (ownOf), `counts` those of all. Gradients, loss and wishes
- * to stop are summed, so that all ranks then do the same.
+ * to stop are summed, so that all ranks then do the same. `meanwhile` runs while a GPU works on the gradients.
  */
 export function trainStepOfTeam(
   team: Team,
@@ -62,15 +63,18 @@ export function trainStepOfTeam(
   counts: StepCounts,
   update: StepUpdate,
   wish: number | null = null,
+  meanwhile: () => void = () => {},
 ): TeamStep {
   const before = team.seconds;
   const { gradients } = sharedStateOf(trainedParameters(model));
-  const sums = accumulateGradients(model, own, counts);
+  const read = startGradients(model, own, counts);
+  meanwhile();
+  const sums = read();
   const [loss, ...wishes] = team.timed(() => {
     team.comm.allReduce(team.device, gradients);
     return team.sum([sums.loss, ...wishNumbers(wish)]) as [number, ...number[]];
   });
-  const result = applyGradients(model, { ...sums, loss }, update);
+  const result = applyGradients(model, { ...sums, loss }, startNorm(model, counts, update)(), update);
   const communicationSeconds = team.seconds - before;
   return { ...result, stop: wishOfSums(wishes), communicationSeconds };
 }

@@ -19,7 +19,7 @@ import {
 } from "./model.ts";
 import { neftune, readNoiseScale } from "./noise.ts";
 import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
-import { layOut, type MicroBatch, SampleOrder, totalSteps } from "./order.ts";
+import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -32,7 +32,7 @@ import {
   writeTrainingState,
 } from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { type StepResult, type StepUpdate, trainStep } from "./step.ts";
+import { type StepBatch, type StepResult, type StepUpdate, trainStep } from "./step.ts";
 import { countStep, ownOf, trainStepOfTeam } from "./team.ts";
 
 export interface TrainerSettings extends RunSettings {
@@ -61,6 +61,8 @@ export class Trainer {
   readonly #evalSamples: Samples | null;
   readonly #order: SampleOrder;
   readonly #schedule: Schedule;
+  /** Of the step under way, or of the next one. */
+  #prepared: { step: number; batches: readonly (StepBatch | null)[] } | null = null;
 
   /** Throws UsageError for options that make no sense, NeftuneError where there is nothing to train or to train on. */
   constructor(settings: TrainerSettings) {
@@ -136,7 +138,7 @@ export class Trainer {
     const { progress, watch } = run;
     const start = performance.now();
     const update = this.#update(progress);
-    const result = this.#updateModel(run, this.#order.step(progress.step), update);
+    const result = this.#updateModel(run, update);
     const { loss, gradNorm, samples, tokens, targetTokens, skipped, communicationSeconds } = result;
 
     progress.step++;
@@ -169,25 +171,37 @@ export class Trainer {
   }
 
   /** Gradients of a step's micro-batches, with a team those of all its ranks, and the update that they make. */
-  #updateModel(
-    run: Run,
-    batches: readonly MicroBatch[],
-    update: StepUpdate,
-  ): StepResult & Pick<StepMetrics, "communicationSeconds"> {
+  #updateModel(run: Run, update: StepUpdate): StepResult & Pick<StepMetrics, "communicationSeconds"> {
     const { team = null, signal } = this.#settings;
-    const laidOut = ({ samples, draws }: MicroBatch) => ({
-      draws,
-      batch: layOut(
-        Array.from(samples, (i) => this.#samples.get(i)),
-        this.options.packing,
-      ),
-    });
-    if (team === null) return trainStep(this.model, batches.map(laidOut), update);
-    const own = ownOf(team, batches).map((batch) => batch && laidOut(batch));
-    const counts = countStep(batches, this.#sizes!);
-    const result = trainStepOfTeam(team, this.model, own, counts, update, wishOf(signal));
+    const { step } = run.progress;
+    const own = this.#laidOut(step);
+    const meanwhile = () => {
+      if (step + 1 < this.#schedule.totalSteps) this.#laidOut(step + 1);
+    };
+    if (team === null) return trainStep(this.model, own, update, meanwhile);
+    const counts = countStep(this.#order.step(step), this.#sizes!);
+    const result = trainStepOfTeam(team, this.model, own, counts, update, wishOf(signal), meanwhile);
     run.stop = result.stop;
     return result;
+  }
+
+  /** The micro-batches of a step, of several ranks this one's. */
+  #laidOut(step: number): readonly (StepBatch | null)[] {
+    if (this.#prepared?.step === step) return this.#prepared.batches;
+    const { team = null } = this.#settings;
+    const all = this.#order.step(step);
+    const batches = (team === null ? all : ownOf(team, all)).map(
+      (one) =>
+        one && {
+          draws: one.draws,
+          batch: layOut(
+            Array.from(one.samples, (i) => this.#samples.get(i)),
+            this.options.packing,
+          ),
+        },
+    );
+    this.#prepared = { step, batches };
+    return batches;
   }
 
   /** The update that the next step is to make. */
@@ -217,6 +231,8 @@ export class Trainer {
     run.tokens += step.tokens;
     const isLogged = step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step);
     run.files?.folder.expectOurs();
+    // Before anything that a resumed run starts from.
+    if (run.files !== null) keepMatmulChoices(run.files.folder, this.model.device);
     if (isLogged) run.files?.metrics.append(stepLine(step));
     this.#settings.reporter?.onStep?.(step, run.plan);
     if (step.skipped !== null && step.targetTokens > 0) run.watch.idled(step.step, step.skipped);
@@ -231,8 +247,6 @@ export class Trainer {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
         ...(signal === undefined ? {} : { signal }),
-    // Before anything that a resumed run starts from.
-    if (run.files !== null) keepMatmulChoices(run.files.folder, this.model.device);
         team,
         onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),
       });

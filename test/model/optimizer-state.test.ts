@@ -47,7 +47,7 @@ function steps(device: Device, parameters: Parameters): void {
   for (let step = 1; step <= 3; step++) {
     for (const { name, size } of parameters.tensors)
       device.write(parameters.gradient(name), gradientOf(size, step));
-    parameters.gradientNorm(0);
+    parameters.startGradientNorm(0)();
     parameters.adamwStep({ ...options, step });
   }
 }

@@ -96,7 +96,7 @@ export function compareDivided(
       device.writeFloats(whole.gradient(name), sum);
       if (name === "norm") device.writeFloats(sharded.gradient(name), sum);
     }
-    const [norm, expected] = [sharded.gradientNorm(0), whole.gradientNorm(0)];
+    const [norm, expected] = [sharded.startGradientNorm(0)(), whole.startGradientNorm(0)()];
     if (!(Math.abs(norm / expected - 1) < 1e-6)) differences.push(`norm ${norm}, not ${expected}`);
     for (const parameters of both) parameters.adamwStep({ ...options, step });
   }

@@ -10,11 +10,11 @@ const [output, ...numbers] = process.argv.slice(2);
 const [maxSteps, saveSteps, saveTotalLimit, milliseconds] = numbers.map(Number);
 
 const model = new FakeModel();
-const trainBatch = model.trainBatch.bind(model);
-model.trainBatch = (batch, gradientScale, context) => {
+const startBatch = model.startBatch.bind(model);
+model.startBatch = (batch, gradientScale, context) => {
   const end = performance.now() + milliseconds!;
   while (performance.now() < end); // a native call does not let signals in either
-  return trainBatch(batch, gradientScale, context);
+  return startBatch(batch, gradientScale, context);
 };
 const stop = new AbortController();
 process.once("SIGINT", () => stop.abort());

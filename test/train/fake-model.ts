@@ -79,10 +79,10 @@ class FakeParameters implements TrainedParameters {
     this.gradients.fill(0);
   }
 
-  gradientNorm(maxNorm: number): number {
+  startGradientNorm(maxNorm: number): () => number {
     const norm = Math.sqrt(this.gradients.reduce((sum, g) => sum + g * g, 0));
     this.#clip = maxNorm > 0 ? Math.min(1, maxNorm / (norm + 1e-6)) : 1;
-    return norm;
+    return () => norm;
   }
 
   adamwStep({ learningRate, beta1, beta2, epsilon, weightDecay, step }: AdamWOptions): void {
@@ -166,12 +166,12 @@ export class FakeModel implements TrainableModel {
     this.options = { dtype: "f32", tune, ...(tune === "lora" ? { lora } : {}) };
   }
 
-  trainBatch(batch: Batch, gradientScale: number, { draws }: { draws: BigInt64Array }): Float32Array {
+  startBatch(batch: Batch, gradientScale: number, { draws }: { draws: BigInt64Array }): () => Float32Array {
     this.draws.push(...Array.from(draws, Number));
     const noise = this.embedTokens.noise(batch, rank, draws);
     this.noiseKinds.add(noise?.kind ?? "none");
     const fault = this.faults.get(this.calls++) ?? 1;
-    return this.#run(batch, gradientScale * fault, (sample, position) =>
+    const losses = this.#run(batch, gradientScale * fault, (sample, position) =>
       noise === null ? 0 : noise.scales[sample]! * Math.sin(Number(noise.draws[sample]) * 31 + position),
     ).map((loss) => loss * fault);
   }
@@ -186,6 +186,7 @@ export class FakeModel implements TrainableModel {
       const id = batch.ids[row]!;
       const sample = batch.cuSeqlens.findLastIndex((begin) => begin <= row);
       const extra = noise(sample, batch.positions[row]!);
+    return () => losses;
       const hidden = Array.from({ length: rank }, (_, k) => a[k * vocabulary + id]! + extra);
       const logits = Array.from({ length: vocabulary }, (_, v) =>
         hidden.reduce((sum, h, k) => sum + b[v * rank + k]! * h, 0),

@@ -171,6 +171,43 @@ describe("a run", () => {
   });
 });
 
+test("the next step's samples are read before this step's losses", async () => {
+  const events: string[] = [];
+  const samples = fakeSamples(4);
+  const recording = {
+    length: samples.length,
+    get: (i: number) => {
+      events.push(`sample ${i}`);
+      return samples[i]!;
+    },
+  };
+  const model = new FakeModel();
+  const startBatch = model.startBatch.bind(model);
+  model.startBatch = (...args) => {
+    const read = startBatch(...args);
+    events.push("start");
+    return () => {
+      events.push("losses");
+      return read();
+    };
+  };
+  const options = {
+    ...base,
+    batchSize: 1,
+    gradientAccumulationSteps: 2,
+    epochs: 1,
+    shuffle: "none" as const,
+  };
+  const trainer = new Trainer({ model, dataset: recording, output: newFolder(), options });
+  events.length = 0;
+  await trainer.train();
+  const steps = events.slice(events.indexOf("start") - 2);
+  expect(steps).toEqual([
+    ...["sample 0", "sample 1", "start", "start", "sample 2", "sample 3", "losses", "losses"],
+    ...["start", "start", "losses", "losses"],
+  ]);
+});
+
 describe("noise", () => {
   test("NoisyTrainer's hook is there while it trains and gone after, also after an error", async () => {
     const { model, trainer } = noisy({ output: newFolder(), options: { maxSteps: 2 } });
@@ -180,7 +217,7 @@ describe("noise", () => {
     expect(model.embedTokens.noise(batch, 3, BigInt64Array.of(0n))).toBeNull();
 
     const broken = noisy({ output: newFolder() });
-    broken.model.trainBatch = () => {
+    broken.model.startBatch = () => {
       throw new Error("on purpose");
     };
     await expect(broken.trainer.train()).rejects.toThrow("on purpose");
