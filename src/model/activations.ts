@@ -74,20 +74,22 @@ export interface ActivationRequest {
   maxTokens: number;
   maxTargets: number;
   workspaceBytes: number;
+  /** Columns of u and g that each target takes. */
+  rank: number;
 }
 
 /** Lays all buffers out. */
 export function allocateActivations(
   allocator: Allocator,
   config: LlamaConfig,
-  { dtype, lora, training, maxTokens: T, maxTargets, workspaceBytes }: ActivationRequest,
+  { dtype, lora, training, maxTokens: T, maxTargets, workspaceBytes, rank }: ActivationRequest,
   kept: Kept,
 ): Activations {
   const { hidden, intermediate, queries, keys } = widthsOf(config);
   const heads = config.numAttentionHeads;
   const buffer = (columns: number) => allocator.allocate("activations", dtype, [T, columns]);
   const vector = (type: DType, size: number) => allocator.allocate("activations", type, [size]);
-  const rankOf = (modules: LinearModule[]) => modules.length * (lora?.r ?? 0);
+  const rankOf = (modules: LinearModule[]) => modules.length * rank;
   // As many columns in every layer: evaluation runs all layers over the first one's buffers.
   const lowRank = (group: GroupName) =>
     stackModules(group, lora, null).map((modules) => buffer(rankOf(modules)));

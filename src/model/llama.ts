@@ -38,7 +38,13 @@ import { NOISE_SCALE } from "./noise-scale.ts";
 import { addNormForward, normBackward, normForward } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ParameterBlock } from "./parameters.ts";
-import { choosePlan, type ModelPlan, type PlanRequest, type SharedMemory, workspaceBytes } from "./plan.ts";
+import {
+  activationRequest,
+  choosePlan,
+  type ModelPlan,
+  type PlanRequest,
+  type SharedMemory,
+} from "./plan.ts";
 import { expectTrainable, type Quantization } from "./quantize.ts";
 import type { Partners } from "./rank-exchange.ts";
 import { ropeTables } from "./rope.ts";
@@ -104,8 +110,8 @@ export class Llama {
     this.plan = prepared.plan;
     this.#arena = prepared.arena;
     const storage = allocateWeights(device, this.#arena, source, request);
-    const buffers = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
-    this.#buffers = allocateActivations(this.#arena, config, buffers, this.plan.kept);
+    const activations = activationRequest(device, config, request);
+    this.#buffers = allocateActivations(this.#arena, config, activations, this.plan.kept);
     const tables = ropeTables(config, options.maxPosition);
     const half = config.headDim / 2;
     const table = (values: Float32Array) => {
@@ -165,28 +171,28 @@ export class Llama {
    * `draws`: how many samples the run fed to training before each. Returns the loss of each target token.
    */
   trainBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): Float32Array {
+    return this.startBatch(batch, gradientScale, context)();
+  }
+
+  /** The same without waiting: what is returned gives the losses, once, and waits for them then. */
+  startBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): () => Float32Array {
     if (this.#buffers.backward === null)
       throw new NeftuneError("model", "this model was loaded without anything to train");
     const noise = this.#scaled(this.embedTokens.noise(batch, this.config.hiddenSize, context.draws));
     const dropout = this.#dropoutContext(batch, context.draws);
     const buffers = viewsOf(this.#buffers, this.#checkedSize(batch));
     const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout, noise };
-    return this.startBatch(batch, gradientScale, context)();
-  }
-
-  /** The same without waiting: what is returned gives the losses, once, and waits for them then. */
-  startBatch(batch: Batch, gradientScale: number, context: { draws: BigInt64Array }): () => Float32Array {
     const normed = this.#forward(pass, buffers.layers);
     const { dnormed: dx } = buffers.backward!;
     this.#sharded?.openHead();
     const losses = this.#loss(batch, normed, { dx, dweight: this.#weights.dhead, scale: gradientScale });
+    const read = this.device.readFloatsLater(losses);
     this.#sharded?.closeHead();
     this.#backward(pass);
     return read;
   }
 
   /** The loss of each target token, noise and dropout off. */
-    const read = this.device.readFloatsLater(losses);
   evaluate(batch: Batch): Float32Array {
     const hidden = this.forwardHidden(batch, this.#packedAttention(batch));
     return this.device.readFloats(this.#loss(batch, hidden, null));

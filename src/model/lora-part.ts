@@ -6,17 +6,15 @@ import type { LlamaConfig } from "./config.ts";
 import { type LoraOptions, loraParameterSpecs } from "./lora.ts";
 import type { TrainedPart } from "./parameters.ts";
 
-/** A and B of every target; tensor i of LoRA's order is draw i of the initialization stream. */
-export const loraPart = (config: LlamaConfig, lora: LoraOptions): TrainedPart => ({
+/** A and B of every target, `rank` wide on the device; tensor i of LoRA's order is draw i of the initialization stream. */
+export const loraPart = (config: LlamaConfig, lora: LoraOptions, rank: number): TrainedPart => ({
   name: "lora",
-  specs: loraParameterSpecs(config, lora),
+  specs: loraParameterSpecs(config, lora, rank),
   initialize(device, tensors, seed) {
     for (const [draw, { name, values }] of tensors.entries()) {
-      if (name.endsWith("lora_A.weight")) {
-        random(device, values, "uniform", 1 / Math.sqrt(values.shape[1]!), seed, draw);
-      } else {
-        device.fill(values, 0);
-      }
+      const isA = name.endsWith("lora_A.weight");
+      if (!isA || rank !== lora.r) device.fill(values, 0);
+      if (isA) random(device, values.rows(0, lora.r), "uniform", 1 / Math.sqrt(values.shape[1]!), seed, draw);
     }
   },
 });

@@ -1,6 +1,7 @@
 // LoRA (arXiv 2106.09685) as PEFT has it: y = x·Wᵀ + s·(x·Aᵀ)·Bᵀ with A [r, in], B [out, r].
 
 import { UsageError } from "../errors.ts";
+import type { Device } from "../native/index.ts";
 import {
   type GroupName,
   groupModules,
@@ -44,6 +45,14 @@ export function loraScale(options: LoraOptions): number {
   return options.alpha / (options.useRslora ? Math.sqrt(options.r) : options.r);
 }
 
+/**
+ * Columns of u, g and B, and rows of A, that each target takes on the device. A GPU's bf16 kernels move eight values at a
+ * time; what is beyond r starts at zero and has gradients of zero, so it stays there.
+ */
+export function laidRank(device: Pick<Device, "isHost">, { r }: LoraOptions, dtype: "f32" | "bf16"): number {
+  return device.isHost || dtype === "f32" ? r : Math.ceil(r / 8) * 8;
+}
+
 /** Throws a UsageError that names the option, unless the options make sense. */
 export function checkLoraOptions(options: LoraOptions): void {
   if (!Number.isSafeInteger(options.r) || options.r < 1)
@@ -75,8 +84,14 @@ export function stackModules(
   return lora.dropout > 0 ? targets.map((module) => [module]) : [targets];
 }
 
-/** Every LoRA parameter, layer by layer; A of one group side by side, so that they stack into one product. */
-export function loraParameterSpecs(config: LlamaConfig, lora: LoraOptions): TensorSpec[] {
+/** A tensor and its shape on the device. */
+type LoraSpec = TensorSpec & { laid: number[] };
+
+/**
+ * Every LoRA parameter, layer by layer; A of one group side by side, so that they stack into one product. `rank`: of their
+ * shape on the device.
+ */
+export function loraParameterSpecs(config: LlamaConfig, lora: LoraOptions, rank = lora.r): LoraSpec[] {
   return Array.from({ length: config.numHiddenLayers }, (_, layer) => {
     const { linears } = layerOf(config, layer);
     return groupNames.flatMap((group) => {
@@ -84,8 +99,16 @@ export function loraParameterSpecs(config: LlamaConfig, lora: LoraOptions): Tens
         .flat()
         .map((module) => linears[module]);
       return [
-        ...adapted.map((linear) => ({ name: loraA(linear.path), shape: [lora.r, linear.in] })),
-        ...adapted.map((linear) => ({ name: loraB(linear.path), shape: [linear.out, lora.r] })),
+        ...adapted.map((linear) => ({
+          name: loraA(linear.path),
+          shape: [lora.r, linear.in],
+          laid: [rank, linear.in],
+        })),
+        ...adapted.map((linear) => ({
+          name: loraB(linear.path),
+          shape: [linear.out, lora.r],
+          laid: [linear.out, rank],
+        })),
       ];
     });
   }).flat();

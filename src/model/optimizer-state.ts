@@ -14,6 +14,7 @@ import {
   stateBlock,
   Tensor,
 } from "../native/index.ts";
+import { cutOut, layInto } from "./laid.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ParameterTensor, RateName } from "./parameters.ts";
 import type { Piece } from "./shard-layout.ts";
@@ -46,6 +47,8 @@ export interface MomentTensor extends StateTensor {
 
 interface Stored extends MomentTensor {
   data: Tensor; // f32 or i32
+  /** The shape of `data`, where it is the whole. */
+  laid: readonly number[];
 }
 
 /** Neighbors of one part that weight decay acts on, or does not, and whose moments are neighbors, too. */
@@ -73,14 +76,15 @@ const WORDS = stateBlock / CODES_PER_WORD;
 /** What a checkpoint holds of one moment of a tensor. */
 function momentTensors(
   moment: MomentKind,
-  { name: of, shape, size }: ParameterTensor,
+  { name: of, shape, laid, size }: ParameterTensor,
   is8bit: boolean,
 ): MomentTensor[] {
   const name = `${moment}.${of}`;
   const common = { of, moment };
   if (!is8bit) return [{ ...common, name, dtype: "F32", shape, valuesPerWord: 1 }];
   return [
-    { ...common, name, dtype: "U8", shape, valuesPerWord: CODES_PER_WORD },
+    // Blocks of the tensor as it lies on the device.
+    { ...common, name, dtype: "U8", shape: laid, valuesPerWord: CODES_PER_WORD },
     { ...common, name: `${name}.absmax`, dtype: "F32", shape: [blocksOf(size)], valuesPerWord: stateBlock },
   ];
 }
@@ -140,7 +144,11 @@ export class OptimizerState {
       if (one.valuesPerWord === stateBlock) return absmax.rows(place, blocksOf(count));
       return codes.rows(place * WORDS, Math.ceil(count / CODES_PER_WORD));
     };
-    return momentTensors(moment, tensor, is8bit).map((one) => ({ ...one, data: flat(one) }));
+    return momentTensors(moment, tensor, is8bit).map((one) => ({
+      ...one,
+      data: flat(one),
+      laid: one.valuesPerWord === 1 ? tensor.laid : one.shape,
+    }));
   }
 
   /** In the order of a checkpoint's file: all of m, then all of v. */
@@ -215,15 +223,17 @@ export class OptimizerState {
 
   /** The bytes of a tensor of the state. */
   read(name: string): Uint8Array<ArrayBuffer> {
-    const stored = this.#all.get(name)!;
-    return this.#device.readBytes(stored.data).subarray(0, stateBytes(stored));
+    const { dtype, shape, laid, data } = this.#all.get(name)!;
+    if (dtype === "U8") return this.#device.readBytes(data).subarray(0, stateBytes({ dtype, shape }));
+    return new Uint8Array(cutOut(this.#device.readFloats(data), shape, laid).buffer);
   }
 
   write(name: string, bytes: Uint8Array): void {
-    const stored = this.#all.get(name)!;
-    const words = new Uint8Array(stored.data.bytes);
-    words.set(bytes);
-    this.#device.write(stored.data, words);
+    const { dtype, shape, laid, data } = this.#all.get(name)!;
+    const whole = new Uint8Array(data.bytes);
+    const floats = () => new Float32Array(bytes.slice().buffer);
+    whole.set(dtype === "U8" ? bytes : new Uint8Array(layInto(floats(), shape, laid).slice().buffer));
+    this.#device.write(data, whole);
   }
 }
 
@@ -248,6 +258,6 @@ function runsOf(places: readonly Place[], isApart: boolean): Run[] {
 }
 
 /** Bytes of a tensor of the state. */
-export function stateBytes({ dtype, shape }: StateTensor): number {
+export function stateBytes({ dtype, shape }: Pick<StateTensor, "dtype" | "shape">): number {
   return shape.reduce((product, n) => product * n, dtype === "F32" ? 4 : 1);
 }

@@ -12,6 +12,7 @@ import {
   gradientNorm,
   Tensor,
 } from "../native/index.ts";
+import { cutOut, layInto } from "./laid.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { type MomentKind, OptimizerState, type StateTensor } from "./optimizer-state.ts";
 import { wholePiece } from "./shard-layout.ts";
@@ -34,16 +35,20 @@ export interface ParameterTensor {
   name: string;
   part: PartName;
   shape: readonly number[];
+  /** Its shape in the flat block; larger where kernels want whole vectors. What is beyond `shape` is and stays zero. */
+  laid: readonly number[];
   /** Elements before it in the flat block. */
   offset: number;
+  /** Of `laid`. */
   size: number;
   /** Whether weight decay acts on it: matrices yes, norms and biases no. */
   decay: boolean;
 }
 
-export type ParameterSpec = { name: string; shape: readonly number[] };
+export type ParameterSpec = Pick<ParameterTensor, "name" | "shape"> & Partial<Pick<ParameterTensor, "laid">>;
 export type StateKind = "values" | MomentKind;
 
+const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
 export const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
 
 /** Gives each tensor its place: matrices first, part by part and in the given order, then vectors. */
@@ -51,8 +56,9 @@ export function place(parts: readonly TrainedPart[]): ParameterTensor[] {
   const specs = parts.flatMap(({ name: part, specs }) => specs.map((spec) => ({ ...spec, part })));
   let offset = 0;
   return [...specs.filter(isMatrix), ...specs.filter((spec) => !isMatrix(spec))].map((spec) => {
-    const size = spec.shape.reduce((product, n) => product * n, 1);
-    const tensor = { ...spec, offset, size, decay: isMatrix(spec) };
+    const { laid = spec.shape } = spec;
+    const size = sizeOf(laid);
+    const tensor = { ...spec, laid, offset, size, decay: isMatrix(spec) };
     offset += size;
     return tensor;
   });
@@ -96,7 +102,7 @@ export class Parameters {
   }
 
   get count(): number {
-    return this.values.size;
+    return this.tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0);
   }
 
   /** Sets what training starts from: each part's values, and moments of zero. */
@@ -135,8 +141,8 @@ export class Parameters {
         throw new NeftuneError("parameter", `${names.join(", ")} do not lie side by side`);
       end += tensor.size;
     }
-    const rows = names.reduce((sum, name) => sum + (this.find(name).shape[0] ?? 1), 0);
-    const tail = first.shape.slice(1);
+    const rows = names.reduce((sum, name) => sum + (this.find(name).laid[0] ?? 1), 0);
+    const tail = first.laid.slice(1);
     return new Tensor(flat.rows(first.offset, end - first.offset).ptr, flat.dtype, [rows, ...tail]);
   }
 
@@ -167,7 +173,8 @@ export class Parameters {
    */
   startGradientNorm(maxNorm: number): () => number {
     gradientNorm(this.#device, this.#norm, this.gradients, maxNorm);
-    return this.#device.readFloats(this.#norm)[0]!;
+    const read = this.#device.readFloatsLater(this.#norm);
+    return () => read()[0]!;
   }
 
   /**
@@ -194,17 +201,17 @@ export class Parameters {
 
   /** A tensor's values. */
   read(name: string): Float32Array<ArrayBuffer> {
-    const { offset, size } = this.find(name);
-    return this.#device.readFloats(this.values.rows(offset, size));
+    const { offset, size, shape, laid } = this.find(name);
+    return cutOut(this.#device.readFloats(this.values.rows(offset, size)), shape, laid);
   }
 
   /** Replaces a tensor's values; call afterWrite() when all are written. */
   write(name: string, values: Float32Array): void {
-    const { offset, size } = this.find(name);
-    if (values.length !== size) {
-      throw new NeftuneError("parameter", `${name} has ${size} values, got ${values.length}`);
+    const { offset, size, shape, laid } = this.find(name);
+    if (values.length !== sizeOf(shape)) {
+      throw new NeftuneError("parameter", `${name} has ${sizeOf(shape)} values, got ${values.length}`);
     }
-    this.#device.write(this.values.rows(offset, size), values);
+    this.#device.write(this.values.rows(offset, size), layInto(values, shape, laid));
   }
 
   /** What a checkpoint holds of AdamW's moments. */

@@ -2,8 +2,15 @@
 
 import { NeftuneError } from "../errors.ts";
 import { crossEntropyWorkspace, type Device, dtypeBytes, MemoryPlan, type Nf4 } from "../native/index.ts";
-import { allocateActivations, type Kept, keptWith, type Recompute } from "./activations.ts";
+import {
+  type ActivationRequest,
+  allocateActivations,
+  type Kept,
+  keptWith,
+  type Recompute,
+} from "./activations.ts";
 import type { LlamaConfig } from "./config.ts";
+import { laidRank } from "./lora.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, type WeightOptions } from "./weights.ts";
 
@@ -62,10 +69,16 @@ function nf4RuntimeBytes(weights: ReadonlyMap<string, Nf4>, { dtype, maxTokens }
   return maxTokens * widest * dtypeBytes.f32 + largest * dtypeBytes[dtype];
 }
 
-/** For the loss: the backend says how many rows of logits it runs well with. */
-export function workspaceBytes(device: Device, config: LlamaConfig, request: PlanRequest): number {
-  const { dtype, maxTargets } = request;
-  return Math.max(4, crossEntropyWorkspace(device, dtype, maxTargets, config.hiddenSize, config.vocabSize));
+/** What activations are allocated for. The backend says how many rows of logits it runs well with. */
+export function activationRequest(
+  device: Device,
+  { hiddenSize, vocabSize }: LlamaConfig,
+  request: PlanRequest,
+): ActivationRequest {
+  const { dtype, lora, maxTargets } = request;
+  const loss = crossEntropyWorkspace(device, dtype, maxTargets, hiddenSize, vocabSize);
+  const rank = lora === null ? 0 : laidRank(device, lora, dtype);
+  return { ...request, workspaceBytes: Math.max(4, loss), rank };
 }
 
 /** The plan for one way of keeping activations. */
@@ -73,8 +86,7 @@ export function planFor(device: Device, source: ModelSource, request: PlanReques
   const { config } = source;
   const counter = new MemoryPlan();
   const { frozen, quantized } = allocateWeights(device, counter, source, request);
-  const buffers = { ...request, workspaceBytes: workspaceBytes(device, config, request) };
-  allocateActivations(counter, config, buffers, kept);
+  allocateActivations(counter, config, activationRequest(device, config, request), kept);
   const runtime =
     runtimeBytes[device.info.backend] + (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
   let mapped = 0;

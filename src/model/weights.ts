@@ -16,7 +16,7 @@ import {
 } from "./architecture.ts";
 import { FiniteCheck } from "./finite.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
-import { type LoraOptions, loraA, loraB, loraScale, stackModules } from "./lora.ts";
+import { type LoraOptions, laidRank, loraA, loraB, loraScale, stackModules } from "./lora.ts";
 import { loraPart } from "./lora-part.ts";
 import { noiseScalePart } from "./noise-scale.ts";
 import type { Norm } from "./norm.ts";
@@ -149,7 +149,7 @@ export function allocateWeights(
     }
   }
   if (tune === "none" || lora === null) return { frozen, quantized, parameters: null };
-  return { frozen, quantized, parameters: trained(loraPart(config, lora)) };
+  return { frozen, quantized, parameters: trained(loraPart(config, lora, laidRank(device, lora, dtype))) };
 }
 
 export class ModelWeights {
@@ -221,6 +221,7 @@ export class ModelWeights {
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
+    const rank = lora === null ? 0 : laidRank(device, lora, dtype);
     const group = (index: number, { linears: all }: Layer, name: GroupName): LinearGroup => {
       const stacks = tune === "lora" ? stackModules(name, lora, index) : [];
       const linears = new Map<LinearModule, GroupLinear>();
@@ -249,7 +250,7 @@ export class ModelWeights {
               linear: linears.get(module)!,
               b: parameters!.working(b),
               db: parameters!.gradient(b),
-              column: i * lora!.r,
+              column: i * rank,
             };
           }),
           module: all[modules[0]!].index,
@@ -260,7 +261,7 @@ export class ModelWeights {
         // With dropout each projection reads its own x, so each has a product of its own.
         products: stacks.length > 1 ? parts.flatMap((part) => products([part])) : products(parts),
         stacks: stacks.map(stack),
-        rank: lora?.r ?? 0,
+        rank,
         loraScale: lora === null ? 1 : loraScale(lora),
         in: all[groupModules[name][0]!].in,
         out: column,

@@ -170,7 +170,7 @@ function enterRun(
   const plan = planOf(training, settings, progress, resumed?.checkpoint ?? null);
   reporter?.onPlan?.(plan);
   const metrics = folder.openMetrics(progress);
-  for (const note of [...(resumed?.notes ?? []), missingNote(metrics), lost])
+  for (const note of [...(resumed?.notes ?? []), missingNote(metrics), untuned, lost])
     if (note !== null) reporter?.onNote?.(note);
   if (progress.logging.at(-1)?.every !== options.loggingSteps) {
     progress.logging = [...progress.logging, { after: progress.step, every: options.loggingSteps }];
@@ -207,7 +207,10 @@ function planOf(
     warmupSteps: schedule.warmupSteps,
     startStep: progress.step,
     resumedFrom,
-    trainedParameters: trainedParameters(model).tensors.reduce((sum, { size }) => sum + size, 0),
+    trainedParameters: trainedParameters(model).tensors.reduce(
+      (sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1),
+      0,
+    ),
     plannedMemoryBytes: model.plan.total,
   };
 }

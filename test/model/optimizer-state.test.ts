@@ -55,7 +55,15 @@ function steps(device: Device, parameters: Parameters): void {
 describeBackends((device) => {
   test("8-bit moments take a quarter of the memory", () => {
     const tensors = [
-      { name: "w", part: "weights" as const, shape: [4096, 1024], offset: 0, size: 2 ** 22, decay: true },
+      {
+        name: "w",
+        part: "weights" as const,
+        shape: [4096, 1024],
+        laid: [4096, 1024],
+        offset: 0,
+        size: 2 ** 22,
+        decay: true,
+      },
     ];
     const bytes = (optimizer: "adamw" | "adamw8bit") => {
       const plan = new MemoryPlan();

@@ -27,7 +27,7 @@ const hasMpi = backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich")
 describe("a bucket", () => {
   const sizes = [64 * 65, 67 * 63, 31 * 9, 4096, 1];
   const tensors = sizes.map((size, i) => ({
-    ...{ name: `t${i}`, part: "weights" as const, shape: [size], decay: true },
+    ...{ name: `t${i}`, part: "weights" as const, shape: [size], laid: [size], decay: true },
     ...{ offset: 0, size },
   }));
 

@@ -50,8 +50,20 @@ class FakeParameters implements TrainedParameters {
     const size = rank * vocabulary;
     const matrix = { part, size, decay: true };
     this.tensors = [
-      { ...matrix, name: `${path}.lora_A.weight`, shape: [rank, vocabulary], offset: 0 },
-      { ...matrix, name: `${path}.lora_B.weight`, shape: [vocabulary, rank], offset: size },
+      {
+        ...matrix,
+        name: `${path}.lora_A.weight`,
+        shape: [rank, vocabulary],
+        laid: [rank, vocabulary],
+        offset: 0,
+      },
+      {
+        ...matrix,
+        name: `${path}.lora_B.weight`,
+        shape: [vocabulary, rank],
+        laid: [vocabulary, rank],
+        offset: size,
+      },
     ];
   }
 
@@ -174,6 +186,7 @@ export class FakeModel implements TrainableModel {
     const losses = this.#run(batch, gradientScale * fault, (sample, position) =>
       noise === null ? 0 : noise.scales[sample]! * Math.sin(Number(noise.draws[sample]) * 31 + position),
     ).map((loss) => loss * fault);
+    return () => losses;
   }
 
   evaluate(batch: Batch): Float32Array {
@@ -186,7 +199,6 @@ export class FakeModel implements TrainableModel {
       const id = batch.ids[row]!;
       const sample = batch.cuSeqlens.findLastIndex((begin) => begin <= row);
       const extra = noise(sample, batch.positions[row]!);
-    return () => losses;
       const hidden = Array.from({ length: rank }, (_, k) => a[k * vocabulary + id]! + extra);
       const logits = Array.from({ length: vocabulary }, (_, v) =>
         hidden.reduce((sum, h, k) => sum + b[v * rank + k]! * h, 0),
