@@ -54,8 +54,10 @@ int32_t attention_backward_plain(nt_context *context, const AttentionBackward &c
 inline bool rows_aligned(const void *p, int64_t ld) {
   return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0 && ld < (int64_t(1) << 22);
 }
+// What both passes have fast kernels for. At 256 the forward pass has one, too; sums of 2 · 256 columns are more than the
+// backward pass can keep in registers. Rows of 100 values are not 16 bytes apart.
 inline bool has_tiles(int32_t dtype, int64_t head_dim) {
-  return dtype == NT_BF16 && (head_dim == 64 || head_dim == 96 || head_dim == 128);
+  return dtype == NT_BF16 && (head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128);
 }
 
 // A constant that a lambda receives as an argument.
@@ -67,7 +69,7 @@ struct Flag {
 // ------------------------------------------------------------------ tiles in shared memory
 
 // Rows of bf16, head_dim wide, as ldmatrix reads them without bank conflicts: columns are cut into panels of 64 (32
-// where head_dim is not a multiple of 64), each [rows][panel columns]. The 16-byte chunk c of row r lies at
+// where head_dim is not a multiple of 64; the last one may have room left), each [rows][panel columns]. The 16-byte chunk c of row r lies at
 // c ^ (r mod 8); rows of 32, two of which fill the 128 bytes of all banks, have 4 chunks and take c ^ (r / 2 mod 4).
 // Any 8 rows that follow a multiple of 8 then have their chunk c in different banks, and so have the 8 chunks that
 // neighboring lanes copy in.
@@ -76,9 +78,14 @@ struct Tile {
   static constexpr int kPanelColumns = head_dim % 64 == 0 ? 64 : 32;
   static constexpr int kRowBytes = kPanelColumns * 2;
   static constexpr int kChunks = kPanelColumns / 8;
-  static constexpr int kPanels = head_dim / kPanelColumns;
-  static constexpr int kBytes = rows * head_dim * 2;
-  static_assert(head_dim % 32 == 0 && rows % 8 == 0, "tiles are made of whole 8 × 8 matrices");
+  static constexpr int kPanels = (head_dim + kPanelColumns - 1) / kPanelColumns;
+  static constexpr int kBytes = rows * kPanels * kRowBytes;
+  static_assert(head_dim % 16 == 0 && rows % 8 == 0, "tiles are made of whole 16 × 16 blocks");
+
+  // Whether a chunk of a panel holds columns of head_dim.
+  __device__ __forceinline__ static bool has(int panel, int chunk) {
+    return head_dim % kPanelColumns == 0 || panel * kChunks + chunk < head_dim / 8;
+  }
 
   __device__ __forceinline__ static int swizzle(int row) { return kChunks == 8 ? row & 7 : row >> 1 & 3; }
 
@@ -119,7 +126,8 @@ __device__ __forceinline__ void load_tile(unsigned char *tile, const bf16 *sourc
     const bool exists = whole || row + r < valid;
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++)
-      copy_async(to + (panel * rows + r) * T::kRowBytes, exists ? from + panel * T::kPanelColumns : source, exists);
+      if (T::has(panel, chunk))
+        copy_async(to + (panel * rows + r) * T::kRowBytes, exists ? from + panel * T::kPanelColumns : source, exists);
     from += step * ld;
   }
 }

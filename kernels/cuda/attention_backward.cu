@@ -50,6 +50,7 @@ int32_t attention_backward_delta(nt_context *context, const AttentionBackward &c
 int32_t attention_backward_fast(nt_context *context, const AttentionBackward &call) {
   const int64_t head_dim = call.size.head_dim;
   int32_t status = head_dim == 64   ? attention_backward_delta<64>(context, call)
+                   : head_dim == 80 ? attention_backward_delta<80>(context, call)
                    : head_dim == 96 ? attention_backward_delta<96>(context, call)
                                     : attention_backward_delta<128>(context, call);
   if (status == NT_OK) status = attention_backward_kv(context, call);

@@ -1,5 +1,5 @@
 // What the two fast passes of the attention backward share: products of tiles in tensor cores, and results on their
-// way out. Both passes have head_dim 64, 96 or 128 in bf16 with aligned rows, and recompute
+// way out. Both passes have head_dim 64, 80, 96 or 128 in bf16 with aligned rows, and recompute
 //   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O (already in delta).
 // A warp owns 16·M rows of the block's own tile and their sums in registers; tiles of the other side stream by.
 #pragma once
@@ -104,6 +104,7 @@ __device__ __forceinline__ void load_tiles(unsigned char *x_tile, const bf16 *x,
     const bf16 *x_from = x + at * ldx + (column + 8 * chunk), *y_from = y + at * ldy + (column + 8 * chunk);
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++) {
+      if (!T::has(panel, chunk)) continue;
       copy_async(x_to + (panel * rows + r) * T::kRowBytes, x_from + panel * T::kPanelColumns, exists);
       copy_async(y_to + (panel * rows + r) * T::kRowBytes, y_from + panel * T::kPanelColumns, exists);
     }

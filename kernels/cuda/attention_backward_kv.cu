@@ -12,7 +12,7 @@
 //
 //             keys a block × queries a tile   warps × keys   registers of sums   shared memory
 // head_dim 128         128 × 64 (32)              8 × 16       128 + 64 (32)       129 (97) KB
-//           96         128 × 64                   8 × 16        96 + 64             97 KB
+//       96, 80         128 × 64                   8 × 16        96 + 64             97 KB
 //           64         128 × 32                   4 × 32       128 + 64             49 KB, two blocks
 // In parentheses: cards with 99 KB a block.
 #include "attention_backward.h"
@@ -164,6 +164,7 @@ int32_t launch_kv(nt_context *context, const AttentionBackward &call) {
 
 int32_t attention_backward_kv(nt_context *context, const AttentionBackward &call) {
   if (call.size.head_dim == 64) return launch_kv<KvTiling<64, 2, 4, 32, 2>>(context, call);
+  if (call.size.head_dim == 80) return launch_kv<KvTiling<80, 1, 8, 64, 1>>(context, call);
   if (call.size.head_dim == 96) return launch_kv<KvTiling<96, 1, 8, 64, 1>>(context, call);
   typedef KvTiling<128, 1, 8, 64, 1> Wide;
   if (context->shared_limit >= Wide::bytes) return launch_kv<Wide>(context, call);

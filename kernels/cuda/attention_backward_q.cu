@@ -12,7 +12,7 @@
 // head_dim 128          128 × 32                    4 × 32            128 + 64         97 KB, two blocks
 //                       256 × 32                    8 × 32            128 + 64        162 KB, where two do not fit
 //                       128 × 32                    8 × 16             64 + 32         97 KB, on cards with 99 KB
-//           96          128 × 32                    4 × 32             96 + 64         73 KB, two blocks
+//       96, 80          128 × 32                    4 × 32             96 + 64         73 KB, two blocks
 //                       128 × 64                    8 × 16             48 + 64         97 KB, on cards with 99 KB
 //           64          128 × 32                    4 × 32             64 + 64         49 KB, two blocks
 // At head_dim 64 there is room for the warp's Q and dO as operands in registers.
@@ -182,6 +182,10 @@ int32_t launch_q(nt_context *context, const AttentionBackward &call) {
 int32_t attention_backward_q(nt_context *context, const AttentionBackward &call) {
   const int limit = context->shared_limit;
   if (call.size.head_dim == 64) return launch_q<QTiling<64, 2, 4, 32, 2>>(context, call);
+  if (call.size.head_dim == 80) {
+    typedef QTiling<80, 2, 4, 32, 2> Two;
+    return limit >= 2 * Two::bytes ? launch_q<Two>(context, call) : launch_q<QTiling<80, 1, 8, 64, 1>>(context, call);
+  }
   if (call.size.head_dim == 96) {
     typedef QTiling<96, 2, 4, 32, 2> Two;
     return limit >= 2 * Two::bytes ? launch_q<Two>(context, call) : launch_q<QTiling<96, 1, 8, 64, 1>>(context, call);

@@ -1,4 +1,4 @@
-// Causal attention on tensor cores (FlashAttention-2, arXiv 2307.08691, algorithm 1), bf16, head_dim 64, 96 or 128:
+// Causal attention on tensor cores (FlashAttention-2, arXiv 2307.08691, algorithm 1), bf16, head_dim 64, 80, 96, 128 or 256:
 //   s = q·kᵀ,  p = exp(scale · s − m),  o = Σ p·v / Σ p,  lse = m + log Σ p.
 // A block of 4 warps owns a tile of queries of one sample and head and walks the tiles of keys from the diagonal down.
 #include "attention.h"
@@ -278,7 +278,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, windowed)) attentio
     NT_UNROLL
     for (int panel = 0; panel < Queries::kPanels; panel++) {
       const int chunk = panel * lanes + lane % lanes;
-      if (row < valid)
+      if (row < valid && Queries::has(panel, lane % lanes))
         store_pack(out + row * a.ldo + chunk * 8,
                    load_pack(reinterpret_cast<const bf16 *>(queries + Queries::offset(row, chunk))));
     }
@@ -319,11 +319,15 @@ template <class T>
 int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
                           const T *k, const T *v, int64_t ldqkv) {
   const AttentionForward call = {kDtype<T>, size, o, ldo, lse, q, k, v, ldqkv};
-  if (!has_tiles(call.dtype, size.head_dim) || !is_aligned(call)) return attention_forward_plain(context, call);
+  const bool is_wide = call.dtype == NT_BF16 && size.head_dim == 256;
+  if (!(has_tiles(call.dtype, size.head_dim) || is_wide) || !is_aligned(call))
+    return attention_forward_plain(context, call);
   if (call.size.window != kNoWindow) {
     switch (size.head_dim) {
       case 64: return forward<64, 128, 64, true>(context, call);
+      case 80: return forward<80, 64, 64, true>(context, call);
       case 96: return forward<96, 64, 64, true>(context, call);  // 128 rows would spill, here and below
+      case 256: return forward<256, 64, 64, true>(context, call);
       default: return forward<128, 64, 64, true>(context, call);
     }
   }
@@ -331,6 +335,9 @@ int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, 
   const bool large = context->shared_limit >= 160 * 1024;
   switch (size.head_dim) {
     case 64: return forward<64, 128, 64, false>(context, call);
+    case 80:
+      return large ? forward<80, 128, 64, false>(context, call) : forward<80, 64, 64, false>(context, call);
+    case 256: return forward<256, 64, 64, false>(context, call);  // 96 KB on any card
     case 96:
       return large ? forward<96, 128, 64, false>(context, call) : forward<96, 64, 64, false>(context, call);
     default:

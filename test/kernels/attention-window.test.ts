@@ -35,6 +35,8 @@ const tiled: [AttentionShape, number[]][] = [
   [{ heads: 4, kvHeads: 2, headDim: 64, window: 64 }, [129, 1, 260]],
   [{ heads: 8, kvHeads: 1, headDim: 64, window: 33 }, [33, 130]],
   [{ heads: 1, kvHeads: 1, headDim: 64, window: 200 }, [400]],
+  [{ heads: 2, kvHeads: 1, headDim: 80, window: 70 }, [129, 200]],
+  [{ heads: 1, kvHeads: 1, headDim: 256, window: 65 }, [130]],
   [{ heads: 1, kvHeads: 1, headDim: 96, window: 128 }, [129, 300]],
   [{ heads: 2, kvHeads: 1, headDim: 96, window: 5 }, [65, 1, 128]],
   [{ heads: 1, kvHeads: 1, headDim: 96, window: 97 }, [270]],
