@@ -36,7 +36,11 @@ export interface RecordedCall {
 }
 
 /** Calls that return only when the device has done its work. */
-const waits: ReadonlySet<string> = new Set<FunctionName>(["nt_copy_to_host", "nt_synchronize", "nt_comm_wait"]);
+const waits: ReadonlySet<string> = new Set<FunctionName>([
+  "nt_copy_to_host",
+  "nt_synchronize",
+  "nt_comm_wait",
+]);
 
 /** Of a profile by native function: the seconds in which the host waited for the device. */
 export function waitingSeconds(profile: ReadonlyMap<string, { seconds: number }>): number {
