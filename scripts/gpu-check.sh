@@ -45,8 +45,9 @@ step() {
     echo "ok       $name ($((SECONDS - start)) s)"
   else
     failed=1
-    [ $status != 124 ] || echo "cut      $name after $limit s"
-    echo "FAILED   $name (status $status after $((SECONDS - start)) s): $results/$name.log"
+    local what="FAILED   $name (status $status after $((SECONDS - start)) s)"
+    [ $status != 124 ] || what="cut      $name after $limit s"
+    echo "$what: $results/$name.log"
     tail -n 15 "$results/$name.log" | sed 's/^/         /'
   fi
   return $status
@@ -125,8 +126,8 @@ measure() {
       --max-length "$length" "${steps[@]}"
   done < <(works)
   for program in peft unsloth; do
-    if ! "$python" -c "import torch, $program" >"$results/import-$program.log" 2>&1; then
-      echo "left out $program: $python cannot import it ($results/import-$program.log)"
+    if ! "$python" -c "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, ['torch', '$program'])))"; then
+      echo "left out $program: $python does not have it"
       continue
     fi
     # One process for all works: importing takes as long as measuring. It writes each result as it is there.
