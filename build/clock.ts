@@ -221,14 +221,14 @@ export function clockRecord(steps: ReadonlyMap<string, readonly RecordedStep[]>)
   return record;
 }
 
-/** Steps that take longer than they did, or have more launches, in sentences. */
+/** Steps that take half a percent longer than they did, or have two percent more launches, in sentences. */
 export function slowerSteps(now: ClockRecord, before: ClockRecord): string[] {
   const found: string[] = [];
   for (const [work, byCard] of Object.entries(now)) {
     for (const [card, step] of Object.entries(byCard)) {
       const then = before[work]?.[card];
       if (then === undefined || then === null || step === null) continue;
-      if (step.ms > 1.005 * then.ms || step.launches > then.launches)
+      if (step.ms > 1.005 * then.ms || step.launches > 1.02 * then.launches)
         found.push(
           `${work} on ${card}: ${step.ms} ms with ${step.launches} launches by arithmetic, was ${then.ms} ms with ${then.launches}`,
         );
