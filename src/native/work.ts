@@ -195,6 +195,10 @@ const operations: Partial<Record<FunctionName, Operation>> = {
         const { tokens, queries } = attentionSizes(call);
         return moves(2 * tokens * queries * call.size);
       },
+      attention_delta_kernel: (call) => {
+        const { tokens, queries } = attentionSizes(call);
+        return moves(2 * tokens * queries * call.size);
+      },
       attention_backward_kv_kernel: (call) => {
         const { tokens, queries, keys, product } = attentionSizes(call);
         return moves(tokens * (2 * queries + 4 * keys) * call.size, 4 * product);
@@ -277,8 +281,9 @@ export function kernelRuns({ name, args, launches }: RecordedCall): KernelRun[] 
     const own = run.launches.map(({ product: one, copiedBytes }) =>
       one === null ? moves(copiedBytes) : productWork(one),
     );
-    const isListed = run.name in kernels;
-    if (isListed) run.work = kernels[run.name]!(call);
+    // A plain kernel, for what the fast one cannot take, does the same work.
+    const listed = kernels[run.name.replace("_plain_kernel", "_kernel")];
+    if (listed !== undefined) run.work = listed(call);
     else if (own.every(({ bytes }) => bytes > 0))
       run.work = own.reduce((sum, { bytes, flops }) => moves(sum.bytes + bytes, sum.flops + flops));
   }

@@ -3,6 +3,9 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { loadModel, timedStep } from "../../src/cli/bench/measure.ts";
+import { denseSamples, makeBatches } from "../../src/cli/bench/work.ts";
+import { linearModules, parseConfig } from "../../src/model/index.ts";
 import {
   copyTensor,
   Device,
@@ -16,6 +19,7 @@ import {
   waitingSeconds,
 } from "../../src/native/index.ts";
 import { attentionPairs, workParameters } from "../../src/native/work.ts";
+import { countBatches } from "../../src/train/index.ts";
 import { backends, openBackend } from "../backends.ts";
 
 test("parameters have the names that neftune.h gives them", () => {
@@ -120,6 +124,51 @@ for (const backend of backends.filter(({ kind }) => kind !== "cpu")) {
           { bytes: 2 * (2 * T * 2 * I + T * T), flops: 2 * T * T * 2 * I },
         ]);
         expect(device.record(() => {}).calls).toEqual([]);
+      } finally {
+        device.close();
+      }
+    });
+
+    test("every kernel of a training step has its bytes and FLOPs", () => {
+      const device = openBackend(backend);
+      const config = parseConfig("test", {
+        ...{
+          model_type: "qwen3",
+          hidden_size: 64,
+          intermediate_size: 96,
+          num_hidden_layers: 2,
+          head_dim: 64,
+        },
+        ...{ num_attention_heads: 2, num_key_value_heads: 1, vocab_size: 64, tie_word_embeddings: true },
+        ...{ max_position_embeddings: 64, rms_norm_eps: 1e-6, attention_bias: true },
+      });
+      const batches = makeBatches(denseSamples(2, 8, config.vocabSize, 1), 1, 2, 1);
+      const [batch] = batches;
+      const counts = countBatches(batches);
+      const lora = { r: 8, alpha: 8, dropout: 0.1, targetModules: [...linearModules], useRslora: false };
+      const common = { recompute: "layer", seed: 1, quantization: null } as const;
+      try {
+        for (const settings of [
+          { ...common, tune: "full", dtype: "bf16", lora: null },
+          { ...common, tune: "full", dtype: "f32", lora: null },
+          { ...common, tune: "lora", dtype: "bf16", lora },
+          { ...common, tune: "lora", dtype: "bf16", lora, quantization: { double: true } },
+        ] as const) {
+          const model = loadModel(device, config, batches, settings);
+          try {
+            const context = { signal: new AbortController().signal };
+            const { calls } = device.record(() => timedStep(model, batch!, 1e-3, 1, counts, context));
+            const runs = calls.flatMap((call) =>
+              kernelRuns(call).map((run) => ({ ...run, call: call.name })),
+            );
+            expect(runs.length).toBeGreaterThan(50);
+            expect(runs.filter(({ work }) => work === null).map(({ call, name }) => [call, name])).toEqual(
+              [],
+            );
+          } finally {
+            model.close();
+          }
+        }
       } finally {
         device.close();
       }
