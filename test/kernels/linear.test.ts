@@ -238,6 +238,11 @@ forEachBackend((device) => {
         return device.readFloats(y);
       };
       const all = rowsOf(0, T);
+      if (!device.isHost) {
+        const { calls } = device.record(() => rowsOf(0, T));
+        const launched = calls.flatMap(({ launches }) => launches.map(({ name }) => name));
+        expect(launched.includes("few_rows_kernel")).toBe(dtype === "bf16");
+      }
       const few = device.isHost ? [] : [1, 2, 3, 5];
       for (const rows of few)
         for (let first = 0; first + rows <= T; first += rows)
