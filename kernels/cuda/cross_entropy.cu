@@ -18,7 +18,7 @@ int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {
 // A chunk's product dx = dlogits·W has rows/128 · H/256 tiles, which come in waves of one tile a multiprocessor. The
 // rows are the fewest whose waves are nearly as full as any can be whose workspace takes at most this share of the
 // device's memory. They depend on device and model alone, so that a resumed run has the same chunks.
-constexpr int64_t kTileRows = 128, kTileColumns = 256, kLeastChunkRows = 512, kMostChunkRows = 4096;
+constexpr int64_t kTileRows = 128, kTileColumns = 256, kLeastChunkRows = 1024, kMostChunkRows = 4096;
 constexpr int64_t kMemoryShare = 16;
 constexpr double kNearly = 0.95;
 
