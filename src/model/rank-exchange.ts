@@ -45,11 +45,6 @@ export class RankExchange {
     });
   }
 
-  /** Waits for all that was enqueued. */
-  finish(): void {
-    this.#partners.comm.wait(this.#device);
-  }
-
   /** Enqueues an exchange; only what that takes is counted. */
   enqueue(exchange: (comm: Communicator) => void): void {
     const start = performance.now();

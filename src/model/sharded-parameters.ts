@@ -166,7 +166,6 @@ export class ShardedParameters implements ParameterBlock {
   /** After the last bucket: work that follows sees all shares. */
   finishBackward(): void {
     this.#exchange.enqueue((comm) => comm.overlap(this.#device, false));
-    this.#exchange.finish();
   }
 
   skipBatch(): void {

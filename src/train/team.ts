@@ -69,6 +69,8 @@ export function trainStepOfTeam(
   const { gradients } = sharedStateOf(trainedParameters(model));
   const read = startGradients(model, own, counts);
   meanwhile();
+  // Gradients may be on their way between ranks: unlike reading, this wait ends where one is gone.
+  team.comm.wait(team.device);
   const sums = read();
   const [loss, ...wishes] = team.timed(() => {
     team.comm.allReduce(team.device, gradients);
