@@ -38,12 +38,16 @@ function rateLine(options: TrainerOptions, { totalSteps, warmupSteps }: RunPlan)
   return `learning rate: ${rateText(options.learningRate)}, ${options.lrSchedulerType}, ${warmup}`;
 }
 
-function batchLine({ batchSize, packing }: TrainerOptions, { microBatches: micro, ranks }: RunPlan): string {
+function batchLine({ batchSize, packing }: TrainerOptions, plan: RunPlan): string {
+  const { microBatches: micro, microBatchTokens: tokens, ranks } = plan;
   const where = ranks === 1 ? "" : ` on ${ranks} ranks`;
-  const accumulated =
+  const dealt =
     micro === 1
-      ? ""
-      : ` (${countOf(micro, "micro-batch", "micro-batches")} of ${formatCount(batchSize)}${where})`;
+      ? []
+      : [`${countOf(micro, "micro-batch", "micro-batches")} of ${formatCount(batchSize)}${where}`];
+  const merged = tokens === undefined ? [] : [`merged up to ${countOf(tokens, "token")}`];
+  const parts = [...dealt, ...merged].join(", ");
+  const accumulated = parts === "" ? "" : ` (${parts})`;
   return `batch: ${countOf(batchSize * micro, "sample")} per step${accumulated}, ${packing ? "packed" : "padded"}`;
 }
 

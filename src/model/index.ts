@@ -36,7 +36,15 @@ export type {
   RateName,
   StateKind,
 } from "./parameters.ts";
-export { choosePlan, type ModelPlan, planFor, type SharedMemory } from "./plan.ts";
+export {
+  type BatchSize,
+  choosePlan,
+  chooseSize,
+  type ModelPlan,
+  planFor,
+  type SharedMemory,
+} from "./plan.ts";
+
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";
 export type { Partners } from "./rank-exchange.ts";

@@ -40,7 +40,8 @@ import type { Optimizer } from "./optimizer.ts";
 import type { ParameterBlock } from "./parameters.ts";
 import {
   activationRequest,
-  choosePlan,
+  type BatchSize,
+  chooseSize,
   type ModelPlan,
   type PlanRequest,
   type SharedMemory,
@@ -52,7 +53,7 @@ import { ShardedParameters } from "./sharded-parameters.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
 
-export interface ModelOptions {
+export interface ModelOptions extends BatchSize {
   /** Activations and frozen weights. */
   dtype: "f32" | "bf16";
   tune: Tune;
@@ -61,10 +62,8 @@ export interface ModelOptions {
   /** Of the layers' linears, on loading; null or none: they stay as the source has them. */
   quantization?: Quantization | null;
   recompute: Recompute | "auto";
-  /** Most tokens of any micro-batch, padding included. */
-  maxTokens: number;
-  /** Most target tokens of any micro-batch. */
-  maxTargets: number;
+  /** Sizes to load for instead: the first that memory allows without recomputing more for it. */
+  larger?: Iterable<BatchSize>;
   /** Positions that RoPE's tables cover: the longest sample. */
   maxPosition: number;
   /** LoRA's start and dropout. */
@@ -103,9 +102,10 @@ export class Llama {
   private constructor(device: Device, source: ModelSource, options: ModelOptions, prepared: Prepared) {
     const { config } = source;
     const { request } = prepared;
+    const { maxTokens, maxTargets } = request;
     this.device = device;
     this.config = config;
-    this.options = options;
+    this.options = { ...options, maxTokens, maxTargets };
     this.#source = source;
     this.plan = prepared.plan;
     this.#arena = prepared.arena;
@@ -352,8 +352,9 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
   if (options.tune === "full") expectTrainable(source, quantization);
   const training = options.tune !== "none" && options.inference !== true;
   const learnedNoise = training && options.learnedNoise === true;
-  const request = { ...options, lora, quantization, training, learnedNoise };
-  const plan = choosePlan(device, source, request);
+  const asked = { ...options, lora, quantization, training, learnedNoise };
+  const { plan, size } = chooseSize(device, source, asked, options.larger ?? []);
+  const request = { ...asked, maxTokens: size.maxTokens, maxTargets: size.maxTargets };
   const { weights, trained, activations, workspace } = plan;
   const tables = 2 * (options.maxPosition * (source.config.headDim / 2) * 4 + 256); // RoPE
   const arena = new Arena(device, weights + trained + activations + workspace + tables);

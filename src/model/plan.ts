@@ -32,14 +32,19 @@ export interface ModelPlan {
 }
 
 /** With `training`, gradients, optimizer state and what the backward pass needs are counted. */
-export interface PlanRequest extends WeightOptions {
+export interface PlanRequest extends WeightOptions, BatchSize {
   recompute: Recompute | "auto";
-  maxTokens: number;
-  maxTargets: number;
   /** How many ranks train together; absent: one. */
   ranks?: number;
   /** Absent: this process alone takes what is free now. */
   sharing?: SharedMemory;
+}
+
+/** The most that a micro-batch has. */
+export interface BatchSize {
+  /** Rows, padding included. */
+  maxTokens: number;
+  maxTargets: number;
 }
 
 /** Memory that several ranks of a machine take, each for itself but for mapped weights. */
@@ -128,29 +133,62 @@ const shareOf = (request: PlanRequest, share: number): PlanRequest => ({
   maxTargets: Math.max(1, Math.floor(request.maxTargets / share)),
 });
 
+/** What may be kept, the most first. */
+function allowedRungs(device: Device, { recompute, training }: PlanRequest): Kept[] {
+  const rungs: Kept[] = recompute === "auto" ? ["gateUp", "attention", "input"] : [keptWith[recompute]];
+  // A GPU reads a norm's output sooner than it makes it again; a CPU's memory is better left alone.
+  if (!device.isHost && training && rungs[0] === "gateUp") rungs.unshift("norms");
+  return rungs;
+}
+
+/** The memory that there is, and whether a plan fits in it, or in some of it, on every rank that shares it. */
+function roomFor(device: Device, { sharing }: PlanRequest) {
+  const { ranks: sharers, free } = sharing ?? { ranks: 1, free: device.freeMemory() };
+  const fits = ({ total, mapped }: ModelPlan, room = free) => mapped + sharers * (total - mapped) <= room;
+  return { sharers, free, fits };
+}
+
+/**
+ * Plans for the first of `larger` micro-batches that takes no more recomputation than the request's own, and no more than
+ * half the free memory of a CPU, which other programs need, too; where there is none, for the request's own. Throws what
+ * choosePlan throws.
+ */
+export function chooseSize(
+  device: Device,
+  source: ModelSource,
+  request: PlanRequest,
+  larger: Iterable<BatchSize>,
+): { plan: ModelPlan; size: BatchSize } {
+  const own = choosePlan(device, source, request);
+  const { free, fits } = roomFor(device, request);
+  for (const size of larger) {
+    const plan = planFor(device, source, { ...request, ...size }, own.kept);
+    if (plan.total <= own.total || fits(plan, device.isHost ? free / 2 : free)) return { plan, size };
+  }
+  return { plan: own, size: request };
+}
+
 /**
  * Chooses what to recompute (`auto`: the least that fits free memory) and checks that it fits. Throws a
  * NeftuneError that says what is needed, what is free and what would fit.
  */
 export function choosePlan(device: Device, source: ModelSource, request: PlanRequest): ModelPlan {
-  const { ranks: sharers, free } = request.sharing ?? { ranks: 1, free: device.freeMemory() };
-  const fits = ({ total, mapped }: ModelPlan) => mapped + sharers * (total - mapped) <= free;
-  const rungs: Kept[] =
-    request.recompute === "auto" ? ["gateUp", "attention", "input"] : [keptWith[request.recompute]];
-  // A GPU reads a norm's output sooner than it makes it again; a CPU's memory is better left alone.
-  if (!device.isHost && request.training && rungs[0] === "gateUp") rungs.unshift("norms");
+  const { sharers, free, fits } = roomFor(device, request);
+  const rungs = allowedRungs(device, request);
   const plans = rungs.map((kept) => planFor(device, source, request, kept));
-  const fitting = plans.find(fits);
+  const fitting = plans.find((plan) => fits(plan));
   if (fitting !== undefined) return fitting;
   const least = plans.at(-1)!;
   const leastOf = (changed: PlanRequest) => planFor(device, source, changed, rungs.at(-1)!);
   const each = sharers === 1 ? "" : ` for each of ${sharers} ranks`;
   for (let share = 2; share <= MOST_SHARES; share *= 2) {
-    if (fits(leastOf(shareOf(request, share)))) {
+    const smaller = shareOf(request, share);
+    if (fits(leastOf(smaller))) {
       throw new NeftuneError(
         "out-of-memory",
-        `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (--batch-size, with ` +
-          "--gradient-accumulation-steps to make up for it, or --max-length) would fit",
+        `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (` +
+          (request.training ? `--micro-batch-tokens ${smaller.maxTokens}, or a smaller ` : "a smaller ") +
+          "--batch-size or --max-length) would fit",
       );
     }
   }

@@ -52,6 +52,13 @@ export const optimizationOptions = inGroup("Training", {
     trainer: true,
     identity: "derived",
   },
+  "micro-batch-tokens": {
+    type: "int",
+    min: 0,
+    help: "merge the samples of a step into micro-batches of up to N tokens, padding included; fewer split --batch-size, 0 leaves micro-batches as they are (default: with accumulation, what memory allows)",
+    trainer: true,
+    identity: "rounding",
+  },
   packing: {
     type: "bool",
     default: true,

@@ -124,7 +124,7 @@ export function makeIdentity(input: IdentityInput): Identity {
 
 /** What changes the last bits of a run's numbers and no more: how sums are split and computed. */
 export function makeRounding(
-  { packing, batchSize, gradientAccumulationSteps }: TrainerOptions,
+  { packing, batchSize, gradientAccumulationSteps, microBatchTokens }: TrainerOptions,
   device: object,
   ranks = 1,
   isSharded = false,
@@ -135,6 +135,7 @@ export function makeRounding(
     "--packing": packing,
     "--batch-size": batchSize,
     "--gradient-accumulation-steps": gradientAccumulationSteps,
+    ...(microBatchTokens ? { "--micro-batch-tokens": microBatchTokens } : {}),
     backend: text(info.backend),
     "instruction set": text(info.isa),
     threads: text(info.threads),

@@ -1,6 +1,7 @@
 // How large the micro-batches of a run get: what a model is loaded for.
 
 import type { SampleSource } from "../data/samples.ts";
+import type { DeviceInfo } from "../native/index.ts";
 import { resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import {
   type BatchLimits,
@@ -17,12 +18,48 @@ export interface PlannedRun {
   options?: Partial<TrainerOptions>;
 }
 
-/** The most that any micro-batch of this run has, evaluations included. To be spread into `Llama.load`'s options. */
-export function runLimits({ dataset, evalDataset, options: given }: PlannedRun): BatchLimits {
+/**
+ * The most that any micro-batch of this run has on any of its ranks, evaluations included. To be spread into
+ * `Llama.load`'s options.
+ */
+export function runLimits({ dataset, evalDataset, options: given }: PlannedRun, ranks = 1): BatchLimits {
   const options = resolveTrainerOptions(given);
   const order = new SampleOrder(dataset.length, options);
   const steps = totalSteps(order, options.epochs, options.maxSteps);
-  const limits = trainingLimits(dataset, order, steps, options.packing);
+  const { packing, microBatchTokens } = options;
+  const limits = trainingLimits(dataset, order, steps, packing, { microBatchTokens, ranks });
   if (evalDataset === undefined) return limits;
   return mergeLimits(limits, evaluationLimits(evalDataset, options.batchSize, options.packing));
+}
+
+/** Tokens of a micro-batch beyond which a step gets no faster: measured on CPUs, estimated for GPUs. */
+const enoughTokens = { cpu: 2048, cuda: 8192, emulated: 8192 } as const;
+
+/** A --micro-batch-tokens, and what a model is loaded for with it. */
+export interface MergedSize {
+  microBatchTokens: number;
+  limits: BatchLimits;
+}
+
+/**
+ * What --micro-batch-tokens may be where memory decides, the most first, down to what the largest micro-batch has
+ * without it; none where there is nothing to merge. Each one's limits hold the smaller ones, too.
+ */
+export function mergedSizes(run: PlannedRun, ranks: number, backend: DeviceInfo["backend"]): MergedSize[] {
+  const options = resolveTrainerOptions(run.options);
+  const { microBatchTokens, gradientAccumulationSteps, neftLength, optim } = options;
+  if (microBatchTokens !== null || gradientAccumulationSteps <= ranks || neftLength === "padded") return [];
+  // A last bit of a sum can move a moment by a whole code of its 8 bits: ranks would drift from one process.
+  if (optim === "adamw8bit") return [];
+  const { dataset } = run;
+  const least = runLimits({ dataset, options }, ranks).maxTokens;
+  const budgets = [least];
+  for (let budget: number = enoughTokens[backend]; budget > least; budget /= 2) budgets.splice(1, 0, budget);
+  let limits = runLimits({ ...run, options }, ranks);
+  const sizes = budgets.map((budget) => {
+    const merged = { ...options, microBatchTokens: budget };
+    limits = mergeLimits(limits, runLimits({ dataset, options: merged }, ranks));
+    return { microBatchTokens: budget, limits };
+  });
+  return sizes.reverse();
 }

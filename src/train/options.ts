@@ -27,6 +27,11 @@ export function resolveTrainerOptions(given: Partial<TrainerOptions> = {}): Trai
   if (options.neftLength === "padded" && options.packing) {
     throw new UsageError("--neft-length padded needs padding, which --packing leaves out; add --packing off");
   }
+  if (options.neftLength === "padded" && options.microBatchTokens) {
+    throw new UsageError(
+      "--micro-batch-tokens changes which samples are padded together, and with --neft-length padded their noise; leave one of them out",
+    );
+  }
   if (options.neftScaleLearningRate !== null && options.neftScale === "fixed") {
     throw new UsageError("--neft-scale-learning-rate needs --neft-scale learned");
   }

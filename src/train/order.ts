@@ -4,8 +4,9 @@
 import { makeBatch } from "../data/batch.ts";
 import { shuffle } from "../data/philox.ts";
 import type { Sample } from "../data/sample.ts";
-import { type SampleSource, samplesOf, sizesOf } from "../data/samples.ts";
+import { type SampleSizes, type SampleSource, samplesOf, sizesOf } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
+import { mergeSamples } from "./micro-batches.ts";
 
 export interface OrderOptions {
   batchSize: number;
@@ -91,17 +92,31 @@ export interface BatchLimits {
   maxPosition: number;
 }
 
-/** Limits over all micro-batches of steps 0 … steps − 1. */
+/** How a step's samples get into its micro-batches, beside --batch-size. */
+export interface Dealing {
+  microBatchTokens: number | null;
+  ranks: number;
+}
+
+/** Limits over all micro-batches, of any rank, of steps 0 … steps − 1. */
 export function trainingLimits(
-  samples: SampleSource,
+  source: SampleSource,
   order: SampleOrder,
   steps: number,
   packing: boolean,
+  { microBatchTokens, ranks }: Dealing = { microBatchTokens: null, ranks: 1 },
 ): BatchLimits {
+  const sizes = sizesOf(samplesOf(source));
   const batches = function* () {
-    for (let step = 0; step < steps; step++) yield* order.batches(step);
+    for (let step = 0; step < steps; step++) {
+      const all = order.batches(step);
+      for (let rank = 0; rank < ranks; rank++) {
+        const own = all.filter((_, i) => i % ranks === rank);
+        yield* mergeSamples(own, sizes.tokens, { packing, microBatchTokens });
+      }
+    }
   };
-  return limitsOf(samples, batches(), packing);
+  return limitsOf(sizes, batches(), packing);
 }
 
 /** Limits over all batches of an evaluation: `batchSize` samples at a time, in file order. */
@@ -111,11 +126,14 @@ export function evaluationLimits(samples: SampleSource, batchSize: number, packi
       yield Int32Array.from({ length: Math.min(batchSize, samples.length - at) }, (_, i) => at + i);
     }
   };
-  return limitsOf(samples, batches(), packing);
+  return limitsOf(sizesOf(samplesOf(samples)), batches(), packing);
 }
 
-function limitsOf(source: SampleSource, batches: Iterable<Int32Array>, packing: boolean): BatchLimits {
-  const { tokens: lengths, targets } = sizesOf(samplesOf(source));
+function limitsOf(
+  { tokens: lengths, targets }: SampleSizes,
+  batches: Iterable<Int32Array>,
+  packing: boolean,
+): BatchLimits {
   let limits: BatchLimits = { maxTokens: 1, maxTargets: 1, maxSequences: 1, maxPosition: 1 };
   for (const batch of batches) {
     let [longest, tokens, targetTokens] = [0, 0, 0];

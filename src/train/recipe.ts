@@ -24,7 +24,7 @@ import type { Device } from "../native/index.ts";
 import { optionName } from "../options/table.ts";
 import { oneByMachine, sharedMemory, type Team } from "../ranks/team.ts";
 import { fingerprintModel } from "./identity.ts";
-import { runLimits } from "./limits.ts";
+import { type MergedSize, mergedSizes, runLimits } from "./limits.ts";
 import type { ModelOrigin } from "./model.ts";
 import {
   expectEvaluable,
@@ -143,6 +143,8 @@ interface Recorded {
   templateDate: TemplateDate | null;
   /** Micro-batches of a step: over all ranks, and what was asked for each; null: a new run, or one of one rank. */
   step: { all: number; perRank: number } | null;
+  /** Null: a new run. */
+  microBatchTokens: number | null;
 }
 
 /** Of several ranks the first one reads the record. */
@@ -161,16 +163,20 @@ function readRecorded(request: RunRequest): Recorded {
   const date = record?.get(TEMPLATE_DATE);
   const all = record?.get(optionName("gradientAccumulationSteps"));
   const perRank = record?.get(PER_RANK);
+  const tokens = record?.get(optionName("microBatchTokens")) ?? 0;
   return {
     templateDate: isTemplateDate(date) ? date : null,
     step: typeof all === "number" && typeof perRank === "number" ? { all, perRank } : null,
+    microBatchTokens: record !== null && typeof tokens === "number" ? tokens : null,
   };
 }
 
-/** The request with the micro-batches that all ranks have in a step. */
-function planTogether(request: RunRequest, { step }: Recorded, team: Team | null): RunRequest {
+/** The request with the micro-batches that all ranks have in a step, merged as in the run that is resumed. */
+function planTogether(asked: RunRequest, recorded: Recorded, team: Team | null): RunRequest {
+  const microBatchTokens = asked.trainer.microBatchTokens ?? recorded.microBatchTokens;
+  const request = { ...asked, trainer: { ...asked.trainer, microBatchTokens } };
   const perRank = resolveTrainerOptions(request.trainer).gradientAccumulationSteps;
-  const gradientAccumulationSteps = microBatchesPerStep(perRank, team?.size ?? 1, step);
+  const gradientAccumulationSteps = microBatchesPerStep(perRank, team?.size ?? 1, recorded.step);
   if (gradientAccumulationSteps === perRank) return request;
   return {
     ...request,
@@ -283,13 +289,25 @@ export async function trainOn(
   const { trainer: options, output, resume = false } = request;
   const run = { dataset: train, ...(held === null ? {} : { evalDataset: held }), options };
   const { extraLimits } = request;
-  const limits = extraLimits ? mergeLimits(runLimits(run), extraLimits) : runLimits(run);
-  const together = team === null ? {} : { ranks: team.size, ...(await sharedMemory(team, device)) };
-  const model = loadForTraining(device, request, { ...limits, ...together }, reporter, team);
+  const withExtra = (limits: BatchLimits) => (extraLimits ? mergeLimits(limits, extraLimits) : limits);
+  const ranks = team?.size ?? 1;
+  const sizes = mergedSizes(run, ranks, device.info.backend).map(({ limits, ...size }) => ({
+    ...size,
+    limits: withExtra(limits),
+  }));
+  const together = team === null ? {} : { ranks, ...(await sharedMemory(team, device)) };
+  const sized = {
+    ...withExtra(runLimits(run, ranks)),
+    larger: sizes.map(({ limits }) => limits),
+    ...together,
+  };
+  const model = loadForTraining(device, request, sized, reporter, team);
   try {
     reporter.onModel?.(model);
+    const microBatchTokens = options.microBatchTokens ?? (await mergedSize(model, sizes, team));
     const trainer = new NoisyTrainer({
       ...run,
+      options: { ...options, microBatchTokens },
       model,
       output,
       resume,
@@ -313,10 +331,24 @@ export async function trainOn(
   }
 }
 
+/** The --micro-batch-tokens that a model was loaded for, on all ranks. */
+async function mergedSize(
+  { options }: Llama,
+  sizes: readonly MergedSize[],
+  team: Team | null,
+): Promise<number> {
+  const { maxTokens, maxTargets } = options;
+  const chosen = sizes.find(
+    ({ limits }) => limits.maxTokens === maxTokens && limits.maxTargets === maxTargets,
+  );
+  const own = chosen?.microBatchTokens ?? 0;
+  return team === null ? own : Math.min(...(await team.ranks.share(String(own))).map(Number));
+}
+
 function loadForTraining(
   device: Device,
   { model, adapter, quantization, tune, dtype, recompute, lora, shard, trainer }: RunRequest,
-  { maxSequences: _, ...limits }: BatchLimits & Pick<ModelOptions, "ranks" | "sharing">,
+  { maxSequences: _, ...limits }: BatchLimits & Pick<ModelOptions, "larger" | "ranks" | "sharing">,
   reporter: LoadReporter,
   team: Team | null,
 ): Llama {

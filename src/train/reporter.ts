@@ -11,6 +11,8 @@ export interface RunPlan {
   totalSteps: number;
   /** Of a step, over all ranks. */
   microBatches: number;
+  /** Up to how many tokens they are merged; absent: they are not. */
+  microBatchTokens?: number;
   ranks: number;
   warmupSteps: number;
   /** Steps that are done already: 0 unless resumed. */

@@ -203,6 +203,7 @@ function planOf(
     stepsPerEpoch,
     totalSteps: schedule.totalSteps,
     microBatches: options.gradientAccumulationSteps,
+    ...(options.microBatchTokens ? { microBatchTokens: options.microBatchTokens } : {}),
     ranks: team?.size ?? 1,
     warmupSteps: schedule.warmupSteps,
     startStep: progress.step,

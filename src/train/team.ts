@@ -40,10 +40,18 @@ export function countStep(batches: readonly MicroBatch[], sizes: SampleSizes): S
   return counts;
 }
 
-/** This rank's of a step's micro-batches, dealt in turn; every rank has as many, the last of them may be null. */
-export function ownOf<T>(team: Team, batches: readonly T[]): (T | null)[] {
-  const rounds = Math.ceil(batches.length / team.size);
-  return Array.from({ length: rounds }, (_, i) => batches[i * team.size + team.rank] ?? null);
+/**
+ * This rank's of a step's micro-batches: dealt in turn, then merged by `merge`. Every rank has as many; the last of them
+ * may be null.
+ */
+export function ownOf<T>(
+  { size, rank }: Pick<Team, "size" | "rank">,
+  batches: readonly T[],
+  merge: (dealt: readonly T[]) => readonly T[] = (dealt) => dealt,
+): (T | null)[] {
+  const all = Array.from({ length: size }, (_, r) => merge(batches.filter((_, i) => i % size === r)));
+  const rounds = Math.max(...all.map(({ length }) => length));
+  return Array.from({ length: rounds }, (_, i) => all[rank]![i] ?? null);
 }
 
 export interface TeamStep extends StepResult {

@@ -10,6 +10,7 @@ import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
+import { mergeMicroBatches } from "./micro-batches.ts";
 import {
   loraOf,
   type TrainableModel,
@@ -19,7 +20,7 @@ import {
 } from "./model.ts";
 import { neftune, readNoiseScale } from "./noise.ts";
 import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
-import { layOut, SampleOrder, totalSteps } from "./order.ts";
+import { layOut, type MicroBatch, SampleOrder, totalSteps } from "./order.ts";
 import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
 import type { RunFolder } from "./run-folder.ts";
@@ -56,7 +57,7 @@ export class Trainer {
   readonly #hook: EmbeddingHook | null;
   readonly #parameters: TrainedParameters;
   readonly #samples: Samples;
-  /** What a team counts its steps with. */
+  /** What a team counts its steps with, and samples are merged by. */
   readonly #sizes: SampleSizes | null;
   readonly #evalSamples: Samples | null;
   readonly #order: SampleOrder;
@@ -88,7 +89,7 @@ export class Trainer {
     this.options = this.#hook === null ? { ...options, alpha: 0 } : options;
     this.#settings = settings;
     this.#samples = samplesOf(settings.dataset);
-    this.#sizes = settings.team ? sizesOf(this.#samples) : null;
+    this.#sizes = settings.team || options.microBatchTokens ? sizesOf(this.#samples) : null;
     this.#evalSamples = settings.evalDataset === undefined ? null : samplesOf(settings.evalDataset);
     this.#order = new SampleOrder(this.#samples.length, options);
     this.#schedule = makeSchedule(options, totalSteps(this.#order, options.epochs, options.maxSteps));
@@ -190,7 +191,9 @@ export class Trainer {
     if (this.#prepared?.step === step) return this.#prepared.batches;
     const { team = null } = this.#settings;
     const all = this.#order.step(step);
-    const batches = (team === null ? all : ownOf(team, all)).map(
+    const merge = (dealt: readonly MicroBatch[]) =>
+      mergeMicroBatches(dealt, this.#sizes?.tokens ?? [], this.options);
+    const batches = (team === null ? merge(all) : ownOf(team, all, merge)).map(
       (one) =>
         one && {
           draws: one.draws,

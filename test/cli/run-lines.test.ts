@@ -60,6 +60,12 @@ describe("the first lines", () => {
     expect(lines({ batchSize: 4 }, {}, { microBatches: 6, ranks: 3 })[2]).toBe(
       "batch: 24 samples per step (6 micro-batches of 4 on 3 ranks), packed",
     );
+    expect(lines({ batchSize: 4 }, {}, { microBatches: 6, microBatchTokens: 2048 })[2]).toBe(
+      "batch: 24 samples per step (6 micro-batches of 4, merged up to 2,048 tokens), packed",
+    );
+    expect(lines({}, {}, { microBatchTokens: 100 })[2]).toBe(
+      "batch: 8 samples per step (merged up to 100 tokens), packed",
+    );
     expect(lines({ batchSize: 1 })[2]).toBe("batch: 1 sample per step, packed");
   });
 

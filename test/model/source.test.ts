@@ -7,6 +7,7 @@ import { makeBatch } from "../../src/data/batch.ts";
 import {
   checkpointSource,
   choosePlan,
+  chooseSize,
   Llama,
   type ModelOptions,
   type ModelPlan,
@@ -149,6 +150,37 @@ test("ranks of one machine plan with what each may take, mapped weights counted 
   const planAt = (free: number) => choosePlan(device, source, { ...request, sharing: { ranks: 3, free } });
   expect(planAt(3 * total).total).toBe(total);
   expect(() => planAt(3 * total - 1)).toThrow(/needs 0\.\d GiB for each of 3 ranks/);
+  device.close();
+});
+
+test("a larger micro-batch is planned for where that needs no more recomputation and leaves memory", () => {
+  const device = Device.open({ threads: 1 });
+  const config = parseConfig("config.json", {
+    ...{ model_type: "llama", hidden_size: 256, intermediate_size: 512, num_hidden_layers: 4 },
+    ...{ num_attention_heads: 4, num_key_value_heads: 4, vocab_size: 1000 },
+  });
+  const source = randomSource({ ...config, dtype: "bf16" });
+  const request = {
+    ...({ dtype: "bf16", tune: "full", lora: null, quantization: null, training: true } as const),
+    ...({ recompute: "auto", maxTokens: 1000, maxTargets: 500 } as const),
+  };
+  const larger = [4000, 2000].map((maxTokens) => ({ maxTokens, maxTargets: maxTokens / 2 }));
+  const planOf = (maxTokens: number, kept: ModelPlan["kept"]) =>
+    planFor(device, source, { ...request, maxTokens, maxTargets: maxTokens / 2 }, kept).total;
+  const chosenAt = (free: number) => {
+    device.freeMemory = () => free;
+    const { plan, size } = chooseSize(device, source, request, larger);
+    return [size.maxTokens, plan.kept];
+  };
+  expect(chosenAt(2 * planOf(4000, "gateUp"))).toEqual([4000, "gateUp"]);
+  expect(chosenAt(2 * planOf(4000, "gateUp") - 2)).toEqual([2000, "gateUp"]);
+  expect(chosenAt(2 * planOf(2000, "gateUp") - 2)).toEqual([1000, "gateUp"]);
+  expect(chosenAt(planOf(1000, "gateUp"))).toEqual([1000, "gateUp"]);
+  expect(chosenAt(planOf(1000, "gateUp") - 1)).toEqual([1000, "attention"]);
+  device.freeMemory = () => planOf(1000, "input") - 1;
+  expect(() => chooseSize(device, source, request, larger)).toThrow(
+    "a micro-batch 1/2 the size (--micro-batch-tokens 500, or a smaller --batch-size or --max-length) would fit",
+  );
   device.close();
 });
 

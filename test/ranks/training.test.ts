@@ -27,7 +27,11 @@ const lora = ["--lora-r", "4"];
 const full = ["--tune", "full", "--save-dtype", "f32"];
 const kinds: [name: string, ranks: number, options: string[]][] = [
   ["LoRA", 2, lora],
-  ["LoRA, padded, with dropout", 3, [...lora, "--packing", "off", "--lora-dropout", "0.1"]],
+  [
+    "LoRA, padded, merged, with dropout",
+    3,
+    [...lora, "--packing", "off", "--micro-batch-tokens", "40", "--lora-dropout", "0.1"],
+  ],
   ["noise by the padded length", 4, [...lora, "--packing", "off", "--neft-length", "padded"]],
   ["a learned scale", 3, [...lora, "--neft-scale", "learned"]],
   ["QLoRA", 2, [...lora, "--quantization", "nf4"]],

@@ -1,0 +1,214 @@
+// A step's samples merged into micro-batches up to a budget of tokens: which come together, what stays as it was, and
+// what a run chooses by itself.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { UsageError } from "../../src/errors.ts";
+import { makeRounding, roundingNote } from "../../src/train/identity.ts";
+import { mergedSizes, runLimits } from "../../src/train/limits.ts";
+import { mergeMicroBatches } from "../../src/train/micro-batches.ts";
+import { resolveTrainerOptions, type TrainerOptions } from "../../src/train/options.ts";
+import { layOut, SampleOrder } from "../../src/train/order.ts";
+import { runTraining } from "../../src/train/recipe.ts";
+import { inMemory, scratchFolders } from "../scratch.ts";
+import { fakeSamples } from "./fake-model.ts";
+import { adapterBytes, expectSameRun, metricsOf, noisy } from "./runs.ts";
+import { makeTinyRun, openDevice } from "./tiny-run.ts";
+
+setDefaultTimeout(60_000);
+
+describe("which samples come together", () => {
+  const lengths = [3, 4, 9, 2, 2, 5];
+  const batches = [
+    { samples: Int32Array.of(0, 1, 2), draws: BigInt64Array.of(10n, 11n, 12n) },
+    { samples: Int32Array.of(3, 4, 5), draws: BigInt64Array.of(13n, 14n, 15n) },
+  ];
+  const merged = (microBatchTokens: number | null, packing: boolean) =>
+    mergeMicroBatches(batches, lengths, { microBatchTokens, packing });
+  const samplesOf = (tokens: number, packing: boolean) =>
+    merged(tokens, packing).map(({ samples }) => [...samples]);
+
+  test("packed, in their order; one longer than the budget stays alone", () => {
+    expect(samplesOf(7, true)).toEqual([[0, 1], [2], [3, 4], [5]]);
+    expect(samplesOf(9, true)).toEqual([[0, 1], [2], [3, 4, 5]]);
+    expect(samplesOf(25, true)).toEqual([[0, 1, 2, 3, 4, 5]]);
+    expect(samplesOf(24, true)).toEqual([[0, 1, 2, 3, 4], [5]]);
+    expect(samplesOf(1, true)).toEqual([[0], [1], [2], [3], [4], [5]]);
+  });
+
+  test("padded, the longest first, with padding in the budget", () => {
+    expect(samplesOf(10, false)).toEqual([[2], [5, 1], [0, 3, 4]]);
+    expect(samplesOf(18, false)).toEqual([
+      [2, 5],
+      [1, 0, 3, 4],
+    ]);
+    expect(samplesOf(54, false)).toEqual([[2, 5, 1, 0, 3, 4]]);
+  });
+
+  test("each keeps its draw; without a budget all stays as it is", () => {
+    for (const packing of [true, false]) {
+      for (const { samples, draws } of merged(10, packing)) {
+        expect([...draws]).toEqual(Array.from(samples, (i) => BigInt(10 + i)));
+      }
+      expect(merged(null, packing)).toBe(batches);
+      expect(merged(0, packing)).toBe(batches);
+    }
+  });
+
+  test.each([
+    [true, 1],
+    [true, 3],
+    [false, 2],
+  ])("packing %p on %p ranks: limits hold every micro-batch, and no more", (packing, ranks) => {
+    const dataset = fakeSamples(50);
+    const options = {
+      batchSize: 2,
+      gradientAccumulationSteps: 9,
+      packing,
+      microBatchTokens: 20,
+      maxSteps: 5,
+    };
+    const order = new SampleOrder(dataset.length, resolveTrainerOptions(options));
+    const tokens = dataset.map(({ ids }) => ids.length);
+    const laidOut = Array.from({ length: 5 * ranks }, (_, i) => {
+      const own = order.step(Math.floor(i / ranks)).filter((_, n) => n % ranks === i % ranks);
+      return mergeMicroBatches(own, tokens, { packing, microBatchTokens: 20 });
+    })
+      .flat()
+      .map(({ samples }) =>
+        layOut(
+          [...samples].map((i) => dataset[i]!),
+          packing,
+        ),
+      );
+    const most = (value: (batch: (typeof laidOut)[number]) => number) => Math.max(...laidOut.map(value));
+    expect(runLimits({ dataset, options }, ranks)).toMatchObject({
+      maxTokens: most(({ ids }) => ids.length),
+      maxTargets: most(({ targets }) => targets.length),
+      maxSequences: most(({ lengths }) => lengths.length),
+    });
+    expect(most(({ ids }) => ids.length)).toBeLessThanOrEqual(20);
+    expect(most(({ lengths }) => lengths.length)).toBeGreaterThan(2);
+  });
+});
+
+describe("a run", () => {
+  const newFolder = scratchFolders(inMemory);
+  const trained = async (options: Partial<TrainerOptions>) => {
+    const output = newFolder();
+    const { model, trainer } = noisy({ output, options });
+    const scales = new Map<bigint, number>();
+    const noiseOf = model.embedTokens.noise.bind(model.embedTokens);
+    model.embedTokens.noise = (batch, hiddenSize, draws) => {
+      const noise = noiseOf(batch, hiddenSize, draws);
+      for (const [i, draw] of draws.entries()) scales.set(draw, noise!.scales[i]!);
+      return noise;
+    };
+    await trainer.train();
+    const noise = [...scales].toSorted(([a], [b]) => Number(a - b));
+    return { output, noise, losses: metricsOf(output).map(({ loss }) => loss as number), model };
+  };
+
+  test("any budget: the same noise, and losses within rounding", async () => {
+    const plain = await trained({});
+    expect(plain.noise).toHaveLength(63);
+    for (const packing of [true, false]) {
+      for (const microBatchTokens of [1, 7, 13, 1000]) {
+        const { noise, losses } = await trained({ packing, microBatchTokens });
+        expect(noise).toEqual(plain.noise);
+        for (const [i, loss] of losses.entries()) expect(loss / plain.losses[i]!).toBeCloseTo(1, 5);
+      }
+    }
+  });
+
+  test("all of a step in one micro-batch is a batch of that size, bit for bit", async () => {
+    const merged = await trained({ microBatchTokens: 1000 });
+    const whole = await trained({ batchSize: 4, gradientAccumulationSteps: 1 });
+    expect(merged.model.calls).toBe(whole.model.calls);
+    expectSameRun(merged.output, whole.output);
+    expect((await trained({ microBatchTokens: 0 })).model.calls).toBeGreaterThan(merged.model.calls);
+  });
+
+  test("padded noise depends on what is padded together, so it is refused", () => {
+    const padded = { neftLength: "padded", packing: false } as const;
+    expect(() => resolveTrainerOptions({ ...padded, microBatchTokens: 64 })).toThrow(UsageError);
+    expect(() => resolveTrainerOptions({ ...padded, microBatchTokens: 64 })).toThrow("--micro-batch-tokens");
+    expect(resolveTrainerOptions({ ...padded, microBatchTokens: 0 }).microBatchTokens).toBe(0);
+  });
+
+  test("checkpoints that know no budget are those of runs without one; another one changes the rounding", () => {
+    const roundingOf = (microBatchTokens: number | null) =>
+      makeRounding(resolveTrainerOptions({ microBatchTokens }), {});
+    expect(roundingOf(null)).not.toHaveProperty("--micro-batch-tokens");
+    expect(roundingNote(roundingOf(null), roundingOf(0))).toBeNull();
+    expect(roundingNote(roundingOf(null), roundingOf(512))).toContain(
+      "--micro-batch-tokens was none, is now 512",
+    );
+  });
+});
+
+describe("what memory decides", () => {
+  const sizesOf = (options: Partial<TrainerOptions>, ranks = 1) =>
+    mergedSizes({ dataset: fakeSamples(4000), options }, ranks, "cpu").map(
+      ({ microBatchTokens }) => microBatchTokens,
+    );
+  const step = { batchSize: 40, gradientAccumulationSteps: 50 };
+
+  test("powers of two down to the largest micro-batch as it is", () => {
+    const [own] = sizesOf(step).slice(-1);
+    const { maxTokens } = runLimits({ dataset: fakeSamples(4000), options: step });
+    expect(own).toBe(maxTokens);
+    expect(sizesOf(step)).toEqual([2048, 1024, 512, maxTokens]);
+    expect(sizesOf({ ...step, batchSize: 1000, gradientAccumulationSteps: 2 })).toHaveLength(1);
+  });
+
+  test("nothing where it is given, nothing is accumulated, or the noise would change", () => {
+    expect(sizesOf({ ...step, microBatchTokens: 100 })).toEqual([]);
+    expect(sizesOf({ ...step, microBatchTokens: 0 })).toEqual([]);
+    expect(sizesOf({ batchSize: 40 })).toEqual([]);
+    expect(sizesOf({ ...step, gradientAccumulationSteps: 4 }, 4)).toEqual([]);
+    expect(sizesOf({ ...step, gradientAccumulationSteps: 8 }, 4)).not.toEqual([]);
+    expect(sizesOf({ ...step, neftLength: "padded", packing: false })).toEqual([]);
+    expect(sizesOf({ ...step, optim: "adamw8bit" })).toEqual([]);
+  });
+
+  const { root, request } = makeTinyRun();
+  const path = (output: string, ...names: string[]) => join(root, output, ...names);
+  const recordOf = (output: string) => JSON.parse(readFileSync(path(output, "config.json"), "utf8"));
+  const trainer = {
+    maxSteps: 4,
+    batchSize: 1,
+    gradientAccumulationSteps: 3,
+    learningRate: 0.1,
+    saveSteps: 2,
+  };
+
+  test("a run writes down its budget, and --resume keeps it", async () => {
+    const train = (output: string, more: object, resume = false) =>
+      runTraining(request(output, { resume, trainer: { ...trainer, ...more } }), openDevice);
+    await train("straight", {});
+    const budget = recordOf("straight")["micro-batch-tokens"];
+    expect(budget).toBe(2048);
+    await train("given", { microBatchTokens: budget });
+    expect(adapterBytes(path("given")).equals(adapterBytes(path("straight")))).toBe(true);
+    await train("small", { microBatchTokens: 40 });
+    await train("small", { maxSteps: 4 }, true);
+    expect(recordOf("small")["micro-batch-tokens"]).toBe(40);
+  });
+
+  test("a run that was begun without budgets goes on to the bits it would have had", async () => {
+    const constant = { lrSchedulerType: "constant", warmupSteps: 0, warmupRatio: 0 } as const;
+    const asked = (output: string, maxSteps: number, more: object) =>
+      request(output, { trainer: { ...trainer, ...constant, maxSteps, ...more } });
+    await runTraining(asked("before", 4, { microBatchTokens: 0 }), openDevice);
+    await runTraining(asked("older", 2, { microBatchTokens: 0 }), openDevice);
+    const record = recordOf("older");
+    delete record["micro-batch-tokens"];
+    writeFileSync(path("older", "config.json"), JSON.stringify(record));
+    await runTraining({ ...asked("older", 4, {}), resume: true }, openDevice);
+    expect(adapterBytes(path("older")).equals(adapterBytes(path("before")))).toBe(true);
+    await runTraining(asked("merged", 4, {}), openDevice);
+    expect(adapterBytes(path("merged")).equals(adapterBytes(path("before")))).toBe(false);
+  });
+});
