@@ -147,11 +147,17 @@ for (const backend of backends.filter(({ kind }) => kind !== "cpu")) {
     test("doctor names device, driver and libraries", async () => {
       const { stdout } = await place.must("doctor", "--json");
       const { cuda } = JSON.parse(stdout) as {
-        cuda: { usable: boolean; probe: { devices: object[]; cublaslt: { path: string | null } } };
+        cuda: {
+          usable: boolean;
+          probe: { devices: object[]; cublaslt: { path: string | null } };
+          product: object;
+        };
       };
       expect(cuda.usable).toBe(true);
       expect(cuda.probe.devices.length).toBeGreaterThan(0);
       expect(cuda.probe.cublaslt.path).not.toBeNull();
+      expect(cuda.product).toEqual({ size: 512, isRight: true, isPlain: false });
+      expect((await place.must("doctor")).stdout).toMatch(/product +512 × 512 in bf16: right/);
     });
 
     test("a device that is not there", async () => {
