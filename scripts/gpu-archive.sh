@@ -18,7 +18,8 @@ cp dist/neftune "$folder/dist/"
 cp dist/native/*.zst "$folder/dist/native/"
 mkdir -p "$folder/node_modules/@oven"
 cp -r node_modules/@oven/bun-linux-x64 "$folder/node_modules/@oven/"
-npm ls --omit=dev --all --parseable | tail -n +2 | while read -r package; do
+# (TypeScript is listed as what valibot may use for its types.)
+npm ls --omit=dev --all --parseable | tail -n +2 | grep -v typescript | while read -r package; do
   mkdir -p "$folder/${package#"$PWD"/}"
   cp -r "$package/." "$folder/${package#"$PWD"/}"
 done
