@@ -60,6 +60,7 @@ NT_API int32_t nt_matmul_choices(nt_context *context, char *text, int64_t size, 
 }
 
 NT_API int32_t nt_use_matmul_choices(nt_context *context, const char *text) {
+  NT_CHECK(text != nullptr, "use_matmul_choices: no text");
   return nt::use_matmul_choices(context, text);
 }
 

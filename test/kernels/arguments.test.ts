@@ -30,6 +30,11 @@ const refusals: Refusal[] = [
   ["nt_copy_to_device", { 2: 1 }, "copy_to_device: destination and source must not be null"],
   ["nt_copy_to_host", { 2: -4 }, "copy_to_host: bytes must be ≥ 0, got -4"],
   ["nt_copy_to_host", { 1: "device", 2: 1 }, "copy_to_host: destination and source must not be null"],
+  ["nt_copy_to_host_later", { 2: -5 }, "copy_to_host_later: bytes must be ≥ 0, got -5"],
+  ["nt_copy_to_host_later", { 2: 1 }, "copy_to_host_later: destination and source must not be null"],
+  ["nt_host_malloc", { 0: -1 }, "host_malloc: bytes must be ≥ 0, got -1"],
+  ["nt_matmul_choices", {}, "matmul_choices: no room"],
+  ["nt_use_matmul_choices", {}, "use_matmul_choices: no text"],
   ...(["upload", "cast"] as const).flatMap((op): Refusal[] => [
     [`nt_${op}`, { 1: 2 }, `${op}: dtype must be f32 or bf16, got 2`],
     [`nt_${op}`, { 3: 9 }, `${op}: unknown source dtype 9`],
@@ -287,9 +292,13 @@ const refusals: Refusal[] = [
   ],
 ];
 
-/** Functions without arguments to refuse, or whose refusals are another test's: device.test.ts, comm.test.ts. */
+/**
+ * Functions without arguments to refuse, or whose refusals are another test's: device.test.ts, comm.test.ts,
+ * test/native/work.test.ts.
+ */
 const others: FunctionName[] = [
   ...(["nt_probe", "nt_create", "nt_destroy", "nt_describe", "nt_synchronize", "nt_free"] as const),
+  ...(["nt_select", "nt_host_free", "nt_timeline_mark", "nt_timeline_read"] as const),
   ...(["nt_file_map", "nt_file_unmap", "nt_file_forget", "nt_weight_destroy"] as const),
 ];
 
