@@ -2,7 +2,7 @@
 // the emulator (dist/native/libneftune-emulated.so, for tests).
 
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { cached, compress, hashOf, inParallel, kernels, objects, output, withIncludes } from "./compile.ts";
 import { type Platform, x64 } from "./platform.ts";
 import { type CudaToolkit, ensureCudaHeaders, ensureCudaToolkit, ensureToolchain } from "./toolchain.ts";
@@ -42,6 +42,12 @@ function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): st
   ];
 }
 
+/** nvcc names kernels after their source's whole path; this tells it one that is the same in every checkout. */
+const named = (source: string): string[] => [
+  "-Xcudafe",
+  `--orig_src_path_name,kernels/cuda/${basename(source)}`,
+];
+
 /** What decides whether a built CUDA library is that of the sources as they are. */
 const cudaStamp = (platform: Platform) =>
   hashOf([...platform.cudaArchitectures], cudaSources().flatMap(withIncludes));
@@ -74,9 +80,10 @@ export async function buildCuda(cross?: Cross): Promise<void> {
   const library = cudaLibrary(platform);
   const sources = cudaSources();
   await inParallel(
-    sources.map(
-      (source) => () => cached(cudaObject(source, platform), [...command, source], withIncludes(source), {}),
-    ),
+    sources.map((source) => () => {
+      const compile = [...command, ...named(source), source];
+      return cached(cudaObject(source, platform), compile, withIncludes(source), {});
+    }),
   );
   const parts = sources.map((source) => cudaObject(source, platform));
   const link = [
