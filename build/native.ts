@@ -1,7 +1,7 @@
 // Builds the native libraries into dist/native, each compressed beside itself (.zst) for embedding.
 //
 //   libgomp.so.1, libstdc++.so.6, libgcc_s.so.1   what oneDNN needs at run time, for glibc 2.28 and later
-//   libdnnl.so.3                                  oneDNN, as its wheel has it but for the names of those three
+//   libdnnl.so.3                                  oneDNN, as its wheel has it but for the names of those three and its symbol table
 //   libneftune-<isa>.so                           kernels/cpu, once for each instruction set
 //   libneftune-faults.so                          kernels/faults, which survives faults in mapped files
 //
@@ -10,6 +10,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { cached, compress, inParallel, kernels, objects, output, withIncludes } from "./compile.ts";
+import { withoutSymbols } from "./elf.ts";
 import { type Platform, x64 } from "./platform.ts";
 import { ensureToolchain, run, type Toolchain } from "./toolchain.ts";
 
@@ -194,7 +195,7 @@ export async function buildNative(): Promise<string[]> {
   const env = tools.env;
   const libraries = [...(await buildRuntime(tools, env)), await buildFaults(tools, x64)];
   const dnnl = join(output, "libdnnl.so.3");
-  writeFileSync(dnnl, renamed(tools.dnnlLibrary));
+  writeFileSync(dnnl, withoutSymbols(renamed(tools.dnnlLibrary)));
   libraries.push(dnnl);
 
   const common = {
