@@ -80,7 +80,8 @@ export const analyze = defineCommand({
   },
 });
 
-async function readOutputs(path: string): Promise<OutputRow[]> {
+/** The outputs in a file. Throws RowError, NeftuneError where it has none. */
+export async function readOutputs(path: string): Promise<OutputRow[]> {
   const rows: OutputRow[] = [];
   const source = openSource(path, { columns: ["reference", "references"] });
   for await (const { row, problem, where } of rowsOf(source)) {

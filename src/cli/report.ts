@@ -1,12 +1,13 @@
 // neftune report: a page of curves, figures and answers for one run or many.
 
-import { NeftuneError } from "../errors.ts";
+import { NeftuneError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import {
   compare,
   differingOptions,
   type Figures,
   markOf,
+  measureRows,
   namesOf,
   plotText,
   type Run,
@@ -14,8 +15,9 @@ import {
   reportHtml,
 } from "../report/index.ts";
 import { RunLock } from "../train/run-lock.ts";
+import { readOutputs } from "./analyze.ts";
 import { defineCommand } from "./command.ts";
-import { fitTable, formatBytes, formatCount, formatSeconds, toJson } from "./format.ts";
+import { countOf, fitTable, formatBytes, formatCount, formatSeconds, toJson } from "./format.ts";
 
 /** True where a process writes to the folder, here or on a machine that shares it. */
 function isRunning(folder: string): boolean {
@@ -34,6 +36,24 @@ export function readRuns(paths: readonly string[]): Run[] {
   return paths.map((path, i) => readRun(path, names[i]!, isRunning(path)));
 }
 
+/** The runs with the outputs in `files`, one per run in the same order, for their answers. Throws UsageError. */
+async function withOutputs(runs: readonly Run[], files: readonly string[]): Promise<readonly Run[]> {
+  if (files.length === 0) return runs;
+  if (files.length !== runs.length)
+    throw new UsageError(
+      `--outputs is given ${countOf(files.length, "time")} for ${countOf(runs.length, "run")}; give it once per run, in the same order`,
+    );
+  return await Promise.all(
+    runs.map(async (run, i) => {
+      const rows = await readOutputs(files[i]!);
+      const last = rows.map(({ text, question, references }, row) => ({
+        ...{ question: question || `row ${row + 1}`, output: text, references, step: null },
+      }));
+      return { ...run, answers: { ...run.answers, last } };
+    }),
+  );
+}
+
 export const report = defineCommand({
   positionals: {
     usage: "RUN…",
@@ -42,13 +62,18 @@ export const report = defineCommand({
     help: "RUN is the folder of a training run: finished, still running, or stopped.",
   },
   description:
-    "Writes one HTML page that needs no network: curves, figures, the options that differ, and the runs' answers side by side. With several runs, each is compared with the first: the difference of their evaluation losses comes with a 95 % interval from a paired bootstrap over the samples that both were evaluated on.",
+    "Writes one HTML page that needs no network: curves, figures, the options that differ, and the runs' answers side by side, measured as neftune analyze does. With several runs, each is compared with the first: the difference of their evaluation losses comes with a 95 % interval from a paired bootstrap over the samples that both were evaluated on.",
   options: {
     output: {
       type: "path",
       default: "report.html",
       value: "FILE",
       help: "page to write; an existing one is replaced",
+    },
+    outputs: {
+      type: "repeated",
+      value: "FILE",
+      help: "outputs of a run, as neftune analyze reads them, in place of the answers in its folder; once per RUN, in the same order",
     },
     text: {
       type: "bool",
@@ -62,7 +87,7 @@ export const report = defineCommand({
     ["neftune report runs/noisy --text", "a quick look, also at a run that is still going"],
   ],
   async run(values, context) {
-    const runs = readRuns(context.positionals);
+    const runs = await withOutputs(readRuns(context.positionals), values.outputs ?? []);
     for (const { name, notes } of runs) for (const note of notes) context.note(`${name}: ${note}`);
     const figures = compare(runs);
     if (!values.text) writeTextAtomically(values.output, reportHtml(runs, context.version, { figures }));
@@ -122,6 +147,12 @@ function figuresText(all: readonly Figures[], columns: number | undefined): stri
     row("tokens/s", ({ tokens_per_second: rate }) => (rate === null ? "-" : formatCount(rate))),
     row("peak memory", ({ peak_memory_bytes: bytes }) => (bytes === null ? "-" : formatBytes(bytes))),
     row("training time", ({ seconds }) => (seconds === null ? "-" : formatSeconds(seconds))),
+  );
+  rows.push(
+    ...measureRows(
+      all.map(({ answers }) => answers),
+      "-",
+    ),
   );
   return fitTable(
     rows,

@@ -17,13 +17,23 @@ export interface Answer {
   step: number | null;
 }
 
-/** The answers of a run: of its answers.jsonl, else those of the last step in samples.jsonl. Throws FormatError. */
-export function readAnswers(run: string): Answer[] {
+export interface Answers {
+  /** Those of answers.jsonl, else of the last step in samples.jsonl. */
+  last: readonly Answer[];
+  /** All others of samples.jsonl, in the order of steps. */
+  earlier: readonly Answer[];
+}
+
+export const NO_ANSWERS: Answers = { last: [], earlier: [] };
+
+/** The answers that a run's folder holds. Throws FormatError. */
+export function readAnswers(run: string): Answers {
   const answers = readRows(join(run, ANSWERS_FILE));
-  if (answers.length > 0) return answers;
   const samples = readRows(join(run, SAMPLES_FILE));
-  const last = samples.reduce((most, { step }) => Math.max(most, step ?? 0), 0);
-  return samples.filter(({ step }) => (step ?? 0) === last);
+  if (answers.length > 0) return { last: answers, earlier: samples };
+  const end = samples.reduce((most, { step }) => Math.max(most, step ?? 0), 0);
+  const isLast = ({ step }: Answer) => (step ?? 0) === end;
+  return { last: samples.filter(isLast), earlier: samples.filter((sample) => !isLast(sample)) };
 }
 
 /** A last line without its end is being written, and left out. */

@@ -1,5 +1,7 @@
 // What a report says in figures: of each run, and of the others against the first.
 
+import type { Measures } from "../analysis/outputs.ts";
+import { measuresOf } from "./measures.ts";
 import type { Run } from "./run.ts";
 import {
   arePaired,
@@ -31,6 +33,8 @@ export interface Figures {
   /** Of training steps, evaluations not counted. */
   seconds: number | null;
   skipped: number;
+  /** Its answers, measured; null where it has none. */
+  answers: Measures | null;
 }
 
 const last = <T>(values: readonly (T | null)[]) => values.findLast((value) => value !== null) ?? null;
@@ -93,6 +97,7 @@ export function compare(runs: readonly Run[]): Figures[] {
       // Where only every Nth step has a line, the others are taken to have been as fast.
       seconds: metrics.lines === 0 ? null : (metrics.seconds / metrics.lines) * metrics.lastStep,
       skipped: metrics.skipped,
+      answers: measuresOf(run),
     };
   });
 }

@@ -4,6 +4,7 @@ import { formatBytes, formatCount, formatSeconds } from "../numbers.ts";
 import { chartsHtml } from "./charts.ts";
 import { compare, differingOptions, type Figures } from "./compare.ts";
 import { type Cell, escapeHtml, runLabel, type Table, tableHtml } from "./html.ts";
+import { measuresTable } from "./measures.ts";
 import type { Run } from "./run.ts";
 import { samplesHtml } from "./samples.ts";
 import { script } from "./script.ts";
@@ -164,6 +165,7 @@ export function reportHtml(runs: readonly Run[], version: string, extras: Extras
       ? `<div hidden>${runLabel(runs[0]!.name, 0)}</div>`
       : `<ul class="legend" aria-label="Runs">${runs.map(({ name }, i) => `<li>${runLabel(name, i)}</li>`).join("")}</ul>`;
   const samples = samplesHtml(runs);
+  const measured = measuresTable(figures);
   return `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>${escapeHtml(title)} – neftune report</title>
@@ -176,7 +178,7 @@ ${runs.length === 1 ? cards(figures[0]!) : `<h2>Runs</h2>${comparison(figures)}`
 ${differences(runs)}
 <h2>Curves</h2>
 ${legend}<div class="charts">${chartsHtml(runs)}</div>
-${samples === "" ? "" : `<h2>Answers</h2>${samples}`}
+${samples === "" ? "" : `<h2>Answers</h2>${measured === null ? "" : tableHtml(measured)}${samples}`}
 ${runs.length > 4 ? "" : `<h2>Options</h2>${runs.map(optionsHtml).join("\n")}`}
 <footer>Made by neftune ${escapeHtml(version)}: <code>neftune report ${escapeHtml(runs.map(({ path }) => path).join(" "))}</code></footer>
 </main><script>${script}</script></body></html>

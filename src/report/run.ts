@@ -5,7 +5,7 @@ import { basename, join, resolve } from "node:path";
 import { FormatError, NeftuneError, UsageError } from "../errors.ts";
 import { readText } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
-import { type Answer, readAnswers } from "./answers.ts";
+import { type Answers, NO_ANSWERS, readAnswers } from "./answers.ts";
 import { readEvalLosses } from "./eval-losses.ts";
 import { type Metrics, parseMetrics } from "./metrics.ts";
 import type { SampleLosses } from "./statistics.ts";
@@ -27,7 +27,7 @@ export interface Run {
   /** The last evaluation, sample by sample; null where the run keeps none. */
   evaluation: ({ step: number } & SampleLosses) | null;
   /** Answers to the same prompts that other runs have. */
-  answers: readonly Answer[];
+  answers: Answers;
   /** What is wrong with the folder. */
   notes: readonly string[];
 }
@@ -75,7 +75,7 @@ export function readRun(path: string, name = basename(resolve(path)), isRunning 
   };
   const record = salvage(() => readRecord(path), new Map());
   const evaluation = salvage(() => readEvalLosses(path), null);
-  const answers = salvage(() => readAnswers(path), []);
+  const answers = salvage(() => readAnswers(path), NO_ANSWERS);
   const number = (key: string) => (typeof record.get(key) === "number" ? (record.get(key) as number) : null);
   const string = (value: unknown) => (typeof value === "string" ? value : null);
   const device = record.get("device");

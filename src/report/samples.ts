@@ -6,6 +6,10 @@ import type { Run } from "./run.ts";
 /** Prompts that are shown; the files have all. */
 const MOST_PROMPTS = 12;
 const MOST_CHARACTERS = 1200;
+/** Of a run's earlier answers to a prompt, where few enough runs leave room for them. */
+const MOST_EARLIER = 6;
+const MOST_EARLIER_CHARACTERS = 300;
+const MOST_RUNS_WITH_EARLIER = 4;
 
 export interface Sample {
   question: string;
@@ -18,7 +22,7 @@ export interface Sample {
 export function samplesOf(runs: readonly Run[]): Sample[] {
   const questions = new Map<string, { references: readonly string[]; outputs: (string | null)[] }>();
   for (const [i, { answers }] of runs.entries()) {
-    for (const { question, output, references } of answers) {
+    for (const { question, output, references } of answers.last) {
       const known = questions.get(question);
       const sample = known ?? { references, outputs: runs.map(() => null) };
       if (sample.references.length === 0) sample.references = references;
@@ -34,14 +38,29 @@ export function isMatch(output: string, references: readonly string[]): boolean 
   return references.some((reference) => reference.trim() === output.trim());
 }
 
-const shortened = (text: string) =>
-  text.length <= MOST_CHARACTERS ? text : `${text.slice(0, MOST_CHARACTERS)}…`;
+const shortened = (text: string, most = MOST_CHARACTERS) =>
+  text.length <= most ? text : `${text.slice(0, most)}…`;
 
-function answerHtml(run: Run, index: number, output: string | null, references: readonly string[]): string {
+const textHtml = (output: string, most = MOST_CHARACTERS) =>
+  output.trim() === "" ? "<em>empty</em>" : escapeHtml(shortened(output.trim(), most));
+
+/** What a run said to a prompt after earlier steps: the first and others evenly between, folded. */
+function earlierHtml({ answers }: Run, question: string): string {
+  const samples = answers.earlier.filter((sample) => sample.question === question);
+  if (samples.length === 0) return "";
+  const count = Math.min(samples.length, MOST_EARLIER);
+  const shown = Array.from({ length: count }, (_, i) => samples[Math.floor((i * samples.length) / count)]!);
+  const rows = shown.map(
+    ({ step, output }) => `<dt>step ${step ?? 0}</dt><dd>${textHtml(output, MOST_EARLIER_CHARACTERS)}</dd>`,
+  );
+  return `<details><summary>after earlier steps</summary><dl>${rows.join("")}</dl></details>`;
+}
+
+function answerHtml(run: Run, index: number, { references, outputs }: Sample, earlier: string): string {
+  const output = outputs[index] ?? null;
   if (output === null) return "";
   const mark = isMatch(output, references) ? '<span class="match">✓ as expected</span>' : "";
-  const text = output.trim() === "" ? "<em>empty</em>" : escapeHtml(shortened(output.trim()));
-  return `<div class="answer"><div>${runLabel(run.name, index)}${mark}</div><p>${text}</p></div>`;
+  return `<div class="answer"><div>${runLabel(run.name, index)}${mark}</div><p>${textHtml(output)}</p>${earlier}</div>`;
 }
 
 /** Shorter beginnings that prompts share are left as they are. */
@@ -57,22 +76,41 @@ export function sharedStart(texts: readonly string[]): string {
   return start.length < LEAST_SHARED ? "" : start;
 }
 
+/** What all prompts end with, from the beginning of a line, such as a template's "### Response:". */
+export function sharedEnd(texts: readonly string[]): string {
+  if (texts.length < 2) return "";
+  const last = texts[0]!;
+  let length = 0;
+  while (texts.every((text) => length < text.length && text.at(-1 - length) === last.at(-1 - length)))
+    length++;
+  const shared = last.slice(last.length - length);
+  const line = shared.indexOf("\n");
+  return line < 0 ? "" : shared.slice(line);
+}
+
 /** The section's inside; the empty string where no run has answers. */
 export function samplesHtml(runs: readonly Run[]): string {
   const samples = samplesOf(runs);
   if (samples.length === 0) return "";
-  const shared = sharedStart(samples.map(({ question }) => question));
+  const questions = samples.map(({ question }) => question);
+  const [start, end] = [sharedStart(questions).length, sharedEnd(questions).length];
+  const own = (question: string) =>
+    question.length > start + end ? question.slice(start, question.length - end).trim() : question.trim();
   // Prompts that the runs answer differently tell more.
   const differing = (sample: Sample) => new Set(sample.outputs.map((output) => output?.trim())).size > 1;
   const shown = [...samples.filter(differing), ...samples.filter((sample) => !differing(sample))]
     .slice(0, MOST_PROMPTS)
-    .map(({ question, references, outputs }) => {
+    .map((sample) => {
+      const { question, references } = sample;
       const expected =
         references.length === 0
           ? ""
           : `<div class="answer expected"><div>expected</div><p>${escapeHtml(shortened(references[0]!.trim()))}</p></div>`;
-      const answers = outputs.map((output, i) => answerHtml(runs[i]!, i, output, references)).join("");
-      return `<article><h3>${escapeHtml(shortened(question.slice(shared.length).trim()))}</h3><div class="answers">${expected}${answers}</div></article>`;
+      const hasRoom = runs.length <= MOST_RUNS_WITH_EARLIER;
+      const answers = runs
+        .map((run, i) => answerHtml(run, i, sample, hasRoom ? earlierHtml(run, question) : ""))
+        .join("");
+      return `<article><h3>${escapeHtml(shortened(own(question)))}</h3><div class="answers">${expected}${answers}</div></article>`;
     });
   const rest = samples.length - shown.length;
   const more =

@@ -93,6 +93,7 @@ output b{font-weight:600}
 output:empty{display:none}
 article{border-top:1px solid var(--line);padding:16px 0}
 article h3{font-weight:600;white-space:pre-wrap;margin-bottom:10px}
+.wide+article{border-top:0}
 .answers{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,200px),1fr));gap:12px}
 .answer{background:var(--card);border-radius:10px;padding:10px 14px;font-size:.9375rem}
 .answer>div{display:flex;flex-wrap:wrap;justify-content:space-between;gap:0 10px;font-size:.8125rem;color:var(--soft);margin-bottom:4px}
@@ -100,6 +101,10 @@ article h3{font-weight:600;white-space:pre-wrap;margin-bottom:10px}
 .expected{background:none;border:1px dashed var(--line)}
 .match{color:var(--text);font-weight:600}
 details{margin:16px 0}
+.answer details{margin:8px 0 0;font-size:.8125rem}
+.answer dl{margin:6px 0 0}
+.answer dt{color:var(--soft);margin-top:6px}
+.answer dd{margin:0;white-space:pre-wrap}
 summary{cursor:pointer;font-weight:500}
 footer{margin-top:48px;border-top:1px solid var(--line);padding-top:14px;font-size:.875rem;color:var(--soft)}
 @media (max-width:480px){body{font-size:15px}main{padding:16px 14px 32px}.plot{padding-left:52px}#loss .plot>svg{height:240px}th,td{padding:7px 10px}}

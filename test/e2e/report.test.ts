@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { makeRun } from "../report/support.ts";
 import { Place } from "./support.ts";
 
@@ -37,6 +37,30 @@ describe("report", () => {
     expect(stdout).toContain("training loss\n");
     expect(stdout).toMatch(/evaluation loss +\d\.\d{4} +\d\.\d{4}/);
     expect(existsSync(place.path("none.html"))).toBe(false);
+  });
+
+  test("--outputs: other answers than the folders hold, measured as analyze does", async () => {
+    const rows = (answer: string) =>
+      [1, 2].map(
+        (i) => `${JSON.stringify({ prompt: `Question ${i}`, output: answer, reference: "a b c d" })}\n`,
+      );
+    writeFileSync(place.path("plain.jsonl"), rows("a b c d").join(""));
+    writeFileSync(place.path("noisy.jsonl"), rows("x x x x x").join(""));
+    const outputs = ["--outputs", "plain.jsonl", "--outputs", "noisy.jsonl"];
+    const { stdout } = await place.must("report", "plain", "noisy", ...outputs, "--json");
+    const analyzed = await place.must("analyze", "plain.jsonl", "noisy.jsonl", "--json");
+    const { file: _file, generator: _generator, ...measures } = JSON.parse(analyzed.stdout).files[1];
+    expect(JSON.parse(stdout).runs[1].answers).toEqual(measures);
+    expect(place.read("report.html")).toMatch(
+      /Answers, measured[\s\S]*ROUGE-L[\s\S]*1\.0000[\s\S]*Question 1/,
+    );
+    const text = await place.must("report", "plain", "noisy", ...outputs, "--text");
+    expect(text.stdout).toMatch(/^2-gram repetition +0\.00 % +75\.00 %$/m);
+    await place.mustFail(
+      ["report", "plain", "noisy", "--outputs", "plain.jsonl"],
+      "--outputs is given 1 time for 2 runs; give it once per run, in the same order",
+      2,
+    );
   });
 
   test("a folder without a run is refused, with its name", async () => {

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { reportHtml } from "../../src/report/page.ts";
 import { namesOf, readRun } from "../../src/report/run.ts";
-import { sharedStart } from "../../src/report/samples.ts";
+import { sharedEnd, sharedStart } from "../../src/report/samples.ts";
 import { Browser, chromium, noChromium } from "./chromium.ts";
 import { makeRun } from "./support.ts";
 
@@ -70,12 +70,29 @@ test("figures and tables have names; a single run has no comparison", () => {
   expect(two).toContain("Options that differ");
 });
 
-test("prompts are shown without the template's words that all of them begin with", () => {
+test("prompts are shown without the template's words that all of them begin and end with", () => {
   const template = "Below is an instruction.\n\n### Instruction:\n";
   expect(sharedStart([`${template}Add.\n`, `${template}Answer.\n`])).toBe(template);
   expect(sharedStart([`${template}Add.`])).toBe("");
   expect(sharedStart(["What is 1?", "What is 2?"])).toBe("");
   expect(sharedStart([])).toBe("");
+  const end = "\n\n### Response:\n";
+  expect(sharedEnd([`Add.${end}`, `Answer.${end}`])).toBe(end);
+  expect([sharedEnd(["Add.", "Answer."]), sharedEnd([`Add.${end}`]), sharedEnd([])]).toEqual(["", "", ""]);
+});
+
+test("answers after earlier steps are there, thinned; with many runs they make room", () => {
+  const path = join(root, "sampled");
+  makeRun(path, { steps: 40, alpha: 5 });
+  const lines = Array.from({ length: 40 }, (_, i) => ({
+    step: i + 1,
+    prompt: "Q?",
+    output: `said at ${i + 1}`,
+  }));
+  writeFileSync(join(path, "samples.jsonl"), lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  const said = (html: string) => Array.from(html.matchAll(/said at (\d+)/g), ([, step]) => Number(step));
+  expect(said(pageOf(["sampled"]))).toEqual([40, 1, 7, 14, 20, 27, 33]);
+  expect(said(pageOf(["sampled", ...many.slice(0, 4)]))).toEqual([40]);
 });
 
 test.each(["started", "empty"])("a run that has only %s", (name) => {
