@@ -1,7 +1,10 @@
 // Long work in steps, so that a command can look for Ctrl-C between them while the library runs it in one go.
 
-/** Yields between its steps. Its return() cleans up where it is left early. */
-export type Steps<T> = Generator<void, T, void>;
+/**
+ * Yields between its steps; what writes files yields a number once, before the first tensor: the bytes that will be
+ * written. Its return() cleans up where it is left early.
+ */
+export type Steps<T> = Generator<number | undefined, T, void>;
 
 /** Runs all steps at once. */
 export function finish<T>(steps: Steps<T>): T {

@@ -177,7 +177,7 @@ export const exportCommand = defineCommand({
         const request = { model, adapter: adapter ?? null, name: ggufName(found), base, type };
         const steps = withWritingProgress(
           exportModelInSteps(device, request, output, context),
-          { name: output, path: partialPath(output), total: null },
+          { name: output, path: partialPath(output) },
           context,
         );
         await makeFile(output, "export", context, steps);

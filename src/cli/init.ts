@@ -140,11 +140,8 @@ export const init = defineCommand({
     const device = openDevice(values, context);
     try {
       const { files, parameters } = await makeFolder(output, "init", context, function* (dir) {
-        const total =
-          tensorSpecs(config).reduce((sum, { shape }) => sum + sizeOf(shape), 0) *
-          floatTypes[values.dtype].bytes;
         const steps = writeRandomModelInSteps(device, dir, config, values.seed);
-        const written = yield* withWritingProgress(steps, { name: output, path: dir, total }, context);
+        const written = yield* withWritingProgress(steps, { name: output, path: dir }, context);
         const copied = tokenizer === undefined ? [] : copyPresent(tokenizer, dir, tokenizerFiles);
         return { ...written, files: [...written.files, ...copied] };
       });

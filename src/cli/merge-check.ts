@@ -6,6 +6,7 @@ import type { Device } from "../native/index.ts";
 import { type Evaluation, evaluate } from "../train/evaluate.ts";
 import { evaluationLimits } from "../train/order.ts";
 import type { Context } from "./command.ts";
+import { EvaluationProgress } from "./progress.ts";
 import { loadNotes } from "./quantization.ts";
 
 const BATCH_SIZE = 8;
@@ -31,19 +32,21 @@ export async function checkMerge(
   context: Context,
 ): Promise<CheckResult> {
   const limits = evaluationLimits(dataset, BATCH_SIZE, true);
-  const lossOf = async (request: LoadRequest) => {
+  const lossOf = async (label: string, request: LoadRequest) => {
+    const progress = new EvaluationProgress(label);
     const loaded = loadForInference(device, { ...request, dtype: "f32" }, limits, loadNotes(context));
     try {
       return await evaluate(loaded, dataset, {
         batchSize: BATCH_SIZE,
         packing: true,
         signal: context.signal,
-        onProgress: () => {},
+        onProgress: (done) => context.draw(progress.parts(done, dataset.length)),
       });
     } finally {
+      context.draw("");
       loaded.close();
     }
   };
-  const separate = await lossOf({ dir: model, adapter, quantization });
-  return { separate, merged: await lossOf({ dir: merged }) };
+  const separate = await lossOf("base + adapter", { dir: model, adapter, quantization });
+  return { separate, merged: await lossOf("merged", { dir: merged }) };
 }

@@ -18,7 +18,6 @@ import {
   type FolderSource,
   type QuantizationRequest,
   quantizableWeights,
-  readConfig,
 } from "../model/index.ts";
 import { type AdapterToMerge, type MergeOptions, Merger } from "../model/merged-checkpoint.ts";
 import { Nf4Room } from "../model/nf4-room.ts";
@@ -236,13 +235,10 @@ export const merge = defineCommand({
     try {
       const start = performance.now();
       const request = { model, adapter, base, dtype };
-      // In another dtype than the model's, the size is not known before.
-      const isKept = dtype === null && readConfig(model).quantization === null;
-      const total = isKept ? checkpointBytes(openCheckpoint(model)) : null;
       const merged = await makeFolder(output, "merge", context, (dir) =>
         withWritingProgress(
           mergeInSteps(device, request, dir, context),
-          { name: output, path: dir, total },
+          { name: output, path: dir },
           context,
         ),
       );

@@ -124,7 +124,7 @@ export const quantize = defineCommand({
       const { files, originalBytes, bytes } = await makeFolder(output, "quantize", context, (dir) =>
         withWritingProgress(
           quantizeInSteps(device, from, dir, values["double-quantization"]),
-          { name: output, path: dir, total: null },
+          { name: output, path: dir },
           context,
         ),
       );

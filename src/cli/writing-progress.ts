@@ -17,19 +17,21 @@ function bytesIn(path: string): number {
   return readdirSync(path).reduce((bytes, name) => bytes + size(join(path, name)), 0);
 }
 
-/** The steps, with a line about the folder or file that they fill; `total` is what will be in it, null where that is not known. */
+/** The steps, with a line about the folder or file at `path` that they fill. */
 export function* withWritingProgress<T>(
   steps: Steps<T>,
-  { name, path, total }: { name: string; path: string; total: number | null },
+  { name, path }: { name: string; path: string },
   context: Pick<Context, "draw">,
 ): Steps<T> {
-  const start = performance.now();
+  let start = performance.now();
   let looked = start;
+  let total: number | null = null;
   try {
     for (;;) {
       const { done, value } = steps.next();
       if (done === true) return value;
       const now = performance.now();
+      if (typeof value === "number") [total, start] = [value, now];
       if (now - looked > LOOK_MILLISECONDS) {
         looked = now;
         const bytes = bytesIn(path);

@@ -209,6 +209,7 @@ export function* writeShardsInSteps(
     : shards.map((_, i) => `model-${number(i + 1)}-of-${number(shards.length)}.safetensors`);
   // An old index must not speak for new shards, should we be stopped between two of them.
   if (!single) remove(join(dir, INDEX_FILE));
+  yield totalBytes;
   for (const [i, shard] of shards.entries()) {
     yield* writeSafetensorsInSteps(join(dir, files[i]!), shard, metadata);
   }

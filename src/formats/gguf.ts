@@ -39,6 +39,7 @@ export function* writeGgufInSteps(
   yield* writeFileInSteps(path, function* (fd) {
     writeAll(fd, header);
     writeAll(fd, new Uint8Array(padding(header.length)));
+    yield tensors.reduce((bytes, tensor) => bytes + ggufTensorBytes(tensor), header.length);
     for (const tensor of tensors) {
       let written = 0;
       for (const piece of tensor.data()) {

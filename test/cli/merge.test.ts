@@ -1,17 +1,18 @@
 // merge: what rounding costs, weights and adapters that are not finite, and the check.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type MergeRequest, mergeInSteps, roundingNote } from "../../src/cli/merge.ts";
 import { checkMerge } from "../../src/cli/merge-check.ts";
 import { makeFolder } from "../../src/cli/new-folder.ts";
 import { decodeFloats, floatTypeNamed } from "../../src/floats.ts";
-import { openCheckpoint } from "../../src/formats/checkpoint.ts";
+import { checkpointBytes, openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readSafetensorsHeader, readTensorData } from "../../src/formats/safetensors.ts";
 import { Device } from "../../src/native/index.ts";
 import { folder as golden } from "../golden/support.ts";
+import { quietContext } from "./quiet-context.ts";
 
 const root = mkdtempSync(join(tmpdir(), "merge-"));
 const device = Device.open({ threads: 1 });
@@ -52,6 +53,18 @@ function damaged(from: string, file: string, tensor: string, bytes: readonly num
   writeFileSync(join(dir, file), content);
   return dir;
 }
+
+test.each(["bf16", "f32"] as const)("tells the bytes of %s tensors before it writes the first", (dtype) => {
+  const dir = join(root, `merged-${++folders}`);
+  const request = { model: gqa, adapter: gqaAdapter, base: undefined, dtype };
+  const told: number[] = [];
+  mkdirSync(dir);
+  const steps = mergeInSteps(device, request, dir, context);
+  for (let step = steps.next(); step.done !== true; step = steps.next()) {
+    if (step.value !== undefined) told.push(step.value);
+  }
+  expect(told).toEqual([checkpointBytes(openCheckpoint(dir))]);
+});
 
 describe("what rounding costs", () => {
   test.each(["bf16", "f16"] as const)(
@@ -160,7 +173,7 @@ test("the check evaluates base + adapter and the merged model on the same data",
   const losses = async (dtype: "f32" | "bf16") => {
     const { dir } = await merged({ dtype, model: mha, adapter: mhaAdapter });
     const check = { model: mha, adapter: mhaAdapter, merged: dir, quantization: null };
-    const result = await checkMerge(device, check, dataset, { ...context, signal } as never);
+    const result = await checkMerge(device, check, dataset, quietContext());
     return [result.separate.loss, result.merged.loss] as const;
   };
   const [separate, exact] = await losses("f32");
