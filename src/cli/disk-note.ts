@@ -4,8 +4,9 @@ import { existsSync, statfsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { formatBytes } from "./format.ts";
 
-/** Values and AdamW's two moments, float32. */
-const CHECKPOINT_VALUE_BYTES = 12;
+/** Of a checkpoint: float32 values, and AdamW's two moments in float32 or in a byte each. */
+const VALUE_BYTES = 4;
+const momentBytes = { adamw: 8, adamw8bit: 2 } as const;
 const valueBytes = { f32: 4, bf16: 2, f16: 2 } as const;
 
 export interface DiskUse {
@@ -15,14 +16,17 @@ export interface DiskUse {
   saveSteps: number;
   saveTotalLimit: number;
   saveDtype: keyof typeof valueBytes;
+  saveOnlyModel: boolean;
+  optim: keyof typeof momentBytes;
 }
 
 /** Bytes of a checkpoint, of the model at the end, and of the most that there is at a time. */
-export function diskUse({ parameters, steps, saveSteps, saveTotalLimit, saveDtype }: DiskUse) {
+export function diskUse(use: DiskUse) {
+  const { parameters, steps, saveSteps, saveTotalLimit, saveDtype, saveOnlyModel, optim } = use;
   const saves = Math.max(1, Math.ceil(steps / saveSteps));
   // The oldest is removed once the next is complete.
   const most = Math.min(saves, saveTotalLimit + 1);
-  const checkpoint = parameters * CHECKPOINT_VALUE_BYTES;
+  const checkpoint = parameters * (VALUE_BYTES + (saveOnlyModel ? 0 : momentBytes[optim]));
   const model = parameters * valueBytes[saveDtype];
   return { checkpoint, model, most, total: most * checkpoint + model };
 }

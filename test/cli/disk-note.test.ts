@@ -1,9 +1,12 @@
 // The disk that full tuning takes, said before it starts.
 
 import { expect, test } from "bun:test";
-import { diskNote, diskUse } from "../../src/cli/disk-note.ts";
+import { type DiskUse, diskNote, diskUse } from "../../src/cli/disk-note.ts";
 
-const use = { parameters: 1000, steps: 100, saveSteps: 10, saveTotalLimit: 3, saveDtype: "bf16" } as const;
+const use: DiskUse = {
+  ...{ parameters: 1000, steps: 100, saveSteps: 10, saveTotalLimit: 3, saveDtype: "bf16" },
+  ...{ saveOnlyModel: false, optim: "adamw" },
+};
 
 test("checkpoints are three float32 values a parameter, one more than kept while the next is written", () => {
   expect(diskUse(use)).toEqual({ checkpoint: 12_000, model: 2000, most: 4, total: 50_000 });
@@ -13,6 +16,11 @@ test("checkpoints are three float32 values a parameter, one more than kept while
     total: 28_000,
   });
   expect(diskUse({ ...use, steps: 5 })).toMatchObject({ most: 1, total: 14_000 });
+});
+
+test("a checkpoint without the optimizer's state, or with it in 8 bits, takes less", () => {
+  expect(diskUse({ ...use, saveOnlyModel: true })).toMatchObject({ checkpoint: 4000, total: 18_000 });
+  expect(diskUse({ ...use, optim: "adamw8bit" })).toMatchObject({ checkpoint: 6000, total: 26_000 });
 });
 
 test("what is free is said, a warning where it is less", () => {
