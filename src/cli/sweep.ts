@@ -145,16 +145,16 @@ export const sweep = defineCommand({
       }
     }
     const [first] = planned;
-    const questions =
-      prompts === undefined
-        ? PROMPTS
-        : await readQuestions("prompts", prompts, first!.request, context.signal);
+    const ask = (request: PlannedRun["request"]) =>
+      readQuestions("prompts", prompts!, request, context.signal);
+    // Fail before anything is trained.
+    if (prompts !== undefined) await ask(first!.request);
     context.note(
       `sweep: ${planned.length} runs in ${output}: ${settings.map(({ name }) => name).join(", ")}`,
     );
     const runner = new SweepRunner(
       {
-        prompts: questions,
+        prompts: prompts === undefined ? PROMPTS : ask,
         maxNewTokens,
         holdoutSeed: train.seed,
         openDevice: () => openDevice(values, context),

@@ -2,7 +2,7 @@
 
 export type { SampleSizes, SampleSource, Samples } from "../data/samples.ts";
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
-export { fingerprintDataset } from "./identity.ts";
+export { fingerprintDataset, fingerprintModel } from "./identity.ts";
 export { type PlannedRun, runLimits } from "./limits.ts";
 export type { EvalMetrics, StepMetrics } from "./metrics.ts";
 export type { EvaluableModel, ModelOrigin, TrainableModel } from "./model.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { existsSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { metricsOf, modelPlace } from "./support.ts";
 
 const place = modelPlace();
@@ -53,12 +53,32 @@ test("one run a value and seed, measured and compared; --resume does what is mis
   );
   const charactersOf = ({ settings }: typeof summary) => settings[0].runs[0].measures.answers.characters;
   expect(charactersOf(shorter)).toBeLessThan(charactersOf(summary));
+  // So is other held-out data of the same name.
+  const data = place.read("held-out.json");
+  writeFileSync(place.path("held-out.json"), JSON.stringify(JSON.parse(data).slice(1)));
+  await place.mustFail(
+    [...sweep, ...chosen, "--resume"],
+    "belongs to a different run: the evaluation data set was",
+    2,
+  );
+  writeFileSync(place.path("held-out.json"), data);
   await place.mustFail(
     [...sweep, "--resume", "--learning-rate", "2e-2"],
     "belongs to a different run: --learning-rate was 0.01, is now 0.02",
     2,
   );
 }, 120_000);
+
+test("--sweep prompt-template asks --prompts in each run's own template", async () => {
+  writeFileSync(place.path("ask.jsonl"), '{"instruction":"Name a color."}\n');
+  const plain = sweep.slice(0, sweep.indexOf("--alpha"));
+  const own = ["--sweep", "prompt-template=alpaca,vicuna", "--prompts", "ask.jsonl", "--max-steps", "1"];
+  await place.must(...plain, ...own, "--max-new-tokens", "2", "--output", "templates");
+  const asked = (name: string) =>
+    JSON.parse(place.read(`templates/prompt-template-${name}-seed-1/answers.jsonl`)).instruction;
+  expect(asked("alpaca")).toContain("### Instruction:");
+  expect(asked("vicuna")).toContain("USER:");
+}, 60_000);
 
 test("without data to compare on it is refused before anything is made", async () => {
   const { status, stderr } = await place.run(

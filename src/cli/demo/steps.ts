@@ -161,7 +161,7 @@ export async function sweepAlphas(
   const questions = questionsOf(place, data);
   const runner = new SweepRunner(
     {
-      ...{ prompts: questions, maxNewTokens: LONGEST_ANSWER, holdoutSeed: seed, openDevice },
+      ...{ prompts: async () => questions, maxNewTokens: LONGEST_ANSWER, holdoutSeed: seed, openDevice },
       reporterOf: ({ label }) => reporterOf(context, label),
     },
     context,

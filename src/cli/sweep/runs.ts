@@ -3,10 +3,13 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { contentHashOf } from "../../data/samples.ts";
 import { InterruptedError } from "../../errors.ts";
 import { writeTextAtomically } from "../../formats/io.ts";
+import { readConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
 import {
+  fingerprintModel,
   loadRunData,
   type RunData,
   type RunReporter,
@@ -28,8 +31,8 @@ export interface PlannedSweepRun {
 }
 
 export interface SweepOptions {
-  /** Prompts to answer: how many held-out samples, or these. */
-  prompts: number | readonly Question[];
+  /** Prompts to answer: how many held-out samples, or those that a run of this request is asked. */
+  prompts: number | ((request: RunRequest) => Promise<readonly Question[]>);
   maxNewTokens: number;
   /** The seed that holds samples out, for all runs the same ones. */
   holdoutSeed: number;
@@ -42,6 +45,7 @@ export class SweepRunner {
   readonly #options: SweepOptions;
   readonly #context: Context;
   readonly #loaded = new Map<string, Promise<RunData>>();
+  readonly #questions = new Map<string, Promise<readonly Question[]>>();
   #device: Device | null = null;
 
   constructor(options: SweepOptions, context: Context) {
@@ -64,12 +68,12 @@ export class SweepRunner {
 
   async run(run: PlannedSweepRun): Promise<RunMeasures> {
     const { request, label } = run;
-    const settings = this.#fingerprint(request);
-    const done = readMeasures(request.output, settings);
-    if (done !== null) return done;
     const context = this.#context;
     const reporter = this.#options.reporterOf?.(run) ?? progressReporter(context, label);
     const data = await this.#dataOf(request, reporter);
+    const settings = await this.#fingerprint(request, data);
+    const done = readMeasures(request.output, settings);
+    if (done !== null) return done;
     this.#device ??= this.#options.openDevice();
     await trainOn(this.#device, data, request, { reporter, signal: context.signal });
     if (context.signal.aborted) throw new InterruptedError(`stopped after ${label} was trained`);
@@ -85,18 +89,44 @@ export class SweepRunner {
     if (held === null) throw new TypeError("a sweep has held-out data");
     this.#device ??= this.#options.openDevice();
     const { prompts, maxNewTokens } = this.#options;
-    const questions = typeof prompts === "number" ? questionsOf(held, prompts, request.model.dir) : prompts;
+    const questions =
+      typeof prompts === "number"
+        ? questionsOf(held, prompts, request.model.dir)
+        : await this.#asked(prompts, request);
     const asked = { request, train, held, questions, maxNewTokens, label };
     return await measureRun(this.#device, asked, this.#context);
   }
 
-  /** What a run and its measures were asked for: for other settings they are not done, and training checks the checkpoint. */
-  #fingerprint({ output: _output, resume: _resume, record: _record, ...request }: RunRequest): string {
+  /** Prompts by what their text and ids follow from. */
+  #asked(
+    read: (request: RunRequest) => Promise<readonly Question[]>,
+    request: RunRequest,
+  ): Promise<readonly Question[]> {
+    const key = JSON.stringify([request.encoding, request.model.dir]);
+    const known = this.#questions.get(key);
+    if (known !== undefined) return known;
+    const reading = read(request);
+    this.#questions.set(key, reading);
+    return reading;
+  }
+
+  /**
+   * What a run and its measures were asked for, data, prompts and model by what they hold: for another they are not done,
+   * and training checks the checkpoint.
+   */
+  async #fingerprint(request: RunRequest, { train, held }: RunData): Promise<string> {
+    const { output: _output, resume: _resume, record: _record, ...asked } = request;
     const { prompts, maxNewTokens } = this.#options;
-    const asked =
-      typeof prompts === "number" ? prompts : prompts.map(({ text, references }) => [text, references]);
+    const questions = typeof prompts === "number" ? prompts : await this.#asked(prompts, request);
     const hasher = new Bun.CryptoHasher("sha256");
-    return hasher.update(JSON.stringify([request, asked, maxNewTokens])).digest("hex");
+    const parts = [
+      ...[asked, maxNewTokens, fingerprintModel({ config: readConfig(request.model.dir) }, request.model)],
+      ...[contentHashOf(train), held === null ? null : contentHashOf(held)],
+      typeof questions === "number"
+        ? questions
+        : questions.map(({ ids, text, references }) => [[...ids], text, references]),
+    ];
+    return hasher.update(JSON.stringify(parts)).digest("hex");
   }
 
   close(): void {
