@@ -92,7 +92,8 @@ export function progressReporter(context: Context, label = ""): Reporter {
   return {
     onPlan(plan) {
       context.note(prefix + describePlan(plan));
-      context.draw(`${prefix}first step of ${plan.totalSteps - plan.startStep}`);
+      const left = plan.totalSteps - plan.startStep;
+      if (left > 0) context.draw(`${prefix}first step of ${left}`);
     },
     onNote: (text) => context.note(prefix + text),
     onStep(step, plan) {

@@ -22,8 +22,9 @@ function originOf(option: string, origins: Origins): string {
 }
 
 function noiseText({ alpha, neftNoise, neftLength, neftScale }: TrainerOptions, origins: Origins): string {
-  if (neftNoise === "none") return `off${originOf("neft-noise", origins)}`;
-  if (alpha === 0) return `off, alpha 0${originOf("alpha", origins)}`;
+  const idle = neftScale === "learned" ? "; --neft-scale learned has no effect" : "";
+  if (neftNoise === "none") return `off${originOf("neft-noise", origins)}${idle}`;
+  if (alpha === 0) return `off, alpha 0${originOf("alpha", origins)}${idle}`;
   const length = neftLength === "padded" ? ", padded length" : "";
   const scale = neftScale === "learned" ? ", learned scale" : "";
   return `${neftNoise}${length}${scale}, alpha ${alpha}${originOf("alpha", origins)}`;
@@ -116,7 +117,9 @@ export class RunHistory {
   closingLines({ output, steps, skipped, loss, evaluation, seconds, tokens }: TrainResult, isFull: boolean) {
     const last = `last loss ${loss?.toFixed(4) ?? "none"}`;
     const lines = [
-      `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(seconds > 0 ? tokens / seconds : 0)} tokens/s; ${last}${this.#meanText(steps)}`,
+      tokens === 0
+        ? `nothing was left to train: the run's ${countOf(steps, "step")} had been done`
+        : `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(seconds > 0 ? tokens / seconds : 0)} tokens/s; ${last}${this.#meanText(steps)}`,
     ];
     if (evaluation !== null)
       lines.push(`evaluation: ${evaluationText(evaluation)}${this.#before(evaluation)}`);

@@ -43,6 +43,10 @@ describe("the first lines", () => {
     [{ neftLength: "padded", packing: false }, {}, "noise: uniform, padded length, alpha 5"],
     [{ alpha: 0 }, { alpha: "flag" }, "noise: off, alpha 0"],
     [{ neftNoise: "none" }, { "neft-noise": "flag" }, "noise: off"],
+    [
+      ...[{ alpha: 0, neftScale: "learned" }, { alpha: "flag" }],
+      "noise: off, alpha 0; --neft-scale learned has no effect",
+    ],
   ] as const)("%j %j: %s", (given, origins, line) => expect(lines(given, origins)[0]).toBe(line));
 
   test("learning rate, schedule and warm-up", () => {
@@ -110,6 +114,13 @@ describe("the closing words", () => {
     );
     expect(new RunHistory().closingLines(result({ steps: 1, loss: null }), false)[0]).toEndWith(
       "last loss none",
+    );
+  });
+
+  test("a finished run that is resumed has trained nothing", () => {
+    const resumed = result({ seconds: 0, tokens: 0, loss: null, steps: 60 });
+    expect(new RunHistory().closingLines(resumed, false)[0]).toBe(
+      "nothing was left to train: the run's 60 steps had been done",
     );
   });
 
