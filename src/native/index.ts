@@ -6,6 +6,7 @@ export {
   Communicator,
   makeCommunicatorId,
   probeTransport,
+  type Seat,
   type Transport,
 } from "./communicator.ts";
 export {

@@ -3,7 +3,14 @@
 import { readFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { NeftuneError } from "../errors.ts";
-import { Communicator, Device, hasCudaLibrary, makeCommunicatorId, probeCuda } from "../native/index.ts";
+import {
+  Communicator,
+  Device,
+  hasCudaLibrary,
+  makeCommunicatorId,
+  probeCuda,
+  type Seat,
+} from "../native/index.ts";
 import type { Address } from "./dial.ts";
 import type { Environment, Placement } from "./placement.ts";
 import { onAllRanks, patienceOf, Ranks } from "./ranks.ts";
@@ -33,9 +40,13 @@ export async function joinTeam(
   const seat = { rank: placement.rank, ranks: placement.size, id: null, stop: Ranks.stopOf(state) };
   // Between CPUs, and where no variable says where rank 0 is, MPI brings the ranks together.
   const needsMpi = kind === "cpu" || placement.master === null;
-  const control = needsMpi ? Device.open({ kind: "cpu", threads: 1 }) : null;
-  const mpi = control === null ? null : new Communicator(control, seat);
-  const ranks = await meet(placement, patienceOf(env), state, control, mpi, onStart);
+  const meeting = meetingOf(placement, needsMpi);
+  const ranks = new Ranks(
+    { rank: placement.rank, size: placement.size, patience: patienceOf(env), meeting },
+    state,
+  );
+  onStart(ranks);
+  const mpi = needsMpi ? await meetInMpi(ranks, seat) : null;
   await ranks.joined();
 
   const all = (await ranks.share(JSON.stringify(ownFacts(kind)))).map((text) => JSON.parse(text) as Facts);
@@ -59,27 +70,20 @@ function kindOf({ kind }: WantedDevice): "cpu" | "cuda" {
   return hasCudaLibrary() && probeCuda().problem === null ? "cuda" : "cpu";
 }
 
-async function meet(
-  { rank, size, master, hasStore }: Placement,
-  patience: number,
-  state: SharedArrayBuffer,
-  control: Device | null,
-  mpi: Communicator | null,
-  onStart: OnStart,
-): Promise<Ranks> {
-  const start = (meeting: Watch["meeting"]) => {
-    const ranks = new Ranks({ rank, size, patience, meeting }, state);
-    onStart(ranks);
-    return ranks;
-  };
-  if (mpi === null || control === null) {
-    const address = master!;
-    return start(hasStore ? { kind: "store", address, key: storeKey() } : { kind: "master", address });
-  }
-  const ranks = rank === 0 ? start({ kind: "given", addresses: null }) : null;
-  const text = ranks === null ? "" : JSON.stringify(await ranks.listening());
+function meetingOf({ master, hasStore }: Placement, needsMpi: boolean): Watch["meeting"] {
+  if (needsMpi) return { kind: "given" };
+  const address = master!;
+  return hasStore ? { kind: "store", address, key: storeKey() } : { kind: "master", address };
+}
+
+/** Hands rank 0's addresses on. MPI waits for all ranks, however long: it is the watching thread that gives up. */
+async function meetInMpi(ranks: Ranks, seat: Seat): Promise<Communicator> {
+  const control = Device.open({ kind: "cpu", threads: 1 });
+  const mpi = new Communicator(control, seat);
+  const text = ranks.rank === 0 ? JSON.stringify(await ranks.listening()) : "";
   const addresses = JSON.parse(broadcastText(control, mpi, text)) as Address[];
-  return ranks ?? start({ kind: "given", addresses });
+  if (ranks.rank > 0) ranks.meetAt(addresses);
+  return mpi;
 }
 
 /** A restarted job meets under another key than the one before it. */

@@ -2,6 +2,7 @@
 
 import { workerUrl } from "../data/worker-url.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
+import type { Address } from "./dial.ts";
 import { type FromWatcher, Shared, type ToWatcher, type Watch } from "./watch.ts";
 
 /** Another rank failed: the message says which and why. */
@@ -50,7 +51,7 @@ export class Ranks {
   readonly #joined = Promise.withResolvers<void>();
   readonly #failed = Promise.withResolvers<never>();
   readonly #done = Promise.withResolvers<void>();
-  readonly #listening = Promise.withResolvers<{ host: string; port: number }[]>();
+  readonly #listening = Promise.withResolvers<Address[]>();
   readonly #rounds = new Map<number, PromiseWithResolvers<string[]>>();
   #round = 0;
   #failure: NeftuneError | null = null;
@@ -81,8 +82,13 @@ export class Ranks {
   }
 
   /** Where the others find rank 0, in a meeting that MPI has to arrange. */
-  listening(): Promise<{ host: string; port: number }[]> {
+  listening(): Promise<Address[]> {
     return Promise.race([this.#listening.promise, this.#failed.promise]);
+  }
+
+  /** Where a meeting that MPI has arranged is, to ranks other than 0. */
+  meetAt(addresses: Address[]): void {
+    this.#post({ kind: "meet", addresses });
   }
 
   /** Waits for all ranks. Throws RankError. */

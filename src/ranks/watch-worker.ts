@@ -5,8 +5,10 @@ import { endProcess } from "../native/signals.ts";
 import { type FromWatcher, Shared, type ToWatcher } from "./watch.ts";
 import { Hub, Spoke, type Watcher } from "./watcher.ts";
 
-/** For the main thread to end in order after a failure. */
-const GRACE_MILLISECONDS = 4000;
+/** For the main thread to end in order after a failure: a share of the patience, within bounds. */
+const GRACE_SHARE = 1 / 8;
+const LEAST_GRACE_MILLISECONDS = 1000;
+const MOST_GRACE_MILLISECONDS = 4000;
 
 declare const self: Worker;
 
@@ -19,10 +21,12 @@ self.onmessage = ({ data }: MessageEvent<ToWatcher>) => {
   }
   const { watch } = data;
   const state = new Int32Array(watch.state);
+  const share = Math.max(LEAST_GRACE_MILLISECONDS, watch.patience * GRACE_SHARE);
+  const grace = Math.min(MOST_GRACE_MILLISECONDS, share);
   const post = (message: FromWatcher) => {
     if (message.kind === "failed") {
       Atomics.store(state, Shared.stop, 1);
-      setTimeout(() => endAtOnce(watch.rank, state, message), GRACE_MILLISECONDS);
+      setTimeout(() => endAtOnce(watch.rank, state, message), grace);
     }
     self.postMessage(message);
   };

@@ -23,12 +23,14 @@ export interface Watch {
     | { kind: "master"; address: Address }
     /** torchrun's store: rank 0 leaves its address under the key. */
     | { kind: "store"; address: Address; key: string }
-    /** The main threads hand on rank 0's addresses; null on rank 0 itself. */
-    | { kind: "given"; addresses: Address[] | null };
+    /** The main threads hand on rank 0's addresses, by "listening" and "meet". */
+    | { kind: "given" };
 }
 
 export type ToWatcher =
   | { kind: "start"; watch: Watch }
+  /** Where rank 0 of a "given" meeting is. */
+  | { kind: "meet"; addresses: Address[] }
   | { kind: "share"; round: number; text: string }
   | { kind: "fail"; sentence: string; status: number }
   | { kind: "close" };

@@ -54,8 +54,11 @@ export abstract class Watcher {
   hear(message: Exclude<ToWatcher, { kind: "start" }>): void {
     if (message.kind === "share") this.share(this.watch.rank, message.round, message.text);
     else if (message.kind === "fail") this.fail(message.sentence, message.status);
+    else if (message.kind === "meet") this.meetAt(message.addresses);
     else this.leave();
   }
+
+  protected meetAt(_addresses: readonly Address[]): void {}
 
   protected add(rank: number, socket: Socket, name: string): void {
     this.links.set(rank, { socket, name, heard: performance.now(), hasLeft: false });
@@ -125,7 +128,12 @@ export abstract class Watcher {
   }
 }
 
+const within = <T>(milliseconds: number, awaited: Promise<T>) =>
+  Promise.race([awaited, Bun.sleep(milliseconds).then(() => null)]);
 const seconds = (milliseconds: number) => `${Math.round(milliseconds / 100) / 10} s`;
+/** Where MPI or torchrun's store has the ranks wait for each other. */
+const unmet = ({ rank, size, patience, meeting }: Watch) =>
+  `rank ${rank} of ${size} waited ${seconds(patience)} ${meeting.kind === "given" ? "in MPI for all ranks" : "for rank 0"} to start: one has ended, is stopped or did not start; look at the other ranks' own output`;
 const nameOf = (rank: number, host: string, process: number) => `rank ${rank} (${host}, process ${process})`;
 
 /** Rank 0: all others come to it. */
@@ -145,10 +153,11 @@ export class Hub extends Watcher {
       const all = [{ host: meeting.address.host, port }, ...addresses];
       this.#store.set(meeting.key, JSON.stringify(all));
     }
-    const inTime = await Promise.race([this.#joined.promise, Bun.sleep(patience).then(() => false)]);
+    const inTime = await within(patience, this.#joined.promise);
     this.#store?.close();
     if (this.isOver) return;
-    if (!inTime) {
+    if (inTime === null) {
+      if (meeting.kind === "given" && this.links.size === 0) throw new Error(unmet(this.watch));
       const missing = Array.from({ length: size - 1 }, (_, i) => i + 1).filter(
         (rank) => !this.links.has(rank),
       );
@@ -252,15 +261,23 @@ export class Hub extends Watcher {
 
 /** Every other rank. */
 export class Spoke extends Watcher {
+  readonly #given = Promise.withResolvers<readonly Address[]>();
+
+  protected override meetAt(addresses: readonly Address[]): void {
+    this.#given.resolve(addresses);
+  }
+
   protected async meet(): Promise<void> {
     const { rank, size, patience } = this.watch;
-    let socket: Socket;
+    let socket: Socket | null;
     try {
-      socket = await dial(await this.#addresses(), patience);
+      const addresses = await this.#addresses();
+      socket = addresses === null ? null : await dial(addresses, patience);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       throw new Error(`rank ${rank} does not reach rank 0 within ${seconds(patience)}: ${reason}`);
     }
+    if (socket === null) throw new Error(unmet(this.watch));
     this.add(0, socket, "rank 0");
     listenTo(
       socket,
@@ -277,13 +294,15 @@ export class Spoke extends Watcher {
     });
   }
 
-  async #addresses(): Promise<readonly Address[]> {
+  /** Null: nobody has said in time. */
+  async #addresses(): Promise<readonly Address[] | null> {
     const { meeting, patience } = this.watch;
-    if (meeting.kind === "given") return meeting.addresses ?? [];
     if (meeting.kind === "master") return [meeting.address];
+    if (meeting.kind === "given") return within(patience, this.#given.promise);
     const store = new TcpStore(await dial([meeting.address], patience));
     try {
-      return JSON.parse(await store.get(meeting.key)) as Address[];
+      const text = await within(patience, store.get(meeting.key));
+      return text === null ? null : (JSON.parse(text) as Address[]);
     } finally {
       store.close();
     }
