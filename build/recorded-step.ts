@@ -62,7 +62,7 @@ export function recordStep(device: Device, work: ClockWork): RecordedStep {
   const quantization = work.mode === "qlora" ? { double: true } : null;
   try {
     const model = loadModel(device, config, batches, {
-      ...({ tune: "lora", dtype: "bf16", recompute: "auto", seed: 1 } as const),
+      ...({ tune: "lora", dtype: "bf16", recompute: "auto", optim: "adamw", seed: 1 } as const),
       ...{ lora, quantization },
     });
     try {

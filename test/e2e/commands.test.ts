@@ -293,9 +293,11 @@ describe("doctor and bench", () => {
         "--dtype",
         "f32",
       ],
-      ...["--learning-rate", "0.01", "--threads", "1", "--json"],
+      // Matrices of 4,096 values and more have moments of 8 bits.
+      ...["--learning-rate", "0.01", "--threads", "1", "--lora-r", "256", "--optim", "adamw8bit", "--json"],
     );
     const report = JSON.parse(stdout) as {
+      optim: string;
       tokens_per_second: number;
       model_gflops_per_second: number;
       matmul_gflops_per_second: { shape: string; gflops: number }[];
@@ -312,5 +314,7 @@ describe("doctor and bench", () => {
     expect(new Set(report.steps.map(({ loss }) => loss)).size).toBe(4);
     for (const { grad_norm } of report.steps) expect(grad_norm).toBeGreaterThan(0);
     expect(report.seconds_by_operation.nt_linear_forward!.calls % 3).toBe(0);
+    expect(report.optim).toBe("adamw8bit");
+    expect(report.seconds_by_operation.nt_adamw_8bit!.calls).toBeGreaterThan(0);
   });
 });

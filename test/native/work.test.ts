@@ -146,7 +146,7 @@ for (const backend of backends.filter(({ kind }) => kind !== "cpu")) {
       const [batch] = batches;
       const counts = countBatches(batches);
       const lora = { r: 8, alpha: 8, dropout: 0.1, targetModules: [...linearModules], useRslora: false };
-      const common = { recompute: "layer", seed: 1, quantization: null } as const;
+      const common = { recompute: "layer", optim: "adamw", seed: 1, quantization: null } as const;
       try {
         for (const settings of [
           { ...common, tune: "full", dtype: "bf16", lora: null },

@@ -6,6 +6,7 @@ import {
   Llama,
   type LlamaConfig,
   type LoraOptions,
+  type Optimizer,
   type Quantization,
   randomSource,
 } from "../../model/index.ts";
@@ -53,6 +54,7 @@ export interface BenchSettings {
   quantization: Quantization | null;
   dtype: "f32" | "bf16";
   recompute: "none" | "mlp" | "layer" | "auto";
+  optim: Optimizer;
   lora: LoraOptions | null;
   learningRate: number;
   warmup: number;
@@ -69,9 +71,9 @@ export function loadModel(
 ): Llama {
   const most = (value: (batch: Batch) => number) =>
     batches.reduce((most, batch) => Math.max(most, value(batch)), 0);
-  const { tune, quantization, recompute } = settings;
+  const { tune, quantization, recompute, optim } = settings;
   return Llama.load(device, randomSource({ ...config, dtype }, seed), {
-    ...{ dtype, tune, quantization, recompute, seed },
+    ...{ dtype, tune, quantization, recompute, optim, seed },
     ...(lora === null ? {} : { lora }),
     maxTokens: most((batch) => batch.ids.length),
     maxTargets: most((batch) => batch.targets.length),

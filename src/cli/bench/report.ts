@@ -10,10 +10,14 @@ import { median } from "./work.ts";
 export function summarize(
   measured: Measured,
   rates: ReturnType<typeof deviceRates>,
-  values: { shape: string; mode: string; dtype: string; data: string; warmup: number } & Record<
-    "batch-size" | "max-length",
-    number
-  >,
+  values: {
+    shape: string;
+    mode: string;
+    dtype: string;
+    optim: string;
+    data: string;
+    warmup: number;
+  } & Record<"batch-size" | "max-length", number>,
   device: DeviceInfo,
   ranks: number,
 ) {
@@ -29,6 +33,7 @@ export function summarize(
     shape: values.shape,
     mode: values.mode,
     dtype: values.dtype,
+    optim: values.optim,
     data: values.data,
     batch_size: values["batch-size"],
     max_length: values["max-length"],
@@ -118,7 +123,7 @@ export function describe(report: ReturnType<typeof summarize>): string {
   const rows = [
     [
       "work",
-      `${report.shape}, ${report.mode}, ${report.dtype}, ${report.data}, ${report.batch_size} × ${report.max_length}`,
+      `${report.shape}, ${report.mode}, ${report.dtype}, ${report.optim}, ${report.data}, ${report.batch_size} × ${report.max_length}`,
     ],
     [
       "machine",
