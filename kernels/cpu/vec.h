@@ -123,6 +123,40 @@ inline Vec square_root(Vec x) {
 #endif
 }
 
+// table[i] of each lane. Of bytes, three more behind those that are asked for must be readable.
+inline Vec lookup(const float *table, VecI i) {
+#ifdef __AVX512F__
+  return (Vec)_mm512_i32gather_ps((__m512i)i, table, 4);
+#else
+  return (Vec)_mm256_i32gather_ps(table, (__m256i)i, 4);
+#endif
+}
+inline VecI lookup(const uint8_t *table, VecI i) {
+#ifdef __AVX512F__
+  return (VecI)_mm512_i32gather_epi32((__m512i)i, table, 1) & 0xFF;
+#else
+  return (VecI)_mm256_i32gather_epi32((const int *)table, (__m256i)i, 1) & 0xFF;
+#endif
+}
+
+// kLanes bytes, from 0 to 255.
+inline VecI load_bytes(const uint8_t *p) {
+#ifdef __AVX512F__
+  return (VecI)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+#else
+  return (VecI)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+#endif
+}
+inline void store_bytes(uint8_t *p, VecI x) {
+#ifdef __AVX512F__
+  _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)x));
+#else
+  __m128i low = _mm256_castsi256_si128((__m256i)x), high = _mm256_extracti128_si256((__m256i)x, 1);
+  __m128i words = _mm_packus_epi32(low, high);
+  _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(words, words));
+#endif
+}
+
 inline Vec select(VecI mask, Vec a, Vec b) { return (Vec)(((VecI)a & mask) | ((VecI)b & ~mask)); }
 
 inline float sum(Vec v) {

@@ -104,6 +104,20 @@ function expectRounded(got: HostMoment, want: Float64Array, kind: "m" | "v"): vo
   }
 }
 
+/** The code of x / absmax in a map as bitsandbytes' kernels find it: the upper one where x is above the middle, in float32. */
+function nearestCode(map: Float32Array, x: number, absmax: number): number {
+  const s = Math.fround(x / absmax);
+  const isAbove = (_: number, code: number) =>
+    code < 255 && s > Math.fround(0.5 * Math.fround(map[code]! + map[code + 1]!));
+  return map.filter(isAbove).length;
+}
+
+/** A float32 and its neighbors. */
+function neighbors(x: number): number[] {
+  const bits = new Int32Array(Float32Array.of(x).buffer)[0]!;
+  return [...new Float32Array(Int32Array.from([-2, -1, 0, 1, 2], (step) => bits + step).buffer)];
+}
+
 forEachBackend((device) => {
   const step = (values: AdamWValues, m: Moment8bit, v: Moment8bit, o: AdamWOptions) =>
     adamw8bit(device, values, m, v, o);
@@ -164,6 +178,30 @@ forEachBackend((device) => {
       maps.v.subarray(1).map((v) => -1 / Math.sqrt(v)),
       1e-6,
     );
+  });
+
+  test.each([1, 3e-5])("codes around every middle, in blocks whose absmax is %p", (absmax) => {
+    // With betas of 0 the moments are g and g².
+    const middles = (map: Float32Array) => Array.from(map.subarray(1), (x, i) => 0.5 * (x + map[i]!));
+    const moments = [
+      ...middles(maps.m).flatMap((x) => neighbors(x * absmax)),
+      ...middles(maps.v).flatMap((x) => neighbors(Math.sqrt(x) * absmax)),
+      ...[0, -0, absmax, 1e-9 * absmax, -1e-9 * absmax],
+    ].filter((x) => Math.abs(x) <= absmax);
+    const g = Float32Array.from({ length: Math.ceil(moments.length / 255) * stateBlock }, (_, i) =>
+      i % stateBlock === 0 ? absmax : (moments[i - Math.ceil(i / stateBlock)] ?? 0),
+    );
+    const n = g.length;
+    const [m, v] = [uploadMoment(device, zeros(n)), uploadMoment(device, zeros(n))];
+    const parameters = upload(device, "f32", [n], new Float32Array(n));
+    const values = { parameters, copy: null, gradients: upload(device, "f32", [n], g), scale: null };
+    step(values, m, v, { ...options, beta1: 0, beta2: 0 });
+    const top = g[0]!;
+    expect([...readMoment(device, m, n).codes]).toEqual(Array.from(g, (x) => nearestCode(maps.m, x, top)));
+    const want = Array.from(g, (x) =>
+      Math.max(nearestCode(maps.v, Math.fround(x * x), Math.fround(top * top)), x === 0 ? 0 : 1),
+    );
+    expect([...readMoment(device, v, n).codes]).toEqual(want);
   });
 
   test("five steps are bitsandbytes', but for second moments that fall to 0 there", () => {
