@@ -70,9 +70,12 @@ bool open_file(const char *path) {
   char text[8192] = "";
   int length = 0;
   functions.Get_library_version(text, &length);
-  snprintf(functions.version, sizeof functions.version, "%.*s", int(strcspn(text, "\n,")), text);
-  for (char *c = functions.version; *c != 0; c++)
-    if (*c == '\t') *c = ' ';
+  text[strcspn(text, "\n,")] = 0;
+  // MPICH aligns its number with tabs and blanks.
+  char *end = functions.version;
+  for (const char *c = text; *c != 0 && end < functions.version + sizeof functions.version - 1; c++)
+    if ((*c != ' ' && *c != '\t') || (c[1] != ' ' && c[1] != '\t')) *end++ = *c == '\t' ? ' ' : *c;
+  *end = 0;
   return true;
 }
 
@@ -170,7 +173,8 @@ bool open_by_variable() {
 
 void look_everywhere() {
   // Whoever names a library means that one.
-  if (open_by_variable() || absolute("NEFTUNE_MPI") != nullptr) return;
+  const char *named = getenv("NEFTUNE_MPI");
+  if (open_by_variable() || (named != nullptr && named[0] != 0)) return;
   if (open_beside_launcher() || open_by_path()) return;
   looking_at(&search, "/etc/ld.so.cache");
   for (const char *name : kNames)

@@ -61,6 +61,12 @@ describe.each(["mpich", "openmpi"] satisfies MpiName[])("%s", (name) => {
   });
 });
 
+test.skipIf(!hasCpu || ensureMpi("mpich") === null)("a relative NEFTUNE_MPI is not passed over", async () => {
+  const { status, stderr } = await runMpi("mpich", 2, child, { NEFTUNE_MPI: "lib/libmpi.so.12" });
+  expect(status).toBe(1);
+  expect(stderr).toContain("Looked at: NEFTUNE_MPI (not an absolute path)");
+});
+
 test.skipIf(!hasCpu || ensureMpi("mpich") === null)("the standard ABI of MPI 5", async () => {
   const library = join(ensureMpi("mpich")!, "lib", "libmpi_abi.so.1");
   const { status, stdout } = await runMpi("mpich", 2, child, { NEFTUNE_MPI: library });
