@@ -5,7 +5,8 @@ import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { readProgress } from "../../src/train/checkpoint.ts";
 import { backends } from "../backends.ts";
-import { finished, type RankProcess, type RankResult, startRanks } from "./support.ts";
+import { spawned } from "../spawned.ts";
+import { ensureMpi, finished, mpiexec, type RankProcess, type RankResult, startRanks } from "./support.ts";
 import { environment, makePlace, metricsOf, neftune, trainArguments } from "./training.ts";
 
 setDefaultTimeout(120_000);
@@ -45,6 +46,19 @@ function stepsSaved(output: string): number[] {
   const names = readdirSync(checkpointsOf(output)).filter((name) => name.startsWith("step-"));
   return names.map((name) => readProgress(join(checkpointsOf(output), name)).progress.step);
 }
+
+const hasMpi = backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich") !== null;
+test.skipIf(!hasMpi)("MPI does not wait for a rank that never starts", async () => {
+  const launcher = mpiexec("mpich", ensureMpi("mpich")!, 1);
+  const run = [...neftune, ...trainArguments(), "--device", "cpu", "--output", "unmet"];
+  const command = [...launcher, ...run, ":", "-n", "1", "sleep", "60"];
+  const { status, stderr } = await spawned(command, {
+    cwd: place,
+    env: { ...environment(place), NEFTUNE_COMM_TIMEOUT: "2" },
+  });
+  expect(status).not.toBe(0);
+  expect(stderr).toContain("rank 0 of 2 waited 1.6 s in MPI for all ranks to start");
+});
 
 describe.skipIf(emulated === undefined)("one of three ranks", () => {
   test.each([
