@@ -20,7 +20,7 @@ echo $status > "$WATCHED/$rank.status"
 exit $status`;
 
 const LOOK_MILLISECONDS = 10;
-const SETTLE_MILLISECONDS = 1000;
+const SETTLE_MILLISECONDS = 10_000;
 
 export class Watched {
   constructor(
@@ -50,7 +50,7 @@ export class Watched {
     if (this.statusOf(rank) !== null) return true;
     const process = this.processOf(rank);
     if (process !== null) return !runs(process);
-    return this.starters.every(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null);
+    return this.#haveStartersEnded();
   }
 
   /** Waits until `condition`; false: it did not come in `milliseconds`. */
@@ -63,9 +63,11 @@ export class Watched {
     return true;
   }
 
-  /** After the ranks' end: waits for the shells around them to write their statuses, unless those were killed, too. */
+  /** After the ranks' end: waits for the shells around them to write their statuses; a launcher may have killed those. */
   async settle(): Promise<void> {
-    await this.until(() => this.ranks.every((rank) => this.statusOf(rank) !== null), SETTLE_MILLISECONDS);
+    const isOver = () =>
+      this.#haveStartersEnded() || this.ranks.every((rank) => this.statusOf(rank) !== null);
+    await this.until(isOver, SETTLE_MILLISECONDS);
   }
 
   get ranks(): number[] {
@@ -80,6 +82,10 @@ export class Watched {
     }
     for (const starter of this.starters) starter.kill("SIGKILL");
     await Promise.all(this.starters.map(({ exited }) => exited));
+  }
+
+  #haveStartersEnded(): boolean {
+    return this.starters.every(({ exitCode, signalCode }) => exitCode !== null || signalCode !== null);
   }
 
   #read(rank: number, what: string): string {
