@@ -6,13 +6,16 @@
 // slots nobody has begun: where another process holds the worker's core, the owner does not wait for it.
 //
 // Workers spin for a short while after a region and then sleep on a condition variable: a step has thousands of
-// regions a few microseconds apart, but an idle process must not burn a core.
+// regions a few microseconds apart, but an idle process must not burn a core. An owner that waits for a slot sleeps, too:
+// on its core the system can then run the worker that another process keeps from its own.
 #include <pthread.h>
 #include <sched.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -22,7 +25,7 @@
 namespace {
 
 constexpr int kMaxThreads = 256;
-constexpr int kSpins = 8000;  // about 0.1 ms
+constexpr int kSpins = 8000;  // 0.1 to 0.5 ms, longer than slots of a quiet machine end apart
 constexpr size_t kStackBytes = 8u << 20;
 
 struct Team {
@@ -30,6 +33,7 @@ struct Team {
   void *data = nullptr;
   int size = 1;
   std::atomic<int> barrier_waiting{0};
+  std::atomic<int> barrier_sleepers{0};
   std::atomic<unsigned> barrier_generation{0};
 };
 
@@ -39,6 +43,7 @@ std::atomic<uint64_t> generation{0};  // counts regions
 // since it ends only when every slot is done.
 std::atomic<uint64_t> slots[kMaxThreads];
 std::atomic<int> unfinished{0};
+std::atomic<bool> owner_sleeps{false};
 std::atomic<int> workers{0};
 std::atomic<int> max_threads{0};
 pthread_mutex_t region_mutex = PTHREAD_MUTEX_INITIALIZER;  // held by the thread that owns the current region
@@ -63,6 +68,18 @@ inline void pause_briefly() {
 #endif
 }
 
+// Sleeps until `word` may have another value than `seen`.
+template <typename T>
+void sleep_while(std::atomic<T> &word, T seen) {
+  static_assert(sizeof word == 4, "futexes have 32 bits");
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, seen, nullptr, nullptr, 0);
+}
+
+template <typename T>
+void wake_all(std::atomic<T> &word) {
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, INT32_MAX, nullptr, nullptr, 0);
+}
+
 bool claim(int slot, uint64_t region) {
   uint64_t open = 2 * region;
   return slots[slot].compare_exchange_strong(open, open + 1, std::memory_order_acq_rel);
@@ -71,7 +88,18 @@ bool claim(int slot, uint64_t region) {
 void run_slot(int slot) {
   thread_number = slot;
   team.function(team.data);
-  unfinished.fetch_sub(1, std::memory_order_release);
+  // Sequentially consistent, as wait_for_slots is: one of the two sees what the other has written.
+  if (unfinished.fetch_sub(1) == 1 && owner_sleeps.load()) wake_all(unfinished);
+}
+
+void wait_for_slots() {
+  for (int i = 0; i < kSpins; i++) {
+    if (unfinished.load(std::memory_order_acquire) == 0) return;
+    pause_briefly();
+  }
+  owner_sleeps.store(true);
+  for (int left = unfinished.load(); left != 0; left = unfinished.load()) sleep_while(unfinished, left);
+  owner_sleeps.store(false);
 }
 
 void wait_for_next(uint64_t seen) {
@@ -170,14 +198,7 @@ void end_region() {
   uint64_t region = generation.load();
   for (int slot = 1; slot < team.size; slot++)
     if (claim(slot, region)) run_slot(slot);
-  for (int spins = 0; unfinished.load(std::memory_order_acquire) != 0; spins++) {
-    if (spins < 2000) {
-      pause_briefly();
-    } else {
-      sched_yield();
-      spins = 0;
-    }
-  }
+  wait_for_slots();
   thread_number = 0;
   nesting = 0;
   team.size = 1;
@@ -222,12 +243,16 @@ EXPORT void GOMP_barrier() {
   if (team.barrier_waiting.fetch_add(1) + 1 == team.size) {
     team.barrier_waiting.store(0);
     team.barrier_generation.fetch_add(1);
+    if (team.barrier_sleepers.load() > 0) wake_all(team.barrier_generation);
     return;
   }
-  for (int spins = 0; team.barrier_generation.load(std::memory_order_acquire) == current; spins++) {
+  for (int i = 0; i < kSpins; i++) {
+    if (team.barrier_generation.load(std::memory_order_acquire) != current) return;
     pause_briefly();
-    if (spins > kSpins) sched_yield();
   }
+  team.barrier_sleepers.fetch_add(1);
+  while (team.barrier_generation.load() == current) sleep_while(team.barrier_generation, current);
+  team.barrier_sleepers.fetch_sub(1);
 }
 
 // The static schedule, one contiguous piece a thread (oneDNN passes no chunk size).
