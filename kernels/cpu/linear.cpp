@@ -4,6 +4,7 @@
 // in between is the small term alone, and no pass over y is added.
 #include <string.h>
 
+#include "few_rows.h"
 #include "parallel.h"
 #include "skinny.h"
 #include "vec.h"
@@ -35,8 +36,12 @@ int32_t nf4_matmul(nt_context *context, const nt_weight *weight, Product product
 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
-  if (weight->scratch != nullptr && T <= kFewRows)
-    return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+  if (T <= kFewRows) {
+    if (weight->scratch != nullptr)
+      return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+    return few_rows_product(context, weight->dtype, c, c_dtype, ldc, a, lda, weight->data, bias, accumulate, T,
+                            weight->out, weight->in);
+  }
   const Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
                            transposed(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, bias,
                            accumulate};

@@ -5,6 +5,10 @@
 
 namespace nt {
 
+// Up to so many rows a product costs the reading of its weight, and has a kernel for that; beyond, expanding an NF4 weight
+// once costs less than reading it again.
+constexpr int64_t kFewRows = 8;
+
 // c[T,out] = a[T,in]·Wᵀ + bias, and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
@@ -17,7 +21,6 @@ int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, co
 bool nf4_makes_panels(const nt_weight *weight);
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);
 // and times_weight_transposed straight from the codes, for few rows.
-constexpr int64_t kFewRows = 8;  // beyond, expanding the weight once costs less than reading it again
 int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
                      int64_t lda, const float *bias, bool accumulate, int64_t T);
 

@@ -80,6 +80,33 @@ function readWindow(device: Device, tensor: Tensor): Float32Array {
 forEachBackend((device) => {
   for (const dtype of dtypes) {
     const limit = dtype === "f32" ? tolerance.f32 : tolerance.bf16;
+
+    test(`${dtype}: few rows are right, and the same to the bit whatever rows are beside them`, () => {
+      for (const [inputs, out] of [
+        [1, 1],
+        [70, 37],
+        [144, 300],
+      ] as const) {
+        const random = new Random(inputs);
+        const x = roundTo(dtype, random.floats(8 * inputs));
+        const w = roundTo(dtype, random.floats(out * inputs));
+        const weight = Weight.dense(device, upload(device, dtype, [out, inputs], w));
+        const rowsOf = (begin: number, T: number) => {
+          const y = window(device, "f32", T, out, 3);
+          const values = x.slice(begin * inputs, (begin + T) * inputs);
+          linearForward(device, y, upload(device, dtype, [T, inputs], values), weight, null);
+          return readWindow(device, y);
+        };
+        const all = rowsOf(0, 8);
+        expectClose(all, product(dense(x, 8, inputs), transpose(dense(w, out, inputs))), limit, "y");
+        if (device.isHost)
+          for (let T = 1; T < 8; T++)
+            for (const begin of [0, 8 - T])
+              expect(rowsOf(begin, T)).toEqual(all.slice(begin * out, (begin + T) * out));
+        weight.destroy();
+      }
+    });
+
     for (const [T, inputs, out, rank] of shapes) {
       const random = new Random(T * 1000 + inputs);
       const make = (n: number, scale = 1) => roundTo(dtype, random.floats(n, scale));

@@ -1,0 +1,172 @@
+// c[t, j] = Σ_k a[t, k] · w[j, k]. Threads share the rows j of w; kLanes of them make a vector of results. Each result is
+// summed in one vector of partial sums, along k, and then over its lanes, whatever is computed beside it.
+#include "few_rows.h"
+
+#include "lane_sums.h"
+#include "matmul.h"
+#include "parallel.h"
+
+namespace nt {
+
+namespace {
+
+// How values are multiplied: in float32, or in bf16 by the instruction that multiplies and adds pairs. A is the type of
+// a's rows then.
+template <typename T>
+struct ByFloat {
+  using A = float;
+  using W = T;
+  static constexpr int kLoaded = kLanes;
+  static Vec load(const W *w) { return nt::load(w); }
+  static Vec load_part(const W *w, int64_t n) { return nt::load_part(w, n); }
+  static Vec multiply_add(Vec w, const A *a, Vec sum) { return fma(w, nt::load(a), sum); }
+  static Vec multiply_add_part(Vec w, const A *a, int64_t n, Vec sum) { return fma(w, nt::load_part(a, n), sum); }
+};
+#ifdef __AVX512BF16__
+struct ByPair {
+  using A = bf16;
+  using W = bf16;
+  static constexpr int kLoaded = 2 * kLanes;
+  static __m512i load(const W *w) { return _mm512_loadu_si512(w); }
+  static __m512i load_part(const W *w, int64_t n) {
+    return _mm512_maskz_loadu_epi16(__mmask32((uint64_t(1) << n) - 1), w);
+  }
+  static Vec multiply_add(__m512i w, const A *a, Vec sum) {
+    return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)load(a));
+  }
+  static Vec multiply_add_part(__m512i w, const A *a, int64_t n, Vec sum) {
+    return (Vec)_mm512_dpbf16_ps((__m512)sum, (__m512bh)w, (__m512bh)load_part(a, n));
+  }
+};
+#endif
+
+// The most rows of a whose sums stay in registers, and as many vectors of sums there may be.
+#ifdef __AVX512F__
+constexpr int kMostRows = 8, kSums = 24;
+#else
+constexpr int kMostRows = 4, kSums = 12;
+#endif
+
+// How many rows of w ahead memory is asked for: the hardware does not see beyond a page.
+constexpr int kAhead = 8;
+
+// Rows of w that one pass over k takes.
+constexpr int rows_of_weight(int rows) {
+  for (int n = 8; n > 1; n /= 2)
+    if (n * rows <= kSums && n <= kLanes / 2) return n;
+  return 1;
+}
+
+// sums[t][j]: the partial sums of rows t of a and `n` rows of w.
+template <typename Mode, int rows, int n>
+inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, const typename Mode::A *a, int64_t lda,
+                         const typename Mode::W *w, int64_t in) {
+  Vec sum[n][rows] = {};
+  int64_t k = 0;
+  for (; k + Mode::kLoaded <= in; k += Mode::kLoaded)
+    for (int j = 0; j < n; j++) {
+      const auto loaded = Mode::load(w + j * in + k);
+      __builtin_prefetch(w + (j + kAhead) * in + k);
+      for (int t = 0; t < rows; t++) sum[j][t] = Mode::multiply_add(loaded, a + t * lda + k, sum[j][t]);
+    }
+  if (k < in)
+    for (int j = 0; j < n; j++) {
+      const auto loaded = Mode::load_part(w + j * in + k, in - k);
+      for (int t = 0; t < rows; t++)
+        sum[j][t] = Mode::multiply_add_part(loaded, a + t * lda + k, in - k, sum[j][t]);
+    }
+  for (int j = 0; j < n; j++)
+    for (int t = 0; t < rows; t++) sums[t][first + j] = sum[j][t];
+}
+
+template <typename C>
+inline void put(C *c, Vec value, const float *bias, bool accumulate, int64_t n) {
+  if (n == kLanes) {
+    if (bias != nullptr) value += load(bias);
+    if (accumulate) value += load(c);
+    store(c, value);
+    return;
+  }
+  if (bias != nullptr) value += load_part(bias, n);
+  if (accumulate) value += load_part(c, n);
+  store_part(c, value, n);
+}
+
+// `rows` rows of c, columns begin … end.
+template <typename Mode, int rows, typename C>
+void some_rows(C *c, int64_t ldc, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
+               const float *bias, bool accumulate, int64_t begin, int64_t end, int64_t in) {
+  constexpr int n = rows_of_weight(rows);
+  for (int64_t j = begin; j < end; j += kLanes) {
+    const int64_t width = end - j < kLanes ? end - j : kLanes;
+    Vec sums[kMostRows][kLanes];
+    int64_t i = 0;
+    for (; i + n <= width; i += n) partial_sums<Mode, rows, n>(sums, int(i), a, lda, w + (j + i) * in, in);
+    for (; i < width; i++) partial_sums<Mode, rows, 1>(sums, int(i), a, lda, w + (j + i) * in, in);
+    for (; i < kLanes; i++)
+      for (int t = 0; t < rows; t++) sums[t][i] = Vec{};
+    for (int t = 0; t < rows; t++)
+      put(c + t * ldc + j, sums_of(sums[t]), bias == nullptr ? nullptr : bias + j, accumulate, width);
+  }
+}
+
+template <typename Mode, int rows, typename C>
+void up_to_rows(int64_t count, C *c, int64_t ldc, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
+                const float *bias, bool accumulate, int64_t begin, int64_t end, int64_t in) {
+  if (count == rows) return some_rows<Mode, rows>(c, ldc, a, lda, w, bias, accumulate, begin, end, in);
+  if constexpr (rows > 1) up_to_rows<Mode, rows - 1>(count, c, ldc, a, lda, w, bias, accumulate, begin, end, in);
+}
+
+// Rows of w that stay in a core's cache while groups of rows of a meet them.
+constexpr int64_t kBlockBytes = 128 << 10;
+
+template <typename Mode, typename C>
+void all_rows(int threads, C *c, int64_t ldc, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
+              const float *bias, bool accumulate, int64_t T, int64_t out, int64_t in) {
+  const int64_t row_bytes = in * int64_t(sizeof(typename Mode::W));
+  const int64_t block = (kBlockBytes / row_bytes / kLanes + 1) * kLanes;
+  const int64_t vectors = (out + kLanes - 1) / kLanes;
+  parallel_for(threads, vectors, 1 + (1 << 14) / (row_bytes * kLanes), [&](int64_t first, int64_t last) {
+    const int64_t stop = last * kLanes < out ? last * kLanes : out;
+    for (int64_t begin = first * kLanes; begin < stop; begin += block) {
+      const int64_t end = begin + block < stop ? begin + block : stop;
+      for (int64_t t = 0; t < T; t += kMostRows)
+        up_to_rows<Mode, kMostRows>(T - t < kMostRows ? T - t : kMostRows, c + t * ldc, ldc, a + t * lda, lda, w, bias,
+                                    accumulate, begin, end, in);
+    }
+  });
+}
+
+template <typename Mode>
+void product(nt_context *context, void *c, int32_t c_dtype, int64_t ldc, const typename Mode::A *a, int64_t lda,
+             const void *w, const float *bias, bool accumulate, int64_t T, int64_t out, int64_t in) {
+  const auto *weight = static_cast<const typename Mode::W *>(w);
+  if (c_dtype == NT_F32)
+    all_rows<Mode>(context->threads, static_cast<float *>(c), ldc, a, lda, weight, bias, accumulate, T, out, in);
+  else
+    all_rows<Mode>(context->threads, static_cast<bf16 *>(c), ldc, a, lda, weight, bias, accumulate, T, out, in);
+}
+
+}  // namespace
+
+int32_t few_rows_product(nt_context *context, int32_t dtype, void *c, int32_t c_dtype, int64_t ldc, const void *a,
+                         int64_t lda, const void *w, const float *bias, bool accumulate, int64_t T, int64_t out,
+                         int64_t in) {
+  if (T <= 0 || out <= 0 || in <= 0) return NT_OK;
+  if (dtype == NT_F32) {
+    product<ByFloat<float>>(context, c, c_dtype, ldc, static_cast<const float *>(a), lda, w, bias, accumulate, T, out, in);
+    return NT_OK;
+  }
+#ifdef __AVX512BF16__
+  product<ByPair>(context, c, c_dtype, ldc, static_cast<const bf16 *>(a), lda, w, bias, accumulate, T, out, in);
+#else
+  auto *rows = static_cast<float *>(scratch(context, T * in * 4));
+  if (rows == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory for %lld rows as f32", (long long)T);
+  for (int64_t t = 0; t < T; t++)
+    for (int64_t k = 0; k < in; k++) rows[t * in + k] = to_float(static_cast<const bf16 *>(a)[t * lda + k]);
+  product<ByFloat<bf16>>(context, c, c_dtype, ldc, rows, in, w, bias, accumulate, T, out, in);
+#endif
+  return NT_OK;
+}
+
+}  // namespace nt
