@@ -38,6 +38,16 @@ typedef struct nt_lora_block {
   const void *b;
   int64_t row, rows, column;
 } nt_lora_block;
+// How a row of logits becomes a token. 48 bytes.
+typedef struct nt_sampling {
+  float temperature;         // 0: greedy
+  float top_p;               // ≥ 1: off
+  float min_p;               // of the greatest probability; 0: off
+  float repetition_penalty;  // 1: off
+  int64_t top_k;             // 0: off
+  uint64_t seed;
+  int64_t draw, step;
+} nt_sampling;
 // An NF4 tensor of n values on the device, in blocks of 64 (kernels/nf4.h has tables and formulas). Eight bytes a field.
 typedef struct nt_nf4 {
   const uint8_t *codes;  // [(n + 1) / 2], the even element in the high nibble
@@ -306,14 +316,14 @@ NT_API int32_t nt_adamw_8bit(nt_context *context, float *parameters, void *copy,
 // y[n, columns] = x[host_rows[i]].
 NT_API int32_t nt_gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, const int32_t *host_rows,
                               int64_t n, int64_t columns);
-// One token a row of logits[B,V] (float32; changed in place) into tokens[B] (int32, device). First the repetition
-// penalty (Transformers': each distinct token of host_history[host_history_offsets[b] … b+1] once: positive logits
-// divided, others multiplied), then temperature; 0 takes the greatest logit, the lowest id among equals. Else
-// top_k (0: off), top_p (≥ 1: off), and a draw: word 0 of the Philox block with key = seed, counter = (step, 0,
-// host_draws[b] low, high | 4 << 16).
-NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, float temperature,
-                         int64_t top_k, float top_p, float repetition_penalty, const int32_t *host_history,
-                         const int64_t *host_history_offsets, uint64_t seed, const int64_t *host_draws, int64_t step);
+// One token a row of logits[B,V] (float32; changed in place) into tokens[B] (int32, device), each row by its own
+// host_rows[b]. First the repetition penalty (Transformers': each distinct token of
+// host_history[host_history_offsets[b] … b+1] once: positive logits divided, others multiplied), then temperature; 0
+// takes the greatest logit, the lowest id among equals. Else top_k, top_p, min_p, and a draw: word 0 of the Philox block
+// with key = seed, counter = (step, 0, draw low, high | 4 << 16). Without any penalty there may be no history.
+NT_API int32_t nt_sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V,
+                         const nt_sampling *host_rows, const int32_t *host_history,
+                         const int64_t *host_history_offsets);
 
 // ------------------------------------------------------------------ ranks
 

@@ -1,5 +1,5 @@
 // Generation: rows picked out of a batch, and the next token from the logits, by Transformers' chain of processors:
-// repetition penalty → temperature → top-k → top-p → draw.
+// repetition penalty → temperature → top-k → top-p → min-p → draw.
 #include <math.h>
 #include <string.h>
 
@@ -121,7 +121,7 @@ void keep_nucleus(float *p, const float *x, int64_t V, double top_p) {
   }
 }
 
-int32_t sample_row(float *x, float *p, int64_t V, const SamplingOptions &settings, int64_t draw) {
+int32_t sample_row(float *x, float *p, int64_t V, const nt_sampling &settings) {
   if (settings.temperature == 0) return int32_t(greatest_index(x, V));
   for (int64_t i = 0; i < V; i++) x[i] = x[i] == x[i] ? x[i] / settings.temperature : -INFINITY;
   uint32_t least = 0;
@@ -131,10 +131,14 @@ int32_t sample_row(float *x, float *p, int64_t V, const SamplingOptions &setting
   weigh(p, x, V, least);
   if (settings.top_p < 1) keep_nucleus(p, x, V, double(settings.top_p));
 
+  if (settings.min_p > 0)
+    for (int64_t i = 0; i < V; i++) p[i] = p[i] < settings.min_p ? 0 : p[i];  // the greatest is 1
+
   // The first token, by id, at which the running sum passes u of the whole.
-  uint32_t high = uint32_t(draw >> 32) | uint32_t(NT_STREAM_SAMPLE) << 16;
-  uint32_t word = nt_philox(uint32_t(settings.seed), uint32_t(settings.seed >> 32), settings.step, 0, uint32_t(draw),
-                            high).x[0];
+  uint32_t high = uint32_t(settings.draw >> 32) | uint32_t(NT_STREAM_SAMPLE) << 16;
+  uint32_t word = nt_philox(uint32_t(settings.seed), uint32_t(settings.seed >> 32), uint32_t(settings.step), 0,
+                            uint32_t(settings.draw), high)
+                      .x[0];
   double target = double(word) * 0x1p-32 * total_of(p, V), sum = 0;
   int64_t token = 0;
   for (int64_t i = 0; i < V; i++) {
@@ -161,10 +165,8 @@ int32_t gather_rows(nt_context *context, int32_t dtype, void *y, const void *x, 
   return NT_OK;
 }
 
-int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V,
-               const SamplingOptions &options) {
-  const auto *history = options.history;
-  const auto *offsets = options.offsets;
+int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, const nt_sampling *rows,
+               const int32_t *history, const int64_t *offsets) {
   int64_t probabilities = (V * 4 + 63) / 64 * 64, bytes = probabilities + seen_words(V) * 4;
   bool failed = false;
   parallel_for(context->threads, B, 1, [&](int64_t begin, int64_t end) {
@@ -177,9 +179,9 @@ int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, i
     memset(seen, 0, size_t(seen_words(V)) * 4);
     for (int64_t b = begin; b < end; b++) {
       float *row = logits + b * V;
-      if (history != nullptr) penalize(row, history + offsets[b], offsets[b + 1] - offsets[b], options.penalty, seen);
-      tokens[b] = sample_row(row, reinterpret_cast<float *>(memory), V, options,
-                             options.draws != nullptr ? options.draws[b] : 0);
+      if (rows[b].repetition_penalty != 1)
+        penalize(row, history + offsets[b], offsets[b + 1] - offsets[b], rows[b].repetition_penalty, seen);
+      tokens[b] = sample_row(row, reinterpret_cast<float *>(memory), V, rows[b]);
     }
   });
   if (failed) return fail(NT_OUT_OF_MEMORY, "sample: out of memory: %lld bytes of scratch", (long long)bytes);

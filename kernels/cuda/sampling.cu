@@ -1,5 +1,5 @@
 // Generation: the next token from the logits, by Transformers' chain of processors: repetition penalty → temperature →
-// top-k → top-p → draw. A block a row, and no sum whose order could matter: probabilities relative to the greatest are
+// top-k → top-p → min-p → draw. A block a row, and no sum whose order could matter: probabilities relative to the greatest are
 // taken as integers.
 #include "../entry/arguments.h"
 #include "../philox.h"
@@ -10,15 +10,6 @@ namespace {
 
 constexpr int kMostThreads = 1024;
 constexpr int kMostWarps = kMostThreads / 32;
-
-struct Settings {
-  float temperature;
-  uint32_t top_k;  // below V; 0: off
-  float top_p, penalty;
-  uint64_t seed;
-  uint32_t step;
-  float unit;  // the weight of the greatest logit: a power of two, small enough that V of them reach 2⁶² at most
-};
 
 // What a block shares: words for the sums of each warp.
 struct Scratch {
@@ -193,8 +184,9 @@ __device__ int32_t find(const float *p, uint32_t V, const Nucleus &nucleus, uint
 }
 
 // One row. The row of logits becomes its probabilities relative to the greatest: e^(x − greatest), 0 for what top-k
-// leaves out, for −inf and NaN. Passes over the row: 2, 16 for top-k, 15 for top-p, 1 for the draw.
-__device__ int32_t draw_from(float *x, uint32_t V, const Settings &s, uint64_t draw, Scratch &scratch) {
+// leaves out, for −inf and NaN. Passes over the row: 2, 16 for top-k, 15 for top-p, 1 for min-p, 1 for the draw.
+// `unit`: the weight of the greatest.
+__device__ int32_t draw_from(float *x, uint32_t V, const nt_sampling &s, float unit, Scratch &scratch) {
   uint32_t best = 0;
 #pragma unroll 4
   for (uint32_t i = threadIdx.x; i < V; i += blockDim.x) {
@@ -206,7 +198,7 @@ __device__ int32_t draw_from(float *x, uint32_t V, const Settings &s, uint64_t d
   const float top = __uint_as_float(best >> 31 ? best & 0x7FFFFFFFu : ~best);
   uint32_t least = 0;
   uint64_t above;
-  if (s.top_k > 0)
+  if (s.top_k > 0 && s.top_k < V)
     least = cut_at(
         x, V, 32, uint64_t(s.top_k), [](float v) { return order_of(v); }, [](float) { return uint64_t(1); }, above,
         scratch);
@@ -216,7 +208,7 @@ __device__ int32_t draw_from(float *x, uint32_t V, const Settings &s, uint64_t d
     float p = x[i] > -INFINITY && order_of(x[i]) >= least ? expf(x[i] - top) : 0.0f;
     if (!(p > 0.0f)) p = 0.0f;  // inf − inf
     x[i] = p;
-    total[0] += weight_of(p, s.unit);
+    total[0] += weight_of(p, unit);
   }
   block_totals(total, scratch);
   if (total[0] == 0) return 0;
@@ -225,7 +217,6 @@ __device__ int32_t draw_from(float *x, uint32_t V, const Settings &s, uint64_t d
   if (s.top_p < 1.0f) {
     uint64_t target = uint64_t(ceil(double(s.top_p) * double(total[0])));
     if (target == 0) target = 1;
-    const float unit = s.unit;
     nucleus.border = cut_at(
         x, V, 30, target, [](float p) { return order_of_probability(p); },
         [unit](float p) { return weight_of(p, unit); }, above, scratch);
@@ -233,43 +224,49 @@ __device__ int32_t draw_from(float *x, uint32_t V, const Settings &s, uint64_t d
     nucleus.equals = (target - above + nucleus.weight - 1) / nucleus.weight;
     kept = above + nucleus.equals * nucleus.weight;
   }
-  const uint32_t word = nt_philox(uint32_t(s.seed), uint32_t(s.seed >> 32), s.step, 0, uint32_t(draw),
-                                  uint32_t(draw >> 32) | uint32_t(NT_STREAM_SAMPLE) << 16)
+  if (s.min_p > 0 && order_of_probability(s.min_p) > nucleus.border) {
+    nucleus = {order_of_probability(s.min_p) - 1, 0, 0};
+    uint64_t left[1] = {};
+#pragma unroll 4
+    for (uint32_t i = threadIdx.x; i < V; i += blockDim.x)
+      left[0] += order_of_probability(x[i]) > nucleus.border ? weight_of(x[i], unit) : 0;
+    block_totals(left, scratch);
+    kept = left[0];
+  }
+  const uint32_t word = nt_philox(uint32_t(s.seed), uint32_t(s.seed >> 32), uint32_t(s.step), 0, uint32_t(s.draw),
+                                  uint32_t(s.draw >> 32) | uint32_t(NT_STREAM_SAMPLE) << 16)
                             .x[0];
   const uint64_t goal = word * (kept >> 32) + (word * (kept & 0xFFFFFFFFu) >> 32);  // ⌊kept · word / 2³²⌋
-  return find(x, V, nucleus, goal, s.unit, scratch);
+  return find(x, V, nucleus, goal, unit, scratch);
 }
 
 // tokens[first_row + block] from its row. `history` begins with the first row's; `originals`: as many words of scratch.
 __global__ void __launch_bounds__(kMostThreads, 1)
-    sample_kernel(int32_t *tokens, float *logits, int64_t first_row, uint32_t V, Settings s, const int32_t *history,
-                  const int64_t *offsets, float *originals, const int64_t *draws) {
+    sample_kernel(int32_t *tokens, float *logits, int64_t first_row, uint32_t V, const nt_sampling *rows, float unit,
+                  const int32_t *history, const int64_t *offsets, float *originals) {
   NT_SHARED(Scratch, scratches, [1]);
   Scratch &scratch = scratches[0];
   const int64_t b = first_row + blockIdx.x;
   float *row = logits + b * V;
-  if (s.penalty != 1.0f) {
+  const nt_sampling s = rows[b];
+  if (s.repetition_penalty != 1.0f) {
     const int64_t start = offsets[b] - offsets[first_row];
-    penalize(row, history + start, offsets[b + 1] - offsets[b], originals + start, s.penalty);
+    penalize(row, history + start, offsets[b + 1] - offsets[b], originals + start, s.repetition_penalty);
   }
-  const int32_t token = s.temperature == 0.0f ? greatest_index(row, V, scratch)
-                                              : draw_from(row, V, s, uint64_t(draws[b]), scratch);
+  const int32_t token =
+      s.temperature == 0.0f ? greatest_index(row, V, scratch) : draw_from(row, V, s, unit, scratch);
   if (threadIdx.x == 0) tokens[b] = token;
 }
 
 // Rows that have more history together than one table and the workspace take go in several launches.
-int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V,
-               const SamplingOptions &options) {
-  const bool penalized = options.history != nullptr, drawn = options.draws != nullptr;
-  const int64_t *offsets = options.offsets;
-  int bits = 62;
+int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, int64_t V, const nt_sampling *rows,
+               const int32_t *history, const int64_t *offsets) {
+  const bool penalized = history != nullptr;
+  int bits = 62;  // the weight of the greatest logit is a power of two, small enough that V of them reach 2⁶² at most
   while (bits > 0 && V > int64_t(1) << (62 - bits)) bits--;
-  const uint32_t top_k = uint32_t(options.top_k < V ? options.top_k : 0);
-  const Settings settings = {options.temperature, top_k,        options.top_p, options.penalty,
-                             options.seed,        options.step, float(uint64_t(1) << bits)};
-  const int64_t *draw_table = drawn ? device_table(context, options.draws, B) : nullptr;
-  const int64_t *offset_table = penalized ? device_table(context, offsets, B + 1) : nullptr;
-  if ((drawn && draw_table == nullptr) || (penalized && offset_table == nullptr)) return NT_DEVICE;
+  const nt_sampling *const row_table = device_table(context, rows, B);
+  const int64_t *const offset_table = penalized ? device_table(context, offsets, B + 1) : nullptr;
+  if (row_table == nullptr || (penalized && offset_table == nullptr)) return NT_DEVICE;
   const int64_t wanted = ceil_div(V, 8 * 32) * 32;
   const int threads = int(wanted < kMostThreads ? wanted : kMostThreads);
   auto *originals = static_cast<float *>(context->workspace);
@@ -278,11 +275,11 @@ int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, i
     last = B;
     if (penalized) {
       for (last = first + 1; last < B && offsets[last + 1] - offsets[first] <= kHistoryTokens;) last++;
-      history_table = device_table(context, options.history + offsets[first], offsets[last] - offsets[first]);
+      history_table = device_table(context, history + offsets[first], offsets[last] - offsets[first]);
       if (history_table == nullptr) return NT_DEVICE;
     }
     NT_CUDA(launch(sample_kernel, dim3(unsigned(last - first)), dim3(threads), 0, context->stream, tokens, logits,
-                   first, uint32_t(V), settings, history_table, offset_table, originals, draw_table),
+                   first, uint32_t(V), row_table, float(uint64_t(1) << bits), history_table, offset_table, originals),
             "sample");
   }
   return NT_OK;

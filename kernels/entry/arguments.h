@@ -33,16 +33,4 @@ struct State8bit {
 // Tokens of history that a row may have: what a GPU's table for one launch holds.
 constexpr int64_t kHistoryTokens = int64_t(1) << 19;
 
-struct SamplingOptions {
-  float temperature;  // 0: the greatest logit
-  int64_t top_k;      // 0: off
-  float top_p;        // 1: off
-  float penalty;      // 1: off
-  uint64_t seed;
-  uint32_t step;
-  const int32_t *history;  // null: no penalty
-  const int64_t *offsets;  // [B + 1]
-  const int64_t *draws;    // [B]; null: nothing is drawn
-};
-
 }  // namespace nt

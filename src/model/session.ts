@@ -360,14 +360,12 @@ export class GenerationSession {
     const kept = sequences.map(({ options }, i) =>
       options.logprobs === undefined ? null : device.readFloats(logits.rows(i, 1)),
     );
-    for (const { begin, end } of alike(sequences)) {
-      const some = sequences.slice(begin, end);
-      const { ids, offsets } = seenBy(some);
-      const draws = BigInt64Array.from(some, ({ options }) => BigInt(options.draw ?? 0));
-      const { sampling, output } = some[0]!;
-      const part = logits.rows(begin, end - begin);
-      sample(device, tokens.rows(begin, end - begin), part, sampling, { ids, offsets }, draws, output.length);
-    }
+    const rowSampling = sequences.map(({ sampling, options, output }) => ({
+      options: sampling,
+      draw: options.draw ?? 0,
+      step: output.length,
+    }));
+    sample(device, tokens, logits, rowSampling, seenBy(sequences));
     const picked = device.readInts(tokens);
     for (const [i, { options, chances }] of sequences.entries()) {
       const values = kept[i];
@@ -375,24 +373,6 @@ export class GenerationSession {
     }
     return picked;
   }
-}
-
-/** Runs of sequences that one call can sample: with the same parameters, and as many tokens so far. */
-function alike(sequences: readonly Sequence[]): { begin: number; end: number }[] {
-  const runs: { begin: number; end: number; key: string }[] = [];
-  for (const [i, { sampling, output }] of sequences.entries()) {
-    const { temperature, topK, topP, repetitionPenalty, seed } = sampling;
-    const isGreedy = temperature === 0;
-    const key = String([
-      repetitionPenalty,
-      temperature,
-      ...(isGreedy ? [] : [topK, topP, seed, output.length]),
-    ]);
-    const last = runs.at(-1);
-    if (last?.key === key) last.end = i + 1;
-    else runs.push({ begin: i, end: i + 1, key });
-  }
-  return runs;
 }
 
 /** The tokens that repetition penalties are for. */

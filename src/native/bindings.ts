@@ -68,7 +68,7 @@ export const bindings = {
   nt_adamw: list("ptr ptr ptr ptr ptr ptr i64 f32 f32 f32 f32 f32 i64 ptr"),
   nt_adamw_8bit: list("ptr ptr ptr ptr ptr ptr ptr ptr i64 f32 f32 f32 f32 f32 i64 ptr"),
   nt_gather_rows: list("ptr i32 ptr ptr ptr i64 i64"),
-  nt_sample: list("ptr ptr ptr i64 i64 f32 i64 f32 f32 ptr ptr u64 ptr i64"),
+  nt_sample: list("ptr ptr ptr i64 i64 ptr ptr ptr"),
   nt_comm_probe: list("ptr i64"),
   nt_comm_id: list("ptr ptr"),
   nt_comm_create: list("ptr i32 i32 ptr ptr ptr"),

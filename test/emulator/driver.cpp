@@ -386,18 +386,15 @@ void generation() {
     }
   }
   const int32_t history[] = {1, 2, 2, 0};
-  const int64_t offsets[] = {0, 3, 3, 4}, draws[] = {9, 0, 1};
+  const int64_t offsets[] = {0, 3, 3, 4};
   for (int64_t V : {3, 1000, 9001}) {
     constexpr int64_t B = 3;
     auto *tokens = static_cast<int32_t *>(bytes(4 * B));
-    const struct {
-      float temperature;
-      int64_t top_k;
-      float top_p, penalty;
-    } settings[] = {{0, 0, 1, 1}, {1, 0, 1, 1.2f}, {0.7f, 2, 1, 1}, {0.7f, 0, 0.8f, 1}, {0.7f, 50, 0.9f, 1.1f}};
-    for (const auto &s : settings)
-      CALL(nt_sample, tokens, floats(B * V, 4.0f), B, V, s.temperature, s.top_k, s.top_p, s.penalty, history, offsets,
-           5, draws, 3);
+    const nt_sampling settings[] = {{0, 1, 0, 1, 0, 5, 9, 3},          {1, 1, 0, 1.2f, 0, 5, 0, 3},
+                                    {0.7f, 1, 0, 1, 2, 5, 1, 3},       {0.7f, 0.8f, 0, 1, 0, 5, 9, 3},
+                                    {0.7f, 0.9f, 0.1f, 1.1f, 50, 5, 0, 3}, {0, 1, 0, 1, 0, 5, 1, 3},
+                                    {0.7f, 1, 0.2f, 1, 0, 5, 9, 3}};
+    for (int first : {0, 3, 4}) CALL(nt_sample, tokens, floats(B * V, 4.0f), B, V, settings + first, history, offsets);
     free_arrays();
   }
 }

@@ -13,6 +13,12 @@ const dtype = "dtype must be f32 or bf16, got 7";
 const borders = (...values: number[]) => Int32Array.from(values);
 const draws = (...values: bigint[]) => BigInt64Array.from(values);
 const scales = Float32Array.of(1);
+/** One nt_sampling, zeros but for these. */
+const sampling = (change: { temperature?: number; penalty?: number }) => {
+  const words = new Float32Array(12);
+  words.set([change.temperature ?? 0, 0, 0, change.penalty ?? 0]);
+  return words;
+};
 const nf4 = (...words: bigint[]) => BigInt64Array.from(words);
 
 /** Of the functions whose first argument is the activations' dtype. */
@@ -269,25 +275,28 @@ const refusals: Refusal[] = [
     "gather_rows: rows must be ≥ 0, got -1 at 0",
   ],
   ["nt_sample", { 3: 2 ** 31 }, "sample: B must be ≥ 0 and V in [0, 2^31), got 0 and 2147483648"],
-  ["nt_sample", { 4: -1 }, "sample: temperature must be ≥ 0, got -1"],
-  ["nt_sample", { 5: -1 }, "sample: top_k must be ≥ 0 (0: off), got -1"],
-  ["nt_sample", { 6: -1 }, "sample: top_p must be ≥ 0 (1: off), got -1"],
-  ["nt_sample", {}, "sample: repetition_penalty must be > 0, got 0"],
-  ["nt_sample", { 7: 1, 12: -1 }, "sample: step must be in [0, 2^32), got -1"],
-  ["nt_sample", { 7: 1, 2: 1, 3: 1 }, "sample: tokens and logits must not be null"],
+  ["nt_sample", { 2: 1, 3: 1 }, "sample: tokens, logits and rows must not be null"],
   [
     "nt_sample",
-    { 0: "device", 1: "device", 7: 2, 2: 1, 3: 1 },
+    { 0: "device", 1: "device", 2: 1, 3: 1, 4: sampling({ temperature: -1 }) },
+    "sample: temperature must be ≥ 0, got -1",
+  ],
+  [
+    "nt_sample",
+    { 0: "device", 1: "device", 2: 1, 3: 1, 4: sampling({}) },
+    "sample: repetition_penalty must be > 0, got 0",
+  ],
+  [
+    "nt_sample",
+    { 0: "device", 1: "device", 2: 1, 3: 1, 4: sampling({ penalty: 2 }) },
     "sample: a repetition penalty needs history and its offsets",
   ],
   [
     "nt_sample",
-    { 0: "device", 1: "device", 4: 1, 7: 1, 2: 1, 3: 1 },
-    "sample: a temperature above 0 needs draws",
-  ],
-  [
-    "nt_sample",
-    { 0: "device", 1: "device", 7: 2, 2: 1, 3: 1, 8: new Int32Array(1), 9: draws(0n, 2n ** 19n + 1n) },
+    {
+      ...{ 0: "device", 1: "device", 2: 1, 3: 1, 4: sampling({ penalty: 2 }) },
+      ...{ 5: new Int32Array(1), 6: draws(0n, 2n ** 19n + 1n) },
+    },
     "sample: at most 524288 tokens of history a row, got 524289",
   ],
 ];

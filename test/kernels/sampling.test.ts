@@ -6,7 +6,7 @@ import { block, drawWords } from "./philox-reference.ts";
 
 const off: SamplingOptions = { temperature: 1, topK: 0, topP: 1, repetitionPenalty: 1, seed: 11 };
 
-/** The probabilities that Transformers' processors leave, in float64: penalty, temperature, top-k, top-p. */
+/** The probabilities that Transformers' processors leave, in float64: penalty, temperature, top-k, top-p, min-p. */
 function probabilities(row: Float32Array, history: number[], o: SamplingOptions): number[] {
   const scores = Array.from(row);
   for (const id of new Set(history)) {
@@ -24,8 +24,10 @@ function probabilities(row: Float32Array, history: number[], o: SamplingOptions)
     if (rank > 0 && o.topP < 1 && above >= o.topP * total) weights[id] = 0;
     above += weight;
   }
-  const left = weights.reduce((a, b) => a + b, 0);
-  return weights.map((w) => w / left);
+  const greatest = Math.max(...weights);
+  const kept = weights.map((w) => (w < (o.minP ?? 0) * greatest ? 0 : w));
+  const sum = kept.reduce((a, b) => a + b, 0);
+  return kept.map((w) => w / sum);
 }
 
 /** The token that the draw takes out of them: the first, by id, whose running sum passes u. */
@@ -39,12 +41,13 @@ function choose(p: number[], seed: number, draw: bigint, step: number): number {
   });
 }
 
+/** Tokens of the rows, each by its own options where `o` is a list. */
 function run(
   device: Device,
   rows: Float32Array[],
-  o: SamplingOptions,
+  o: SamplingOptions | SamplingOptions[],
   draws: bigint[],
-  step: number,
+  step: number | number[],
   histories: number[][] = rows.map(() => []),
 ): number[] {
   const [B, V] = [rows.length, rows[0]!.length];
@@ -55,7 +58,12 @@ function run(
   const offsets = new BigInt64Array(B + 1);
   for (const [b, ids] of histories.entries()) offsets[b + 1] = offsets[b]! + BigInt(ids.length);
   const history = { ids: Int32Array.from([...histories.flat(), 0]), offsets };
-  sample(device, tokens, logits, o, history, BigInt64Array.from(draws), step);
+  const rowSampling = draws.map((draw, b) => ({
+    options: Array.isArray(o) ? o[b]! : o,
+    draw: Number(draw),
+    step: Array.isArray(step) ? step[b]! : step,
+  }));
+  sample(device, tokens, logits, rowSampling, history);
   const got = Array.from(device.readInts(tokens));
   device.free(logits.ptr);
   device.free(tokens.ptr);
@@ -86,7 +94,10 @@ forEachBackend((device) => {
     ["top-k above V", { topK: 1000 }],
     ["top-p", { temperature: 1.2, topP: 0.7 }],
     ["top-k, then top-p", { topK: 7, topP: 0.6 }],
-    ["everything", { temperature: 0.8, topK: 9, topP: 0.9, repetitionPenalty: 1.4 }],
+    ["min-p", { temperature: 1.3, minP: 0.2 }],
+    ["min-p of 1", { minP: 1 }],
+    ["top-p, then min-p", { temperature: 1.5, topP: 0.9, minP: 0.05 }],
+    ["everything", { temperature: 0.8, topK: 9, topP: 0.9, minP: 0.1, repetitionPenalty: 1.4 }],
   ];
   for (const [name, change] of settings) {
     test(`draws as Transformers' processors leave them: ${name}`, () => {
@@ -101,6 +112,19 @@ forEachBackend((device) => {
       }
     });
   }
+
+  test("each row goes by its own options, whatever the others' are", () => {
+    const random = new Random(5);
+    const all = [{ temperature: 0 }, ...settings.map(([, change]) => change), { temperature: 0 }].map(
+      (change, b) => ({ ...off, ...change, seed: 11 + b }),
+    );
+    const rows = all.map(() => random.floats(301, 5));
+    const histories = all.map((_, b) => Array.from({ length: 3 * b }, () => random.integer(301)));
+    const draws = all.map((_, b) => BigInt(7 * b));
+    const steps = all.map((_, b) => b % 4);
+    const alone = all.map((o, b) => run(device, [rows[b]!], o, [draws[b]!], steps[b]!, [histories[b]!])[0]);
+    expect(run(device, rows, all, draws, steps, histories)).toEqual(alone as number[]);
+  });
 
   test("ties: top-k keeps all equal to the k-th, top-p the lowest ids", () => {
     const row = Float32Array.from([0, 1, 1, 1, 0, 1]);
@@ -135,7 +159,7 @@ forEachBackend((device) => {
     const tokens = poisoned(device, "i32", [1]);
     const history = { ids: Int32Array.of(0, 0, 1, 0, 3), offsets: BigInt64Array.of(0n, 5n) };
     const greedy = { ...off, temperature: 0, repetitionPenalty: 2 };
-    sample(device, tokens, logits, greedy, history, BigInt64Array.of(0n), 0);
+    sample(device, tokens, logits, [{ options: greedy, draw: 0, step: 0 }], history);
     expect(device.readInts(tokens)[0]).toBe(2);
     expectClose(device.readFloats(logits), [1, -4, 1.5, 0], 0);
   });
@@ -167,20 +191,20 @@ forEachBackend((device) => {
   test("zero sizes write nothing; bad arguments are refused", () => {
     const x = upload(device, "f32", [1, 3], Float32Array.of(1, 2, 3));
     const tokens = poisoned(device, "i32", [1]);
-    const call = (change: Partial<SamplingOptions>, ids = [0], draw = 0n, step = 0) => {
+    const call = (change: Partial<SamplingOptions>, ids = [0], draw = 0, step = 0) => {
       const history = { ids: Int32Array.from(ids), offsets: BigInt64Array.of(0n, BigInt(ids.length)) };
-      return () => sample(device, tokens, x, { ...off, ...change }, history, BigInt64Array.of(draw), step);
+      return () => sample(device, tokens, x, [{ options: { ...off, ...change }, draw, step }], history);
     };
     expect(call({ temperature: -1 })).toThrow("sample: temperature must be ≥ 0, got -1");
     expect(call({ temperature: Number.NaN })).toThrow("sample: temperature must be ≥ 0");
     expect(call({ topK: -1 })).toThrow("sample: top_k must be ≥ 0 (0: off), got -1");
     expect(call({ topP: -0.5 })).toThrow("sample: top_p must be ≥ 0 (1: off), got -0.5");
+    expect(call({ minP: 1.5 })).toThrow("sample: min_p must be in [0, 1] (0: off), got 1.5");
     expect(call({ repetitionPenalty: 0 })).toThrow("sample: repetition_penalty must be > 0, got 0");
     expect(call({ repetitionPenalty: 2 }, [3])).toThrow("sample: history tokens must be in [0, 3), got 3");
-    expect(call({}, [0], -1n)).toThrow("sample: draws must be in [0, 2^48), got -1");
-    expect(call({}, [0], 0n, -1)).toThrow("sample: step must be in [0, 2^32), got -1");
-    const none = () => device.call("nt_sample", tokens.ptr, x.ptr, 0, 3, 1, 0, 1, 1, null, null, 0, null, 0);
-    none();
+    expect(call({}, [0], -1)).toThrow("sample: draws must be in [0, 2^48), got -1");
+    expect(call({}, [0], 0, -1)).toThrow("sample: step must be in [0, 2^32), got -1");
+    device.call("nt_sample", tokens.ptr, x.ptr, 0, 3, null, null, null);
     device.call("nt_gather_rows", 0, x.ptr, x.ptr, Int32Array.of(0), 0, 3);
     expect(device.readInts(tokens)[0]).toBe(-1);
     expect(device.readFloats(x)).toEqual(Float32Array.of(1, 2, 3));
