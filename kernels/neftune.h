@@ -287,6 +287,13 @@ NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, v
                             const void *v, int64_t ldkv, const int32_t *host_cu_seqlens, const int32_t *host_slots,
                             const int32_t *host_starts, int64_t sequences, int64_t capacity, int64_t kv_heads,
                             int64_t head_dim);
+// The new tokens of sample s, whose keys and values are in its slot already, at the last of the positions 0 …
+// host_lengths[s] − 1: o[T, heads·head_dim], each token attending up to itself over the slot.
+NT_API int32_t nt_attention_cached(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,
+                                   int64_t ldq, const void *k_cache, const void *v_cache,
+                                   const int32_t *host_cu_seqlens, const int32_t *host_slots,
+                                   const int32_t *host_lengths, int64_t sequences, int64_t capacity, int64_t heads,
+                                   int64_t kv_heads, int64_t head_dim, int64_t window, float scale);
 // One query token per sequence, at position host_lengths[s] − 1: o[sequences, heads·head_dim] from the first
 // host_lengths[s] keys of slot host_slots[s], or with window > 0 from the last `window` of them.
 NT_API int32_t nt_attention_decode(nt_context *context, int32_t dtype, void *o, int64_t ldo, const void *q,

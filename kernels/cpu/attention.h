@@ -25,8 +25,9 @@ struct Parts {
 
 // ------------------------------------------------------------------ panels
 
-inline int64_t panel_count(const AttentionSize &size, int64_t length) {
-  return (length * size.group + kPanel - 1) / kPanel;
+// Rows are queries at positions start … length − 1, and keys are at 0 … length − 1.
+inline int64_t panel_count(const AttentionSize &size, int64_t length, int64_t start = 0) {
+  return ((length - start) * size.group + kPanel - 1) / kPanel;
 }
 
 // Keys that a panel works on: from the first that its first row sees, or the even one before (pairs of keys start
@@ -35,9 +36,9 @@ struct Keys {
   int64_t begin, end;
   int64_t count() const { return end - begin; }
 };
-inline Keys panel_keys(const AttentionSize &size, int64_t length, int64_t panel) {
-  return {first_seen(panel * kPanel / size.group, size.window) & ~int64_t(1),
-          clamp(((panel + 1) * kPanel - 1) / size.group + 1, 0, length)};
+inline Keys panel_keys(const AttentionSize &size, int64_t length, int64_t panel, int64_t start = 0) {
+  return {first_seen(start + panel * kPanel / size.group, size.window) & ~int64_t(1),
+          clamp(start + ((panel + 1) * kPanel - 1) / size.group + 1, 0, length)};
 }
 
 // The panels that see any of the keys.
@@ -54,10 +55,10 @@ struct Panel {
   int32_t position[kPanel];  // in the sequence, of each row
   int32_t head[kPanel];      // query head of each row
 
-  Panel(const AttentionSize &size, int64_t length, int64_t kv_head, int64_t panel) {
+  Panel(const AttentionSize &size, int64_t length, int64_t kv_head, int64_t panel, int64_t start = 0) {
     group = size.group;
     window = size.window;
-    first = panel * kPanel;
+    first = start * group + panel * kPanel;
     rows = clamp(length * group - first, 0, kPanel);
     vectors = (rows + kLanes - 1) / kLanes;
     int64_t at = first / group, member = first % group;

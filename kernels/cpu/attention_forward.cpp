@@ -12,8 +12,16 @@ struct Forward {
   T *o;
   int64_t ldo;
   float *lse;
-  const T *q, *k, *v;
-  int64_t ld;
+  const T *q;
+  int64_t ldq;
+  const T *k, *v;
+  int64_t ldkv;
+
+  // Of x, k or v, the row at position 0 of a sample's key/value head.
+  const T *keys_of(const T *x, int64_t s, int64_t kv_head) const {
+    if (size.slots == nullptr) return x + size.borders[s] * ldkv + kv_head * size.head_dim;
+    return x + (size.slots[s] * size.kv_heads + kv_head) * size.capacity * ldkv;
+  }
 };
 
 // Where a work item keeps its operands, in words.
@@ -112,7 +120,7 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
   constexpr int64_t pair = Pairs ? 2 : 1;
   const int64_t head_dim = call.size.head_dim;
   pack_rows<Pairs, T>(buffers.rows, panel.rows, head_dim, head.stride, [&](int64_t r) {
-    return call.q + (token + panel.position[r]) * call.ld + panel.head[r] * head_dim;
+    return call.q + (token + panel.position[r]) * call.ldq + panel.head[r] * head_dim;
   });
   pack_transposed(buffers.queries, buffers.rows, panel.rows, head.stride);
 
@@ -151,8 +159,9 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
 }
 
 // The keys of all the panels of an item.
-Keys item_keys(const AttentionSize &size, int64_t length, const Work &item) {
-  return {panel_keys(size, length, item.begin).begin, panel_keys(size, length, item.end - 1).end};
+Keys item_keys(const AttentionSize &size, const Work &item) {
+  const int64_t length = size.length(item.sequence), start = size.start(item.sequence);
+  return {panel_keys(size, length, item.begin, start).begin, panel_keys(size, length, item.end - 1, start).end};
 }
 
 template <typename T>
@@ -164,10 +173,9 @@ int32_t forward(int threads, const Forward<T> &call) {
   // An item is a run of panels of one key/value head, which share packed keys and values.
   int64_t total = 0, most = 0;
   for (int64_t s = 0; s < size.sequences; s++) {
-    int64_t length = size.borders[s + 1] - size.borders[s];
-    for (int64_t panel = 0; panel < panel_count(size, length); panel++)
-      total += panel_keys(size, length, panel).count();
-    most += panel_count(size, length);
+    const int64_t length = size.length(s), start = size.start(s), panels = panel_count(size, length, start);
+    for (int64_t panel = 0; panel < panels; panel++) total += panel_keys(size, length, panel, start).count();
+    most += panels;
   }
   most *= size.kv_heads;
   total *= size.kv_heads;
@@ -176,14 +184,14 @@ int32_t forward(int threads, const Forward<T> &call) {
   if (items == nullptr) return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld items", (long long)most);
   int64_t count = 0, longest = 0;
   for (int64_t s = 0; s < size.sequences; s++) {
-    int64_t length = size.borders[s + 1] - size.borders[s], panels = panel_count(size, length);
+    const int64_t length = size.length(s), start = size.start(s), panels = panel_count(size, length, start);
     for (int64_t h = 0; h < size.kv_heads; h++)
       for (int64_t panel = 0; panel < panels;) {
         Work item = {0, int32_t(s), int32_t(h), int32_t(panel), 0, 0};
-        while (panel < panels && (item.cost == 0 || item.cost + panel_keys(size, length, panel).count() <= share))
-          item.cost += panel_keys(size, length, panel++).count();
+        auto keys = [&] { return panel_keys(size, length, panel, start).count(); };
+        for (; panel < panels && (item.cost == 0 || item.cost + keys() <= share); panel++) item.cost += keys();
         item.end = int32_t(panel);
-        longest = std::max(longest, item_keys(size, length, item).count());
+        longest = std::max(longest, item_keys(size, item).count());
         items[count++] = item;
       }
   }
@@ -191,13 +199,13 @@ int32_t forward(int threads, const Forward<T> &call) {
   Buffers sizes;
   int64_t floats = place(&sizes, nullptr, longest, head);
   bool done = run_longest_first(threads, items, count, floats, [&](const Work &item, float *memory) {
-    int64_t token = size.borders[item.sequence], length = size.borders[item.sequence + 1] - token;
-    const Keys keys = item_keys(size, length, item);
+    const int64_t length = size.length(item.sequence), start = size.start(item.sequence);
+    const Keys keys = item_keys(size, item);
     Buffers buffers;
     place(&buffers, memory, keys.count(), head);
     auto row_of = [&](const T *x) {
-      const T *first = x + (token + keys.begin) * call.ld + item.kv_head * size.head_dim;
-      return [=, ld = call.ld](int64_t r) { return first + r * ld; };
+      const T *first = call.keys_of(x, item.sequence, item.kv_head) + keys.begin * call.ldkv;
+      return [=, ld = call.ldkv](int64_t r) { return first + r * ld; };
     };
     if constexpr (Pairs) {
       pack_rows<true, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.v));
@@ -207,8 +215,8 @@ int32_t forward(int threads, const Forward<T> &call) {
     }
     pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
     for (int64_t panel = item.begin; panel < item.end; panel++)
-      panel_forward(call, buffers, head, Panel(size, length, item.kv_head, panel), panel_keys(size, length, panel),
-                    keys.begin, token);
+      panel_forward(call, buffers, head, Panel(size, length, item.kv_head, panel, start),
+                    panel_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld floats a thread", (long long)floats);
@@ -218,10 +226,17 @@ int32_t forward(int threads, const Forward<T> &call) {
 template <typename T>
 int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
                           const T *k, const T *v, int64_t ldqkv) {
-  return forward<T>(context->threads, {size, o, ldo, lse, q, k, v, ldqkv});
+  return forward<T>(context->threads, {size, o, ldo, lse, q, ldqkv, k, v, ldqkv});
+}
+
+template <typename T>
+int32_t attention_cached(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, const T *q, int64_t ldq,
+                         const T *k_cache, const T *v_cache) {
+  return forward<T>(context->threads, {size, o, ldo, nullptr, q, ldq, k_cache, v_cache, size.head_dim});
 }
 
 }  // namespace
 }  // namespace nt
 
+#include "../entry/attention_cached.h"
 #include "../entry/attention_forward.h"

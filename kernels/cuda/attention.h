@@ -26,8 +26,13 @@ struct AttentionForward {
   void *o;
   int64_t ldo;
   float *lse;
-  const void *q, *k, *v;
-  int64_t ldqkv;
+  const void *q;
+  int64_t ldq;
+  const void *k, *v;
+  int64_t ldkv;
+
+  // Elements from a key/value head to the next.
+  int64_t kv_step() const { return size.slots == nullptr ? size.head_dim : size.capacity * ldkv; }
 };
 
 // As nt_attention_backward has them.
@@ -136,10 +141,10 @@ __device__ __forceinline__ void load_tile(unsigned char *tile, const bf16 *sourc
 
 // One block's part of a sample: positions first … first + rows − 1 (rows: of the table), cut at `length`.
 struct alignas(16) SampleTile {
-  int32_t token;   // of the sample's position 0
+  int32_t token;   // row of q and o in which the sample's position 0 is, or would be (negative: in a cache only)
   int32_t length;  // of the sample
   int32_t first;
-  int32_t unused;
+  int32_t keys;  // row of k and v with position 0 and key/value head 0
 };
 
 // By tiles of queries, each reading the keys up to its own end; or by tiles of keys, each reading the queries from its
@@ -156,7 +161,7 @@ struct TileTable {
 inline int32_t tile_table(nt_context *context, const AttentionSize &size, int rows, TileOrder order, TileTable *table) {
   int64_t count = 0, longest = 0;
   for (int64_t s = 0; s < size.sequences; s++) {
-    const int64_t tiles = ceil_div(size.borders[s + 1] - size.borders[s], rows);
+    const int64_t tiles = ceil_div(size.queries(s), rows);
     count += tiles;
     if (tiles > longest) longest = tiles;
   }
@@ -172,18 +177,19 @@ inline int32_t tile_table(nt_context *context, const AttentionSize &size, int ro
     return fail(NT_OUT_OF_MEMORY, "attention: no host memory for a table of %lld tiles", (long long)count);
   }
   // A sample of n tiles has one tile with each amount of work, 1 … n, in either order.
-  for (int64_t s = 0; s < size.sequences; s++) starts[ceil_div(size.borders[s + 1] - size.borders[s], rows)]++;
+  for (int64_t s = 0; s < size.sequences; s++) starts[ceil_div(size.queries(s), rows)]++;
   for (int64_t work = longest, at = 0, samples = 0; work > 0; work--) {
     samples += starts[work];
     starts[work] = at;
     at += samples;
   }
   for (int64_t s = 0; s < size.sequences; s++) {
-    const int32_t token = size.borders[s], length = size.borders[s + 1] - token;
-    const int64_t n = ceil_div(length, rows);
+    const int32_t token = int32_t(size.row(s)), length = int32_t(size.length(s));
+    const int64_t n = ceil_div(size.queries(s), rows);
+    const int64_t keys = size.slots == nullptr ? token : size.slots[s] * size.kv_heads * size.capacity;
     for (int64_t i = 0; i < n; i++) {
       const int64_t work = order == TileOrder::kQueries ? i + 1 : n - i;
-      tiles[starts[work]++] = {token, length, int32_t(i * rows), 0};
+      tiles[starts[work]++] = {token, length, int32_t(size.start(s) + i * rows), int32_t(keys)};
     }
   }
   table->tiles = device_table(context, tiles, count);

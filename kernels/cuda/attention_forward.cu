@@ -11,11 +11,11 @@ constexpr int kThreads = 128;
 // Blocks that share a multiprocessor, which sets the registers a thread may have. Three of 168 registers at
 // head_dim 64, where softmax takes as long as the products and more warps hide more of it; nvcc for sm_100 and later,
 // and the kernel with a window would spill.
-constexpr int blocks(int head_dim, bool windowed) {
+constexpr int blocks(int head_dim, bool general) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
   return 2;
 #else
-  return head_dim == 64 && !windowed ? 3 : 2;
+  return head_dim == 64 && !general ? 3 : 2;
 #endif
 }
 
@@ -23,7 +23,8 @@ struct Arguments {
   bf16 *o;
   float *lse;  // or null
   const bf16 *q, *k, *v;
-  int ldo, ldqkv;
+  int ldo, ldq, ldkv;
+  int64_t kv_step;  // elements from a key/value head to the next
   const SampleTile *tiles;
   int64_t tokens;
   int heads, group, window;
@@ -77,9 +78,9 @@ __device__ __forceinline__ void score(float (&s)[groups][keys / 8][4], const uns
   }
 }
 
-// Scores of keys that a query does not see become −∞: keys after it, and with `windowed` keys `window` or more before it.
+// Scores of keys that a query does not see become −∞: keys after it, and with `general` keys `window` or more before it.
 // `behind`: the position of the warp's first row − that of the tile's first key.
-template <bool windowed, int keys, int groups>
+template <bool general, int keys, int groups>
 __device__ __forceinline__ void mask(float (&s)[groups][keys / 8][4], int behind, int window, int lane) {
   NT_UNROLL
   for (int group = 0; group < groups; group++) NT_UNROLL
@@ -88,7 +89,7 @@ __device__ __forceinline__ void mask(float (&s)[groups][keys / 8][4], int behind
       NT_UNROLL
       for (int n = 0; n < keys / 8; n++) {
         const int column = n * 8 + i % 2;
-        if (windowed ? unsigned(last - column) >= unsigned(window) : column > last) s[group][n][i] = -INFINITY;
+        if (general ? unsigned(last - column) >= unsigned(window) : column > last) s[group][n][i] = -INFINITY;
       }
     }
 }
@@ -168,10 +169,11 @@ __device__ __forceinline__ void weigh(State<head_dim, groups> &state, const floa
 // computed, the next tile's keys during softmax and p·v. Warps of 32 rows (rows = 128) read each fragment of keys and
 // values once for two mma: 16 rows would ask shared memory for all it can give at half of Hopper's rate.
 // A query is read once, keys and values once for each tile of queries, mostly from L2; o and lse are written once.
-// `windowed`: a kernel of its own, as the one without has no register left.
-template <int head_dim, int rows, int keys, bool windowed>
-__global__ void __launch_bounds__(kThreads, blocks(head_dim, windowed)) attention_forward_kernel(const Arguments a) {
-  static_assert(rows % keys == 0, "tiles of keys before the query tile's first row are before all of its rows");
+// `general`: with a window, or over a cache, whose queries may begin within a tile of keys: a kernel of its own, as the
+// one for whole samples has no register left.
+template <int head_dim, int rows, int keys, bool general>
+__global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention_forward_kernel(const Arguments a) {
+  static_assert(rows % keys == 0, "tiles of keys before a whole sample's query tile are before all of its rows");
   constexpr int warp_rows = rows / (kThreads / 32), groups = warp_rows / 16;
   typedef Tile<head_dim, rows> Queries;
   NT_DYNAMIC_SHARED(shared);
@@ -182,8 +184,10 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, windowed)) attentio
   const int head = int(blockIdx.x % unsigned(a.heads));
   const SampleTile tile = a.tiles[blockIdx.x / unsigned(a.heads)];
   const int valid = min(rows, tile.length - tile.first);
-  const int64_t token = tile.token, kv_column = int64_t(head / a.group) * head_dim;
-  const bf16 *k = a.k + token * a.ldqkv + kv_column, *v = a.v + token * a.ldqkv + kv_column;
+  const int64_t token = tile.token, first_row = general
+                                                    ? int64_t(tile.keys) * a.ldkv + head / a.group * a.kv_step
+                                                    : token * a.ldkv + int64_t(head / a.group) * head_dim;
+  const bf16 *k = a.k + first_row, *v = a.v + first_row;
 
   State<head_dim, groups> state;
   NT_UNROLL
@@ -200,52 +204,54 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, windowed)) attentio
 
   // From the last tile that a valid query sees down to the first.
   int first_key = (tile.first + valid - 1) / keys * keys;
-  const int last_tile = windowed ? max(0, tile.first - a.window + 1) / keys * keys : 0;
-  load_tile<head_dim, rows, kThreads, false>(queries, a.q + (token + tile.first) * a.ldqkv + int64_t(head) * head_dim,
-                                             a.ldqkv, valid);
-  load_tile<head_dim, keys, kThreads, false>(key_tile, k + int64_t(first_key) * a.ldqkv, a.ldqkv,
+  const int last_tile = general ? max(0, tile.first - a.window + 1) / keys * keys : 0;
+  load_tile<head_dim, rows, kThreads, false>(queries, a.q + (token + tile.first) * a.ldq + int64_t(head) * head_dim,
+                                             a.ldq, valid);
+  load_tile<head_dim, keys, kThreads, false>(key_tile, k + int64_t(first_key) * a.ldkv, a.ldkv,
                                              tile.length - first_key);
   copy_async_commit();
 
-  // Tiles on the diagonal. A warp whose rows are all earlier than the tile has nothing to do but to keep the barriers.
+  // Tiles on the diagonal, some of whose keys some rows do not see. A warp whose rows are all earlier than the tile has
+  // nothing to do but to keep the barriers.
   do {
     const bool sees = first_key < tile.first + warp_row + warp_rows;
     copy_async_wait<0>();
     __syncthreads();  // the keys have come, and no warp reads the last tile's values any longer
-    load_tile<head_dim, keys, kThreads, false>(values, v + int64_t(first_key) * a.ldqkv, a.ldqkv,
+    load_tile<head_dim, keys, kThreads, false>(values, v + int64_t(first_key) * a.ldkv, a.ldkv,
                                                tile.length - first_key);
     copy_async_commit();
     float s[groups][keys / 8][4];
     if (sees) {
       score<head_dim, rows, keys, groups>(s, queries, warp_row, key_tile, lane);
-      mask<windowed, keys, groups>(s, tile.first + warp_row - first_key, a.window, lane);
+      mask<general, keys, groups>(s, tile.first + warp_row - first_key, a.window, lane);
     }
     copy_async_wait<0>();
     __syncthreads();  // the values have come, and no warp reads the keys any longer
     if (first_key > last_tile)
-      load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldqkv, a.ldqkv, keys);
+      load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldkv, a.ldkv, keys);
     copy_async_commit();
     if (sees) {
       softmax<head_dim, keys, groups>(state, s, a.scale_log2);
       weigh<head_dim, keys, groups>(state, s, values, lane);
     }
     first_key -= keys;
-  } while (rows > keys && first_key >= tile.first);
+  } while (general ? first_key >= last_tile && first_key + keys - 1 > tile.first
+                   : rows > keys && first_key >= tile.first);
 
   // Tiles that all queries see in full, but for the window's edge.
   for (; first_key >= last_tile; first_key -= keys) {
     copy_async_wait<0>();
     __syncthreads();
-    load_tile<head_dim, keys, kThreads, true>(values, v + int64_t(first_key) * a.ldqkv, a.ldqkv, keys);
+    load_tile<head_dim, keys, kThreads, true>(values, v + int64_t(first_key) * a.ldkv, a.ldkv, keys);
     copy_async_commit();
     float s[groups][keys / 8][4];
     score<head_dim, rows, keys, groups>(s, queries, warp_row, key_tile, lane);
-    if (windowed && first_key + a.window < tile.first + rows)
-      mask<windowed, keys, groups>(s, tile.first + warp_row - first_key, a.window, lane);
+    if (general && first_key + a.window < tile.first + rows)
+      mask<general, keys, groups>(s, tile.first + warp_row - first_key, a.window, lane);
     copy_async_wait<0>();
     __syncthreads();
     if (first_key > last_tile)
-      load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldqkv, a.ldqkv, keys);
+      load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldkv, a.ldkv, keys);
     copy_async_commit();
     softmax<head_dim, keys, groups>(state, s, a.scale_log2);
     weigh<head_dim, keys, groups>(state, s, values, lane);
@@ -285,7 +291,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, windowed)) attentio
   }
 }
 
-template <int head_dim, int rows, int keys, bool windowed>
+template <int head_dim, int rows, int keys, bool general>
 int32_t forward(nt_context *context, const AttentionForward &call) {
   const AttentionSize &size = call.size;
   TileTable table;
@@ -296,7 +302,9 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
                                static_cast<const bf16 *>(call.k),
                                static_cast<const bf16 *>(call.v),
                                int(call.ldo),
-                               int(call.ldqkv),
+                               int(call.ldq),
+                               int(call.ldkv),
+                               call.kv_step(),
                                table.tiles,
                                size.tokens,
                                int(size.heads),
@@ -304,25 +312,23 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
                                int(size.window),
                                size.scale * kLog2E};
   constexpr size_t shared = Tile<head_dim, rows>::kBytes + 2 * Tile<head_dim, keys>::kBytes;
-  NT_CUDA(launch(attention_forward_kernel<head_dim, rows, keys, windowed>, dim3(unsigned(table.count * size.heads)),
+  NT_CUDA(launch(attention_forward_kernel<head_dim, rows, keys, general>, dim3(unsigned(table.count * size.heads)),
                  dim3(kThreads), shared, context->stream, arguments),
           "attention_forward");
   return NT_OK;
 }
 
 bool is_aligned(const AttentionForward &call) {
-  return rows_aligned(call.q, call.ldqkv) && rows_aligned(call.k, call.ldqkv) && rows_aligned(call.v, call.ldqkv) &&
+  return rows_aligned(call.q, call.ldq) && rows_aligned(call.k, call.ldkv) && rows_aligned(call.v, call.ldkv) &&
          rows_aligned(call.o, call.ldo);
 }
 
-template <class T>
-int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
-                          const T *k, const T *v, int64_t ldqkv) {
-  const AttentionForward call = {kDtype<T>, size, o, ldo, lse, q, k, v, ldqkv};
+int32_t forward(nt_context *context, const AttentionForward &call) {
+  const AttentionSize &size = call.size;
   const bool is_wide = call.dtype == NT_BF16 && size.head_dim == 256;
   if (!(has_tiles(call.dtype, size.head_dim) || is_wide) || !is_aligned(call))
     return attention_forward_plain(context, call);
-  if (call.size.window != kNoWindow) {
+  if (size.window != kNoWindow || size.slots != nullptr) {
     switch (size.head_dim) {
       case 64: return forward<64, 128, 64, true>(context, call);
       case 80: return forward<80, 64, 64, true>(context, call);
@@ -345,7 +351,20 @@ int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, 
   }
 }
 
+template <class T>
+int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
+                          const T *k, const T *v, int64_t ldqkv) {
+  return forward(context, {kDtype<T>, size, o, ldo, lse, q, ldqkv, k, v, ldqkv});
+}
+
+template <class T>
+int32_t attention_cached(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, const T *q, int64_t ldq,
+                         const T *k_cache, const T *v_cache) {
+  return forward(context, {kDtype<T>, size, o, ldo, nullptr, q, ldq, k_cache, v_cache, size.head_dim});
+}
+
 }  // namespace
 }  // namespace nt
 
+#include "../entry/attention_cached.h"
 #include "../entry/attention_forward.h"

@@ -132,7 +132,7 @@ struct ForwardArguments {
   T *o;
   float *lse;  // or null
   const T *q, *k, *v;
-  int64_t ldo, ldqkv, tokens;
+  int64_t ldo, ldq, ldkv, kv_step, tokens;
   const SampleTile *tiles;
   int heads, group, head_dim, width, window;
   float scale;
@@ -146,10 +146,10 @@ __global__ void __launch_bounds__(kThreads, 4) attention_forward_plain_kernel(co
   const int head = int(blockIdx.x % unsigned(a.heads));
   const SampleTile tile = a.tiles[blockIdx.x / unsigned(a.heads)];
   const int64_t token = tile.token, column = int64_t(head) * a.head_dim;
-  const int64_t kv_column = int64_t(head / a.group) * a.head_dim;
+  const int64_t first_row = int64_t(tile.keys) * a.ldkv + head / a.group * a.kv_step;
   const int valid = min(kRows, tile.length - tile.first);
-  const T *const k = a.k + token * a.ldqkv + kv_column, *const v = a.v + token * a.ldqkv + kv_column;
-  load_rows(shared, 0, a.q + (token + tile.first) * a.ldqkv + column, a.ldqkv, valid);
+  const T *const k = a.k + first_row, *const v = a.v + first_row;
+  load_rows(shared, 0, a.q + (token + tile.first) * a.ldq + column, a.ldq, valid);
 
   float sums[kWarpRows][kColumns], top[kWarpRows], total[kWarpRows];
   clear(sums);
@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_forward_plain_kernel(co
     total[r] = 0.0f;
   }
   for (int first = first_tile(tile.first, a.window); first < tile.first + valid; first += kTile) {
-    load_tile(shared, k + first * a.ldqkv, a.ldqkv, tile.length - first);
+    load_tile(shared, k + first * a.ldkv, a.ldkv, tile.length - first);
     float p[kWarpRows];
     multiply(p, shared, 0);
     NT_UNROLL
@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kThreads, 4) attention_forward_plain_kernel(co
       NT_UNROLL
       for (int c = 0; c < kColumns; c++) sums[r][c] *= shrink;
     }
-    load_tile(shared, v + first * a.ldqkv, a.ldqkv, tile.length - first);
+    load_tile(shared, v + first * a.ldkv, a.ldkv, tile.length - first);
     add_weighted(sums, p, shared);
   }
 
@@ -199,7 +199,9 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
                                          static_cast<const T *>(call.k),
                                          static_cast<const T *>(call.v),
                                          call.ldo,
-                                         call.ldqkv,
+                                         call.ldq,
+                                         call.ldkv,
+                                         call.kv_step(),
                                          size.tokens,
                                          table.tiles,
                                          int(size.heads),

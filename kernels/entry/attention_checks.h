@@ -13,6 +13,16 @@ struct AttentionSize {
   int64_t tokens;
   int64_t window;  // of positions that a position sees, itself included; kNoWindow where that leaves nothing out
   float scale;
+  // Null: keys and values lie as the queries do. Else they lie in a cache [slots, kv_heads, capacity, head_dim], sample
+  // s's being the first lengths[s] of slot slots[s], and its queries are at the last of these positions.
+  const int32_t *slots, *lengths;  // [sequences], in host memory
+  int64_t capacity;
+
+  int64_t queries(int64_t s) const { return borders[s + 1] - borders[s]; }
+  int64_t length(int64_t s) const { return lengths == nullptr ? queries(s) : lengths[s]; }
+  // The position of sample s's first query, and the row of q in which position 0 would be.
+  int64_t start(int64_t s) const { return length(s) - queries(s); }
+  int64_t row(int64_t s) const { return borders[s] - start(s); }
 };
 
 // One query a sequence over a cache [slots, kv_heads, capacity, head_dim].
@@ -66,7 +76,28 @@ inline int32_t check_attention(const char *op, AttentionSize *size, const int32_
     if (borders[s + 1] - borders[s] > longest) longest = borders[s + 1] - borders[s];
   NT_CHECK(longest < kNoWindow, "%s: a sample must have fewer than 2^30 tokens, got %lld", op, (long long)longest);
   *size = {borders, sequences, heads, kv_heads, heads / kv_heads, head_dim, sequences > 0 ? borders[sequences] : 0,
-           window == 0 || window >= longest ? kNoWindow : window, scale};
+           window == 0 || window >= longest ? kNoWindow : window, scale, nullptr, nullptr, 0};
+  return NT_OK;
+}
+
+// Makes the keys and values of a checked size those of a cache; slots and lengths are valid afterwards.
+inline int32_t check_cache(const char *op, AttentionSize *size, const int32_t *slots, const int32_t *lengths,
+                           int64_t capacity, int64_t window) {
+  int64_t longest = 0;
+  for (int64_t s = 0; s < size->sequences; s++) {
+    NT_CHECK(slots[s] >= 0 && lengths[s] >= size->queries(s) && lengths[s] <= capacity,
+             "%s: lengths must be between the new tokens and the capacity %lld, slots ≥ 0, got length %d for %lld tokens "
+             "of slot %d",
+             op, (long long)capacity, int(lengths[s]), (long long)size->queries(s), int(slots[s]));
+    NT_CHECK((slots[s] + int64_t(1)) * size->kv_heads * capacity <= INT32_MAX,
+             "%s: a cache may have 2^31 positions of key/value heads at most, got slot %d of %lld each", op,
+             int(slots[s]), (long long)(size->kv_heads * capacity));
+    if (lengths[s] > longest) longest = lengths[s];
+  }
+  size->slots = slots;
+  size->lengths = lengths;
+  size->capacity = capacity;
+  size->window = window == 0 || window >= longest ? kNoWindow : window;
   return NT_OK;
 }
 

@@ -7,8 +7,8 @@
 import { NeftuneError } from "../errors.ts";
 import {
   Arena,
+  attentionCached,
   attentionDecode,
-  attentionForward,
   dtypeBytes,
   type KvCache,
   kvAppend,
@@ -16,7 +16,6 @@ import {
   sample,
   type Tensor,
 } from "../native/index.ts";
-import { layerWeights } from "./architecture.ts";
 import type { Attend } from "./layer.ts";
 import type { Llama } from "./llama.ts";
 import { chancesOf, type TokenChances } from "./token-chances.ts";
@@ -84,13 +83,6 @@ export interface SessionOptions {
   capacity: number;
 }
 
-/**
- * What a pair of tokens costs over the cache, as a multiple of one within a pass, and a floating-point operation of
- * attention as a multiple of one of the linears: rounded from measurements on two CPUs.
- */
-const CACHED_PAIR_COST = 4;
-const ATTENTION_COST = 3;
-
 /** Rows of logits that are made at once; more than `slots` only where a prompt's log probabilities are asked for. */
 const LEAST_LOGIT_ROWS = 8;
 
@@ -102,8 +94,6 @@ export class GenerationSession {
   readonly #logitRows: number;
   readonly #caches: KvCache[];
   readonly #slots: Slot[];
-  /** Of a token in the linears, and of a pair of tokens in attention. */
-  readonly #costs: { linear: number; pair: number };
   #clock = 0;
 
   /** Throws NeftuneError ("out-of-memory") where the cache does not fit. */
@@ -118,11 +108,7 @@ export class GenerationSession {
       sequence: null,
       freeSince: 0,
     }));
-    const { heads, kvHeads, headDim } = model.attentionShape(0);
-    this.#costs = {
-      linear: 2 * config.numHiddenLayers * layerWeights(config),
-      pair: ATTENTION_COST * 4 * config.numHiddenLayers * heads * headDim,
-    };
+    const { kvHeads, headDim } = model.attentionShape(0);
     const shape = [slots, kvHeads, capacity, headDim];
     const bytes = slots * kvHeads * capacity * headDim * dtypeBytes[model.options.dtype];
     const total = 2 * config.numHiddenLayers * (bytes + 256);
@@ -183,23 +169,11 @@ export class GenerationSession {
     const { slot } = best;
     // The last token of the prompt is always read, as its logits are needed.
     const common = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
-    const kept = this.#isWorthKeeping(common, prompt.length - common) ? common : 0;
-    slot.tokens.length = kept;
-    const sequence = new Sequence(prompt, options, kept);
+    slot.tokens.length = common;
+    const sequence = new Sequence(prompt, options, common);
     slot.sequence = sequence;
     if (options.maxNewTokens < 1 && options.promptLogprobs !== true) this.remove(sequence, "length");
     return sequence;
-  }
-
-  /**
-   * True where reading `added` tokens behind a prefix in the cache takes less than reading all of them anew: attention
-   * over the cache costs more for each pair of tokens than attention within one pass.
-   */
-  #isWorthKeeping(prefix: number, added: number): boolean {
-    const { linear, pair } = this.#costs;
-    const all = prefix + added;
-    const anew = all * linear + (pair * all ** 2) / 2;
-    return added * linear + CACHED_PAIR_COST * pair * added * (prefix + added / 2) < anew;
   }
 
   /** Ends a sequence; what was read of it stays in the cache until its slot is needed. */
@@ -239,7 +213,7 @@ export class GenerationSession {
       });
     for (let begin = 0; begin < parts.length; begin += this.#model.options.maxTokens) {
       const some = parts.slice(begin, begin + this.#model.options.maxTokens);
-      this.#pick(some, this.#forward(some));
+      this.#pick(some, this.#forward(some, "tokens"));
     }
   }
 
@@ -261,11 +235,7 @@ export class GenerationSession {
       room -= Math.min(left, room);
       if (room === 0) break;
     }
-    const [fresh, further] = [
-      parts.filter(({ start }) => start === 0),
-      parts.filter(({ start }) => start > 0),
-    ];
-    for (const some of [fresh, further]) if (some.length > 0) this.#finishPrompts(some, this.#forward(some));
+    if (parts.length > 0) this.#finishPrompts(parts, this.#forward(parts, "prompts"));
   }
 
   /** What follows when parts of prompts have been read: log probabilities, and the first new token of whole ones. */
@@ -306,25 +276,21 @@ export class GenerationSession {
   }
 
   /**
-   * Feeds the parts to the model, their keys going to the cache: the final hidden states [rows, H]. Parts that begin
-   * their sequences attend among themselves; of others, each token attends to what its slot holds up to it.
+   * Feeds the parts to the model, their keys going to the cache: the final hidden states [rows, H]. Each token attends
+   * to what its slot holds up to it; `kind`: parts of prompts, or one new token of each sequence.
    */
-  #forward(parts: readonly Part[]): Tensor {
+  #forward(parts: readonly Part[], kind: "prompts" | "tokens"): Tensor {
     const model = this.#model;
     const batch = inputBatch(parts);
     const slots = Int32Array.from(parts, ({ slot }) => slot.index);
     const starts = Int32Array.from(parts, ({ start }) => start);
-    const isFresh = parts.every(({ start, tokens }) => start === 0 && tokens.length > 0);
-    const rowSlots = new Int32Array(batch.tokens);
-    for (const [i, { slot }] of parts.entries())
-      rowSlots.fill(slot.index, batch.cuSeqlens[i]!, batch.cuSeqlens[i + 1]!);
-    const lengths = batch.positions.map((position) => position + 1);
+    const lengths = Int32Array.from(parts, ({ start, tokens }) => start + tokens.length);
     const attend: Attend = (layer, { qkv, attention }) => {
       const shape = model.attentionShape(layer);
       const cache = this.#caches[layer]!;
       kvAppend(model.device, cache, qkv, batch, slots, starts, shape);
-      if (isFresh) attentionForward(model.device, attention, null, qkv, batch, shape);
-      else attentionDecode(model.device, attention, qkv, cache, rowSlots, lengths, shape);
+      if (kind === "tokens") attentionDecode(model.device, attention, qkv, cache, slots, lengths, shape);
+      else attentionCached(model.device, attention, qkv, cache, batch, slots, lengths, shape);
     };
     const hidden = model.forwardHidden(batch, attend);
     for (const { slot, tokens } of parts)

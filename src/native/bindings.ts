@@ -63,6 +63,7 @@ export const bindings = {
     "ptr i32 ptr ptr ptr i64 ptr ptr ptr i64 ptr ptr ptr i64 ptr ptr i64 i64 i64 i64 i64 f32",
   ),
   nt_kv_append: list("ptr i32 ptr ptr ptr ptr i64 ptr ptr ptr i64 i64 i64 i64"),
+  nt_attention_cached: list("ptr i32 ptr i64 ptr i64 ptr ptr ptr ptr ptr i64 i64 i64 i64 i64 i64 f32"),
   nt_attention_decode: list("ptr i32 ptr i64 ptr i64 ptr ptr ptr ptr i64 i64 i64 i64 i64 i64 f32"),
   nt_gradient_norm: list("ptr ptr ptr i64 f32"),
   nt_adamw: list("ptr ptr ptr ptr ptr ptr i64 f32 f32 f32 f32 f32 i64 ptr"),

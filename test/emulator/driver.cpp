@@ -357,6 +357,9 @@ void decode() {
       const Matrix q = matrix(dtype, sequences, q_columns, h.gap), o = matrix(dtype, sequences, q_columns, h.gap);
       CALL(nt_attention_decode, dtype, o.data, o.ld, q.data, q.ld, k_cache, v_cache, slots, lengths, sequences,
            capacity, h.heads, h.kv_heads, h.head_dim, h.window, 0.125f);
+      const Matrix several = matrix(dtype, 10, q_columns, h.gap), out = matrix(dtype, 10, q_columns, h.gap);
+      CALL(nt_attention_cached, dtype, out.data, out.ld, several.data, several.ld, k_cache, v_cache, borders, slots,
+           lengths, sequences, capacity, h.heads, h.kv_heads, h.head_dim, h.window, 0.125f);
       free_arrays();
     }
   }

@@ -252,6 +252,33 @@ const refusals: Refusal[] = [
     },
     "lengths must be between 0 and the capacity 4, slots ≥ 0, got length 5 of slot 0",
   ],
+  ["nt_attention_cached", {}, "attention_cached: heads must be a multiple of kv_heads, both > 0, got 0 and 0"],
+  ["nt_attention_cached", { 10: -1, 12: 1, 13: 1, 14: 8 }, "attention_cached: sequences must be ≥ 0, got -1"],
+  ["nt_attention_cached", { 12: 1, 13: 1, 14: 8, 15: -1 }, "attention_cached: window must be ≥ 0, got -1"],
+  ["nt_attention_cached", { 12: 1, 13: 1, 14: 8 }, "attention_cached: scale must be finite and > 0, got 0"],
+  ["nt_attention_cached", { 12: 1, 13: 1, 14: 8, 16: 1 }, "heads · head_dim = 8, got 0 and 0"],
+  [
+    "nt_attention_cached",
+    { 2: 8, 4: 8, 7: borders(0, 1), 10: 1, 12: 1, 13: 1, 14: 8, 16: 1 },
+    "attention_cached: o, q, the caches, slots and lengths must not be null",
+  ],
+  ...(
+    [
+      [0, 1, "got length 1 for 2 tokens of slot 0"],
+      [0, 5, "must be between the new tokens and the capacity 4, slots ≥ 0, got length 5"],
+      [-1, 2, "got length 2 for 2 tokens of slot -1"],
+      [2 ** 30, 2, "at most, got slot 1073741824 of 4 each"],
+    ] as const
+  ).map(
+    ([slot, length, message]): Refusal => [
+      "nt_attention_cached",
+      {
+        ...{ 1: "device", 2: 8, 3: "device", 4: 8, 5: "device", 6: "device", 7: borders(0, 2) },
+        ...{ 8: borders(slot), 9: borders(length), 10: 1, 11: 4, 12: 1, 13: 1, 14: 8, 16: 1 },
+      },
+      message,
+    ],
+  ),
   ["nt_gradient_norm", { 2: -1 }, "gradient_norm: n must be ≥ 0, got -1"],
   ["nt_gradient_norm", { 2: 1 }, "gradient_norm: result and gradients must not be null"],
   ["nt_adamw", { 5: -1 }, "adamw: n must be ≥ 0, got -1"],

@@ -120,20 +120,24 @@ describeBackends((device) => {
     });
   });
 
-  test("much that is new behind a prefix is read with it, anew: attention over the cache takes longer", () => {
+  test("of much that is new behind a prefix, only that is read, beside others whose prompts begin", () => {
     withModel(
       device,
       "tiny-gqa-bf16-sharded",
       (model) => {
-        inSession(model, 1, (session) => {
+        inSession(model, 2, (session) => {
           const first = session.add(prompt(30), greedy);
           finished(session);
           const long = Int32Array.from([...first.prompt, ...prompt(50, 11)]);
           expect(session.cachedPrefix(long)).toBe(30);
           const next = session.add(long, greedy);
-          expect(next.cachedTokens).toBe(0);
+          expect(next.cachedTokens).toBe(30);
+          const other = session.add(prompt(20, 3), greedy);
+          session.step();
+          expect([next, other].map(({ output }) => output.length)).toEqual([1, 1]);
           finished(session);
           expect(next.output).toEqual([...generate(model, [long], greedy)[0]!]);
+          expect(other.output).toEqual([...generate(model, [other.prompt], greedy)[0]!]);
         });
       },
       96,

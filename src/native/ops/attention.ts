@@ -115,6 +115,11 @@ export interface KvCache {
   capacity: number;
 }
 
+/** What attention over a cache takes behind its sequences. */
+function cacheAndShape({ capacity }: KvCache, { heads, kvHeads, headDim, window = 0 }: AttentionShape) {
+  return [capacity, heads, kvHeads, headDim, window, 1 / Math.sqrt(headDim)] as const;
+}
+
 /** Writes each sample's keys and values into its slot, from position starts[s] on. */
 export function kvAppend(
   device: Device,
@@ -147,6 +152,41 @@ export function kvAppend(
   );
 }
 
+/**
+ * The q part of qkv[T, …] over the caches that hold the same tokens' keys already: each of sample s's tokens attends up
+ * to itself over its slot, whose first lengths[s] keys end with them.
+ */
+export function attentionCached(
+  device: Device,
+  o: Tensor,
+  qkv: Tensor,
+  cache: KvCache,
+  samples: SampleBorders,
+  slots: Int32Array,
+  lengths: Int32Array,
+  shape: AttentionShape,
+): void {
+  const op = "attention_cached";
+  const { q } = splitQkv(qkv, shape);
+  const sequences = checkSamples(op, samples, qkv.rowCount);
+  expectMatrix(op, "o", o, qkv.dtype, qkv.rowCount, shape.heads * shape.headDim);
+  device.call(
+    "nt_attention_cached",
+    activationCode(op, o),
+    o.ptr,
+    o.rowStride,
+    q.ptr,
+    qkv.rowStride,
+    cache.k.ptr,
+    cache.v.ptr,
+    samples.cuSeqlens,
+    slots,
+    lengths,
+    sequences,
+    ...cacheAndShape(cache, shape),
+  );
+}
+
 /** One query a sequence (the q part of qkv[sequences, …]) over the first lengths[s] keys of its slot. */
 export function attentionDecode(
   device: Device,
@@ -172,11 +212,6 @@ export function attentionDecode(
     slots,
     lengths,
     qkv.rowCount,
-    cache.capacity,
-    shape.heads,
-    shape.kvHeads,
-    shape.headDim,
-    shape.window ?? 0,
-    1 / Math.sqrt(shape.headDim),
+    ...cacheAndShape(cache, shape),
   );
 }
