@@ -111,7 +111,7 @@ export const serveCommand = defineCommand({
       try {
         await serve(models, key, given, context);
       } finally {
-        for (const served of models.values()) served.close();
+        closeAll(models);
       }
     } finally {
       device.close();
@@ -138,6 +138,7 @@ export function entriesOf(
   return entries;
 }
 
+/** All models; the base is loaded once, by the first of them. */
 function openAll(
   device: Device,
   found: CheckedModel,
@@ -148,14 +149,20 @@ function openAll(
   const models = new Map<string, ServedModel>();
   try {
     for (const { name, adapter } of entries) {
-      const own = { ...options, adapter: adapter ?? undefined };
+      const weightsOf = models.values().next().value;
+      const own = { ...options, adapter: adapter ?? undefined, weightsOf };
       models.set(name, ServedModel.open(device, found, own, context));
     }
     return models;
   } catch (error) {
-    for (const served of models.values()) served.close();
+    closeAll(models);
     throw error;
   }
+}
+
+/** The first last: the others use its weights. */
+function closeAll(models: ReadonlyMap<string, ServedModel>): void {
+  for (const served of [...models.values()].reverse()) served.close();
 }
 
 async function serve(

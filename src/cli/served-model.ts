@@ -32,6 +32,8 @@ export interface ServedModelOptions extends QuantizationValues {
   "context-length": number | undefined;
   /** Sequences at once. */
   slots: number;
+  /** One on the same base, whose weights are used; it is to be closed later. */
+  weightsOf?: ServedModel | undefined;
 }
 
 interface Message {
@@ -76,6 +78,7 @@ export class ServedModel {
       adapter: options.adapter,
       dtype: options.dtype,
       quantization: quantizationOf(options),
+      weightsOf: options.weightsOf?.model,
     };
     const positions = talk.config.maxPositionEmbeddings;
     const capacity = options["context-length"] ?? Math.min(CONTEXT_TOKENS, positions);

@@ -51,7 +51,7 @@ import type { Partners } from "./rank-exchange.ts";
 import { ropeTables } from "./rope.ts";
 import { ShardedParameters } from "./sharded-parameters.ts";
 import type { ModelSource } from "./source.ts";
-import { allocateWeights, ModelWeights, type Tune } from "./weights.ts";
+import { allocateWeights, ModelWeights, type Tune, type WeightStorage } from "./weights.ts";
 
 export interface ModelOptions extends BatchSize {
   /** Activations and frozen weights. */
@@ -80,6 +80,8 @@ export interface ModelOptions extends BatchSize {
   sharing?: SharedMemory;
   /** An adapter is applied but not trained: no gradients, no optimizer state, nothing kept for a backward pass. */
   inference?: boolean;
+  /** A model with the same frozen weights on this device: they are used, not loaded again. It is to be closed later. */
+  weightsOf?: Llama | undefined;
 }
 
 export class Llama {
@@ -88,11 +90,11 @@ export class Llama {
   readonly options: ModelOptions;
   readonly plan: ModelPlan;
   readonly parameters: ParameterBlock | null;
-  /** The weights in NF4, by name. */
-  readonly quantized: ReadonlyMap<string, Nf4>;
   readonly embedTokens = new Embedding();
   readonly #source: ModelSource;
   readonly #arena: Arena;
+  /** Where the weights lie, for models that share them. */
+  readonly storage: WeightStorage;
   readonly #weights: ModelWeights;
   readonly #buffers: Activations;
   readonly #layers: readonly Layer[];
@@ -121,7 +123,7 @@ export class Llama {
     };
     const rope = { cosine: table(tables.cosine), sine: table(tables.sine) };
     this.#weights = new ModelWeights(device, source, storage, request);
-    this.quantized = storage.quantized.tensors;
+    this.storage = storage;
     this.parameters = storage.parameters;
     this.parameters?.initialize(options.seed);
     const sharded = this.parameters instanceof ShardedParameters ? this.parameters : null;
@@ -154,6 +156,11 @@ export class Llama {
       source.release(device);
       throw error;
     }
+  }
+
+  /** The weights in NF4, by name. */
+  get quantized(): ReadonlyMap<string, Nf4> {
+    return this.storage.quantized.tensors;
   }
 
   close(): void {
@@ -352,7 +359,8 @@ function prepare(device: Device, source: ModelSource, options: ModelOptions): Pr
   if (options.tune === "full") expectTrainable(source, quantization);
   const training = options.tune !== "none" && options.inference !== true;
   const learnedNoise = training && options.learnedNoise === true;
-  const asked = { ...options, lora, quantization, training, learnedNoise };
+  const shared = options.weightsOf?.storage ?? null;
+  const asked = { ...options, lora, quantization, training, learnedNoise, shared };
   const { plan, size } = chooseSize(device, source, asked, options.larger ?? []);
   const request = { ...asked, maxTokens: size.maxTokens, maxTargets: size.maxTargets };
   const { weights, trained, activations, workspace } = plan;

@@ -26,6 +26,8 @@ export interface LoadRequest {
   adapter?: string | undefined;
   /** Null or none: the weights are used as the model has them. */
   quantization?: QuantizationRequest | null | undefined;
+  /** A model on the same base, quantized alike, whose frozen weights are used; it is to be closed later. */
+  weightsOf?: Llama | undefined;
 }
 
 /** Where weights in NF4 come from. */
@@ -52,14 +54,17 @@ export interface LoadReporter {
  */
 export function loadModel(
   device: Device,
-  { dir, adapter: adapterDir, quantization = null }: LoadRequest,
+  { dir, adapter: adapterDir, quantization = null, weightsOf }: LoadRequest,
   optionsOf: (lora: LoraOptions | null) => Omit<ModelOptions, "quantization">,
   reporter: LoadReporter = {},
 ): Llama {
   const adapter = adapterDir === undefined ? null : openAdapter(adapterDir);
   const options = (config: LlamaConfig) =>
     optionsOf(adapter === null ? null : adapterLoraOptions(adapter.dir, adapter.config, config));
-  const model = loadQuantized(device, dir, quantization, options, reporter);
+  const model =
+    weightsOf === undefined
+      ? loadQuantized(device, dir, quantization, options, reporter)
+      : loadShared(device, dir, weightsOf, options);
   try {
     if (adapter !== null) loadAdapter(model.parameters!, adapter);
     return model;
@@ -67,6 +72,18 @@ export function loadModel(
     model.close();
     throw error;
   }
+}
+
+/** A model whose frozen weights are another's, in whatever form that has them. */
+function loadShared(
+  device: Device,
+  dir: string,
+  weightsOf: Llama,
+  optionsOf: (config: LlamaConfig) => Omit<ModelOptions, "quantization">,
+): Llama {
+  const source = checkpointSource(dir);
+  const { quantization = null } = weightsOf.options;
+  return Llama.load(device, source, { ...optionsOf(source.config), quantization, weightsOf });
 }
 
 function loadQuantized(

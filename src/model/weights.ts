@@ -54,9 +54,11 @@ export interface WeightOptions {
   optim?: Optimizer;
   /** With tune "full": the ranks that divide gradients and what AdamW keeps; absent: none do. */
   partners?: Shares;
+  /** Frozen weights that another model of this source has on the device: they are used, not loaded again. */
+  shared?: WeightStorage | null;
 }
 
-/** Tensors laid out but not yet filled. */
+/** Tensors laid out but not yet filled, unless they are another model's. */
 export interface WeightStorage {
   /** Frozen tensors that need memory of their own. */
   frozen: Map<string, Tensor>;
@@ -107,8 +109,9 @@ export function allocateWeights(
   device: Device,
   allocator: Allocator,
   source: ModelSource,
-  { tune, lora, dtype, quantization, training, learnedNoise = false, optim, partners }: WeightOptions,
+  options: WeightOptions,
 ): WeightStorage {
+  const { tune, lora, dtype, quantization, training, learnedNoise = false, optim, partners } = options;
   const { config } = source;
   const noise = learnedNoise ? [noiseScalePart(config)] : [];
   const trained = (part: TrainedPart) =>
@@ -132,6 +135,9 @@ export function allocateWeights(
           );
     return { frozen, quantized, parameters };
   }
+  const adapted = () =>
+    tune === "none" || lora === null ? null : trained(loraPart(config, lora, laidRank(device, lora, dtype)));
+  if (options.shared != null) return { ...options.shared, parameters: adapted() };
   const quantized = allocateQuantized(allocator, source, quantization, dtype);
   const copied = specs.filter(
     ({ name, shape }) =>
@@ -148,8 +154,7 @@ export function allocateWeights(
       row += shape[0]!;
     }
   }
-  if (tune === "none" || lora === null) return { frozen, quantized, parameters: null };
-  return { frozen, quantized, parameters: trained(loraPart(config, lora, laidRank(device, lora, dtype))) };
+  return { frozen, quantized, parameters: adapted() };
 }
 
 export class ModelWeights {
@@ -166,7 +171,7 @@ export class ModelWeights {
     device: Device,
     source: ModelSource,
     storage: WeightStorage,
-    { tune, lora, dtype }: WeightOptions,
+    { tune, lora, dtype, shared = null }: WeightOptions,
   ) {
     const { config } = source;
     const { parameters, quantized } = storage;
@@ -190,6 +195,7 @@ export class ModelWeights {
         finite.add(name, inPlace);
         return inPlace;
       }
+      if (shared !== null) return own;
       source.fill(device, name, own);
       finite.add(name, own);
       source.forget(device, name);
@@ -198,6 +204,7 @@ export class ModelWeights {
     const linear = (name: string): Tensor | Nf4 => {
       const nf4 = quantized.tensors.get(name);
       if (nf4 === undefined) return tensor(name);
+      if (shared !== null) return nf4;
       fillQuantized(device, source, name, nf4, quantized.scratch!, finite);
       return nf4;
     };

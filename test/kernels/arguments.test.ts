@@ -252,7 +252,11 @@ const refusals: Refusal[] = [
     },
     "lengths must be between 0 and the capacity 4, slots ≥ 0, got length 5 of slot 0",
   ],
-  ["nt_attention_cached", {}, "attention_cached: heads must be a multiple of kv_heads, both > 0, got 0 and 0"],
+  [
+    "nt_attention_cached",
+    {},
+    "attention_cached: heads must be a multiple of kv_heads, both > 0, got 0 and 0",
+  ],
   ["nt_attention_cached", { 10: -1, 12: 1, 13: 1, 14: 8 }, "attention_cached: sequences must be ≥ 0, got -1"],
   ["nt_attention_cached", { 12: 1, 13: 1, 14: 8, 15: -1 }, "attention_cached: window must be ≥ 0, got -1"],
   ["nt_attention_cached", { 12: 1, 13: 1, 14: 8 }, "attention_cached: scale must be finite and > 0, got 0"],
