@@ -57,21 +57,24 @@ constexpr int rows_of_weight(int rows) {
   return 1;
 }
 
-// sums[t][j]: the partial sums of rows t of a and `n` rows of w.
+// sums[t][first + j]: the partial sums of rows t of a with `n` rows of w from `first` on; beyond `last` the last one is
+// read again.
 template <typename Mode, int rows, int n>
-inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, const typename Mode::A *a, int64_t lda,
+inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, int last, const typename Mode::A *a, int64_t lda,
                          const typename Mode::W *w, int64_t in) {
+  const typename Mode::W *row[n];
+  for (int j = 0; j < n; j++) row[j] = w + (first + j < last ? first + j : last) * in;
   Vec sum[n][rows] = {};
   int64_t k = 0;
   for (; k + Mode::kLoaded <= in; k += Mode::kLoaded)
     for (int j = 0; j < n; j++) {
-      const auto loaded = Mode::load(w + j * in + k);
-      __builtin_prefetch(w + (j + kAhead) * in + k);
+      const auto loaded = Mode::load(row[j] + k);
+      __builtin_prefetch(row[j] + kAhead * in + k);
       for (int t = 0; t < rows; t++) sum[j][t] = Mode::multiply_add(loaded, a + t * lda + k, sum[j][t]);
     }
   if (k < in)
     for (int j = 0; j < n; j++) {
-      const auto loaded = Mode::load_part(w + j * in + k, in - k);
+      const auto loaded = Mode::load_part(row[j] + k, in - k);
       for (int t = 0; t < rows; t++)
         sum[j][t] = Mode::multiply_add_part(loaded, a + t * lda + k, in - k, sum[j][t]);
     }
@@ -79,50 +82,64 @@ inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, const typena
     for (int t = 0; t < rows; t++) sums[t][first + j] = sum[j][t];
 }
 
-template <typename C>
-inline void put(C *c, Vec value, const float *bias, bool accumulate, int64_t n) {
-  if (n == kLanes) {
-    if (bias != nullptr) value += load(bias);
-    if (accumulate) value += load(c);
-    store(c, value);
-    return;
-  }
-  if (bias != nullptr) value += load_part(bias, n);
-  if (accumulate) value += load_part(c, n);
-  store_part(c, value, n);
-}
+// What a product writes to: c[T, out] of c_dtype.
+struct Result {
+  void *c;
+  int32_t c_dtype;
+  int64_t ldc;
+  const float *bias;
+  bool accumulate;
 
-// `rows` rows of c, columns begin … end.
-template <typename Mode, int rows, typename C>
-void some_rows(C *c, int64_t ldc, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
-               const float *bias, bool accumulate, int64_t begin, int64_t end, int64_t in) {
+  template <typename C>
+  void put(C *to, Vec value, int64_t column, int64_t n) const {
+    if (n == kLanes) {
+      if (bias != nullptr) value += load(bias + column);
+      if (accumulate) value += load(to);
+      store(to, value);
+      return;
+    }
+    if (bias != nullptr) value += load_part(bias + column, n);
+    if (accumulate) value += load_part(to, n);
+    store_part(to, value, n);
+  }
+  // The first n lanes, from `column` of row t on.
+  void put(int64_t t, int64_t column, Vec value, int64_t n) const {
+    const int64_t at = t * ldc + column;
+    if (c_dtype == NT_F32)
+      put(static_cast<float *>(c) + at, value, column, n);
+    else
+      put(static_cast<bf16 *>(c) + at, value, column, n);
+  }
+};
+
+// `rows` rows of c from `t` on, columns begin … end.
+template <typename Mode, int rows>
+void some_rows(const Result &result, int64_t t, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
+               int64_t begin, int64_t end, int64_t in) {
   constexpr int n = rows_of_weight(rows);
   for (int64_t j = begin; j < end; j += kLanes) {
     const int64_t width = end - j < kLanes ? end - j : kLanes;
     Vec sums[kMostRows][kLanes];
-    int64_t i = 0;
-    for (; i + n <= width; i += n) partial_sums<Mode, rows, n>(sums, int(i), a, lda, w + (j + i) * in, in);
-    for (; i < width; i++) partial_sums<Mode, rows, 1>(sums, int(i), a, lda, w + (j + i) * in, in);
-    for (; i < kLanes; i++)
-      for (int t = 0; t < rows; t++) sums[t][i] = Vec{};
-    for (int t = 0; t < rows; t++)
-      put(c + t * ldc + j, sums_of(sums[t]), bias == nullptr ? nullptr : bias + j, accumulate, width);
+    for (int i = 0; i < kLanes; i += n)
+      partial_sums<Mode, rows, n>(sums, i, int(width) - 1, a + t * lda, lda, w + j * in, in);
+    for (int r = 0; r < rows; r++) result.put(t + r, j, sums_of(sums[r]), width);
   }
 }
 
-template <typename Mode, int rows, typename C>
-void up_to_rows(int64_t count, C *c, int64_t ldc, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
-                const float *bias, bool accumulate, int64_t begin, int64_t end, int64_t in) {
-  if (count == rows) return some_rows<Mode, rows>(c, ldc, a, lda, w, bias, accumulate, begin, end, in);
-  if constexpr (rows > 1) up_to_rows<Mode, rows - 1>(count, c, ldc, a, lda, w, bias, accumulate, begin, end, in);
+template <typename Mode, int rows>
+void up_to_rows(int64_t count, const Result &result, int64_t t, const typename Mode::A *a, int64_t lda,
+                const typename Mode::W *w, int64_t begin, int64_t end, int64_t in) {
+  if (count == rows) return some_rows<Mode, rows>(result, t, a, lda, w, begin, end, in);
+  if constexpr (rows > 1) up_to_rows<Mode, rows - 1>(count, result, t, a, lda, w, begin, end, in);
 }
 
 // Rows of w that stay in a core's cache while groups of rows of a meet them.
 constexpr int64_t kBlockBytes = 128 << 10;
 
-template <typename Mode, typename C>
-void all_rows(int threads, C *c, int64_t ldc, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
-              const float *bias, bool accumulate, int64_t T, int64_t out, int64_t in) {
+template <typename Mode>
+void product(int threads, const Result &result, const typename Mode::A *a, int64_t lda, const void *weight, int64_t T,
+             int64_t out, int64_t in) {
+  const auto *w = static_cast<const typename Mode::W *>(weight);
   const int64_t row_bytes = in * int64_t(sizeof(typename Mode::W));
   const int64_t block = (kBlockBytes / row_bytes / kLanes + 1) * kLanes;
   const int64_t vectors = (out + kLanes - 1) / kLanes;
@@ -131,20 +148,9 @@ void all_rows(int threads, C *c, int64_t ldc, const typename Mode::A *a, int64_t
     for (int64_t begin = first * kLanes; begin < stop; begin += block) {
       const int64_t end = begin + block < stop ? begin + block : stop;
       for (int64_t t = 0; t < T; t += kMostRows)
-        up_to_rows<Mode, kMostRows>(T - t < kMostRows ? T - t : kMostRows, c + t * ldc, ldc, a + t * lda, lda, w, bias,
-                                    accumulate, begin, end, in);
+        up_to_rows<Mode, kMostRows>(T - t < kMostRows ? T - t : kMostRows, result, t, a, lda, w, begin, end, in);
     }
   });
-}
-
-template <typename Mode>
-void product(nt_context *context, void *c, int32_t c_dtype, int64_t ldc, const typename Mode::A *a, int64_t lda,
-             const void *w, const float *bias, bool accumulate, int64_t T, int64_t out, int64_t in) {
-  const auto *weight = static_cast<const typename Mode::W *>(w);
-  if (c_dtype == NT_F32)
-    all_rows<Mode>(context->threads, static_cast<float *>(c), ldc, a, lda, weight, bias, accumulate, T, out, in);
-  else
-    all_rows<Mode>(context->threads, static_cast<bf16 *>(c), ldc, a, lda, weight, bias, accumulate, T, out, in);
 }
 
 }  // namespace
@@ -153,18 +159,19 @@ int32_t few_rows_product(nt_context *context, int32_t dtype, void *c, int32_t c_
                          int64_t lda, const void *w, const float *bias, bool accumulate, int64_t T, int64_t out,
                          int64_t in) {
   if (T <= 0 || out <= 0 || in <= 0) return NT_OK;
+  const Result result = {c, c_dtype, ldc, bias, accumulate};
   if (dtype == NT_F32) {
-    product<ByFloat<float>>(context, c, c_dtype, ldc, static_cast<const float *>(a), lda, w, bias, accumulate, T, out, in);
+    product<ByFloat<float>>(context->threads, result, static_cast<const float *>(a), lda, w, T, out, in);
     return NT_OK;
   }
 #ifdef __AVX512BF16__
-  product<ByPair>(context, c, c_dtype, ldc, static_cast<const bf16 *>(a), lda, w, bias, accumulate, T, out, in);
+  product<ByPair>(context->threads, result, static_cast<const bf16 *>(a), lda, w, T, out, in);
 #else
   auto *rows = static_cast<float *>(scratch(context, T * in * 4));
   if (rows == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory for %lld rows as f32", (long long)T);
   for (int64_t t = 0; t < T; t++)
     for (int64_t k = 0; k < in; k++) rows[t * in + k] = to_float(static_cast<const bf16 *>(a)[t * lda + k]);
-  product<ByFloat<bf16>>(context, c, c_dtype, ldc, rows, in, w, bias, accumulate, T, out, in);
+  product<ByFloat<bf16>>(context->threads, result, rows, in, w, T, out, in);
 #endif
   return NT_OK;
 }
