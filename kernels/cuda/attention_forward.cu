@@ -184,9 +184,10 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
   const int head = int(blockIdx.x % unsigned(a.heads));
   const SampleTile tile = a.tiles[blockIdx.x / unsigned(a.heads)];
   const int valid = min(rows, tile.length - tile.first);
-  const int64_t token = tile.token, first_row = general
-                                                    ? int64_t(tile.keys) * a.ldkv + head / a.group * a.kv_step
-                                                    : token * a.ldkv + int64_t(head / a.group) * head_dim;
+  const int ldq = general ? a.ldq : a.ldkv;  // they are equal for whole samples
+  const int64_t token = tile.token;
+  const int64_t first_row = general ? int64_t(tile.keys) * a.ldkv + head / a.group * a.kv_step
+                                    : token * a.ldkv + int64_t(head / a.group) * head_dim;
   const bf16 *k = a.k + first_row, *v = a.v + first_row;
 
   State<head_dim, groups> state;
@@ -205,8 +206,8 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
   // From the last tile that a valid query sees down to the first.
   int first_key = (tile.first + valid - 1) / keys * keys;
   const int last_tile = general ? max(0, tile.first - a.window + 1) / keys * keys : 0;
-  load_tile<head_dim, rows, kThreads, false>(queries, a.q + (token + tile.first) * a.ldq + int64_t(head) * head_dim,
-                                             a.ldq, valid);
+  load_tile<head_dim, rows, kThreads, false>(queries, a.q + (token + tile.first) * ldq + int64_t(head) * head_dim,
+                                             ldq, valid);
   load_tile<head_dim, keys, kThreads, false>(key_tile, k + int64_t(first_key) * a.ldkv, a.ldkv,
                                              tile.length - first_key);
   copy_async_commit();
