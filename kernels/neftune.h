@@ -48,6 +48,13 @@ typedef struct nt_sampling {
   uint64_t seed;
   int64_t draw, step;
 } nt_sampling;
+// One projection of a LoRA stack in the backward pass: B [rows, rank] and, float32, its gradient (null: not wanted). It
+// reads dy's columns `row` … row + rows and has columns `column` … column + rank of u and g. Eight bytes a field.
+typedef struct nt_lora_target {
+  const void *b;
+  float *db;
+  int64_t row, rows, column;
+} nt_lora_target;
 // An NF4 tensor of n values on the device, in blocks of 64 (kernels/nf4.h has tables and formulas). Eight bytes a field.
 typedef struct nt_nf4 {
   const uint8_t *codes;  // [(n + 1) / 2], the even element in the high nibble
@@ -243,11 +250,11 @@ NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, flo
 // u[T,R] = scale · x[T,in]·Aᵀ, A[R,in].
 NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx,
                                const void *a, float scale, int64_t T, int64_t R, int64_t in);
-// For one projection: g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32) += dyᵀ·u[T,r] (db null: not wanted,
-// and u is not read).
-NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, float *db, const void *dy,
-                                int64_t lddy, const void *u, int64_t ldu, const void *b, float scale, int64_t T,
-                                int64_t out, int64_t rank);
+// For all projections of a stack, each with its own columns of dy, g and u: g[T,r] = scale · dy[T,rows]·B[rows,r];
+// db[rows,r] (float32) += dyᵀ·u[T,r] (where no db is wanted u may be null).
+NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
+                                const void *u, int64_t ldu, const nt_lora_target *host_targets, int64_t targets,
+                                int64_t rank, float scale, int64_t T);
 // For the stacked projections: da[R,in] (float32) += gᵀ[R,T]·x[T,in].
 NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x,
                                   int64_t ldx, int64_t T, int64_t R, int64_t in);

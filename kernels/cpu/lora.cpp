@@ -40,12 +40,21 @@ int32_t lora_forward(nt_context *context, int32_t dtype, void *u, const void *x,
   return NT_OK;
 }
 
-int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, float *db, const void *dy,
-                      int64_t lddy, const void *u, int64_t ldu, const void *b, float scale, int64_t T, int64_t out,
-                      int64_t rank) {
-  int32_t status = project_back(context, dtype, g, ldg, dy, lddy, b, scale, T, out, rank);
-  if (status != NT_OK || db == nullptr) return status;
-  return outer_product(context, dtype, db, true, u, ldu, dy, lddy, T, rank, out);
+int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
+                      const void *u, int64_t ldu, const nt_lora_target *targets, int64_t count, int64_t rank,
+                      float scale, int64_t T) {
+  for (int64_t i = 0; i < count; i++) {
+    const nt_lora_target &target = targets[i];
+    if (target.rows == 0) continue;
+    const void *own_dy = columns_from(dy, dtype, target.row);
+    int32_t status = project_back(context, dtype, columns_from(g, dtype, target.column), ldg, own_dy, lddy, target.b,
+                                  scale, T, target.rows, rank);
+    if (status == NT_OK && target.db != nullptr)
+      status = outer_product(context, dtype, target.db, true, columns_from(u, dtype, target.column), ldu, own_dy, lddy,
+                             T, rank, target.rows);
+    if (status != NT_OK) return status;
+  }
+  return NT_OK;
 }
 
 int32_t lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x, int64_t ldx,

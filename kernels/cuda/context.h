@@ -28,6 +28,8 @@ struct nt_context {
   nt::Staging *staging;
   nt::Blas *blas;
   int64_t big_plain_products;  // that cuBLASLt had no algorithm for
+
+  unsigned *counters;  // kCounters zeros, between kernels; see last_block.h
 };
 
 namespace nt {
@@ -37,6 +39,9 @@ constexpr bool kHostIsDevice = false;
 
 // 32 MiB is what cuBLASLt asks for on Hopper.
 constexpr int64_t kWorkspaceBytes = int64_t(32) << 20;
+
+// As many sums of one kernel can be made by their last block.
+constexpr int kCounters = 4096;
 
 // NT_OK, or NT_DEVICE / NT_OUT_OF_MEMORY with a message that names `what`.
 int32_t check_cuda(cudaError_t status, const char *what);

@@ -115,6 +115,8 @@ int32_t open_device(nt_context *context, int device) {
   NT_CUDA(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking), "creating a stream");
   context->workspace_bytes = kWorkspaceBytes;
   NT_CUDA(cudaMalloc(&context->workspace, size_t(kWorkspaceBytes)), "the workspace of 32 MiB");
+  NT_CUDA(cudaMalloc(reinterpret_cast<void **>(&context->counters), kCounters * sizeof(unsigned)), "counters");
+  NT_CUDA(cudaMemsetAsync(context->counters, 0, kCounters * sizeof(unsigned), context->stream), "counters");
   int32_t status = staging_create(context);
   if (status == NT_OK) status = blas_create(context);
   return status;
@@ -126,6 +128,7 @@ void close_device(nt_context *context) {
   blas_destroy(context);
   staging_destroy(context);
   if (context->workspace != nullptr) cudaFree(context->workspace);
+  if (context->counters != nullptr) cudaFree(context->counters);
   if (context->stream != nullptr) cudaStreamDestroy(context->stream);
   free(context);
 }

@@ -69,11 +69,9 @@ int32_t low_rank_forward(nt_context *context, int32_t dtype, void *y, int32_t y_
       if (i == count || segments.count >= 2 * kLowRankBlocks) status = flush();
     } else {
       status = clear_columns(context, y, y_dtype, ldy, T, row, block.row);
-      const char *left = static_cast<const char *>(u) + block.column * size_of(dtype);
-      char *columns = static_cast<char *>(y) + block.row * size_of(y_dtype);
       if (status == NT_OK && block.rows > 0)
-        status = matmul(context, {T, block.rows, rank, as_stored(left, dtype, ldu), transposed(block.b, dtype, rank),
-                                  columns, y_dtype, ldy});
+        status = matmul(context, {T, block.rows, rank, as_stored(columns_from(u, dtype, block.column), dtype, ldu),
+                                  transposed(block.b, dtype, rank), columns_from(y, y_dtype, block.row), y_dtype, ldy});
     }
     if (status != NT_OK) return status;
     row = block.row + block.rows;

@@ -8,7 +8,7 @@
 namespace nt {
 namespace {
 
-constexpr int kDownThreads = 128, kDownStages = 4, kDownK = 64, kDownColumns = 64;
+constexpr int kDownThreads = 128, kDownK = 64, kDownColumns = 64;
 
 // Shared memory of a stage, bytes. x: rows of 64 bf16, 16-byte chunk c of row r at c ^ (r mod 8). The other operand:
 // stored like x where its rows lie along k; else (k_outside) rows of one k, an odd number of chunks apart. Either way
@@ -20,25 +20,32 @@ __host__ __device__ constexpr int down_stage_bytes(int rows, int tiles, bool k_o
   return rows * kDownK * 2 + down_w_bytes(tiles, k_outside);
 }
 
-// c[t, n] = scale · Σ_k x[t, k]·w(k, n) for the block's `rows` (64 or 32) rows and 8·tiles columns; w is w[n, k], or
-// w[k, n] when k_outside, rows ldw apart. k advances by 64 through four stages of cp.async. With 64 rows each of the
-// four warps has 16 of them; with 32 two warps share 16 rows, each taking half of every stage's k, and the second
-// adds its sums to the first's at the end.
+// Blocks of 32 rows are for grids of about one block a multiprocessor, which need more bytes under way each: 28 KB of x
+// in eight stages (20 KB in six, where eight pass the 99 KB of the smaller cards).
+__host__ __device__ constexpr int down_stages(int rows, int tiles, bool k_outside) {
+  return rows == 64 ? 4 : 8 * down_stage_bytes(rows, tiles, k_outside) <= 96 * 1024 ? 8 : 6;
+}
+__host__ __device__ constexpr int down_bytes(int rows, int tiles, bool k_outside) {
+  return down_stages(rows, tiles, k_outside) * down_stage_bytes(rows, tiles, k_outside);
+}
+
+// c[t, n] = scale · Σ_k x[t, k]·w(k, n) for the block's `rows` (64 or 32) rows from first_row on and 8·tiles columns from
+// first_column on; w is w[n, k], or w[k, n] when k_outside, rows ldw apart. k advances by 64 through the stages of
+// cp.async. With 64 rows each of the four warps has 16 of them; with 32 two warps share 16 rows, each taking half of
+// every stage's k, and the second adds its sums to the first's at the end.
 template <int rows, int tiles, bool k_outside>
-__global__ __launch_bounds__(kDownThreads, 3)
-    void lora_down_kernel(bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w, int64_t ldw, float scale,
-                          int64_t T, int64_t K, int columns) {
-  NT_DYNAMIC_SHARED(memory);
+__device__ __forceinline__ void lora_down_block(unsigned char *memory, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx,
+                                                const bf16 *w, int64_t ldw, float scale, int64_t T, int64_t K,
+                                                int columns, int64_t first_row, int first_column) {
+  constexpr int kDownStages = down_stages(rows, tiles, k_outside);
   constexpr int kStage = down_stage_bytes(rows, tiles, k_outside), kX = rows * kDownK * 2;
   constexpr int kRowGroups = rows / 16, kSteps = kRowGroups;  // k16 steps a warp takes of a stage's four
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
-  const int64_t first_row = int64_t(blockIdx.y) * rows;
-  const int first_column = blockIdx.x * tiles * 8;
-  const int64_t stages = (K + kDownK - 1) / kDownK;
+  const int stages = int((K + kDownK - 1) / kDownK);
 
-  const auto load = [&](int64_t stage) {
-    unsigned char *to = memory + int(stage % kDownStages) * kStage;
-    const int64_t k0 = stage * kDownK;
+  const auto load = [&](int stage) {
+    unsigned char *to = memory + stage % kDownStages * kStage;
+    const int64_t k0 = int64_t(stage) * kDownK;
     NT_UNROLL
     for (int i = 0; i < rows * 8 / kDownThreads; i++) {
       const int at = i * kDownThreads + int(threadIdx.x), row = at >> 3, chunk = at & 7;
@@ -71,12 +78,12 @@ __global__ __launch_bounds__(kDownThreads, 3)
   const int group = warp % kRowGroups, first_step = warp / kRowGroups * kSteps;
   const int low = lane & 7, middle = lane >> 3 & 1, high = lane >> 4;
   float sums[tiles][4] = {};
-  for (int64_t stage = 0; stage < stages; stage++) {
+  for (int stage = 0; stage < stages; stage++) {
     copy_async_wait<kDownStages - 2>();
     __syncthreads();
     if (stage + kDownStages - 1 < stages) load(stage + kDownStages - 1);
     copy_async_commit();
-    const unsigned char *xs = memory + int(stage % kDownStages) * kStage, *ws = xs + kX;
+    const unsigned char *xs = memory + stage % kDownStages * kStage, *ws = xs + kX;
     NT_UNROLL
     for (int i = 0; i < kSteps; i++) {
       const int step = first_step + i, row = group * 16 + low + middle * 8;
@@ -124,34 +131,41 @@ __global__ __launch_bounds__(kDownThreads, 3)
   }
 }
 
-template <int rows, int tiles, bool k_outside>
+template <int rows, int tiles>
+__global__ __launch_bounds__(kDownThreads, 3)
+    void lora_down_kernel(bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w, int64_t ldw, float scale,
+                          int64_t T, int64_t K, int columns) {
+  NT_DYNAMIC_SHARED(memory);
+  lora_down_block<rows, tiles, false>(memory, c, ldc, x, ldx, w, ldw, scale, T, K, columns, int64_t(blockIdx.y) * rows,
+                                      int(blockIdx.x) * tiles * 8);
+}
+
+template <int rows, int tiles>
 cudaError_t launch_down(nt_context *context, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w,
                         int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
   const dim3 grid(unsigned(ceil_div(columns, tiles * 8)), unsigned(ceil_div(T, rows)));
-  return launch(lora_down_kernel<rows, tiles, k_outside>, grid, dim3(kDownThreads),
-                size_t(kDownStages * down_stage_bytes(rows, tiles, k_outside)), context->stream, c, ldc, x, ldx, w, ldw,
-                scale, T, K, int(columns));
+  return launch(lora_down_kernel<rows, tiles>, grid, dim3(kDownThreads), size_t(down_bytes(rows, tiles, false)),
+                context->stream, c, ldc, x, ldx, w, ldw, scale, T, K, int(columns));
 }
 
 // cp.async moves 16 bytes at a time; results go four bytes at a time.
-template <bool k_outside>
-bool can_lora_down(const void *c, int64_t ldc, const void *x, int64_t ldx, const void *w, int64_t ldw, int64_t T,
-                   int64_t K, int64_t columns) {
+inline bool can_lora_down(const void *c, int64_t ldc, const void *x, int64_t ldx, const void *w, int64_t ldw,
+                          int64_t T, int64_t K, int64_t columns) {
   return columns % 8 == 0 && K % 8 == 0 && ldx % 8 == 0 && ldw % 8 == 0 && aligned16(x, w) &&
-         reinterpret_cast<uintptr_t>(c) % 4 == 0 && ldc % 2 == 0 && ceil_div(T, 32) <= 65535 && columns <= INT32_MAX;
+         reinterpret_cast<uintptr_t>(c) % 4 == 0 && ldc % 2 == 0 && ceil_div(T, 32) <= 65535 && columns <= INT32_MAX &&
+         K <= INT32_MAX;
 }
 
-// 32 rows a block where 64 would leave multiprocessors without work.
-template <bool k_outside>
-cudaError_t lora_down(nt_context *context, void *c, int64_t ldc, const void *x, int64_t ldx, const void *w,
-                      int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
+// u[T,columns] = scale · x[T,K]·w[columns,K]ᵀ; 32 rows a block where 64 would leave multiprocessors without work.
+inline cudaError_t lora_down(nt_context *context, void *c, int64_t ldc, const void *x, int64_t ldx, const void *w,
+                             int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
   const int64_t column_tiles = ceil_div(columns, kDownColumns);
   const bool many = ceil_div(T, 64) * column_tiles >= context->multiprocessors;
   const int64_t width = ceil_div(columns, column_tiles);
-  const auto run = width <= 16   ? (many ? launch_down<64, 2, k_outside> : launch_down<32, 2, k_outside>)
-                   : width <= 32 ? (many ? launch_down<64, 4, k_outside> : launch_down<32, 4, k_outside>)
-                   : width <= 48 ? (many ? launch_down<64, 6, k_outside> : launch_down<32, 6, k_outside>)
-                                 : (many ? launch_down<64, 8, k_outside> : launch_down<32, 8, k_outside>);
+  const auto run = width <= 16   ? (many ? launch_down<64, 2> : launch_down<32, 2>)
+                   : width <= 32 ? (many ? launch_down<64, 4> : launch_down<32, 4>)
+                   : width <= 48 ? (many ? launch_down<64, 6> : launch_down<32, 6>)
+                                 : (many ? launch_down<64, 8> : launch_down<32, 8>);
   return run(context, static_cast<bf16 *>(c), ldc, static_cast<const bf16 *>(x), ldx, static_cast<const bf16 *>(w),
              ldw, scale, T, K, columns);
 }

@@ -22,19 +22,34 @@ NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, cons
   return nt::lora_forward(context, dtype, u, x, ldx, a, scale, T, R, in);
 }
 
-NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, float *db, const void *dy,
-                                int64_t lddy, const void *u, int64_t ldu, const void *b, float scale, int64_t T,
-                                int64_t out, int64_t rank) {
+NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
+                                const void *u, int64_t ldu, const nt_lora_target *targets, int64_t count, int64_t rank,
+                                float scale, int64_t T) {
+  const char *op = "lora_backward";
   NT_CHECK_DTYPE("lora_backward", dtype);
-  NT_CHECK(T >= 0 && rank >= 0 && out >= 0, "lora_backward: sizes must be ≥ 0, got T %lld, out %lld, rank %lld",
-           (long long)T, (long long)out, (long long)rank);
-  NT_CHECK(ldg >= rank && lddy >= out && (db == nullptr || ldu >= rank),
-           "lora_backward: rows of %lld, %lld, %lld elements do not fit into distances %lld, %lld, %lld",
-           (long long)rank, (long long)out, (long long)rank, (long long)ldg, (long long)lddy, (long long)ldu);
-  if (T == 0 || rank == 0 || out == 0) return NT_OK;
-  NT_CHECK(g != nullptr && dy != nullptr && b != nullptr, "lora_backward: g, dy and B must not be null");
-  NT_CHECK(db == nullptr || u != nullptr, "lora_backward: dB needs u");
-  return nt::lora_backward(context, dtype, g, ldg, db, dy, lddy, u, ldu, b, scale, T, out, rank);
+  NT_CHECK(T >= 0 && rank >= 0 && count >= 0, "%s: sizes must be ≥ 0, got T %lld, rank %lld, %lld targets", op,
+           (long long)T, (long long)rank, (long long)count);
+  NT_CHECK(count == 0 || targets != nullptr, "%s: targets must not be null", op);
+  int64_t columns = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const nt_lora_target &target = targets[i];
+    const bool has_gradient = target.db != nullptr;
+    NT_CHECK(target.row >= 0 && target.rows >= 0 && target.column >= 0,
+             "%s: target %lld must begin at 0 or later, got row %lld, rows %lld, column %lld", op, (long long)i,
+             (long long)target.row, (long long)target.rows, (long long)target.column);
+    NT_CHECK(target.row + target.rows <= lddy && target.column + rank <= ldg &&
+                 (!has_gradient || target.column + rank <= ldu),
+             "%s: target %lld's columns %lld + %lld and %lld + %lld do not fit into distances %lld of dy, %lld of g, "
+             "%lld of u",
+             op, (long long)i, (long long)target.row, (long long)target.rows, (long long)target.column,
+             (long long)rank, (long long)lddy, (long long)ldg, (long long)ldu);
+    NT_CHECK(target.rows == 0 || target.b != nullptr, "%s: target %lld has no B", op, (long long)i);
+    NT_CHECK(!has_gradient || u != nullptr, "%s: dB needs u", op);
+    columns += target.rows;
+  }
+  if (T == 0 || rank == 0 || columns == 0) return NT_OK;
+  NT_CHECK(g != nullptr && dy != nullptr, "%s: g and dy must not be null", op);
+  return nt::lora_backward(context, dtype, g, ldg, dy, lddy, u, ldu, targets, count, rank, scale, T);
 }
 
 NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x,

@@ -56,7 +56,6 @@ export interface LinearGroup {
   linears: GroupLinear[];
   products: GroupProduct[];
   stacks: LoraStack[];
-  rank: number;
   loraScale: number;
   in: number;
   out: number;
@@ -149,10 +148,8 @@ export function groupBackwardInput(
   const g = group.stacks.map((stack, i) => {
     const all = scratch.g[i]!.reshapeTo([T, stack.a.rowCount]);
     const kept = lowRankOf(u[i]!, stack);
-    for (const { linear, b, db, column } of stack.targets) {
-      const columns = (tensor: Tensor) => tensor.columns(column, group.rank);
-      loraBackward(device, columns(all), db, outputOf(dy, linear), columns(kept), b, group.loraScale);
-    }
+    const targets = stack.targets.map(({ linear, b, db, column }) => ({ b, db, row: linear.column, column }));
+    loraBackward(device, all, dy, kept, targets, group.loraScale);
     return all;
   });
   if (dx === null) return g;
@@ -164,7 +161,7 @@ export function groupBackwardInput(
   if (context !== null && scratch.dropped !== null) {
     const back = scratch.dropped.reshapeTo([T, group.in]);
     for (const [i, { a, module }] of group.stacks.entries()) {
-      loraBackward(device, back, null, g[i]!, g[i]!, a, 1); // back = g·A
+      loraBackward(device, back, g[i]!, null, [{ b: a, db: null, row: 0, column: 0 }], 1); // back = g·A
       dropout(device, dx, back, context.samples, { ...context, module }, true);
     }
   }

@@ -268,7 +268,6 @@ export class ModelWeights {
         // With dropout each projection reads its own x, so each has a product of its own.
         products: stacks.length > 1 ? parts.flatMap((part) => products([part])) : products(parts),
         stacks: stacks.map(stack),
-        rank,
         loraScale: lora === null ? 1 : loraScale(lora),
         in: all[groupModules[name][0]!].in,
         out: column,

@@ -75,11 +75,22 @@ function attentionSizes({
   };
 }
 
+/** Columns of dy that the targets of nt_lora_backward read, and those of them with a trained B: five words a target. */
+function loraColumns(targets: ArrayLike<number | bigint>): [all: number, trained: number] {
+  let [all, trained] = [0, 0];
+  for (let at = 0; at < targets.length; at += 5) {
+    const rows = Number(targets[at + 3]);
+    all += rows;
+    if (Number(targets[at + 1]) !== 0) trained += rows;
+  }
+  return [all, trained];
+}
+
 /** NF4 codes with their scales in, activations out. */
 const expand = ({ product: { n, k }, size }: Pick<Call<string>, "product" | "size">) =>
   moves(n * k * (0.5 + 1 / 64 + size));
 
-const loraParameters = "dtype g ldg db dy lddy u ldu b scale T out rank" as const;
+const loraParameters = "dtype g ldg dy lddy u ldu host_targets targets rank scale T" as const;
 const attentionTail = "host_cu_seqlens sequences heads kv_heads head_dim window scale" as const;
 
 const operations: Partial<Record<FunctionName, Operation>> = {
@@ -162,16 +173,18 @@ const operations: Partial<Record<FunctionName, Operation>> = {
       moves((n.T * n.in + n.T * n.R + n.R * n.in) * size, 2 * n.T * n.R * n.in),
   }),
   nt_lora_backward: operation(loraParameters, {
-    lora_down_kernel: ({ n, size }) =>
-      moves((n.T * n.out + n.T * n.rank + n.out * n.rank) * size, 2 * n.T * n.rank * n.out),
-    lora_outer_kernel: ({ n, size }) =>
-      moves((n.T * n.out + n.T * n.rank) * size + 8 * n.out * n.rank, 2 * n.T * n.rank * n.out),
-    lora_outer_sum_kernel: little,
+    lora_backward_kernel: ({ n, arrays, size }) => {
+      const [out, trained] = loraColumns(arrays.host_targets ?? []);
+      const products = out + trained; // dy·B, and dyᵀ·u where B is trained
+      return moves(
+        (n.T * products + 2 * n.T * n.rank * n.targets + out * n.rank) * size + 8 * trained * n.rank,
+        2 * n.T * n.rank * products,
+      );
+    },
   }),
   nt_lora_backward_a: operation("dtype da g x ldx T R in", {
     lora_outer_kernel: ({ n, size }) =>
       moves((n.T * n.in + n.T * n.R) * size + 8 * n.R * n.in, 2 * n.T * n.R * n.in),
-    lora_outer_sum_kernel: little,
   }),
   nt_linear_cross_entropy: operation(
     "dtype losses dx dweight x weight host_rows host_targets n T gradient_scale workspace workspace_bytes",

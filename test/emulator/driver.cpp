@@ -279,12 +279,16 @@ void lora() {
         CALL(nt_lora_forward, dtype, u, x.data, x.ld, a, 2.0f, p.T, R, p.in);
         CALL(nt_lora_backward_a, dtype, zeros(R * p.in), u, x.data, x.ld, p.T, R, p.in);
       }
-      const Matrix g = matrix(dtype, p.T, p.rank, p.gap), u = matrix(dtype, p.T, p.rank, p.gap);
-      void *b = numbers(dtype, p.out * p.rank);
-      CALL(nt_lora_backward, dtype, g.data, g.ld, zeros(p.out * p.rank), dy.data, dy.ld, u.data, u.ld, b, 0.5f, p.T,
-           p.out, p.rank);
-      CALL(nt_lora_backward, dtype, g.data, g.ld, nullptr, dy.data, dy.ld, nullptr, p.rank, b, 0.5f, p.T, p.out,
-           p.rank);
+      const Matrix g = matrix(dtype, p.T, 2 * p.rank, p.gap), u = matrix(dtype, p.T, 2 * p.rank, p.gap);
+      // Two projections side by side, the second's B frozen, where there is room for two.
+      const int64_t first = p.out / 3, from = first == 0 ? 1 : 0;
+      const nt_lora_target targets[2] = {
+          {numbers(dtype, first * p.rank), zeros(first * p.rank), 0, first, 0},
+          {numbers(dtype, (p.out - first) * p.rank), nullptr, first, p.out - first, p.rank}};
+      CALL(nt_lora_backward, dtype, g.data, g.ld, dy.data, dy.ld, u.data, u.ld, targets + from, 2 - from, p.rank, 0.5f,
+           p.T);
+      const nt_lora_target whole = {numbers(dtype, p.out * p.rank), zeros(p.out * p.rank), 0, p.out, 0};
+      CALL(nt_lora_backward, dtype, g.data, g.ld, dy.data, dy.ld, u.data, u.ld, &whole, 1, p.rank, 0.5f, p.T);
       free_arrays();
     }
   }

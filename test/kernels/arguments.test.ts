@@ -19,6 +19,7 @@ const sampling = (change: { temperature?: number; penalty?: number }) => {
   words.set([change.temperature ?? 0, 0, 0, change.penalty ?? 0]);
   return words;
 };
+const targets = (...words: bigint[]) => BigInt64Array.from(words);
 const nf4 = (...words: bigint[]) => BigInt64Array.from(words);
 
 /** Of the functions whose first argument is the activations' dtype. */
@@ -171,9 +172,19 @@ const refusals: Refusal[] = [
   ["nt_lora_forward", { 7: -1 }, "lora_forward: sizes must be ≥ 0, got T 0, R -1, in 0"],
   ["nt_lora_forward", { 8: 1 }, "lora_forward: rows of 1 elements do not fit into distance 0"],
   ["nt_lora_forward", { 3: 1, 6: 1, 7: 1, 8: 1 }, "lora_forward: u, x and A must not be null"],
-  ["nt_lora_backward", { 10: -1 }, "lora_backward: sizes must be ≥ 0, got T -1, out 0, rank 0"],
-  ["nt_lora_backward", { 12: 1 }, "rows of 1, 0, 1 elements do not fit into distances 0, 0, 0"],
-  ["nt_lora_backward", { 2: 1, 5: 1, 10: 1, 11: 1, 12: 1 }, "lora_backward: g, dy and B must not be null"],
+  ["nt_lora_backward", { 11: -1 }, "lora_backward: sizes must be ≥ 0, got T -1, rank 0, 0 targets"],
+  ["nt_lora_backward", { 8: 1 }, "lora_backward: targets must not be null"],
+  ["nt_lora_backward", { 7: targets(1n, 0n, -1n, 1n, 0n), 8: 1 }, "got row -1, rows 1, column 0"],
+  [
+    "nt_lora_backward",
+    { 7: targets(1n, 0n, 0n, 1n, 0n), 8: 1, 9: 1 },
+    "target 0's columns 0 + 1 and 0 + 1 do not fit into distances 0 of dy, 0 of g, 0 of u",
+  ],
+  [
+    "nt_lora_backward",
+    { 2: 1, 4: 1, 7: targets(1n, 0n, 0n, 1n, 0n), 8: 1, 9: 1, 11: 1 },
+    "lora_backward: g and dy must not be null",
+  ],
   ["nt_lora_backward_a", { 6: -1 }, "lora_backward_a: sizes must be ≥ 0, got T 0, R -1, in 0"],
   ["nt_lora_backward_a", { 4: 1, 5: 1, 6: 1, 7: 1 }, "lora_backward_a: dA, g and x must not be null"],
   ["nt_linear_cross_entropy_workspace", { 3: -1 }, "sizes must be ≥ 0, got rows 0, H 0, V -1"],

@@ -1,5 +1,11 @@
 import { expect, test } from "bun:test";
-import { loraBackward, loraBackwardA, loraForward } from "../../src/native/index.ts";
+import {
+  type LoraGradients,
+  loraBackward,
+  loraBackwardA,
+  loraForward,
+  type Tensor,
+} from "../../src/native/index.ts";
 import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 import { dense, product, transpose } from "./products.ts";
@@ -19,6 +25,15 @@ const shapes: [number, number, number, number][] = [
   [1100, 72, 24, 8],
   [40, 72, 56, 8],
   [400, 24, 64, 8],
+];
+// [T, rank, widths of projections that read the same x].
+const stacks: [number, number, number[]][] = [
+  [33, 3, [5, 7, 2]],
+  [70, 16, [200, 72, 72]],
+  [600, 8, [136, 136]],
+  [1100, 16, [40, 8, 24]],
+  [40, 72, [16, 144]],
+  [20, 8, Array<number>(11).fill(8)],
 ];
 const scale = 0.75;
 
@@ -60,7 +75,12 @@ forEachBackend((device) => {
           const uTensor = upload(device, dtype, [T, rank + gap], u).columns(0, rank);
           const bTensor = upload(device, dtype, [wide, rank], b);
           const g = poisoned(device, dtype, [T, rank + gap]);
-          loraBackward(device, g.columns(0, rank), db, dyTensor, uTensor, bTensor, factor);
+          const run = (gradient: Tensor | null) => {
+            const target = { b: bTensor, db: gradient, row: 0, column: 0 };
+            const left = gradient === null ? null : uTensor;
+            loraBackward(device, g.columns(0, rank), dyTensor, left, [target], factor);
+          };
+          run(db);
           const whole = device.readFloats(g);
           const bytes = device.readBytes(g);
           const got = new Float32Array(T * rank);
@@ -80,7 +100,7 @@ forEachBackend((device) => {
           expectClose(device.readFloats(db), wanted, 2e-6, "db");
 
           const before = device.readFloats(db);
-          loraBackward(device, g.columns(0, rank), null, dyTensor, uTensor, bTensor, factor);
+          run(null);
           expect(device.readBytes(g)).toEqual(bytes);
           expect(device.readFloats(db)).toEqual(before);
         });
@@ -102,6 +122,60 @@ forEachBackend((device) => {
         expect(run()).toEqual(got);
       });
     }
+  }
+
+  for (const dtype of ["f32", "bf16"] as const) {
+    for (const [T, rank, stack] of stacks)
+      test(`${dtype} lora_backward, T ${T}, rank ${rank}, projections of ${stack}: each has its own columns`, () => {
+        const random = new Random(T);
+        const make = (n: number) => roundTo(dtype, random.floats(n));
+        const R = rank * stack.length;
+        const out = stack.reduce((sum, rows) => sum + rows, 0);
+        const [dy, u] = [make(T * (out + 8)), make(T * R)];
+        const dyTensor = upload(device, dtype, [T, out + 8], dy).columns(0, out);
+        const uTensor = upload(device, dtype, [T, R], u);
+        const parts = stack.map((rows, i) => {
+          const row = stack.slice(0, i).reduce((sum, before) => sum + before, 0);
+          // Their order in u is another than in dy; every third has a B that is not trained.
+          const column = rank * (stack.length - 1 - i);
+          const start = random.floats(rows * rank);
+          return { rows, row, column, b: make(rows * rank), start: i % 3 === 2 ? null : start };
+        });
+        const targets = parts.map(
+          ({ rows, row, column, b, start }): LoraGradients => ({
+            b: upload(device, dtype, [rows, rank], b),
+            db: start && upload(device, "f32", [rows, rank], start),
+            row,
+            column,
+          }),
+        );
+        const run = () => {
+          for (const [i, { start }] of parts.entries())
+            if (start !== null) device.writeFloats(targets[i]!.db!, start);
+          const g = poisoned(device, dtype, [T, R]);
+          loraBackward(device, g, dyTensor, uTensor, targets, scale);
+          return [g, ...targets.flatMap(({ db }) => db ?? [])].map((tensor) => device.readFloats(tensor));
+        };
+        const [g, ...gradients] = run();
+        const columns = (values: Float32Array, width: number, begin: number, count: number) =>
+          Float32Array.from({ length: T * count }, (_, i) => {
+            return values[Math.floor(i / count) * width + begin + (i % count)]!;
+          });
+        for (const { rows, row, column, b, start } of parts) {
+          const own = dense(columns(dy, out + 8, row, rows), T, rows);
+          const wanted = product(own, dense(b, rows, rank), new Float64Array(T * rank), scale);
+          expectClose(
+            columns(g!, R, column, rank),
+            wanted,
+            dtype === "f32" ? tolerance.f32 : tolerance.bf16,
+            "g",
+          );
+          if (start === null) continue;
+          const left = dense(columns(u, R, column, rank), T, rank);
+          expectClose(gradients.shift()!, product(transpose(own), left, start), 2e-6, "db");
+        }
+        expect(run()).toEqual(run());
+      });
   }
 
   test("the gradients of A and B are those of B·(A·x), numerically", () => {
@@ -129,7 +203,7 @@ forEachBackend((device) => {
     const da = upload(device, "f32", [rank, inputs], new Float32Array(rank * inputs));
     const db = upload(device, "f32", [out, rank], new Float32Array(out * rank));
     loraForward(device, u, xTensor, aTensor, scale);
-    loraBackward(device, g, db, dyTensor, u, bTensor, scale);
+    loraBackward(device, g, dyTensor, u, [{ b: bTensor, db, row: 0, column: 0 }], scale);
     loraBackwardA(device, da, g, xTensor);
     expectClose(
       device.readFloats(da),
@@ -157,10 +231,25 @@ forEachBackend((device) => {
     expect(() => forward(0, 2, 1, out.ptr)).toThrow("3 elements do not fit into distance 2");
     expect(() => forward(0, 3, -4, out.ptr)).toThrow("T -4");
     expect(() => forward(0, 3, 1, null)).toThrow("null");
-    const backward = (ldg: number, u: number | null) =>
-      device.call("nt_lora_backward", 0, out.ptr, ldg, out.ptr, x.ptr, 3, u, 2, x.ptr, 1, 1, 3, 2);
-    expect(() => backward(1, x.ptr)).toThrow("do not fit");
+    const backward = (
+      ldg: number,
+      u: number | null,
+      words: number[] = [x.ptr, out.ptr, 0, 3, 0],
+      rank = 2,
+    ) => {
+      const targets = new BigInt64Array(words.map(BigInt));
+      device.call("nt_lora_backward", 0, out.ptr, ldg, x.ptr, 3, u, 2, targets, words.length / 5, rank, 1, 1);
+    };
+    expect(() => backward(1, x.ptr)).toThrow("target 0's columns 0 + 3 and 0 + 2 do not fit");
     expect(() => backward(2, null)).toThrow("dB needs u");
+    expect(() => backward(2, null, [x.ptr, 0, 1, 3, 0])).toThrow("1 + 3 and 0 + 2 do not fit");
+    expect(() => backward(4, x.ptr, [x.ptr, out.ptr, 0, 3, 1])).toThrow("0 + 3 and 1 + 2 do not fit");
+    expect(() => backward(4, x.ptr, [x.ptr, out.ptr, 0, 3, -1])).toThrow("got row 0, rows 3, column -1");
+    expect(() => backward(2, x.ptr, [x.ptr, 0, 0, 1, 0, 0, 0, 1, 1, 0])).toThrow("target 1 has no B");
+    expect(() => backward(2, x.ptr, [], -1)).toThrow("rank -1");
+    backward(2, x.ptr, []);
+    backward(2, x.ptr, [x.ptr, out.ptr, 0, 0, 0]);
+    for (const value of device.readFloats(out)) expect(value).toBeNaN();
     const backwardA = (ldx: number, T: number) =>
       device.call("nt_lora_backward_a", 0, out.ptr, x.ptr, x.ptr, ldx, T, 2, 3);
     expect(() => backwardA(1, 1)).toThrow("do not fit");

@@ -25,39 +25,63 @@ export function loraForward(device: Device, u: Tensor, x: Tensor, a: Tensor, sca
   );
 }
 
-/** g[T,r] = scale · dy[T,out]·B[out,r]; db[out,r] (float32; null: not wanted) += dyᵀ·u[T,r]. */
+/** One projection of a stack in the backward pass. */
+export interface LoraGradients {
+  b: Tensor; // [out, r]
+  db: Tensor | null; // f32 [out, r]; null: not wanted
+  /** First of its `out` columns of dy. */
+  row: number;
+  /** First of its r columns of u and g. */
+  column: number;
+}
+
+/** Five words a projection, as nt_lora_target has them. */
+function targetWords(op: string, dy: Tensor, targets: readonly LoraGradients[], rank: number): BigInt64Array {
+  const words = new BigInt64Array(5 * targets.length);
+  for (const [i, { b, db, row, column }] of targets.entries()) {
+    expectMatrix(op, "B", b, dy.dtype, b.rowCount, rank);
+    expectContiguous(op, "B", b);
+    if (db !== null) {
+      expectMatrix(op, "db", db, "f32", b.rowCount, rank);
+      expectContiguous(op, "db", db);
+    }
+    words.set([b.ptr, db?.ptr ?? 0, row, b.rowCount, column].map(BigInt), 5 * i);
+  }
+  return words;
+}
+
+/**
+ * For each projection of a stack, which has its own columns of dy[T,out], g[T,R] and u[T,R]: g = scale · dy·B; db += dyᵀ·u
+ * (where none is wanted u may be null).
+ */
 export function loraBackward(
   device: Device,
   g: Tensor,
-  db: Tensor | null,
   dy: Tensor,
-  u: Tensor,
-  b: Tensor,
+  u: Tensor | null,
+  targets: readonly LoraGradients[],
   scale: number,
 ): void {
   const op = "lora_backward";
-  const [T, out, rank] = [dy.rowCount, dy.columnCount, b.columnCount];
-  expectMatrix(op, "g", g, dy.dtype, T, rank);
-  expectMatrix(op, "B", b, dy.dtype, out, rank);
-  if (db !== null) {
-    expectMatrix(op, "u", u, dy.dtype, T, rank);
-    expectMatrix(op, "db", db, "f32", out, rank);
-  }
+  const T = dy.rowCount;
+  const rank = targets[0]?.b.columnCount ?? 0;
+  expectMatrix(op, "g", g, dy.dtype, T, g.columnCount);
+  if (u !== null) expectMatrix(op, "u", u, dy.dtype, T, u.columnCount);
+  const words = targetWords(op, dy, targets, rank);
   device.call(
     "nt_lora_backward",
     activationCode(op, dy),
     g.ptr,
     g.rowStride,
-    db?.ptr ?? null,
     dy.ptr,
     dy.rowStride,
-    u.ptr,
-    u.rowStride,
-    b.ptr,
+    u?.ptr ?? null,
+    u?.rowStride ?? 0,
+    words,
+    targets.length,
+    rank,
     scale,
     T,
-    out,
-    rank,
   );
 }
 
