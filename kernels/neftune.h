@@ -282,12 +282,14 @@ NT_API int32_t nt_attention_forward(nt_context *context, int32_t dtype, void *o,
                                     const void *q, const void *k, const void *v, int64_t ldqkv,
                                     const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
                                     int64_t kv_heads, int64_t head_dim, int64_t window, float scale);
-// delta[heads, T] is scratch (Σ do∘o). dq, dk, dv have row distance lddqkv and are written, not added to.
+// delta[heads, T] is scratch (Σ do∘o). dq, dk, dv have row distance lddqkv and are written, not added to. With positions
+// (null: without) q and k came out of nt_rope with these tables, and dq and dk become the gradients of what went in.
 NT_API int32_t nt_attention_backward(nt_context *context, int32_t dtype, void *dq, void *dk, void *dv, int64_t lddqkv,
                                      float *delta, const void *dout, const void *o, int64_t ldo, const void *q,
                                      const void *k, const void *v, int64_t ldqkv, const float *lse,
                                      const int32_t *host_cu_seqlens, int64_t sequences, int64_t heads,
-                                     int64_t kv_heads, int64_t head_dim, int64_t window, float scale);
+                                     int64_t kv_heads, int64_t head_dim, int64_t window, float scale,
+                                     const float *cosine, const float *sine, const int32_t *positions);
 // Caches are [slots, kv_heads, capacity, head_dim]. Writes the rows of sample s (k, v as in attention) to slot
 // host_slots[s] from position host_starts[s] on.
 NT_API int32_t nt_kv_append(nt_context *context, int32_t dtype, void *k_cache, void *v_cache, const void *k,

@@ -6,6 +6,7 @@
 // and every sum keeps its order: the result does not depend on the split or on the number of threads.
 
 #include "attention.h"
+#include "rope.h"
 
 namespace nt {
 namespace {
@@ -358,8 +359,13 @@ int32_t backward(int threads, const Backward<T> &call) {
 template <typename T>
 int32_t attention_backward(nt_context *context, const AttentionSize &size, T *dq, T *dk, T *dv, int64_t lddqkv,
                            float *delta, const T *dout, const T *o, int64_t ldo, const T *q, const T *k, const T *v,
-                           int64_t ldqkv, const float *lse) {
-  return backward<T>(context->threads, {size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse});
+                           int64_t ldqkv, const float *lse, const Rope &rope) {
+  const int32_t status =
+      backward<T>(context->threads, {size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse});
+  if (status != NT_OK || rope.positions == nullptr) return status;
+  rotate_rows(context->threads, dq, lddqkv, rope, size.tokens, size.heads, size.head_dim, -1.0f);
+  rotate_rows(context->threads, dk, lddqkv, rope, size.tokens, size.kv_heads, size.head_dim, -1.0f);
+  return NT_OK;
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
 // The rotation of rotary position embedding (arXiv 2104.09864, with Transformers' pairing of halves).
 #pragma once
+#include "../entry/rope_tables.h"
+#include "context.h"
+#include "parallel.h"
 #include "vec.h"
 
 namespace nt {
@@ -19,6 +22,21 @@ void rotate(T_ *a, T_ *b, const float *cosine, const float *sine, int64_t half, 
   Vec x = load_part(a + i, n), y = load_part(b + i, n);
   store_part(a + i, fma(x, c, -(y * s)), n);
   store_part(b + i, fma(y, c, x * s), n);
+}
+
+// All heads of x[T, heads · head_dim], rows ldx apart.
+template <typename T_>
+void rotate_rows(int threads, T_ *x, int64_t ldx, const Rope &rope, int64_t T, int64_t heads, int64_t head_dim,
+                 float sign) {
+  const int64_t half = head_dim / 2;
+  parallel_for(threads, T, 1 + 8192 / (heads * head_dim), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++)
+      for (int64_t h = 0; h < heads; h++) {
+        T_ *head = x + t * ldx + h * head_dim;
+        const int64_t place = rope.positions[t] * half;
+        rotate(head, head + half, rope.cosine + place, rope.sine + place, half, sign);
+      }
+  });
 }
 
 }  // namespace nt

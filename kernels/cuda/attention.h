@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "../entry/attention_checks.h"
+#include "../entry/rope_tables.h"
 #include "context.h"
 
 namespace nt {
@@ -47,6 +48,7 @@ struct AttentionBackward {
   const void *q, *k, *v;
   int64_t ldqkv;
   const float *lse;
+  Rope rope;  // that q and k came out of
 };
 
 // Any head_dim, f32 or bf16, any alignment: the check of the fast kernels and what they leave to it

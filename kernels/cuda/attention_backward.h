@@ -1,22 +1,24 @@
 // What the two fast passes of the attention backward share: products of tiles in tensor cores, and results on their
 // way out. Both passes have head_dim 64, 80, 96 or 128 in bf16 with aligned rows, and recompute
-//   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O (already in delta).
+//   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O.
 // A warp owns 16·M rows of the block's own tile and their sums in registers; tiles of the other side stream by.
 #pragma once
 #include "attention.h"
 
 namespace nt {
 
-// dK and dV, and dQ, of all tiles.
-int32_t attention_backward_kv(nt_context *context, const AttentionBackward &call);
+// dQ of all tiles, and D, which goes to delta; then dK and dV.
 int32_t attention_backward_q(nt_context *context, const AttentionBackward &call);
+int32_t attention_backward_kv(nt_context *context, const AttentionBackward &call);
 
 // AttentionBackward for a kernel.
 struct BackwardArguments {
   const SampleTile *tiles;
   bf16 *dq, *dk, *dv;
-  const bf16 *dout, *q, *k, *v;
-  const float *lse, *delta;  // [heads, tokens]
+  const bf16 *dout, *o, *q, *k, *v;
+  const float *lse;  // [heads, tokens], as is delta
+  float *delta;
+  Rope rope;
   int64_t tokens;
   int ldd, ldo, ld;
   int group;   // query heads of a key/value head
@@ -32,11 +34,13 @@ inline BackwardArguments backward_arguments(const AttentionBackward &call, const
           out(call.dk),
           out(call.dv),
           in(call.dout),
+          in(call.o),
           in(call.q),
           in(call.k),
           in(call.v),
           call.lse,
           call.delta,
+          call.rope,
           call.size.tokens,
           int(call.lddqkv),
           int(call.ldo),
@@ -167,6 +171,43 @@ template <int M>
 __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, const float (&sum)[4]) {
   a[m][2 * half] = pack_bf16(sum[0], sum[1]);
   a[m][2 * half + 1] = pack_bf16(sum[2], sum[3]);
+}
+
+// Turns the warp's rows back by RoPE, where they were turned; `token` is that of the block's first row, `valid` its rows
+// that exist. A pair (i, i + head_dim / 2) lies in one lane, so that this happens in registers. The tables (8 bytes a
+// pair) come out of L2, for a row of all pairs at once. A position below 0 makes NaN, as in rope.cu.
+template <class A, int head_dim, int M>
+__device__ __forceinline__ void turn_back(float (&sum)[M][head_dim / 8][4], const Rope &rope, int token, int valid) {
+  constexpr int N = head_dim / 16;  // of half a head
+  if (rope.positions == nullptr) return;
+  const Lane lane = this_lane<A, M>();
+  NT_UNROLL
+  for (int m = 0; m < M; m++) {
+    NT_UNROLL
+    for (int half = 0; half < 2; half++) {
+      const int row = lane.row + 16 * m + 8 * half + (lane.index >> 2);
+      if (row >= valid) continue;
+      const int position = rope.positions[token + row];
+      const int64_t at = int64_t(position < 0 ? 0 : position) * (head_dim / 2) + 2 * (lane.index & 3);
+      float2 c[N], s[N];
+      NT_UNROLL
+      for (int n = 0; n < N; n++) {
+        c[n] = *reinterpret_cast<const float2 *>(rope.cosine + at + 8 * n);
+        s[n] = *reinterpret_cast<const float2 *>(rope.sine + at + 8 * n);
+      }
+      NT_UNROLL
+      for (int n = 0; n < N; n++) {
+        NT_UNROLL
+        for (int i = 0; i < 2; i++) {
+          float &x = sum[m][n][2 * half + i], &y = sum[m][n + N][2 * half + i];
+          const float cosine = position < 0 ? NAN : i == 0 ? c[n].x : c[n].y, sine = i == 0 ? s[n].x : s[n].y;
+          const float turned = fmaf(x, cosine, y * sine);
+          y = fmaf(y, cosine, -(x * sine));
+          x = turned;
+        }
+      }
+    }
+  }
 }
 
 // Writes scale · sum to the rows of `out`, `ld` apart, that exist (the first `valid`), 16 bytes a lane. On the way they

@@ -1,4 +1,4 @@
-// The first pass of the attention backward: dK and dV, by tiles of keys (FlashAttention-2, arXiv 2307.08691, with the
+// The second pass of the attention backward: dK and dV, by tiles of keys (FlashAttention-2, arXiv 2307.08691, with the
 // products transposed). A block owns a tile of keys and values of one key/value head and walks over the query heads of
 // its group and, for each, over the query tiles from its own positions on. A tile makes four products:
 //   Sᵀ = K·Qᵀ,  dPᵀ = V·dOᵀ,  dV += Pᵀ·dO,  dK += dSᵀ·Q.
@@ -150,6 +150,7 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
 
   const Place out = tile_place(a.tiles, blockIdx.z);
   const int64_t to = int64_t(out.token + out.begin) * a.ldd + computed_here(blockIdx.x) * head_dim;
+  turn_back<Own, head_dim>(dk, a.rope, out.token + out.begin, out.end - out.begin);
   store_rows<Own, head_dim>(a.dk + to, a.ldd, out.end - out.begin, dk, a.scale, keys);
   store_rows<Own, head_dim>(a.dv + to, a.ldd, out.end - out.begin, dv, 1.0f, values);
 }

@@ -1,7 +1,7 @@
-// The second pass of the attention backward: dQ, by tiles of queries. A block owns a tile of queries of one head and
+// The first pass of the attention backward: dQ, by tiles of queries, and D = Σ dO∘O of their rows. A block owns a tile of queries of one head and
 // walks over the key tiles up to its own positions, each of which makes three products:
 //   S = Q·Kᵀ,  dP = dO·Vᵀ,  dQ += dS·K,
-// the first two once more after the first pass: that is the price of sums that stay in registers, in the order of the
+// the first two once more in the second pass: that is the price of sums that stay in registers, in the order of the
 // walk, without atomics. dS leaves the second product in the lanes in which the third wants its A operand.
 //
 // Shared memory: Q, dO [rows] (Tile's layout) and of each row two floats, −lse · log₂e and −D; then twice K, V
@@ -107,6 +107,46 @@ __device__ __forceinline__ void q_step(float (&dq)[Tiling::m][Tiling::head_dim /
   }
 }
 
+// Writes −lse · log₂e and −D of the block's rows to shared memory, and D to a.delta for the second pass. A thread takes
+// the chunks of dO that it has copied itself, so that its own wait for them is enough, and the same chunks of O, which
+// nobody reads again; `first` is the token of the block's first row, `valid` its rows that exist.
+template <class Tiling>
+__device__ __forceinline__ void find_statistics(float2 *statistics, const unsigned char *douts,
+                                                const BackwardArguments &a, int head, int first, int valid) {
+  typedef typename Tiling::Own T;
+  constexpr int head_dim = Tiling::head_dim, rows = Tiling::rows, lanes = T::kChunks, step = Tiling::threads / lanes;
+  const int row = int(threadIdx.x) / lanes, chunk = int(threadIdx.x) % lanes;
+  Pack<bf16> o[rows / step][T::kPanels] = {};
+  NT_UNROLL
+  for (int i = 0; i < rows / step; i++) {
+    const bf16 *from = a.o + int64_t(first + row + i * step) * a.ldo + head * head_dim + 8 * chunk;
+    NT_UNROLL
+    for (int panel = 0; panel < T::kPanels; panel++)
+      if (row + i * step < valid && T::has(panel, chunk))
+        o[i][panel] = load_pack_once(from + panel * T::kPanelColumns);
+  }
+  copy_async_wait<1>();
+  NT_UNROLL
+  for (int i = 0; i < rows / step; i++) {
+    float sum = 0.0f;
+    NT_UNROLL
+    for (int panel = 0; panel < T::kPanels; panel++) {
+      if (!T::has(panel, chunk)) continue;
+      const Pack<bf16> x = load_pack(reinterpret_cast<const bf16 *>(
+          douts + T::offset(row, chunk) + (panel * rows + i * step) * T::kRowBytes));
+      NT_UNROLL
+      for (int j = 0; j < 8; j++) sum = fmaf(to_float(x.x[j]), to_float(o[i][panel].x[j]), sum);
+    }
+    NT_UNROLL
+    for (int distance = lanes / 2; distance > 0; distance >>= 1) sum += __shfl_xor_sync(kAllLanes, sum, distance);
+    if (chunk > 0) continue;
+    const bool exists = row + i * step < valid;
+    const int64_t at = head * a.tokens + first + row + i * step;
+    statistics[row + i * step] = make_float2(exists ? -kLog2E * a.lse[at] : -INFINITY, -sum);
+    if (exists) a.delta[at] = sum;
+  }
+}
+
 template <class Tiling>
 __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
     attention_backward_q_kernel(const BackwardArguments a) {
@@ -130,16 +170,11 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
   };
   int at = max(0, place.begin - a.window + 1) / columns * columns;
   load(keys, at);
-  for (int row = threadIdx.x; row < Tiling::rows; row += threads) {
-    const bool exists = place.begin + row < end;
-    const int64_t at = head * a.tokens + place.token + place.begin + row;
-    reinterpret_cast<float2 *>(queries + 2 * Own::kBytes)[row] =
-        make_float2(exists ? -kLog2E * a.lse[at] : -INFINITY, exists ? -a.delta[at] : 0.0f);
-  }
+  find_statistics<Tiling>(reinterpret_cast<float2 *>(queries + 2 * Own::kBytes), queries + Own::kBytes, a, head,
+                          place.token + place.begin, end - place.begin);
   Held<Tiling> held;
   if constexpr (Tiling::held) {
-    copy_async_wait<1>();
-    __syncthreads();
+    __syncthreads();  // all rows are there
     const Lane lane = this_lane<Own, M>();
     NT_UNROLL
     for (int k = 0; k < held.K; k++) {
@@ -167,6 +202,7 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
   }
 
   const Place out = tile_place(a.tiles, blockIdx.z);
+  turn_back<Own, head_dim>(dq, a.rope, out.token + out.begin, out.end - out.begin);
   store_rows<Own, head_dim>(a.dq + int64_t(out.token + out.begin) * a.ldd + head * head_dim, a.ldd,
                             out.end - out.begin, dq, a.scale, queries);
 }

@@ -1,5 +1,6 @@
 // Rotary position embedding (arXiv 2104.09864, with Transformers' pairing of halves), in place.
-#include "context.h"
+#include "rope.h"
+
 #include "rows.h"
 
 namespace nt {
@@ -58,6 +59,15 @@ int32_t rope(nt_context *context, T *x, int64_t ldx, const float *cosine, const 
 }
 
 }  // namespace
+
+int32_t rope_rows(nt_context *context, int32_t dtype, void *x, int64_t ldx, const Rope &rope, int64_t tokens,
+                  int64_t heads, int64_t head_dim, float sign) {
+  const auto run = [&](auto *rows) {
+    return nt::rope(context, rows, ldx, rope.cosine, rope.sine, rope.positions, tokens, heads, head_dim, sign);
+  };
+  return dtype == NT_F32 ? run(static_cast<float *>(x)) : run(static_cast<bf16 *>(x));
+}
+
 }  // namespace nt
 
 #include "../entry/rope.h"

@@ -1,6 +1,7 @@
 // What the functions with rotary position embedding ask of their arguments.
 #pragma once
 #include "entry.h"
+#include "rope_tables.h"
 
 namespace nt {
 

@@ -121,11 +121,14 @@ export class Layer {
     }
   }
 
-  /** Turns the gradient of what #rotate made into that of what it was given, in place. */
-  #rotateBack(dqkv: Tensor, { unnormed }: LayerActivations, { buffers: { positions } }: Pass): void {
-    const { device, config, rope: tables } = this.#context;
-    if (this.#normedHeads === null)
-      rope(device, dqkv.columns(0, this.#rotated), tables, positions, config.headDim, true);
+  /** From the gradient of attention's output to that of what #rotate was given. */
+  #attentionBackward(a: LayerActivations, { batch, buffers }: Pass): void {
+    const { device, rope: tables } = this.#context;
+    const { positions } = buffers;
+    const { dattention, dqkv, delta } = buffers.backward!;
+    const { qkv, unnormed, attention, lse } = a;
+    const turned = this.#normedHeads === null ? { tables, positions } : null;
+    attentionBackward(device, dqkv, delta, dattention, attention, qkv, lse, batch, this.attention, turned);
     for (const { norm, begin, width } of this.#normedHeads ?? []) {
       const [dx, x] = [dqkv.columns(begin, width), unnormed!.columns(begin, width)];
       rmsnormRopeBackward(device, dx, norm.dweight, x, norm, tables, positions);
@@ -188,13 +191,12 @@ export class Layer {
   /** x + o(attention(rope(q), rope(k), v)) */
   #backwardAttention(a: LayerActivations, pass: Pass, isLast: boolean): void {
     const { device, kept } = this.#context;
-    const { dx, dnormed, dattention, dqkv, delta } = pass.buffers.backward!;
-    const { qkv, norm1 } = a;
+    const { dx, dnormed, dattention, dqkv } = pass.buffers.backward!;
+    const { norm1 } = a;
     const { weights } = this;
     let g = this.#backwardInput("o", dattention, dx, a, pass);
     this.#backwardWeight("o", dx, a.attention, g, pass);
-    attentionBackward(device, dqkv, delta, dattention, a.attention, qkv, a.lse, pass.batch, this.attention);
-    this.#rotateBack(dqkv, a, pass);
+    this.#attentionBackward(a, pass);
     if (hasTrained(weights.groups.qkv) && !keeps(kept, "norms")) normForward(device, weights.norm1, norm1);
     g = this.#backwardInput("qkv", isLast ? null : dnormed, dqkv, a, pass);
     this.#backwardWeight("qkv", dqkv, norm1.normed, g, pass);

@@ -202,12 +202,8 @@ const operations: Partial<Record<FunctionName, Operation>> = {
   }),
   // dK and dV need the scores again, dP and two products of their own; dQ the scores, dP and one.
   nt_attention_backward: operation(
-    `dtype dq dk dv lddqkv delta dout o ldo q k v ldqkv lse ${attentionTail}`,
+    `dtype dq dk dv lddqkv delta dout o ldo q k v ldqkv lse ${attentionTail} cosine sine positions`,
     {
-      attention_backward_delta_kernel: (call) => {
-        const { tokens, queries } = attentionSizes(call);
-        return moves(2 * tokens * queries * call.size);
-      },
       attention_delta_kernel: (call) => {
         const { tokens, queries } = attentionSizes(call);
         return moves(2 * tokens * queries * call.size);
@@ -218,7 +214,11 @@ const operations: Partial<Record<FunctionName, Operation>> = {
       },
       attention_backward_q_kernel: (call) => {
         const { tokens, queries, keys, product } = attentionSizes(call);
-        return moves(tokens * (3 * queries + 2 * keys) * call.size, 3 * product);
+        return moves(tokens * (4 * queries + 2 * keys) * call.size, 3 * product);
+      rope_kernel: (call) => {
+        const { tokens, queries, keys } = attentionSizes(call);
+        return moves(2 * tokens * (queries + keys) * call.size);
+      },
       },
     },
   ),

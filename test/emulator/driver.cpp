@@ -341,7 +341,13 @@ void attention() {
            sequences, h.heads, h.kv_heads, h.head_dim, h.window, scale);
       CALL(nt_attention_backward, dtype, d.data, part(d, k), part(d, v), d.ld, delta, dout.data, o.data, o.ld, qkv.data,
            part(qkv, k), part(qkv, v), qkv.ld, lse, borders, sequences, h.heads, h.kv_heads, h.head_dim, h.window,
-           scale);
+           scale, nullptr, nullptr, nullptr);
+      if (h.head_dim % 2 == 0) {
+        const int64_t half = h.head_dim / 2;
+        CALL(nt_attention_backward, dtype, d.data, part(d, k), part(d, v), d.ld, delta, dout.data, o.data, o.ld,
+             qkv.data, part(qkv, k), part(qkv, v), qkv.ld, lse, borders, sequences, h.heads, h.kv_heads, h.head_dim,
+             h.window, scale, floats(5 * half), floats(5 * half), ids(T, 5));
+      }
       free_arrays();
     }
   }

@@ -7,6 +7,7 @@ import {
   attentionForward,
   type Device,
   Tensor,
+  type Turned,
 } from "../../src/native/index.ts";
 import { bordersOf, referenceBackward, referenceForward, tokensOf } from "./attention-reference.ts";
 import { poisoned, upload } from "./harness.ts";
@@ -64,6 +65,7 @@ export function runBoth(
   qkv: Float32Array,
   dout: Float32Array,
   gaps: readonly [number, number, number, number] = unalignedGaps,
+  turned: Turned | null = null,
 ): Pass {
   const T = tokensOf(lengths);
   const width = shape.heads * shape.headDim;
@@ -75,7 +77,7 @@ export function runBoth(
   attentionForward(device, o, lse, input, samples, shape);
   const delta = poisoned(device, "f32", [shape.heads, T]);
   const dqkv = poisoned(device, dtype, [T, columnsOf(shape) + gaps[3]]).columns(0, columnsOf(shape));
-  attentionBackward(device, dqkv, delta, gradient, o, input, lse, samples, shape);
+  attentionBackward(device, dqkv, delta, gradient, o, input, lse, samples, shape, turned);
   return { o: gather(device, o), lse: device.readFloats(lse), dqkv: gather(device, dqkv) };
 }
 

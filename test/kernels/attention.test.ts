@@ -19,12 +19,14 @@ import {
   gather,
   gradientTolerance,
   nameOf,
+  part,
   runBoth,
   spread,
   unalignedGaps,
 } from "./attention-runs.ts";
-import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { forEachBackend, poisoned, upload, uploadInts } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
+import { angles, turn } from "./rope-reference.ts";
 
 // Tiles hold 96 keys, panels 64 rows of all the query heads of a key/value head.
 const cases: [AttentionShape, number[]][] = [
@@ -97,6 +99,47 @@ forEachBackend((device, name) => {
       expectClose(aligned.dqkv, unaligned.dqkv, gradientTolerance.bf16, "dqkv");
     }
   });
+
+  for (const [dtype, headDim, gaps] of [
+    ["bf16", 64, alignedGaps],
+    ["bf16", 80, alignedGaps],
+    ["bf16", 96, alignedGaps],
+    ["bf16", 128, alignedGaps],
+    ["bf16", 128, unalignedGaps],
+    ["bf16", 34, alignedGaps],
+    ["f32", 64, alignedGaps],
+  ] as const) {
+    test(`${dtype}, heads of ${headDim}: gradients of q and k as they were before RoPE, gaps ${gaps}`, () => {
+      const shape = { heads: 4, kvHeads: 2, headDim };
+      const lengths = [70, 1, 0, 139];
+      const [T, columns, rotated] = [210, columnsOf(shape), 6];
+      const random = new Random(headDim);
+      const qkv = roundTo(dtype, random.floats(T * columns, 2));
+      const dout = roundTo(dtype, random.floats(T * 4 * headDim));
+      // In no order, as a caller may have them.
+      const positions = Array.from({ length: T }, (_, t) => (t * 37) % 211);
+      const tables = angles(211, headDim);
+      const [cosine, sine] = [tables.cosine, tables.sine].map((table) =>
+        upload(device, "f32", [211, headDim / 2], table),
+      );
+      const turned = {
+        tables: { cosine: cosine!, sine: sine! },
+        positions: uploadInts(device, positions),
+      };
+      const got = runBoth(device, dtype, shape, lengths, qkv, dout, gaps, turned);
+      const gradient = referenceBackward({ shape, lengths, qkv }, dout);
+      const wanted = turn(gradient, columns, tables, positions, rotated, headDim, -1);
+      for (const [begin, end, name] of [
+        [0, 4, "dq"],
+        [4, 6, "dk"],
+        [6, 8, "dv"],
+      ] as const) {
+        const of = (values: ArrayLike<number>) => part(values, columns, begin * headDim, end * headDim);
+        expectClose(of(got.dqkv), of(wanted), gradientTolerance[dtype], name);
+      }
+      expect(runBoth(device, dtype, shape, lengths, qkv, dout, gaps, turned)).toEqual(got);
+    });
+  }
 
   for (const dtype of dtypes) {
     for (const [shape, lengths] of cases) {
@@ -309,33 +352,39 @@ forEachBackend((device, name) => {
       expect(forward(changed)).toThrow(NativeError);
       expect(forward(changed)).toThrow(message);
     }
-    const backward = (delta: number | null, ldd: number) => () =>
-      device.call(
-        "nt_attention_backward",
-        0,
-        x,
-        x,
-        x,
-        ldd,
-        delta,
-        x,
-        x,
-        16,
-        x,
-        x,
-        x,
-        32,
-        x,
-        borders,
-        1,
-        2,
-        1,
-        8,
-        0,
-        1,
-      );
+    const backward =
+      (delta: number | null, ldd: number, positions: number | null = null) =>
+      () =>
+        device.call(
+          "nt_attention_backward",
+          0,
+          x,
+          x,
+          x,
+          ldd,
+          delta,
+          x,
+          x,
+          16,
+          x,
+          x,
+          x,
+          32,
+          x,
+          borders,
+          1,
+          2,
+          1,
+          8,
+          0,
+          1,
+          null,
+          null,
+          positions,
+        );
     expect(backward(null, 32)).toThrow(/attention_backward: no pointer may be null/);
     expect(backward(x, 15)).toThrow(/must be at least heads · head_dim = 16, got 32, 15 and 16/);
+    expect(backward(x, 32, x)).toThrow(/attention_backward: x, cosine, sine and positions must not be null/);
     const append = (slot: number, start: number) => () =>
       device.call(
         "nt_kv_append",

@@ -4,6 +4,7 @@ import { NeftuneError } from "../../errors.ts";
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
+import { checkTables, type RopeTables } from "./rope.ts";
 import type { SampleBorders } from "./sample-borders.ts";
 
 export interface AttentionShape {
@@ -65,7 +66,16 @@ export function attentionForward(
   );
 }
 
-/** dqkv from dout; `delta` float32 [heads, T] is scratch. */
+/** How q and k were turned before attention. */
+export interface Turned {
+  tables: RopeTables;
+  positions: Tensor; // i32 [T]
+}
+
+/**
+ * dqkv from dout; `delta` float32 [heads, T] is scratch. With `turned`, dq and dk are the gradients of what RoPE was
+ * given.
+ */
 export function attentionBackward(
   device: Device,
   dqkv: Tensor,
@@ -76,6 +86,7 @@ export function attentionBackward(
   lse: Tensor,
   samples: SampleBorders,
   shape: AttentionShape,
+  turned: Turned | null = null,
 ): void {
   const op = "attention_backward";
   const T = qkv.rowCount;
@@ -87,6 +98,10 @@ export function attentionBackward(
     throw new NeftuneError("shape", `${op}: dout and o must have the same row distance`);
   expectVector(op, "lse", lse, "f32", shape.heads * T);
   expectVector(op, "delta", delta, "f32", shape.heads * T);
+  if (turned !== null) {
+    checkTables(op, turned.tables, shape.headDim);
+    expectVector(op, "positions", turned.positions, "i32", T);
+  }
   const samplesAndShape = checkedSamples(op, samples, T, shape);
   device.call(
     "nt_attention_backward",
@@ -105,6 +120,9 @@ export function attentionBackward(
     qkv.rowStride,
     lse.ptr,
     ...samplesAndShape,
+    turned?.tables.cosine.ptr ?? null,
+    turned?.tables.sine.ptr ?? null,
+    turned?.positions.ptr ?? null,
   );
 }
 

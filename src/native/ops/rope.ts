@@ -11,14 +11,19 @@ export interface RopeTables {
   sine: Tensor;
 }
 
+/** Throws unless both tables are float32 [positions, headDim / 2]. */
+export function checkTables(op: string, tables: RopeTables, headDim: number): void {
+  for (const [name, table] of Object.entries(tables) as [string, Tensor][])
+    expectMatrix(op, name, table, "f32", tables.cosine.rowCount, headDim / 2);
+}
+
 /** How many heads x[T, heads · headDim] has; checks what turns them too. */
 function headsOf(op: string, x: Tensor, tables: RopeTables, positions: Tensor, headDim: number): number {
   const heads = x.columnCount / headDim;
   if (!Number.isInteger(heads))
     throw new NeftuneError("shape", `${op}: ${x} is not whole heads of ${headDim}`);
   expectVector(op, "positions", positions, "i32", x.rowCount);
-  for (const [name, table] of Object.entries(tables) as [string, Tensor][])
-    expectMatrix(op, name, table, "f32", tables.cosine.rowCount, headDim / 2);
+  checkTables(op, tables, headDim);
   return heads;
 }
 
