@@ -182,8 +182,8 @@ const partOf = ({ operation, kernel, product }: StepKernel): string => {
   if (operation === "linear_cross_entropy") return "head and loss";
   if (product !== null) return "products of the layers";
   if (kernel.includes("attention")) return "attention";
+  if (/rmsnorm|rope|swiglu/.test(kernel)) return "norms, RoPE, SwiGLU"; // SwiGLU's backward pass with LoRA's dA, too
   if (kernel.includes("lora")) return "LoRA's own kernels";
-  if (/rmsnorm|rope|swiglu/.test(kernel)) return "norms, RoPE, SwiGLU";
   return kernel === "dequantize" ? "NF4 to bf16" : "embedding, optimizer, copies";
 };
 

@@ -200,6 +200,10 @@ NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, co
 // forward's output; h may alias dh.
 NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
                                   int64_t T, int64_t I);
+// nt_swiglu_backward where forward's output h is wanted for the gradient of a LoRA A alone, as in nt_lora_backward_a:
+// da[R,I] (float32) += gᵀ·h, g[T,R]. dh may be overwritten.
+NT_API int32_t nt_swiglu_backward_lora(nt_context *context, int32_t dtype, void *gate_up, float *da, const void *g,
+                                       void *dh, int64_t T, int64_t R, int64_t I);
 // Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
 // accumulate. Kept where the word's top 24 bits ≥ p · 2²⁴; word j & 3 of the Philox block with counter
 // (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may alias x.

@@ -1,6 +1,7 @@
 // SwiGLU (arXiv 2002.05202): h = silu(gate) · up, silu(g) = g · σ(g).
 #include "context.h"
 #include "parallel.h"
+#include "skinny.h"
 #include "vec.h"
 
 namespace nt {
@@ -63,6 +64,14 @@ int32_t swiglu_backward(nt_context *context, T_ *gate_up, T_ *h, const T_ *dh, i
     }
   });
   return NT_OK;
+}
+
+template <typename T_>
+int32_t swiglu_backward_lora(nt_context *context, T_ *gate_up, float *da, const void *g, T_ *dh, int64_t T, int64_t R,
+                             int64_t I) {
+  const int32_t status = swiglu_backward(context, gate_up, dh, dh, T, I);
+  if (status != NT_OK) return status;
+  return outer_product(context, sizeof(T_) == 2 ? NT_BF16 : NT_F32, da, false, g, R, dh, I, T, R, I);
 }
 
 }  // namespace

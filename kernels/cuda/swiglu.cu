@@ -1,16 +1,15 @@
 // SwiGLU (arXiv 2002.05202): h = silu(gate) · up, silu(g) = g · σ(g).
+#include "swiglu.h"
+
 #include "context.h"
+#include "lora.h"
 #include "rows.h"
+#include "swiglu_lora.h"
 
 namespace nt {
 namespace {
 
 constexpr int kThreads = 256;
-
-// 1 / (1 + e⁻ˣ), within a few ulp of 1: two special-function instructions.
-__device__ __forceinline__ float sigmoid(float x) {
-  return __fdividef(1.0f, 1.0f + exp2_fast(x * -1.44269504088896341f));
-}
 
 // h = g · σ(g) · u, a chunk a thread. Bytes an element of h: 6 in bf16.
 template <class T, bool vector>
@@ -32,9 +31,8 @@ __global__ void __launch_bounds__(kThreads, 4)
   store_chunk<vector>(h + place.row * I + i, out, left);
 }
 
-// With s = σ(g): dgate = dh · u · s · (1 + g · (1 − s)), dup = dh · g · s, in place of g and u; h = g · s · u where it
-// is wanted, for the gradient of the product behind it. A thread reads its chunks of g, u and dh before it writes, so h
-// may be dh. Bytes an element of h: 10 in bf16, 12 with h.
+// dgate and dup in place of g and u; h where it is wanted, for the gradient of the product behind it. A thread reads its
+// chunks of g, u and dh before it writes, so h may be dh. Bytes an element of h: 10 in bf16, 12 with h.
 template <class T, bool vector>
 __global__ void __launch_bounds__(kThreads, 4)
     swiglu_backward_kernel(T *gate_up, T *h, const T *dh, uint64_t total, uint32_t chunks, int I) {
@@ -46,14 +44,7 @@ __global__ void __launch_bounds__(kThreads, 4)
   T *gate = gate_up + place.row * 2 * I + i;
   Pack<T> g = load_chunk<vector>(gate, left), u = load_chunk<vector>(gate + I, left);
   Pack<T> d = load_chunk<vector>(dh + place.row * I + i, left);
-  NT_UNROLL
-  for (int k = 0; k < N; k++) {
-    const float x = to_float(g.x[k]), up = to_float(u.x[k]), slope_in = to_float(d.x[k]);
-    const float s = sigmoid(x), silu = x * s;
-    g.x[k] = from_float<T>(slope_in * up * fmaf(silu, 1.0f - s, s));
-    u.x[k] = from_float<T>(slope_in * silu);
-    d.x[k] = from_float<T>(silu * up);
-  }
+  swiglu_backward_chunk(g, u, d);
   store_chunk<vector>(gate, g, left);
   store_chunk<vector>(gate + I, u, left);
   if (h != nullptr) store_chunk<vector>(h + place.row * I + i, d, left);
@@ -79,6 +70,20 @@ int32_t swiglu_backward(nt_context *context, T *gate_up, T *h, const T *dh, int6
                  uint64_t(total), uint32_t(chunks), int(I)),
           "swiglu_backward");
   return NT_OK;
+}
+
+template <class T>
+int32_t swiglu_backward_lora(nt_context *context, T *gate_up, float *da, const void *g, T *dh, int64_t tokens, int64_t R,
+                             int64_t I) {
+  if constexpr (sizeof(T) == 2) {
+    if (can_swiglu_lora(gate_up, g, dh, R, I)) {
+      NT_CUDA(swiglu_lora(context, gate_up, da, static_cast<const bf16 *>(g), dh, tokens, R, I), "swiglu_backward_lora");
+      return NT_OK;
+    }
+  }
+  const int32_t status = swiglu_backward(context, gate_up, dh, dh, tokens, I);
+  if (status != NT_OK) return status;
+  return add_lora_a(context, sizeof(T) == 2 ? NT_BF16 : NT_F32, da, g, dh, I, tokens, R, I);
 }
 
 }  // namespace

@@ -24,3 +24,19 @@ NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate
     return nt::swiglu_backward(context, nt::as<E>(gate_up), nt::as<E>(h), nt::as<E>(dh), T, I);
   });
 }
+
+NT_API int32_t nt_swiglu_backward_lora(nt_context *context, int32_t dtype, void *gate_up, float *da, const void *g,
+                                       void *dh, int64_t T, int64_t R, int64_t I) {
+  const char *op = "swiglu_backward_lora";
+  NT_CHECK_DTYPE("swiglu_backward_lora", dtype);
+  NT_TRY(nt::check_rows(op, "I", T, I));
+  NT_TRY(nt::check_rows(op, "R", T, R));
+  if (T == 0 || I == 0) return NT_OK;
+  NT_CHECK(gate_up != nullptr && dh != nullptr && (R == 0 || (da != nullptr && g != nullptr)),
+           "%s: gate_up, dA, g and dh must not be null", op);
+  return nt::with_dtype(dtype, [&](auto element) {
+    using E = decltype(element);
+    if (R == 0) return nt::swiglu_backward(context, nt::as<E>(gate_up), static_cast<E *>(nullptr), nt::as<E>(dh), T, I);
+    return nt::swiglu_backward_lora(context, nt::as<E>(gate_up), da, g, nt::as<E>(dh), T, R, I);
+  });
+}

@@ -12,6 +12,7 @@ import {
   rmsnormRopeForward,
   rope,
   swigluBackward,
+  swigluBackwardLora,
   swigluForward,
   type Tensor,
 } from "../native/index.ts";
@@ -25,6 +26,7 @@ import {
   groupBackwardWeight,
   groupForward,
   hasTrained,
+  onlyLoraA,
 } from "./linear-group.ts";
 import { addNormForward, type Norm, normBackward, normForward } from "./norm.ts";
 import type { LayerBucketName } from "./shard-layout.ts";
@@ -181,8 +183,14 @@ export class Layer {
     const { dx, dnormed } = pass.buffers.backward!;
     const { gateUp, norm2 } = a;
     let g = this.#backwardInput("down", h, dx, a, pass); // h holds dh
-    swigluBackward(device, gateUp, h, h); // gateUp holds its gradient, h SwiGLU's output again
-    this.#backwardWeight("down", dx, h, g, pass);
+    const { down } = this.weights.groups;
+    const da = onlyLoraA(down, pass.dropout);
+    if (da !== null) {
+      swigluBackwardLora(device, gateUp, da, g[0]!, h); // gateUp holds its gradient
+    } else {
+      swigluBackward(device, gateUp, hasTrained(down) ? h : null, h); // h holds SwiGLU's output again
+      this.#backwardWeight("down", dx, h, g, pass);
+    }
     g = this.#backwardInput("gateUp", dnormed, gateUp, a, pass);
     this.#backwardWeight("gateUp", gateUp, norm2.normed, g, pass);
     normBackward(device, this.weights.norm2, dx, dnormed, norm2, dx);

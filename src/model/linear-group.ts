@@ -190,3 +190,10 @@ export function groupBackwardWeight(
 /** Whether groupBackwardWeight has anything to do. */
 export const hasTrained = (group: LinearGroup) =>
   group.stacks.length > 0 || group.linears.some((linear) => linear.dweight !== null);
+
+/** The gradient of A where the second half is nothing else and takes the group's input as it is; else null. */
+export function onlyLoraA({ linears, stacks }: LinearGroup, context: DropoutContext | null): Tensor | null {
+  const [stack] = stacks;
+  const isOnly = context === null && stacks.length === 1 && linears.every(({ dweight }) => dweight === null);
+  return isOnly ? stack!.da : null;
+}

@@ -43,6 +43,7 @@ export const bindings = {
   nt_rmsnorm_rope_backward: list("ptr i32 ptr i64 ptr ptr i64 ptr ptr ptr ptr i64 i64 i64 f32"),
   nt_swiglu_forward: list("ptr i32 ptr ptr i64 i64"),
   nt_swiglu_backward: list("ptr i32 ptr ptr ptr i64 i64"),
+  nt_swiglu_backward_lora: list("ptr i32 ptr ptr ptr ptr i64 i64 i64"),
   nt_dropout: list("ptr i32 ptr ptr i64 i64 f32 u64 i32 i32 ptr ptr i64"),
   nt_weight_create: list("ptr i32 i64 i64 ptr ptr"),
   nt_weight_destroy: list("ptr ptr"),

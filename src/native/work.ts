@@ -143,6 +143,13 @@ const operations: Partial<Record<FunctionName, Operation>> = {
   nt_swiglu_backward: operation("dtype gate_up h dh T I", {
     swiglu_backward_kernel: ({ n, size }) => moves((5 + present(n.h)) * n.T * n.I * size),
   }),
+  nt_swiglu_backward_lora: operation("dtype gate_up da g dh T R I", {
+    swiglu_backward_lora_kernel: ({ n, size }) =>
+      moves((5 * n.T * n.I + n.T * n.R) * size + 8 * n.R * n.I, 2 * n.T * n.R * n.I),
+    swiglu_backward_kernel: ({ n, size }) => moves(6 * n.T * n.I * size),
+    lora_outer_kernel: ({ n, size }) =>
+      moves((n.T * n.I + n.T * n.R) * size + 8 * n.R * n.I, 2 * n.T * n.R * n.I),
+  }),
   nt_dropout: operation("dtype y x T columns p seed module accumulate host_cu_seqlens host_draws sequences", {
     dropout_kernel: ({ n, size }) => moves((2 + n.accumulate) * n.T * n.columns * size),
   }),
@@ -208,6 +215,10 @@ const operations: Partial<Record<FunctionName, Operation>> = {
         const { tokens, queries } = attentionSizes(call);
         return moves(2 * tokens * queries * call.size);
       },
+      rope_kernel: (call) => {
+        const { tokens, queries, keys } = attentionSizes(call);
+        return moves(2 * tokens * (queries + keys) * call.size);
+      },
       attention_backward_kv_kernel: (call) => {
         const { tokens, queries, keys, product } = attentionSizes(call);
         return moves(tokens * (2 * queries + 4 * keys) * call.size, 4 * product);
@@ -215,10 +226,6 @@ const operations: Partial<Record<FunctionName, Operation>> = {
       attention_backward_q_kernel: (call) => {
         const { tokens, queries, keys, product } = attentionSizes(call);
         return moves(tokens * (4 * queries + 2 * keys) * call.size, 3 * product);
-      rope_kernel: (call) => {
-        const { tokens, queries, keys } = attentionSizes(call);
-        return moves(2 * tokens * (queries + keys) * call.size);
-      },
       },
     },
   ),

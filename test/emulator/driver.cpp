@@ -215,6 +215,8 @@ void swiglu_and_dropout() {
         CALL(nt_swiglu_forward, dtype, h, gate_up, T, columns);
         CALL(nt_swiglu_backward, dtype, gate_up, h, h, T, columns);
         CALL(nt_swiglu_backward, dtype, gate_up, nullptr, h, T, columns);
+        for (int64_t R : {3, 16, 48})
+          CALL(nt_swiglu_backward_lora, dtype, gate_up, zeros(R * columns), numbers(dtype, T * R), h, T, R, columns);
         free_arrays();
       }
       void *x = numbers(dtype, kTokens * columns), *y = numbers(dtype, kTokens * columns);

@@ -117,6 +117,8 @@ const refusals: Refusal[] = [
   ["nt_swiglu_forward", { 3: 1, 4: 1 }, "swiglu_forward: h and gate_up must not be null"],
   ["nt_swiglu_backward", { 5: -1 }, "swiglu_backward: sizes must be ≥ 0, got T 0, I -1"],
   ["nt_swiglu_backward", { 4: 1, 5: 1 }, "swiglu_backward: gate_up and dh must not be null"],
+  ["nt_swiglu_backward_lora", { 6: -1 }, "swiglu_backward_lora: sizes must be ≥ 0, got T 0, R -1"],
+  ["nt_swiglu_backward_lora", { 5: 1, 6: 1, 7: 1 }, "gate_up, dA, g and dh must not be null"],
   ["nt_dropout", { 4: 262145 }, "dropout: columns must be in [0, 262144], got 262145"],
   ["nt_dropout", { 5: 1 }, "dropout: p must be in [0, 1), got 1"],
   ["nt_dropout", { 7: 65536 }, "dropout: module must be in [0, 65536), got 65536"],

@@ -1,7 +1,8 @@
 import { expect, test } from "bun:test";
-import { swigluBackward, swigluForward } from "../../src/native/index.ts";
+import { swigluBackward, swigluBackwardLora, swigluForward } from "../../src/native/index.ts";
 import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
+import { dense, product, transpose } from "./products.ts";
 
 const silu = (g: number) => g / (1 + Math.exp(-g));
 
@@ -71,6 +72,42 @@ forEachBackend((device) => {
     }
   }
 
+  for (const dtype of ["f32", "bf16"] as const) {
+    // Ranks and widths that a backend's vector and matrix instructions take, and others; one part of the tokens, several.
+    for (const [T, I, R] of [
+      [1, 1, 1],
+      [33, 17, 3],
+      [40, 136, 16],
+      [300, 264, 8],
+      [700, 72, 24],
+      [130, 8, 64],
+      [20, 128, 40],
+      [50, 24, 72],
+    ] as const) {
+      test(`${dtype} backward with the gradient of LoRA's A, [${T},${I}], R ${R}`, () => {
+        const random = new Random(T + I + R);
+        const make = (n: number, scale = 1) => roundTo(dtype, random.floats(n, scale));
+        const [gateUp, dh, g] = [make(T * 2 * I, 6), make(T * I), make(T * R)];
+        const start = random.floats(R * I);
+        const run = () => {
+          const gradient = upload(device, dtype, [T, 2 * I], gateUp);
+          const da = upload(device, "f32", [R, I], start);
+          const upstream = upload(device, dtype, [T, I], dh);
+          swigluBackwardLora(device, gradient, da, upload(device, dtype, [T, R], g), upstream);
+          return [device.readFloats(gradient), device.readFloats(da)] as const;
+        };
+        const [gradient, da] = run();
+        const alone = upload(device, dtype, [T, 2 * I], gateUp);
+        const h = poisoned(device, dtype, [T, I]);
+        swigluBackward(device, alone, h, upload(device, dtype, [T, I], dh));
+        expect(gradient).toEqual(device.readFloats(alone));
+        const wanted = product(transpose(dense(g, T, R)), dense(device.readFloats(h), T, I), start);
+        expectClose(da, wanted, 2e-6, "da");
+        expect(run()).toEqual([gradient, da]);
+      });
+    }
+  }
+
   test("extreme gates give no NaN", () => {
     const gates = [-1000, -200, -89, 89, 200, 1000, 0, -0];
     const gateUp = upload(device, "f32", [1, 16], Float32Array.from([...gates, ...gates.map(() => 2)]));
@@ -96,6 +133,7 @@ forEachBackend((device) => {
     const h = poisoned(device, "f32", [1, 2]);
     device.call("nt_swiglu_forward", 0, h.ptr, h.ptr, 0, 2);
     device.call("nt_swiglu_backward", 0, h.ptr, null, h.ptr, 1, 0);
+    device.call("nt_swiglu_backward_lora", 0, h.ptr, null, null, h.ptr, 1, 2, 0);
     expect(device.readFloats(h).every(Number.isNaN)).toBe(true);
     expect(() => device.call("nt_swiglu_forward", 2, h.ptr, h.ptr, 1, 1)).toThrow(
       "swiglu_forward: dtype must be f32 or bf16, got 2",

@@ -22,3 +22,17 @@ export function swigluBackward(device: Device, gateUp: Tensor, h: Tensor | null,
   for (const tensor of [dh, gateUp]) expectContiguous(op, "dh and gateUp", tensor);
   device.call("nt_swiglu_backward", activationCode(op, dh), gateUp.ptr, h?.ptr ?? null, dh.ptr, T, I);
 }
+
+/**
+ * swigluBackward where h is wanted for the gradient of a LoRA A alone: da[R,I] (float32) += g[T,R]ᵀ·h. dh is undefined
+ * afterwards.
+ */
+export function swigluBackwardLora(device: Device, gateUp: Tensor, da: Tensor, g: Tensor, dh: Tensor): void {
+  const op = "swiglu_backward_lora";
+  const [T, I, R] = [dh.rowCount, dh.columnCount, g.columnCount];
+  expectMatrix(op, "gateUp", gateUp, dh.dtype, T, 2 * I);
+  expectMatrix(op, "g", g, dh.dtype, T, R);
+  expectMatrix(op, "da", da, "f32", R, I);
+  for (const tensor of [dh, gateUp, g, da]) expectContiguous(op, "dh, gateUp, g and da", tensor);
+  device.call("nt_swiglu_backward_lora", activationCode(op, dh), gateUp.ptr, da.ptr, g.ptr, dh.ptr, T, R, I);
+}
