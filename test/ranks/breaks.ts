@@ -92,6 +92,9 @@ export async function breakRun(it: Break, { place, env }: BreakPlace): Promise<O
   try {
     if (!(await strike(run, it, output))) {
       outcome.isEarly = true;
+      await run.settle();
+      const failed = run.ranks.find((rank) => (run.statusOf(rank) ?? 0) !== 0);
+      if (failed !== undefined) complain(`it failed before the signal came: ${run.messagesOf(failed)}`);
       return outcome;
     }
     const start = performance.now();
