@@ -19,6 +19,7 @@ export {
 } from "./options.ts";
 export { type BatchLimits, evaluationLimits, mergeLimits } from "./order.ts";
 export {
+  asBegun,
   checkRequest,
   type LoadedRunData,
   loadRunData,

@@ -185,6 +185,10 @@ function planTogether(asked: RunRequest, recorded: Recorded, team: Team | null):
   };
 }
 
+/** The request of one process as runTraining takes it: a run that is resumed keeps what it began with. */
+export const asBegun = (request: RunRequest): RunRequest =>
+  planTogether(request, readRecorded(request), null);
+
 /** The tokenized data of a run, nothing held out yet. */
 export interface LoadedRunData {
   data: LoadedMix;

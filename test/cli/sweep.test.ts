@@ -1,8 +1,14 @@
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { settingsOf } from "../../src/cli/sweep/grid.ts";
 import { questionOf, type RunMeasures } from "../../src/cli/sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "../../src/cli/sweep/results.ts";
+import { SweepRunner } from "../../src/cli/sweep/runs.ts";
 import type { Tokenizer } from "../../src/data/tokenizer.ts";
+import { runTraining } from "../../src/train/index.ts";
+import { makeTinyRun, openDevice } from "../train/tiny-run.ts";
+import { quietContext } from "./quiet-context.ts";
 
 describe("settings", () => {
   const names = (...args: Parameters<typeof settingsOf>) => settingsOf(...args).map(({ name }) => name);
@@ -91,4 +97,19 @@ describe("results", () => {
     expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6)])).toContain("try --seeds 3");
     expect(verdict([result("alpha-0", 1.5)])).toBe("");
   });
+});
+
+test("a run that was begun goes on with the --micro-batch-tokens that it chose", async () => {
+  const { root, request } = makeTinyRun();
+  const asked = (more: object) => {
+    const trainer = { maxSteps: 2, batchSize: 1, gradientAccumulationSteps: 3, saveSteps: 1, ...more };
+    return request("begun", { evalSplit: 2, trainer });
+  };
+  await runTraining(asked({ microBatchTokens: 40 }), openDevice);
+  const options = { prompts: 1, maxNewTokens: 1, holdoutSeed: 42, openDevice };
+  const runner = new SweepRunner(options, quietContext());
+  await runner.run({ label: "begun", request: { ...asked({}), resume: true } });
+  runner.close();
+  const record = JSON.parse(readFileSync(join(root, "begun", "config.json"), "utf8"));
+  expect(record["micro-batch-tokens"]).toBe(40);
 });

@@ -9,6 +9,7 @@ import { writeTextAtomically } from "../../formats/io.ts";
 import { readConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
 import {
+  asBegun,
   fingerprintModel,
   loadRunData,
   type RunData,
@@ -75,7 +76,7 @@ export class SweepRunner {
     const done = readMeasures(request.output, settings);
     if (done !== null) return done;
     this.#device ??= this.#options.openDevice();
-    await trainOn(this.#device, data, request, { reporter, signal: context.signal });
+    await trainOn(this.#device, data, asBegun(request), { reporter, signal: context.signal });
     if (context.signal.aborted) throw new InterruptedError(`stopped after ${label} was trained`);
     const measures = await this.measure(run);
     const text = JSON.stringify({ ...measures, settings }, null, 2);
