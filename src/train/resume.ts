@@ -1,6 +1,7 @@
 // What --resume goes on with: the newest checkpoint that is whole.
 
 import { FormatError, NeftuneError, UsageError } from "../errors.ts";
+import { NativeError } from "../native/index.ts";
 import { type CheckpointFolder, type Marks, type Progress, readProgress } from "./checkpoint.ts";
 import { expectSameIdentity, roundingNote } from "./identity.ts";
 import type { TrainableModel, TrainedParameters } from "./model.ts";
@@ -56,7 +57,9 @@ export function restoreNewest(
         notes: rounding === null ? passed : [...passed, rounding],
       };
     } catch (error) {
-      if (!(error instanceof NeftuneError) || error instanceof UsageError) throw error;
+      // What the device or another rank fails at says nothing about the checkpoint.
+      if (!(error instanceof NeftuneError) || error instanceof UsageError || error instanceof NativeError)
+        throw error;
       damaged.push({ path: checkpoint, reason: error.message });
     }
   }

@@ -17,6 +17,7 @@ import {
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../../src/errors.ts";
+import { NativeError } from "../../src/native/index.ts";
 import { NoisyTrainer, RunFolder, type TrainerSettings } from "../../src/train/index.ts";
 import { LOCK_FILE, RunLock } from "../../src/train/run-lock.ts";
 import { inMemory, scratchFolders } from "../scratch.ts";
@@ -141,6 +142,17 @@ describe("damaged checkpoints", () => {
     const { trainer, notes } = run({ output, resume: true }, new FakeModel("full"));
     expect(await trainer.train()).toMatchObject({ steps: 12 });
     expect(notes[0]).toContain("model.safetensors");
+  });
+
+  test("a device or a rank that fails while a checkpoint is read says nothing about the checkpoint", async () => {
+    const output = await killedRun();
+    const model = new FakeModel();
+    const failure = new NativeError("comm_all_reduce", 1, "comm_all_reduce: a rank is gone");
+    model.parameters.write = () => {
+      throw failure;
+    };
+    await expect(run({ output, resume: true }, model).trainer.train()).rejects.toBe(failure);
+    expect(readdirSync(join(output, "checkpoints")).sort()).toEqual(["step-00000004", "step-00000008"]);
   });
 
   test("none is whole: an error names them all and nothing is changed", async () => {
