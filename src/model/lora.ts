@@ -45,12 +45,15 @@ export function loraScale(options: LoraOptions): number {
   return options.alpha / (options.useRslora ? Math.sqrt(options.r) : options.r);
 }
 
+/** A GPU lays ranks out to multiples of this. */
+export const LORA_VECTOR = 8;
+
 /**
  * Columns of u, g and B, and rows of A, that each target takes on the device. A GPU's bf16 kernels move eight values at a
  * time; what is beyond r starts at zero and has gradients of zero, so it stays there.
  */
 export function laidRank(device: Pick<Device, "isHost">, { r }: LoraOptions, dtype: "f32" | "bf16"): number {
-  return device.isHost || dtype === "f32" ? r : Math.ceil(r / 8) * 8;
+  return device.isHost || dtype === "f32" ? r : Math.ceil(r / LORA_VECTOR) * LORA_VECTOR;
 }
 
 /** Throws a UsageError that names the option, unless the options make sense. */

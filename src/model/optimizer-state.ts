@@ -15,6 +15,7 @@ import {
   Tensor,
 } from "../native/index.ts";
 import { cutOut, layInto } from "./laid.ts";
+import { LORA_VECTOR } from "./lora.ts";
 import type { Optimizer } from "./optimizer.ts";
 import type { ParameterTensor, RateName } from "./parameters.ts";
 import type { Piece } from "./shard-layout.ts";
@@ -25,9 +26,21 @@ const LEAST_8BIT = 4096;
 export const momentKinds = ["m", "v"] as const;
 export type MomentKind = (typeof momentKinds)[number];
 
-/** Whether a tensor's moments are kept in 8 bits. */
-export const hasCodes = (optimizer: Optimizer, { size }: Pick<ParameterTensor, "size">) =>
-  optimizer === "adamw8bit" && size >= LEAST_8BIT;
+/** LoRA's rank; 0 for what is not LoRA's. */
+const loraRank = ({ name, part, shape }: Pick<ParameterTensor, "name" | "part" | "shape">) =>
+  part === "lora" ? shape[name.includes(".lora_B.") ? 1 : 0]! : 0;
+
+/**
+ * Whether a tensor's moments are kept in 8 bits: the same on every device, so that a run may go on on another one. LoRA
+ * ranks that are no multiple of 8 have other blocks where they lie in larger matrices (laidRank), and keep float32.
+ */
+export const hasCodes = (
+  optimizer: Optimizer,
+  tensor: Pick<ParameterTensor, "name" | "part" | "shape">,
+): boolean =>
+  optimizer === "adamw8bit" &&
+  loraRank(tensor) % LORA_VECTOR === 0 &&
+  tensor.shape.reduce((product, n) => product * n, 1) >= LEAST_8BIT;
 
 /** A tensor of the state as checkpoints hold it: `m.NAME`, `v.NAME`, and `.absmax` of those in 8 bits. */
 export interface StateTensor {
@@ -76,15 +89,14 @@ const WORDS = stateBlock / CODES_PER_WORD;
 /** What a checkpoint holds of one moment of a tensor. */
 function momentTensors(
   moment: MomentKind,
-  { name: of, shape, laid, size }: ParameterTensor,
+  { name: of, shape, size }: ParameterTensor,
   is8bit: boolean,
 ): MomentTensor[] {
   const name = `${moment}.${of}`;
   const common = { of, moment };
   if (!is8bit) return [{ ...common, name, dtype: "F32", shape, valuesPerWord: 1 }];
   return [
-    // Blocks of the tensor as it lies on the device.
-    { ...common, name, dtype: "U8", shape: laid, valuesPerWord: CODES_PER_WORD },
+    { ...common, name, dtype: "U8", shape, valuesPerWord: CODES_PER_WORD },
     { ...common, name: `${name}.absmax`, dtype: "F32", shape: [blocksOf(size)], valuesPerWord: stateBlock },
   ];
 }

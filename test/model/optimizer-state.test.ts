@@ -1,10 +1,10 @@
 // AdamW's moments in memory: their size, and what of them is a tensor of its own.
 
 import { expect, test } from "bun:test";
-import { OptimizerState } from "../../src/model/optimizer-state.ts";
-import { Parameters } from "../../src/model/parameters.ts";
+import { OptimizerState, stateTensorsOf } from "../../src/model/optimizer-state.ts";
+import { Parameters, place } from "../../src/model/parameters.ts";
 import { wholePiece } from "../../src/model/shard-layout.ts";
-import { Arena, type Device, MemoryPlan } from "../../src/native/index.ts";
+import { type Allocator, Arena, type Device, MemoryPlan } from "../../src/native/index.ts";
 import { describeBackends } from "../backends.ts";
 
 const options = {
@@ -52,7 +52,52 @@ function steps(device: Device, parameters: Parameters): void {
   }
 }
 
+/** LoRA's matrices of rank r on a device that lays them out to `wide` columns. */
+const loraTensors = (r: number, wide: number) =>
+  place([
+    {
+      name: "lora",
+      specs: [
+        { name: "q.lora_A.weight", shape: [r, 1024], laid: [wide, 1024] },
+        { name: "q.lora_B.weight", shape: [1024, r], laid: [1024, wide] },
+      ],
+    },
+  ]);
+
+test("LoRA's moments have the same type and the user's shapes however a device lays them out", () => {
+  const first = (r: number, wide: number) =>
+    stateTensorsOf(loraTensors(r, wide), "adamw8bit")
+      .filter(({ moment }) => moment === "m")
+      .map(({ name, dtype, shape }) => ({ name, dtype, shape }));
+  const floats = [
+    { name: "m.q.lora_A.weight", dtype: "F32", shape: [12, 1024] },
+    { name: "m.q.lora_B.weight", dtype: "F32", shape: [1024, 12] },
+  ] as const;
+  expect(first(12, 12)).toEqual([...floats]);
+  expect(first(12, 16)).toEqual([...floats]);
+  expect(first(16, 16).map(({ dtype }) => dtype)).toEqual(["U8", "F32", "U8", "F32"]);
+  // 3,072 values in a matrix of 8,192.
+  expect(first(3, 8)).toEqual(first(3, 3));
+});
+
 describeBackends((device) => {
+  test("moments of a rank laid out wider are read and written in the user's shapes", () => {
+    const tensors = loraTensors(12, 16);
+    const plan = new MemoryPlan();
+    const make = (allocator: Allocator) =>
+      new OptimizerState(device, allocator, tensors.map(wholePiece), "adamw8bit");
+    make(plan);
+    const arena = new Arena(device, plan.total);
+    const state = make(arena);
+    state.clear();
+    for (const { name } of state.tensors) {
+      const values = gradientOf(12 * 1024, 1);
+      state.write(name, new Uint8Array(values.buffer));
+      expect(new Float32Array(state.read(name).buffer)).toEqual(values);
+    }
+    arena.free();
+  });
+
   test("8-bit moments take a quarter of the memory", () => {
     const tensors = [
       {
