@@ -8,7 +8,13 @@ import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, UsageError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
-import { type RunRequest, type SamplePrompt, type Sampling, samplingLimits } from "../train/index.ts";
+import {
+  type RunRequest,
+  type SamplePrompt,
+  type Sampling,
+  samplingLimits,
+  templateDateOf,
+} from "../train/index.ts";
 
 /** Tokens of an answer while training: enough to see how it is going. */
 const SAMPLE_TOKENS = 64;
@@ -17,7 +23,7 @@ const SAMPLE_TOKENS = 64;
 export async function readQuestions(
   option: string,
   path: string,
-  request: Pick<RunRequest, "model" | "encoding">,
+  request: Pick<RunRequest, "model" | "encoding" | "output">,
   signal: AbortSignal,
 ): Promise<SamplePrompt[]> {
   const tokenizer = Tokenizer.load(request.model.dir);
@@ -25,6 +31,8 @@ export async function readQuestions(
   const encoder = new Encoder(tokenizer, {
     ...{ template: promptTemplate(template), maxLength: null, vocabSize: null, columns },
     parseSpecial: request.encoding.parseSpecial ?? false,
+    // The day that a run which goes on began, as for the data.
+    date: templateDateOf([request.output]),
   });
   const questions: SamplePrompt[] = [];
   for await (const { row, problem, where } of rowsOf(openSource(path))) {
@@ -54,7 +62,7 @@ function referencesOf(encoder: Encoder, tokenizer: Tokenizer, row: unknown): str
 export async function samplingOf(
   path: string,
   every: number,
-  request: Pick<RunRequest, "model" | "encoding">,
+  request: Pick<RunRequest, "model" | "encoding" | "output">,
   signal: AbortSignal,
 ): Promise<{ sampling: Sampling; limits: ReturnType<typeof samplingLimits> }> {
   const prompts = await readQuestions("sample-prompts", path, request, signal);

@@ -1,6 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { readQuestions } from "../../src/cli/questions.ts";
 import { settingsOf } from "../../src/cli/sweep/grid.ts";
 import { questionOf, type RunMeasures } from "../../src/cli/sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "../../src/cli/sweep/results.ts";
@@ -97,6 +98,18 @@ describe("results", () => {
     expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6)])).toContain("try --seeds 3");
     expect(verdict([result("alpha-0", 1.5)])).toBe("");
   });
+});
+
+test("prompts are told the day that a run began on", async () => {
+  const { root, rows, datasets, request } = makeTinyRun();
+  const template = join(root, "day.jinja");
+  writeFileSync(template, "{{ strftime_now('%d %b') }}: {{ messages[0]['content'] }}");
+  const asked = request("dated", { encoding: { template, maxLength: 64 } });
+  mkdirSync(asked.output);
+  const record = { neftune_version: "0.1.0", template_date: "2024-07-26" };
+  writeFileSync(join(asked.output, "config.json"), JSON.stringify(record));
+  const [first] = await readQuestions("prompts", datasets[0]!.name, asked, new AbortController().signal);
+  expect(first!.text).toBe(`26 Jul: ${rows[0]!.prompt}`);
 });
 
 test("a run that was begun goes on with the --micro-batch-tokens that it chose", async () => {
