@@ -15,6 +15,7 @@ export interface DiskUse {
   steps: number;
   saveSteps: number;
   saveTotalLimit: number;
+  loadBestModelAtEnd: boolean;
   saveDtype: keyof typeof valueBytes;
   saveOnlyModel: boolean;
   optim: keyof typeof momentBytes;
@@ -22,10 +23,19 @@ export interface DiskUse {
 
 /** Bytes of a checkpoint, of the model at the end, and of the most that there is at a time. */
 export function diskUse(use: DiskUse) {
-  const { parameters, steps, saveSteps, saveTotalLimit, saveDtype, saveOnlyModel, optim } = use;
+  const {
+    parameters,
+    steps,
+    saveSteps,
+    saveTotalLimit,
+    loadBestModelAtEnd,
+    saveDtype,
+    saveOnlyModel,
+    optim,
+  } = use;
   const saves = Math.max(1, Math.ceil(steps / saveSteps));
-  // The oldest is removed once the next is complete.
-  const most = Math.min(saves, saveTotalLimit + 1);
+  // The oldest is removed once the next is complete. The best evaluation's is saved and kept beside them.
+  const most = loadBestModelAtEnd ? Math.min(steps, saveTotalLimit + 2) : Math.min(saves, saveTotalLimit + 1);
   const checkpoint = parameters * (VALUE_BYTES + (saveOnlyModel ? 0 : momentBytes[optim]));
   const model = parameters * valueBytes[saveDtype];
   return { checkpoint, model, most, total: most * checkpoint + model };

@@ -5,7 +5,7 @@ import { type DiskUse, diskNote, diskUse } from "../../src/cli/disk-note.ts";
 
 const use: DiskUse = {
   ...{ parameters: 1000, steps: 100, saveSteps: 10, saveTotalLimit: 3, saveDtype: "bf16" },
-  ...{ saveOnlyModel: false, optim: "adamw" },
+  ...{ saveOnlyModel: false, loadBestModelAtEnd: false, optim: "adamw" },
 };
 
 test("checkpoints are three float32 values a parameter, one more than kept while the next is written", () => {
@@ -16,6 +16,13 @@ test("checkpoints are three float32 values a parameter, one more than kept while
     total: 28_000,
   });
   expect(diskUse({ ...use, steps: 5 })).toMatchObject({ most: 1, total: 14_000 });
+});
+
+test("the best evaluation's checkpoint is saved between the others, and kept beside them", () => {
+  const best = { ...use, loadBestModelAtEnd: true };
+  expect(diskUse(best)).toMatchObject({ most: 5, total: 62_000 });
+  expect(diskUse({ ...best, steps: 15, saveTotalLimit: 1 })).toMatchObject({ most: 3, total: 38_000 });
+  expect(diskUse({ ...best, steps: 2 })).toMatchObject({ most: 2, total: 26_000 });
 });
 
 test("a checkpoint without the optimizer's state, or with it in 8 bits, takes less", () => {
