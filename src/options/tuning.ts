@@ -19,7 +19,8 @@ export const shardOption = inGroup("Training", {
     type: "enum",
     values: ["auto", "none", "optimizer"],
     default: "auto",
-    help: "optimizer: several ranks divide gradients, float32 weights and AdamW's state among them; none: each keeps all of it; auto: they divide it",
+    help: "auto, optimizer: several ranks divide gradients, float32 weights and AdamW's state among them; none: each keeps all of it",
+    identity: "rounding",
     onlyWith: { option: "tune", value: "full" },
   },
 });

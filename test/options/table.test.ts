@@ -114,5 +114,10 @@ describe("names that older checkpoints have", () => {
       ...{ "--packing": true, "--batch-size": 8, "--gradient-accumulation-steps": 1 },
       ...{ backend: null, "instruction set": null, threads: null },
     });
+    const all = Object.keys(makeRounding({ ...options, microBatchTokens: 64 }, {}, 2, true));
+    for (const [name, { identity }] of optionEntries) {
+      if (identity === "rounding") expect(all).toContain(`--${name}`);
+    }
+    expect(trainingOptions.shard.identity).toBe("rounding");
   });
 });
