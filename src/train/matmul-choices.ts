@@ -1,5 +1,5 @@
 // The algorithms of matrix products that a run on a GPU has timed and chosen (NEFTUNE_TUNE_MATMUL=1), kept in its folder: a
-// resumed run goes by them, and so computes the same bits.
+// resumed run goes by them; one of a single process so computes the same bits.
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -23,12 +23,14 @@ export function restoreMatmulChoices({ path }: RunFolder, device: ChoosingDevice
   }
 }
 
+/** What each folder's file holds. */
+const kept = new WeakMap<RunFolder, string>();
+
 /** Writes the device's choices to the folder where there are new ones. */
 export function keepMatmulChoices(folder: RunFolder, device: ChoosingDevice): void {
   const text = device.matmulChoices();
-  if (text === "") return;
-  const file = join(folder.path, MATMUL_CHOICES_FILE);
-  if (existsSync(file) && readFileSync(file, "utf8") === text) return;
+  if (text === "" || text === kept.get(folder)) return;
   folder.expectOurs();
   folder.writeText(MATMUL_CHOICES_FILE, text);
+  kept.set(folder, text);
 }

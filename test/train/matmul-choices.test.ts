@@ -30,9 +30,14 @@ test("choices are written where there are any, and taken over where there is a f
   expect(restoreMatmulChoices(folder, device)).toBeNull();
   expect(device.used).toEqual(["head\n1 2\n"]);
   writeFileSync(join(folder.path, FILE), "odd");
+  // What is written already is neither read nor written each step.
+  keepMatmulChoices(folder, device);
+  expect(readFileSync(join(folder.path, FILE), "utf8")).toBe("odd");
   expect(restoreMatmulChoices(folder, device)).toBe(
     "--resume: matmul-choices.txt is not used, and the last bits of results may differ: chosen with another library",
   );
+  keepMatmulChoices(folder, choosing("head\n1 2\n3 4\n"));
+  expect(readFileSync(join(folder.path, FILE), "utf8")).toBe("head\n1 2\n3 4\n");
   folder.close();
 });
 
