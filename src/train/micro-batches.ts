@@ -19,10 +19,9 @@ export function mergeMicroBatches(
   merging: Merging,
 ): readonly MicroBatch[] {
   if (!merging.microBatchTokens) return batches;
-  const samples = Int32Array.from(batches.flatMap((batch) => [...batch.samples]));
-  const draws = BigInt64Array.from(batches.flatMap((batch) => [...batch.draws]));
-  const lengths = Array.from(samples, (i) => tokens[i]!);
-  return groupPlaces(lengths, merging.packing, merging.microBatchTokens).map((places) => ({
+  const samples = batches.flatMap((batch) => [...batch.samples]);
+  const draws = batches.flatMap((batch) => [...batch.draws]);
+  return placesOf(samples, tokens, merging.packing, merging.microBatchTokens).map((places) => ({
     samples: Int32Array.from(places, (place) => samples[place]!),
     draws: BigInt64Array.from(places, (place) => draws[place]!),
   }));
@@ -36,14 +35,19 @@ export function mergeSamples(
 ): readonly Int32Array[] {
   if (!merging.microBatchTokens) return batches;
   const samples = batches.flatMap((batch) => [...batch]);
-  const lengths = samples.map((i) => tokens[i]!);
-  return groupPlaces(lengths, merging.packing, merging.microBatchTokens).map((places) =>
+  return placesOf(samples, tokens, merging.packing, merging.microBatchTokens).map((places) =>
     Int32Array.from(places, (place) => samples[place]!),
   );
 }
 
-/** Places of `lengths` in groups of at most `budget` rows; what is longer than that is a group of its own. */
-function groupPlaces(lengths: readonly number[], packing: boolean, budget: number): number[][] {
+/** Places in `samples`, in groups of at most `budget` rows; a sample longer than that is a group of its own. */
+function placesOf(
+  samples: readonly number[],
+  tokens: ArrayLike<number>,
+  packing: boolean,
+  budget: number,
+): number[][] {
+  const lengths = samples.map((i) => tokens[i]!);
   const places = [...lengths.keys()];
   // The longest first, so that each group is padded to its first sample and little.
   if (!packing) places.sort((a, b) => lengths[b]! - lengths[a]!);

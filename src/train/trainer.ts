@@ -192,7 +192,7 @@ export class Trainer {
     const { team = null } = this.#settings;
     const all = this.#order.step(step);
     const merge = (dealt: readonly MicroBatch[]) =>
-      mergeMicroBatches(dealt, this.#sizes?.tokens ?? [], this.options);
+      this.options.microBatchTokens ? mergeMicroBatches(dealt, this.#sizes!.tokens, this.options) : dealt;
     const batches = (team === null ? merge(all) : ownOf(team, all, merge)).map(
       (one) =>
         one && {
