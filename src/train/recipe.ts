@@ -336,10 +336,10 @@ export async function trainOn(
 }
 
 /** The --micro-batch-tokens that a model was loaded for, on all ranks. */
-async function mergedSize(
-  { options }: Llama,
+export async function mergedSize(
+  { options }: Pick<Llama, "options">,
   sizes: readonly MergedSize[],
-  team: Team | null,
+  team: { ranks: Pick<Team["ranks"], "share"> } | null,
 ): Promise<number> {
   const { maxTokens, maxTargets } = options;
   const chosen = sizes.find(

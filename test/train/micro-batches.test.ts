@@ -5,12 +5,13 @@ import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { UsageError } from "../../src/errors.ts";
+import type { Llama } from "../../src/model/index.ts";
 import { makeRounding, roundingNote } from "../../src/train/identity.ts";
 import { mergedSizes, runLimits } from "../../src/train/limits.ts";
 import { mergeMicroBatches } from "../../src/train/micro-batches.ts";
 import { resolveTrainerOptions, type TrainerOptions } from "../../src/train/options.ts";
-import { layOut, SampleOrder } from "../../src/train/order.ts";
-import { runTraining } from "../../src/train/recipe.ts";
+import { type BatchLimits, layOut, SampleOrder } from "../../src/train/order.ts";
+import { mergedSize, runTraining } from "../../src/train/recipe.ts";
 import { inMemory, scratchFolders } from "../scratch.ts";
 import { fakeSamples } from "./fake-model.ts";
 import { adapterBytes, expectSameRun, metricsOf, noisy } from "./runs.ts";
@@ -171,6 +172,22 @@ describe("what memory decides", () => {
     expect(sizesOf({ ...step, gradientAccumulationSteps: 8 }, 4)).not.toEqual([]);
     expect(sizesOf({ ...step, neftLength: "padded", packing: false })).toEqual([]);
     expect(sizesOf({ ...step, optim: "adamw8bit" })).toEqual([]);
+  });
+
+  test("ranks take the smallest of the budgets that they have room for", async () => {
+    const sizes = mergedSizes({ dataset: fakeSamples(4000), options: step }, 2, "cpu");
+    const loadedFor = ({ maxTokens, maxTargets }: BatchLimits) =>
+      ({ options: { maxTokens, maxTargets } }) as unknown as Pick<Llama, "options">;
+    const told: string[] = [];
+    const share = async (own: string) => {
+      told.push(own);
+      return [own, "512"];
+    };
+    expect(await mergedSize(loadedFor(sizes[0]!.limits), sizes, { ranks: { share } })).toBe(512);
+    expect(await mergedSize(loadedFor(sizes[0]!.limits), sizes, null)).toBe(2048);
+    expect(told).toEqual(["2048"]);
+    const unmerged = runLimits({ dataset: fakeSamples(10), options: {} });
+    expect(await mergedSize(loadedFor(unmerged), sizes, null)).toBe(0);
   });
 
   const { root, request } = makeTinyRun();
