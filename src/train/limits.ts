@@ -51,15 +51,23 @@ export function mergedSizes(run: PlannedRun, ranks: number, backend: DeviceInfo[
   if (microBatchTokens !== null || gradientAccumulationSteps <= ranks || neftLength === "padded") return [];
   // A last bit of a sum can move a moment by a whole code of its 8 bits: ranks would drift from one process.
   if (optim === "adamw8bit") return [];
-  const { dataset } = run;
-  const least = runLimits({ dataset, options }, ranks).maxTokens;
-  const budgets = [least];
-  for (let budget: number = enoughTokens[backend]; budget > least; budget /= 2) budgets.splice(1, 0, budget);
-  let limits = runLimits({ ...run, options }, ranks);
-  const sizes = budgets.map((budget) => {
-    const merged = { ...options, microBatchTokens: budget };
-    limits = mergeLimits(limits, runLimits({ dataset, options: merged }, ranks));
-    return { microBatchTokens: budget, limits };
+  const { batchSize, packing } = options;
+  const own = runLimits({ dataset: run.dataset, options }, ranks);
+  const least = own.maxTokens;
+  const atLeast = mergeLimits(
+    own,
+    runLimits({ ...run, options: { ...options, microBatchTokens: least } }, ranks),
+  );
+  const batches = Math.ceil(gradientAccumulationSteps / ranks);
+  // Bounds: to merge all steps for each budget would take seconds where samples are many.
+  const within = (budget: number): BatchLimits => ({
+    maxTokens: Math.min(budget, batches * (packing ? own.maxTokens : batchSize * own.maxPosition)),
+    maxTargets: Math.min(budget, batches * own.maxTargets),
+    maxSequences: Math.min(budget, batches * batchSize),
+    maxPosition: own.maxPosition,
   });
-  return sizes.reverse();
+  const sizes: MergedSize[] = [];
+  for (let budget: number = enoughTokens[backend]; budget > least; budget /= 2)
+    sizes.push({ microBatchTokens: budget, limits: mergeLimits(atLeast, within(budget)) });
+  return [...sizes, { microBatchTokens: least, limits: atLeast }];
 }

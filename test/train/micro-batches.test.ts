@@ -10,7 +10,7 @@ import { makeRounding, roundingNote } from "../../src/train/identity.ts";
 import { mergedSizes, runLimits } from "../../src/train/limits.ts";
 import { mergeMicroBatches } from "../../src/train/micro-batches.ts";
 import { resolveTrainerOptions, type TrainerOptions } from "../../src/train/options.ts";
-import { type BatchLimits, layOut, SampleOrder } from "../../src/train/order.ts";
+import { type BatchLimits, layOut, mergeLimits, SampleOrder } from "../../src/train/order.ts";
 import { mergedSize, runTraining } from "../../src/train/recipe.ts";
 import { inMemory, scratchFolders } from "../scratch.ts";
 import { fakeSamples } from "./fake-model.ts";
@@ -162,6 +162,41 @@ describe("what memory decides", () => {
     expect(own).toBe(maxTokens);
     expect(sizesOf(step)).toEqual([2048, 1024, 512, maxTokens]);
     expect(sizesOf({ ...step, batchSize: 1000, gradientAccumulationSteps: 2 })).toHaveLength(1);
+  });
+
+  test.each([
+    [true, 1],
+    [true, 3],
+    [false, 2],
+  ])(
+    "packing %p on %p ranks: each one's limits hold its micro-batches, and those of smaller ones",
+    (packing, ranks) => {
+      const dataset = fakeSamples(4000);
+      const evalDataset = fakeSamples(7);
+      const options = { ...step, packing };
+      const sizes = mergedSizes({ dataset, evalDataset, options }, ranks, "cpu");
+      expect(sizes.length).toBeGreaterThan(2);
+      for (const [i, { limits }] of sizes.entries()) {
+        for (const { microBatchTokens } of sizes.slice(i)) {
+          const exact = runLimits({ dataset, evalDataset, options: { ...options, microBatchTokens } }, ranks);
+          expect(mergeLimits(limits, exact)).toEqual(limits);
+          if (microBatchTokens === sizes[i]!.microBatchTokens)
+            expect(limits.maxTokens).toBeLessThanOrEqual(microBatchTokens);
+        }
+      }
+    },
+  );
+
+  test("a step that is smaller than the budget is what the model is loaded for", () => {
+    const short = { batchSize: 1, gradientAccumulationSteps: 3 };
+    const [most] = mergedSizes({ dataset: fakeSamples(30), options: short }, 1, "cpu");
+    expect(most!.limits).toMatchObject({ maxTokens: 3 * 9, maxPosition: 9 });
+    const [padded] = mergedSizes(
+      { dataset: fakeSamples(30), options: { ...short, packing: false } },
+      1,
+      "cpu",
+    );
+    expect(padded!.limits.maxTokens).toBe(3 * 9);
   });
 
   test("nothing where it is given, nothing is accumulated, or the noise would change", () => {
