@@ -149,9 +149,14 @@ function roomFor(device: Device, { sharing }: PlanRequest) {
 }
 
 /**
+ * How much of the free memory a larger micro-batch may take: a CPU's other programs need it, too, and what a GPU's kernels
+ * take is an estimate.
+ */
+const spareShare = { host: 0.5, gpu: 0.9 } as const;
+
+/**
  * Plans for the first of `larger` micro-batches that takes no more recomputation than the request's own, and no more than
- * half the free memory of a CPU, which other programs need, too; where there is none, for the request's own. Throws what
- * choosePlan throws.
+ * its share of the free memory (spareShare); where there is none, for the request's own. Throws what choosePlan throws.
  */
 export function chooseSize(
   device: Device,
@@ -163,7 +168,8 @@ export function chooseSize(
   const { free, fits } = roomFor(device, request);
   for (const size of larger) {
     const plan = planFor(device, source, { ...request, ...size }, own.kept);
-    if (plan.total <= own.total || fits(plan, device.isHost ? free / 2 : free)) return { plan, size };
+    if (plan.total <= own.total || fits(plan, free * spareShare[device.isHost ? "host" : "gpu"]))
+      return { plan, size };
   }
   return { plan: own, size: request };
 }
@@ -186,9 +192,11 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
     if (fits(leastOf(smaller))) {
       throw new NeftuneError(
         "out-of-memory",
-        `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (` +
-          (request.training ? `--micro-batch-tokens ${smaller.maxTokens}, or a smaller ` : "a smaller ") +
-          "--batch-size or --max-length) would fit",
+        `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (${smaller.maxTokens} tokens) would fit; ` +
+          "take a smaller --batch-size or --max-length" +
+          (request.training
+            ? `, or --micro-batch-tokens ${smaller.maxTokens}, which divides batches of training but no sample and no evaluation`
+            : ""),
       );
     }
   }

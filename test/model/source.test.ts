@@ -179,8 +179,13 @@ test("a larger micro-batch is planned for where that needs no more recomputation
   expect(chosenAt(planOf(1000, "gateUp") - 1)).toEqual([1000, "attention"]);
   device.freeMemory = () => planOf(1000, "input") - 1;
   expect(() => chooseSize(device, source, request, larger)).toThrow(
-    "a micro-batch 1/2 the size (--micro-batch-tokens 500, or a smaller --batch-size or --max-length) would fit",
+    "a micro-batch 1/2 the size (500 tokens) would fit; take a smaller --batch-size or --max-length, or --micro-batch-tokens 500, which divides batches of training but no sample and no evaluation",
   );
+  // A GPU has less to share, but its room for kernels is an estimate.
+  Object.defineProperty(device, "isHost", { value: false });
+  const tenth = Math.ceil(planOf(4000, "norms") / 9);
+  expect(chosenAt(planOf(4000, "norms") + tenth + 1)).toEqual([4000, "norms"]);
+  expect(chosenAt(planOf(4000, "norms") + tenth - 2)).toEqual([2000, "norms"]);
   device.close();
 });
 
