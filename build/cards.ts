@@ -1,5 +1,6 @@
 // What the simulated clock (clock.ts) takes GPUs to be capable of. Multiprocessors, memory and the architecture are
-// facts; the rates are measured by others or assumed, as said beside them, and stand in this one place.
+// facts. All rates are assumed: what a kernel reaches of the datasheet's or paper's figure beside them, where one is
+// named. They stand in this one place.
 
 export interface Card {
   name: string;
@@ -17,34 +18,34 @@ export interface Card {
 
 const tera = 1e12;
 
-/** The share of a copy's speed that kernels of ours are taken to reach: 2.64 TB/s of an H100's 3.0. */
+/** The share of a copy's speed that kernels of ours are taken to reach, assumed: 2.64 TB/s of an H100's 3.0. */
 export const streaming = 0.88;
 
-/** Seconds that pass between two kernels in a stream: the first drains, the second fills the device. */
+/** Seconds that pass between two kernels in a stream, assumed: the first drains, the second fills the device. */
 export const launchGap = 1e-6;
 
 /**
  * Seconds of host time a kernel or copy. TypeScript, calls and our C++ take 1.2 µs of them (s135m's steps on the emulator
- * with nothing run, on an idle Xeon); the rest is for the driver.
+ * with nothing run, on an idle Xeon); the rest, for the driver, is assumed.
  */
 export const hostPerLaunch = 6e-6;
 
-/** Seconds that a block of attention spends before its first product and behind its last. */
+/** Seconds that a block of attention spends before its first product and behind its last, assumed. */
 export const attentionBlock = 8e-6;
 
 export const cards: readonly Card[] = [
   {
-    // 3.35 TB/s by the datasheet; products of 8192³ were measured at 750–760 TFLOP/s, 690 is for a model's sizes.
+    // 3.35 TB/s and 989 TFLOP/s by the datasheet.
     ...{ name: "H100", architecture: "90", multiprocessors: 132, memoryGiB: 80 },
     ...{ copy: 3.0 * tera, matmul: 690 * tera, attention: { forward: 353 * tera, backward: 300 * tera } },
   },
   {
-    // The copy was measured; the processor is the H100's.
+    // 4.8 TB/s by the datasheet; the processor is the H100's.
     ...{ name: "H200", architecture: "90", multiprocessors: 132, memoryGiB: 139 },
     ...{ copy: 4.3 * tera, matmul: 690 * tera, attention: { forward: 353 * tera, backward: 300 * tera } },
   },
   {
-    // 2.04 TB/s and 312 TFLOP/s by the datasheet; attention as FlashAttention-2's paper has it.
+    // 2.04 TB/s and 312 TFLOP/s by the datasheet; attention about as in FlashAttention-2's paper.
     ...{ name: "A100", architecture: "80", multiprocessors: 108, memoryGiB: 80 },
     ...{ copy: 1.75 * tera, matmul: 250 * tera, attention: { forward: 190 * tera, backward: 165 * tera } },
   },
@@ -54,7 +55,7 @@ export const cards: readonly Card[] = [
     ...{ copy: 0.92 * tera, matmul: 150 * tera, attention: { forward: 130 * tera, backward: 110 * tera } },
   },
   {
-    // 8 TB/s and 2,250 TFLOP/s by the datasheet; mma.sync runs there at about Hopper's rate.
+    // 8 TB/s and 2,250 TFLOP/s by the datasheet; mma.sync is taken to run there at about Hopper's rate.
     ...{ name: "B200", architecture: "100", multiprocessors: 148, memoryGiB: 179 },
     ...{ copy: 6.8 * tera, matmul: 1500 * tera, attention: { forward: 400 * tera, backward: 340 * tera } },
   },
