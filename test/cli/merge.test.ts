@@ -1,7 +1,16 @@
 // merge: what rounding costs, weights and adapters that are not finite, and the check.
 
 import { afterAll, describe, expect, test } from "bun:test";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type MergeRequest, mergeInSteps, roundingNote } from "../../src/cli/merge.ts";
@@ -59,10 +68,13 @@ test.each(["bf16", "f32"] as const)("tells the bytes of %s tensors before it wri
   const request = { model: gqa, adapter: gqaAdapter, base: undefined, dtype };
   const told: number[] = [];
   mkdirSync(dir);
+  const weightFiles = () => readdirSync(dir).filter((name) => name.endsWith(".safetensors"));
   const steps = mergeInSteps(device, request, dir, context);
   for (let step = steps.next(); step.done !== true; step = steps.next()) {
+    if (told.length === 0) expect(weightFiles()).toEqual([]);
     if (step.value !== undefined) told.push(step.value);
   }
+  expect(weightFiles()).not.toEqual([]);
   expect(told).toEqual([checkpointBytes(openCheckpoint(dir))]);
 });
 
