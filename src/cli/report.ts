@@ -36,13 +36,17 @@ export function readRuns(paths: readonly string[]): Run[] {
   return paths.map((path, i) => readRun(path, names[i]!, isRunning(path)));
 }
 
+/** Throws UsageError unless there are no files or as many as runs. */
+function expectFilePerRun(files: readonly string[], runs: number): void {
+  if (files.length !== 0 && files.length !== runs)
+    throw new UsageError(
+      `--outputs is given ${countOf(files.length, "time")} for ${countOf(runs, "run")}; give it once per run, in the same order`,
+    );
+}
+
 /** The runs with the outputs in `files`, one per run in the same order, for their answers. Throws UsageError. */
 async function withOutputs(runs: readonly Run[], files: readonly string[]): Promise<readonly Run[]> {
   if (files.length === 0) return runs;
-  if (files.length !== runs.length)
-    throw new UsageError(
-      `--outputs is given ${countOf(files.length, "time")} for ${countOf(runs.length, "run")}; give it once per run, in the same order`,
-    );
   return await Promise.all(
     runs.map(async (run, i) => {
       const rows = await readOutputs(files[i]!);
@@ -87,7 +91,9 @@ export const report = defineCommand({
     ["neftune report runs/noisy --text", "a quick look, also at a run that is still going"],
   ],
   async run(values, context) {
-    const runs = await withOutputs(readRuns(context.positionals), values.outputs ?? []);
+    const files = values.outputs ?? [];
+    expectFilePerRun(files, context.positionals.length);
+    const runs = await withOutputs(readRuns(context.positionals), files);
     for (const { name, notes } of runs) for (const note of notes) context.note(`${name}: ${note}`);
     const figures = compare(runs);
     if (!values.text) writeTextAtomically(values.output, reportHtml(runs, context.version, { figures }));

@@ -56,8 +56,9 @@ describe("report", () => {
     );
     const text = await place.must("report", "plain", "noisy", ...outputs, "--text");
     expect(text.stdout).toMatch(/^2-gram repetition +0\.00 % +75\.00 %$/m);
+    // Told before the runs are read, so that a folder that is not there is not complained of first.
     await place.mustFail(
-      ["report", "plain", "noisy", "--outputs", "plain.jsonl"],
+      ["report", "plain", "nowhere", "--outputs", "plain.jsonl"],
       "--outputs is given 1 time for 2 runs; give it once per run, in the same order",
       2,
     );
