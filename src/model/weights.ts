@@ -192,7 +192,7 @@ export class ModelWeights {
       const own = storage.frozen.get(name);
       if (own === undefined) {
         const inPlace = source.inPlace(device, name, shape, storageType(shape, dtype))!;
-        finite.add(name, inPlace);
+        if (shared === null) finite.add(name, inPlace);
         return inPlace;
       }
       if (shared !== null) return own;

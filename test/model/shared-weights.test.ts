@@ -1,7 +1,8 @@
 // Models on one base: the frozen weights are on the device once.
 
-import { expect, test } from "bun:test";
+import { expect, spyOn, test } from "bun:test";
 import { join } from "node:path";
+import { FiniteCheck } from "../../src/model/finite.ts";
 import { generate, loadForInference } from "../../src/model/index.ts";
 import { describeBackends } from "../backends.ts";
 import { folder } from "../golden/support.ts";
@@ -15,6 +16,22 @@ const adapter = join(folder, "adapters", "tiny-gqa-bf16-sharded-all7-r4-final");
 const prompt = Int32Array.of(3, 1, 4, 1, 5, 9, 2, 6);
 
 describeBackends((device) => {
+  // In bf16 a CPU reads matrices where the file is mapped.
+  test.each(["f32", "bf16"] as const)("weights in %s are looked through for NaN once", (dtype) => {
+    const counted = spyOn(FiniteCheck.prototype, "countOf");
+    const first = loadForInference(device, { ...base, dtype }, limits);
+    try {
+      const names = counted.mock.calls.map(([name]) => name);
+      expect(names).toContain("model.layers.0.mlp.down_proj.weight");
+      counted.mockClear();
+      loadForInference(device, { ...base, dtype, adapter, weightsOf: first }, limits).close();
+      expect(counted.mock.calls.filter(([name]) => names.includes(name))).toEqual([]);
+    } finally {
+      first.close();
+      counted.mockRestore();
+    }
+  });
+
   for (const quantization of [null, { double: true, cache: null }]) {
     test(`${quantization === null ? "plain" : "NF4"} weights: an adapter on another model's takes memory for itself alone`, () => {
       const load = (request: object) =>
