@@ -20,7 +20,7 @@ export interface Answer {
 export interface Answers {
   /** Those of answers.jsonl, else of the last step in samples.jsonl. */
   last: readonly Answer[];
-  /** All others of samples.jsonl, in the order of steps. */
+  /** Those of samples.jsonl but for its last step's, in the order of steps. */
   earlier: readonly Answer[];
 }
 
@@ -30,10 +30,10 @@ export const NO_ANSWERS: Answers = { last: [], earlier: [] };
 export function readAnswers(run: string): Answers {
   const answers = readRows(join(run, ANSWERS_FILE));
   const samples = readRows(join(run, SAMPLES_FILE));
-  if (answers.length > 0) return { last: answers, earlier: samples };
   const end = samples.reduce((most, { step }) => Math.max(most, step ?? 0), 0);
   const isLast = ({ step }: Answer) => (step ?? 0) === end;
-  return { last: samples.filter(isLast), earlier: samples.filter((sample) => !isLast(sample)) };
+  const earlier = samples.filter((sample) => !isLast(sample));
+  return { last: answers.length > 0 ? answers : samples.filter(isLast), earlier };
 }
 
 /** A last line without its end is being written, and left out. */

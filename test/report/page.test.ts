@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readAnswers } from "../../src/report/answers.ts";
 import { reportHtml } from "../../src/report/page.ts";
 import { namesOf, readRun } from "../../src/report/run.ts";
 import { sharedEnd, sharedStart } from "../../src/report/samples.ts";
@@ -93,6 +94,17 @@ test("answers after earlier steps are there, thinned; with many runs they make r
   const said = (html: string) => Array.from(html.matchAll(/said at (\d+)/g), ([, step]) => Number(step));
   expect(said(pageOf(["sampled"]))).toEqual([40, 1, 7, 14, 20, 27, 33]);
   expect(said(pageOf(["sampled", ...many.slice(0, 4)]))).toEqual([40]);
+});
+
+test("the last step's samples are none of earlier steps, whatever the final answers come from", () => {
+  const path = join(root, "answered");
+  makeRun(path, { steps: 9, alpha: 5 });
+  const lines = [3, 6, 9].map((step) => ({ step, prompt: "Q?", output: `said at ${step}` }));
+  writeFileSync(join(path, "samples.jsonl"), lines.map((line) => `${JSON.stringify(line)}\n`).join(""));
+  const outputs = (name: "last" | "earlier") => readAnswers(path)[name].map(({ output }) => output);
+  expect([outputs("last"), outputs("earlier")]).toEqual([["said at 9"], ["said at 3", "said at 6"]]);
+  writeFileSync(join(path, "answers.jsonl"), `${JSON.stringify({ prompt: "Q?", output: "at the end" })}\n`);
+  expect([outputs("last"), outputs("earlier")]).toEqual([["at the end"], ["said at 3", "said at 6"]]);
 });
 
 test.each(["started", "empty"])("a run that has only %s", (name) => {
