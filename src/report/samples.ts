@@ -6,9 +6,13 @@ import type { Run } from "./run.ts";
 /** Prompts that are shown; the files have all. */
 const MOST_PROMPTS = 12;
 const MOST_CHARACTERS = 1200;
+/** Of all prompts, references and answers together, so that the page stays small in any script. */
+const MOST_BYTES = 90_000;
 /** Of a run's earlier answers to a prompt, where few enough runs leave room for them. */
 const MOST_EARLIER = 6;
 const MOST_EARLIER_CHARACTERS = 300;
+/** Of all earlier answers' texts together. */
+const MOST_EARLIER_BYTES = 24_000;
 const MOST_RUNS_WITH_EARLIER = 4;
 
 export interface Sample {
@@ -38,29 +42,51 @@ export function isMatch(output: string, references: readonly string[]): boolean 
   return references.some((reference) => reference.trim() === output.trim());
 }
 
-const shortened = (text: string, most = MOST_CHARACTERS) =>
-  text.length <= most ? text : `${text.slice(0, most)}…`;
+/** How much of each text a page has room for. */
+interface Room {
+  characters: number;
+  /** As it stands in the page: in UTF-8, with what HTML needs escaped. */
+  bytes: number;
+}
 
-const textHtml = (output: string, most = MOST_CHARACTERS) =>
-  output.trim() === "" ? "<em>empty</em>" : escapeHtml(shortened(output.trim(), most));
+/** A text's beginning as HTML, with an ellipsis where that is not all of it. */
+function shortHtml(text: string, { characters, bytes }: Room): string {
+  let [end, used] = [0, 0];
+  for (const character of text) {
+    used += Buffer.byteLength(escapeHtml(character));
+    if (used > bytes || end + character.length > characters) break;
+    end += character.length;
+  }
+  return end === text.length ? escapeHtml(text) : `${escapeHtml(text.slice(0, end))}…`;
+}
 
-/** What a run said to a prompt after earlier steps: the first and others evenly between, folded. */
-function earlierHtml({ answers }: Run, question: string): string {
+const outputHtml = (output: string, room: Room) =>
+  output.trim() === "" ? "<em>empty</em>" : shortHtml(output.trim(), room);
+
+/** What a run said to a prompt after earlier steps, in `bytes`: the first and others evenly between, folded. */
+function earlierHtml({ answers }: Run, question: string, bytes: number): string {
   const samples = answers.earlier.filter((sample) => sample.question === question);
   if (samples.length === 0) return "";
   const count = Math.min(samples.length, MOST_EARLIER);
   const shown = Array.from({ length: count }, (_, i) => samples[Math.floor((i * samples.length) / count)]!);
+  const room = { characters: MOST_EARLIER_CHARACTERS, bytes: bytes / count };
   const rows = shown.map(
-    ({ step, output }) => `<dt>step ${step ?? 0}</dt><dd>${textHtml(output, MOST_EARLIER_CHARACTERS)}</dd>`,
+    ({ step, output }) => `<dt>step ${step ?? 0}</dt><dd>${outputHtml(output, room)}</dd>`,
   );
   return `<details><summary>after earlier steps</summary><dl>${rows.join("")}</dl></details>`;
 }
 
-function answerHtml(run: Run, index: number, { references, outputs }: Sample, earlier: string): string {
+function answerHtml(
+  run: Run,
+  index: number,
+  { references, outputs }: Sample,
+  room: Room,
+  earlier: string,
+): string {
   const output = outputs[index] ?? null;
   if (output === null) return "";
   const mark = isMatch(output, references) ? '<span class="match">✓ as expected</span>' : "";
-  return `<div class="answer"><div>${runLabel(run.name, index)}${mark}</div><p>${textHtml(output)}</p>${earlier}</div>`;
+  return `<div class="answer"><div>${runLabel(run.name, index)}${mark}</div><p>${outputHtml(output, room)}</p>${earlier}</div>`;
 }
 
 /** Shorter beginnings that prompts share are left as they are. */
@@ -98,20 +124,28 @@ export function samplesHtml(runs: readonly Run[]): string {
     question.length > start + end ? question.slice(start, question.length - end).trim() : question.trim();
   // Prompts that the runs answer differently tell more.
   const differing = (sample: Sample) => new Set(sample.outputs.map((output) => output?.trim())).size > 1;
-  const shown = [...samples.filter(differing), ...samples.filter((sample) => !differing(sample))]
-    .slice(0, MOST_PROMPTS)
-    .map((sample) => {
-      const { question, references } = sample;
-      const expected =
-        references.length === 0
-          ? ""
-          : `<div class="answer expected"><div>expected</div><p>${escapeHtml(shortened(references[0]!.trim()))}</p></div>`;
-      const hasRoom = runs.length <= MOST_RUNS_WITH_EARLIER;
-      const answers = runs
-        .map((run, i) => answerHtml(run, i, sample, hasRoom ? earlierHtml(run, question) : ""))
-        .join("");
-      return `<article><h3>${escapeHtml(shortened(own(question)))}</h3><div class="answers">${expected}${answers}</div></article>`;
-    });
+  const chosen = [...samples.filter(differing), ...samples.filter((sample) => !differing(sample))].slice(
+    0,
+    MOST_PROMPTS,
+  );
+  // The prompt, what is expected, and an answer of each run.
+  const texts = chosen.length * (runs.length + 2);
+  const room = { characters: MOST_CHARACTERS, bytes: MOST_BYTES / texts };
+  const hasEarlier = runs.length <= MOST_RUNS_WITH_EARLIER;
+  const earlierBytes = MOST_EARLIER_BYTES / (chosen.length * runs.length);
+  const shown = chosen.map((sample) => {
+    const { question, references } = sample;
+    const expected =
+      references.length === 0
+        ? ""
+        : `<div class="answer expected"><div>expected</div><p>${shortHtml(references[0]!.trim(), room)}</p></div>`;
+    const answers = runs
+      .map((run, i) =>
+        answerHtml(run, i, sample, room, hasEarlier ? earlierHtml(run, question, earlierBytes) : ""),
+      )
+      .join("");
+    return `<article><h3>${shortHtml(own(question), room)}</h3><div class="answers">${expected}${answers}</div></article>`;
+  });
   const rest = samples.length - shown.length;
   const more =
     rest > 0 ? `<p class="note">${rest} more in the runs’ answers.jsonl or samples.jsonl.</p>` : "";

@@ -107,6 +107,29 @@ test("the last step's samples are none of earlier steps, whatever the final answ
   expect([outputs("last"), outputs("earlier")]).toEqual([["at the end"], ["said at 3", "said at 6"]]);
 });
 
+test.each([1, 4])(
+  "long answers in runs (%d) in a script of three bytes a character: at most 300 KB",
+  (count) => {
+    const names = Array.from({ length: count }, (_, i) => `wordy-${count}-${i}`);
+    const text = (name: string) => `${name}字`.padEnd(1500, "漢\u{20000}語<");
+    for (const name of names) {
+      const path = join(root, name);
+      makeRun(path, { steps: count === 4 ? 10_000 : 400, alpha: 5, evalSamples: 500, evalEvery: 250 });
+      const rows = Array.from({ length: 13 }, (_, prompt) => {
+        const row = { prompt: text(`${prompt}`), output: text(name), reference: text("as expected") };
+        return Array.from({ length: 8 }, (_, i) => ({ step: 50 * (i + 1), ...row }));
+      });
+      const lines = rows.flat().map((row) => `${JSON.stringify(row)}\n`);
+      writeFileSync(join(path, "samples.jsonl"), lines.join(""));
+    }
+    const html = pageOf(names);
+    expect(html.isWellFormed()).toBe(true);
+    expect(html.match(/<article>/g)).toHaveLength(12);
+    expect(html.match(/<dt>step /g)).toHaveLength(12 * count * 6);
+    expect(Buffer.byteLength(html)).toBeLessThan(300_000);
+  },
+);
+
 test.each(["started", "empty"])("a run that has only %s", (name) => {
   expect(contentOf(pageOf([name]))).not.toMatch(/NaN|undefined|Infinity/);
 });
