@@ -22,13 +22,27 @@ async function findArchive(): Promise<string> {
   );
 }
 
+const TRIES = 3;
+
+/** What is at an address, tried three times, as archives have bad moments. Throws what the last try ended with. */
+export async function download(address: string, pause = 5000): Promise<Uint8Array> {
+  for (let left = TRIES - 1; ; left--) {
+    try {
+      const response = await fetch(address);
+      if (!response.ok) throw new Error(`${address}: the server answers ${response.status}`);
+      return new Uint8Array(await response.arrayBuffer());
+    } catch (error) {
+      if (left === 0) throw error;
+      await Bun.sleep(pause);
+    }
+  }
+}
+
 /** A file of Debian's archive. Throws where it cannot be fetched or is another than the pinned one. */
 export async function fetched(path: string, expected: string): Promise<Uint8Array> {
   archive ??= findArchive();
   const address = `${(await archive).replace(/\/+$/, "")}/${path}`;
-  const response = await fetch(address);
-  if (!response.ok) throw new Error(`${address}: the server answers ${response.status}`);
-  const bytes = new Uint8Array(await response.arrayBuffer());
+  const bytes = await download(address);
   const got = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
   if (got !== expected) throw new Error(`${address}: expected SHA-256 ${expected}, got ${got}`);
   return bytes;
