@@ -25,6 +25,14 @@ export const samplingOptions = {
     min: 0,
     help: "sample from the N most likely tokens; 0 uses all",
   },
+  "min-p": {
+    type: "float",
+    group: "Sampling",
+    default: 0,
+    min: 0,
+    max: 1,
+    help: "leave out tokens less likely than this fraction of the likeliest; 0 leaves out none",
+  },
   "repetition-penalty": {
     type: "float",
     group: "Sampling",
@@ -39,6 +47,7 @@ export interface SamplingValues {
   temperature: number;
   "top-p": number;
   "top-k": number;
+  "min-p": number;
   "repetition-penalty": number;
   seed: number;
 }
@@ -47,6 +56,7 @@ export const samplingOf = (values: SamplingValues) => ({
   temperature: values.temperature,
   topP: values["top-p"],
   topK: values["top-k"],
+  minP: values["min-p"],
   repetitionPenalty: values["repetition-penalty"],
   seed: values.seed,
 });

@@ -9,7 +9,15 @@ import { Chat } from "../../src/cli/chat/conversation.ts";
 const root = mkdtempSync(join(tmpdir(), "chat-"));
 afterAll(() => rmSync(root, { recursive: true }));
 
-const settings = { temperature: 0, topP: 1, topK: 0, repetitionPenalty: 1, seed: 42, maxNewTokens: 512 };
+const settings = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  repetitionPenalty: 1,
+  seed: 42,
+  maxNewTokens: 512,
+};
 const user = (content: string) => ({ role: "user" as const, content });
 const assistant = (content: string) => ({ role: "assistant" as const, content });
 const system = (content: string) => ({ role: "system" as const, content });
@@ -58,10 +66,12 @@ test("/set changes what answers are made with, within the options' ranges", () =
   const chat = told();
   expect(chat.take("/set temperature 0.7").note).toContain("temperature 0.7, top-p 1,");
   chat.take("/set max-new-tokens 20");
-  expect(chat.settings).toMatchObject({ temperature: 0.7, maxNewTokens: 20 });
+  chat.take("/set min-p 0.05");
+  expect(chat.settings).toMatchObject({ temperature: 0.7, minP: 0.05, maxNewTokens: 20 });
   for (const [line, note] of [
     ["/set temperature -1", "/set temperature expects a number of at least 0, got -1"],
     ["/set top-p warm", "/set top-p expects a number above 0 and at most 1, got NaN"],
+    ["/set min-p 2", "/set min-p expects a number of at least 0 and at most 1, got 2"],
     ["/set seed 1.5", "/set seed expects a whole number of at least 0, got 1.5"],
     ["/set heat 1", "/set takes a name and a value: temperature 0.7"],
     ["/set temperature", "/set takes a name and a value"],

@@ -134,7 +134,7 @@ describe("completions", () => {
     ]);
   });
 
-  test("stop strings, in a stream too; several choices; a seed", async () => {
+  test("stop strings, in a stream too; several choices; min_p; a seed", async () => {
     const long = { prompt: "the cat", temperature: 0, max_tokens: 20 };
     const { text } = (await post("/v1/completions", long)).json.choices[0];
     const stop = text.slice(7, 10);
@@ -144,6 +144,8 @@ describe("completions", () => {
     expect(stopped.usage.completion_tokens).toBeLessThan(20);
     const all = await parts("/v1/completions", { ...long, stop });
     expect(all.map((part) => part.choices[0].text).join("")).toBe(cut);
+    const likeliest = { ...long, temperature: 50, min_p: 1 };
+    expect((await post("/v1/completions", likeliest)).json.choices[0].text).toBe(text);
     const sampled = { ...long, temperature: 1.5, n: 3, seed: 9 };
     const [a, b] = await Promise.all([post("/v1/completions", sampled), post("/v1/completions", sampled)]);
     const texts = a.json.choices.map((choice: Json) => choice.text);
@@ -287,6 +289,7 @@ describe("other routes", () => {
       "temperature: expected a number from 0 to 100, got -1",
       "temperature",
     ],
+    ["min_p of 2", { prompt: "a", min_p: 2 }, "min_p: expected a number from 0 to 1, got 2", "min_p"],
     ["logit_bias", { prompt: "a", logit_bias: { 5: 1 } }, "logit_bias: is not supported", "logit_bias"],
     [
       "a penalty",

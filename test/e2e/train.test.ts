@@ -209,6 +209,7 @@ describe("generate", () => {
     const hot = await say("--temperature", "5", "--seed", "1");
     expect(await say("--temperature", "5", "--seed", "1")).toEqual(hot);
     expect(await say("--temperature", "5", "--seed", "2")).not.toEqual(hot);
+    expect(await say("--temperature", "5", "--min-p", "1", "--seed", "1")).toEqual(greedy);
     expect((await say("--prompt-template", "alpaca")).prompt).toContain(
       "### Instruction:\nWhere does Ada live?",
     );

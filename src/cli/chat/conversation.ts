@@ -17,6 +17,7 @@ export interface ChatSettings {
   temperature: number;
   topP: number;
   topK: number;
+  minP: number;
   repetitionPenalty: number;
   seed: number;
   maxNewTokens: number;
@@ -40,6 +41,7 @@ const fields = {
   temperature: "temperature",
   "top-p": "topP",
   "top-k": "topK",
+  "min-p": "minP",
   "repetition-penalty": "repetitionPenalty",
   seed: "seed",
   "max-new-tokens": "maxNewTokens",

@@ -33,6 +33,7 @@ export function readWanted(fields: RequestFields): Wanted {
       temperature: fields.number("temperature", 1, 0, 100),
       topP: fields.number("top_p", 1, Number.MIN_VALUE, 1),
       topK: Math.max(0, fields.whole("top_k", 0, -1)), // vLLM's −1 is all, too
+      minP: fields.number("min_p", 0, 0, 1),
       repetitionPenalty: fields.number("repetition_penalty", 1, Number.MIN_VALUE, 100),
       seed,
     },
