@@ -67,7 +67,9 @@ export const wholeRun = (launch: Launch, ranks: number) =>
   `whole-${launch === "emulated" ? "gpu" : "cpu"}-${ranks}`;
 
 export const breakArguments = (launch: Launch, output: string) => [
-  ...[...trainArguments(stepsOf(launch)), "--epochs", "100", "--lora-r", "4", "--save-steps", "3"],
+  // What a stopped run says is a note, which --quiet leaves out.
+  ...trainArguments(stepsOf(launch)).filter((argument) => argument !== "--quiet"),
+  ...["--epochs", "100", "--lora-r", "4", "--save-steps", "3"],
   ...["--eval-steps", "1000000", "--device", launch === "emulated" ? "cuda" : "cpu", "--output", output],
 ];
 
@@ -144,6 +146,8 @@ async function strike(run: Watched, { moment, milliseconds, victim, signal }: Br
 function endsOf(run: Watched, { launch, victim, signal, isLenient, moment }: Break): string[] {
   const complaints: string[] = [];
   const isKilledByLauncher = launch !== "emulated" && !isLenient;
+  if (!isKilledByLauncher && run.ranks.every((rank) => run.statusOf(rank) === null))
+    complaints.push("no rank's status is known");
   for (const rank of run.ranks) {
     const [status, said] = [run.statusOf(rank), run.messagesOf(rank).trim()];
     const tell = (text: string) => complaints.push(`rank ${rank}, status ${status}: ${text}: ${said}`);
@@ -152,6 +156,9 @@ function endsOf(run: Watched, { launch, victim, signal, isLenient, moment }: Bre
     if (signal === "SIGTERM" || signal === "SIGINT") {
       const wanted = signal === "SIGTERM" ? 143 : 130;
       if (status !== wanted && !isUnknown) tell(`expected status ${wanted}`);
+      // Rank 0 speaks for all.
+      if (rank === 0 && status === wanted && !/stopped after step \d+ of/.test(said))
+        tell("expected the step it stopped after");
       continue;
     }
     if (rank === victim) {

@@ -23,9 +23,16 @@ const MOST_RANKS = 4;
 const MOST_EARLY = 5;
 
 const say = (text: string) => void process.stderr.write(`${text}\n`);
-const [kills = 30, stops = 10, seed = Math.floor(Math.random() * 2 ** 31)] = process.argv
-  .slice(2)
-  .map(Number);
+const given = process.argv.slice(2);
+if (given.length > 3 || !given.every((text) => /^\d{1,10}$/.test(text))) {
+  say(`test:ranks takes up to three whole numbers, KILLS STOPS SEED; got ${given.join(" ")}`);
+  process.exit(2);
+}
+const [kills = 30, stops = 10, seed = Math.floor(Math.random() * 2 ** 31)] = given.map(Number);
+if (kills + stops === 0) {
+  say("test:ranks has nothing to do with 0 kills and 0 stops");
+  process.exit(2);
+}
 const emulated = backends.find(({ kind }) => kind === "emulated");
 if (emulated === undefined) throw new Error("the emulator is not built: npm run build:native");
 const place = makePlace();
