@@ -20,6 +20,10 @@ for (const mode of ["lora", "qlora"]) {
   const read = (device: string) =>
     JSON.parse(readFileSync(join(folder, `losses-${mode}-${device}.json`), "utf8")) as Report;
   const [gpu, cpu] = [read("cuda"), read("cpu")];
+  if (cpu.steps.length === 0) {
+    console.log(`${mode}: the CPU's report has no steps to compare with`);
+    failed = true;
+  }
   const rows = cpu.steps.map((want, i) => {
     const got = gpu.steps[i];
     const apart = (name: "loss" | "grad_norm") =>
