@@ -1,14 +1,14 @@
 // What scripts/gpu-check.sh makes of its results, from results made up here: no GPU is needed.
 
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const scripts = join(import.meta.dir, "../../scripts");
 
-function run(command: string[]): { status: number; text: string; errors: string } {
-  const { exitCode, stdout, stderr } = Bun.spawnSync(command);
+function run(command: string[], env = process.env): { status: number; text: string; errors: string } {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { env });
   return { status: exitCode, text: stdout.toString(), errors: stderr.toString() };
 }
 
@@ -94,6 +94,41 @@ test("losses: as near the CPU's as bf16 lets them be, or a failure", () => {
       const { status, text } = compare(folder);
       expect(status).toBe(1);
       expect(text).toContain("too far apart");
+    });
+});
+
+test("losses of no step are no comparison", () => {
+  const nothing = { device: "GPU", steps: [] };
+  const files = Object.fromEntries(
+    ["lora-cpu", "lora-cuda", "qlora-cpu", "qlora-cuda"].map((name) => [`losses-${name}.json`, nothing]),
+  );
+  withResults(files, (folder) => {
+    const { status, text } = run([process.execPath, join(scripts, "gpu-losses.ts"), folder]);
+    expect(status).toBe(1);
+    expect(text).toContain("lora: the CPU's report has no steps to compare with");
+  });
+});
+
+test("gpu-check takes no result of an earlier run for its own", () => {
+  const own = {
+    check: ["doctor.json", "losses-lora-cpu.json", "losses-lora-cuda.json", "losses.log"],
+    bench: ["bench-s135m-lora-4x512.json", "peer-peft-s135m-lora-4x512.json"],
+  };
+  const files = Object.fromEntries([...own.check, ...own.bench].map((name) => [name, {}]));
+  for (const [part, others] of [
+    ["check", own.bench],
+    ["bench", own.check],
+  ] as const)
+    withResults(files, (folder) => {
+      const time = { ...process.env, NEFTUNE_GPU_SECONDS: "0" };
+      const { status, text } = run([join(scripts, "gpu-check.sh"), part, folder], time);
+      expect(status).toBe(1);
+      expect(text).toContain("left out");
+      expect(
+        readdirSync(folder)
+          .filter((name) => name in files)
+          .sort(),
+      ).toEqual([...others].sort());
     });
 });
 
