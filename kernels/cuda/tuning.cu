@@ -2,6 +2,7 @@
 // new shape.
 #include "tuning.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +32,20 @@ PlanKey bucket_of(PlanKey key) {
   key.n = bucket(key.n);
   key.k = bucket(key.k);
   return key;
+}
+
+// A choice's numbers from *at on, a blank between two and the line's end behind the last. *at is what follows then, or
+// the number that is not so.
+bool read_choice(Choice *choice, const char **at) {
+  auto *words = reinterpret_cast<uint64_t *>(choice);
+  for (int word = 0; word < kWords; word++) {
+    if (!isxdigit(static_cast<unsigned char>(**at))) return false;
+    char *end;
+    words[word] = strtoull(*at, &end, 16);
+    if (*end != (word + 1 < kWords ? ' ' : '\n')) return false;
+    *at = end + 1;
+  }
+  return true;
 }
 
 }  // namespace
@@ -90,21 +105,18 @@ int32_t read_choices(Tuning *tuning, const char *text) {
   const int line = int(strcspn(text, "\n"));
   if (strncmp(text, tuning->head, head) != 0 || text[head] != '\n')
     return fail(NT_UNSUPPORTED, "these algorithms were chosen with %.*s; here is %s", line, text, tuning->head);
-  for (const char *at = text + line + 1; *at != 0;) {
-    Choice choice;
-    auto *words = reinterpret_cast<uint64_t *>(&choice);
-    for (int word = 0; word < kWords; word++) {
-      char *end;
-      words[word] = strtoull(at, &end, 16);
-      NT_CHECK(end != at, "the text of chosen algorithms is damaged at byte %lld", (long long)(at - text));
-      at = end;
+  const int64_t before = tuning->count;
+  int32_t status = NT_OK;
+  for (const char *at = text + line + 1; *at != 0 && status == NT_OK;) {
+    Choice choice = {};
+    if (!read_choice(&choice, &at)) {
+      status = fail(NT_INVALID, "the text of chosen algorithms is damaged at byte %lld", (long long)(at - text));
+    } else if (chosen_for(*tuning, choice.key) == nullptr) {
+      status = keep_choice(tuning, choice.key, choice.algorithm);
     }
-    while (*at == '\n' || *at == ' ') at++;
-    if (chosen_for(*tuning, choice.key) != nullptr) continue;
-    const int32_t status = keep_choice(tuning, choice.key, choice.algorithm);
-    if (status != NT_OK) return status;
   }
-  return NT_OK;
+  if (status != NT_OK) tuning->count = before;
+  return status;
 }
 
 }  // namespace nt

@@ -26,7 +26,8 @@ int32_t keep_choice(Tuning *tuning, const PlanKey &key, const lt::Algorithm &alg
 // A line that names library and device, then a line for each choice: its key and its algorithm, in hexadecimal numbers.
 // Returns the length, writes as much as fits.
 int64_t write_choices(const Tuning &tuning, char *text, int64_t size);
-// Adds those of a text; NT_UNSUPPORTED where its first line names another library or device.
+// Adds those of a text; NT_UNSUPPORTED where its first line names another library or device, NT_INVALID where it is
+// damaged, and none is added.
 int32_t read_choices(Tuning *tuning, const char *text);
 
 }  // namespace nt

@@ -3,12 +3,23 @@ import { join } from "node:path";
 import { backends } from "../backends.ts";
 import { spawned } from "../spawned.ts";
 
-/** Makes products of these numbers of rows after taking over the choices given; prints those it then has, and the values. */
+/**
+ * Makes products of these numbers of rows after taking over the choices given, and what it can of damaged ones; prints
+ * those it then has, the values, and what was said of the damaged ones.
+ */
 const script = `
   import { Device, linearForward, Weight } from ${JSON.stringify(join(import.meta.dir, "../../src/native/index.ts"))};
-  const { given, rows } = JSON.parse(process.argv.at(-1));
+  const { given, rows, damaged } = JSON.parse(process.argv.at(-1));
   const device = Device.open({ kind: "cuda" });
   if (given !== null) device.useMatmulChoices(given);
+  const refusals = damaged.map((text) => {
+    try {
+      device.useMatmulChoices(text);
+      return "";
+    } catch (error) {
+      return error.message;
+    }
+  });
   const sine = (n) => Float32Array.from({ length: n }, (_, i) => Math.sin(i));
   const tensor = (...shape) => {
     const made = device.allocate("f32", shape);
@@ -21,17 +32,18 @@ const script = `
     linearForward(device, y, tensor(T, 32), weight, null);
     return [...device.readFloats(y)];
   });
-  console.log(JSON.stringify({ choices: device.matmulChoices(), values }));`;
+  console.log(JSON.stringify({ choices: device.matmulChoices(), values, refusals }));`;
 
 interface Run {
   choices: string;
   values: number[][];
+  refusals: string[];
 }
 
 for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")) {
   describe(`${kind}: chosen algorithms`, () => {
-    const run = async (rows: number[], given: string | null = null, tune = "1") => {
-      const argument = JSON.stringify({ given, rows });
+    const run = async (rows: number[], given: string | null = null, tune = "1", damaged: string[] = []) => {
+      const argument = JSON.stringify({ given, rows, damaged });
       const where = { cwd: import.meta.dir, env: { ...env, NEFTUNE_TUNE_MATMUL: tune } };
       return spawned([process.execPath, "-e", script, argument], where);
     };
@@ -59,6 +71,22 @@ for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")
       expect(given.choices).toBe(choices);
       expect(given.values).toEqual(values.toReversed());
       expect(lines(await must([50], choices))).toHaveLength(4);
+    });
+
+    test("of a damaged text no choice is taken over", async () => {
+      const { choices } = await must([33, 41]);
+      const [head, one, two] = choices.trimEnd().split("\n");
+      const texts = [
+        choices.slice(0, -1), // no end of the last line
+        choices.slice(0, -40),
+        `${head}\n${one}\n${two!.split(" ").slice(0, -1).join(" ")}\n${one}\n`, // its word from the next line
+        `${head}\n${one}\n\n${two}\n`,
+      ];
+      const { choices: kept, refusals } = await must([], null, "1", texts);
+      for (const refusal of refusals)
+        expect(refusal).toMatch(/the text of chosen algorithms is damaged at byte \d+$/);
+      expect(refusals).toHaveLength(texts.length);
+      expect(kept).toBe(`${head}\n`);
     });
 
     test("those of another library or device, and damaged ones, are refused", async () => {
