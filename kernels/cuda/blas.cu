@@ -200,7 +200,7 @@ lt::Status run(nt_context *context, const Plan &plan, const lt::Algorithm &algor
 }
 
 // The fastest candidate, each timed on the real operands into a buffer of its own; an earlier one where a later one wins
-// less than 2 %, the first where there is no memory to try.
+// less than 2 %. −1 where none could be timed, as without memory to try in.
 int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::Heuristic *candidates, int count,
             int64_t workspace_bytes) {
   constexpr int kRepeats = 3;
@@ -208,7 +208,7 @@ int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::H
   void *trial = nullptr;
   cudaEvent_t begin = nullptr, end = nullptr;
   float best = 0;
-  int chosen = 0;
+  int chosen = -1;
   if (cudaMalloc(&trial, bytes) == cudaSuccess && cudaMemsetAsync(trial, 0, bytes, context->stream) == cudaSuccess &&
       cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
     for (int i = 0; i < count; i++) {
@@ -222,7 +222,7 @@ int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::H
       ran = ran && cudaEventRecord(end, context->stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
             cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess;
       if (!ran) continue;
-      if (best == 0 || milliseconds < 0.98f * best) {
+      if (chosen < 0 || milliseconds < 0.98f * best) {
         best = milliseconds;
         chosen = i;
       }
@@ -236,13 +236,15 @@ int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::H
 }
 
 // The plan's algorithm is what its bucket of sizes has been given, where that can make this product; a bucket that has
-// nothing yet is given the fastest of the candidates.
+// nothing yet is given the fastest of the candidates, and nothing where none was timed.
 int32_t tune(nt_context *context, Plan *plan, const Product &p, const lt::Heuristic *candidates, int count,
              int64_t workspace_bytes) {
   const Blas &blas = *context->blas;
   const lt::Algorithm *chosen = chosen_for(*blas.tuning, plan->key);
   if (chosen == nullptr) {
-    plan->algorithm = candidates[fastest(context, *plan, p, candidates, count, workspace_bytes)].algorithm;
+    const int best = fastest(context, *plan, p, candidates, count, workspace_bytes);
+    if (best < 0) return NT_OK;
+    plan->algorithm = candidates[best].algorithm;
     return keep_choice(blas.tuning, plan->key, plan->algorithm);
   }
   lt::Heuristic result = {};
