@@ -5,9 +5,10 @@
 namespace nt {
 namespace {
 
-// Eight weights are one 16-byte access, four of which a thread has under way. Bytes a weight: 2.
+// Eight weights are one 16-byte access, four of which a thread has under way.
 struct Bf16Rows {
   static constexpr int kOutputs = 4, kMostRows = 8;
+  static constexpr double kBytes = 2;
   static constexpr int blocks(int rows) { return rows > 4 ? 3 : 4; }  // eight rows take more than 128 registers
   const bf16 *data;
 

@@ -26,7 +26,8 @@ struct FewRows {
 // summed by shuffles, warps in order through shared memory: a row's sums do not depend on how many rows there are.
 //
 // Source::blocks(rows) is how many blocks share a multiprocessor. Source::begin(table) fills a table of 16 floats in shared
-// memory; Source::load(w, table, i) sets w[8] to the weights from 8·i on, counted over all of W.
+// memory; Source::load(w, table, i) sets w[8] to the weights from 8·i on, counted over all of W. Source::kBytes are
+// those of a weight.
 template <int ROWS, class T, class Source>
 __global__ __launch_bounds__(kFewThreads, Source::blocks(ROWS)) void few_rows_kernel(FewRows p, Source source) {
   constexpr int kOutputs = Source::kOutputs;
@@ -83,6 +84,15 @@ __global__ __launch_bounds__(kFewThreads, Source::blocks(ROWS)) void few_rows_ke
   }
 }
 
+// What a launch is to the observer: a product, and the bytes that it moves with the weight as it is stored.
+template <class T, class Source>
+Enqueued as_enqueued(const FewRows &p, int64_t blocks) {
+  const int32_t result_bytes = p.c_is_f32 ? 4 : 2;
+  const int64_t moved = int64_t(double(p.out * p.in) * Source::kBytes) + p.rows * p.in * int64_t(sizeof(T)) +
+                        p.rows * p.out * result_bytes * (p.accumulate ? 2 : 1);
+  return {nullptr, "few_rows", blocks, moved, p.rows, p.out, p.in, int32_t(sizeof(T)), result_bytes, p.accumulate};
+}
+
 // All rows, Source::kMostRows at a time.
 template <class T, class Source>
 cudaError_t few_rows(nt_context *context, FewRows p, const Source &source) {
@@ -94,8 +104,10 @@ cudaError_t few_rows(nt_context *context, FewRows p, const Source &source) {
                    : p.rows == 2 ? few_rows_kernel<2, T, Source>
                    : p.rows <= 4 ? few_rows_kernel<4, T, Source>
                                  : few_rows_kernel<Source::kMostRows, T, Source>;
-    const cudaError_t status = launch(kernel, dim3(unsigned(ceil_div(p.out, Source::kOutputs))), dim3(kFewThreads), 0,
-                                      context->stream, p, source);
+    const int64_t blocks = ceil_div(p.out, Source::kOutputs);
+    const Watched watched(context->stream, as_enqueued<T, Source>(p, blocks));
+    const cudaError_t status =
+        enqueue(kernel, dim3(unsigned(blocks)), dim3(kFewThreads), 0, context->stream, p, source);
     if (status != cudaSuccess) return status;
     p.c = static_cast<char *>(p.c) + p.rows * p.ldc * (p.c_is_f32 ? 4 : 2);
     p.a = static_cast<const T *>(p.a) + p.rows * p.lda;

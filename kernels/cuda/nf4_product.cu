@@ -6,10 +6,11 @@
 namespace nt {
 namespace {
 
-// Eight weights are a word of codes. Bytes a weight: 0.52.
+// Eight weights are a word of codes.
 template <int dtype, int wanted>
 struct Nf4Rows {
   static constexpr int kOutputs = 2, kMostRows = 4;
+  static constexpr double kBytes = 0.5 + 1.0 / kNf4Block;  // a code, and a byte a block for its scale
   static constexpr int blocks(int) { return 6; }
   const uint32_t *codes;
   Nf4Absmax absmax;

@@ -17,12 +17,12 @@ export interface Product {
 }
 
 export interface Launch {
-  /** A kernel without its template arguments, "matmul", or a copy. */
+  /** A kernel without its template arguments, "matmul" or "few_rows" (both products), or a copy. */
   name: string;
   seconds: number;
   /** Of a kernel's grid. */
   blocks: number;
-  /** That a copy reads and writes. */
+  /** That a copy reads and writes, or a product whose weight is not stored as its operands are; 0 otherwise. */
   copiedBytes: number;
   product: Product | null;
 }

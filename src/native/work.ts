@@ -278,7 +278,8 @@ export interface KernelRun {
 }
 
 const none: Product = { m: 0, n: 0, k: 0, operandBytes: 0, resultBytes: 0, accumulates: false };
-const shapeOf = ({ m, k, n, accumulates }: Product) => `matmul ${m}x${k}x${n}${accumulates ? ", added" : ""}`;
+const shapeOf = (name: string, { m, k, n, accumulates }: Product) =>
+  `${name} ${m}x${k}x${n}${accumulates ? ", added" : ""}`;
 
 /** What a recorded call ran, kernel by kernel. */
 export function kernelRuns({ name, args, launches }: RecordedCall): KernelRun[] {
@@ -292,15 +293,17 @@ export function kernelRuns({ name, args, launches }: RecordedCall): KernelRun[] 
   const call = { ...values, size: bytesOf(values.n.dtype ?? 0), product };
   const runs = new Map<string, KernelRun>();
   for (const launch of launches) {
-    const key = launch.product === null ? launch.name : shapeOf(launch.product);
+    const key = launch.product === null ? launch.name : shapeOf(launch.name, launch.product);
     const run = runs.get(key) ?? { name: key, launches: [], work: null };
     run.launches.push(launch);
     runs.set(key, run);
   }
   for (const run of runs.values()) {
-    const own = run.launches.map(({ product: one, copiedBytes }) =>
-      one === null ? moves(copiedBytes) : productWork(one),
-    );
+    const own = run.launches.map(({ product: one, copiedBytes }) => {
+      if (one === null) return moves(copiedBytes);
+      const { bytes, flops } = productWork(one);
+      return moves(copiedBytes || bytes, flops);
+    });
     // A plain kernel, for what the fast one cannot take, does the same work.
     const listed = kernels[run.name.replace("_plain_kernel", "_kernel")];
     if (listed !== undefined) run.work = listed(call);
