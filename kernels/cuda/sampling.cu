@@ -264,13 +264,14 @@ int32_t sample(nt_context *context, int32_t *tokens, float *logits, int64_t B, i
   const bool penalized = history != nullptr;
   int bits = 62;  // the weight of the greatest logit is a power of two, small enough that V of them reach 2⁶² at most
   while (bits > 0 && V > int64_t(1) << (62 - bits)) bits--;
-  const nt_sampling *const row_table = device_table(context, rows, B);
-  const int64_t *const offset_table = penalized ? device_table(context, offsets, B + 1) : nullptr;
-  if (row_table == nullptr || (penalized && offset_table == nullptr)) return NT_DEVICE;
   const int64_t wanted = ceil_div(V, 8 * 32) * 32;
   const int threads = int(wanted < kMostThreads ? wanted : kMostThreads);
   auto *originals = static_cast<float *>(context->workspace);
   for (int64_t first = 0, last; first < B; first = last) {
+    // Taken for each launch, as a table lasts only until a few others have been.
+    const nt_sampling *const row_table = device_table(context, rows, B);
+    const int64_t *const offset_table = penalized ? device_table(context, offsets, B + 1) : nullptr;
+    if (row_table == nullptr || (penalized && offset_table == nullptr)) return NT_DEVICE;
     const int32_t *history_table = nullptr;
     last = B;
     if (penalized) {
