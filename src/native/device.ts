@@ -109,6 +109,7 @@ export class Device {
   static open(options: DeviceOptions = {}): Device {
     const library = options.library ?? (options.kind === "cuda" ? loadCudaLibrary() : loadCpuLibrary());
     const out = new BigUint64Array(1);
+    library.selected = 0; // also where it fails, nt_create may have turned to another GPU
     const status = library.functions.nt_create(options.index ?? 0, options.threads ?? 0, out);
     if (status !== 0) throw new NativeError("nt_create", status, library.lastError());
     library.selected = Number(out[0]);
@@ -160,8 +161,9 @@ export class Device {
   /** Several devices may be open: what is called is meant for this one. */
   #select(): number {
     if (this.#library.selected === this.#context) return 0;
-    this.#library.selected = this.#context;
-    return this.#library.functions.nt_select(this.#context);
+    const status = this.#library.functions.nt_select(this.#context);
+    if (status === 0) this.#library.selected = this.#context;
+    return status;
   }
 
   /**
