@@ -187,7 +187,7 @@ void destroy(nt_context *context) {
 }
 
 int32_t describe(nt_context *context, char *json, int64_t size, int64_t *length) {
-  // Asked after every step of a training run, so that it leaves the driver alone but for what changes.
+  // A training run asks once a second at most; it leaves the driver alone but for what changes.
   size_t free_bytes, total_bytes;
   NT_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes), "reading the GPU's free memory");
   append(json, size, length,

@@ -210,7 +210,7 @@ export class Device {
   /**
    * The most memory in use so far: on the CPU the process's resident set, on a GPU what was allocated since the device
    * was opened (all of it is, before the first step), other processes' share in that time included. A GPU's driver is
-   * asked once a second at most, and after memory was taken or given back: it may have to wait for the GPU.
+   * asked once a second at most, and after memory was taken: it may have to wait for the GPU.
    */
   peakMemory(): number {
     if (this.isHost) return process.resourceUsage().maxRSS * 1024;

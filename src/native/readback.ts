@@ -1,5 +1,6 @@
 // Values that are on their way from the device to the host while both work on. On a GPU they go to pinned memory, in the
-// order of the work enqueued; one wait then serves all of them. Owns that memory until close().
+// order of the work enqueued; one wait then serves all of them. Owns that memory until close(): values that nobody takes
+// keep theirs, and that of all read after them.
 
 import { type Pointer, toArrayBuffer } from "bun:ffi";
 import type { Device } from "./device.ts";
