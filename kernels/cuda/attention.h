@@ -76,8 +76,9 @@ struct Flag {
 // ------------------------------------------------------------------ tiles in shared memory
 
 // Rows of bf16, head_dim wide, as ldmatrix reads them without bank conflicts: columns are cut into panels of 64 (32
-// where head_dim is not a multiple of 64; the last one may have room left), each [rows][panel columns]. The 16-byte chunk c of row r lies at
-// c ^ (r mod 8); rows of 32, two of which fill the 128 bytes of all banks, have 4 chunks and take c ^ (r / 2 mod 4).
+// where head_dim is not a multiple of 64; the last one may have room left), each [rows][panel columns]. The 16-byte
+// chunk c of row r lies at c ^ (r mod 8); rows of 32, two of which fill the 128 bytes of all banks, have 4 chunks and
+// take c ^ (r / 2 mod 4).
 // Any 8 rows that follow a multiple of 8 then have their chunk c in different banks, and so have the 8 chunks that
 // neighboring lanes copy in.
 template <int head_dim, int rows>

@@ -1,5 +1,5 @@
-// The first pass of the attention backward: dQ, by tiles of queries, and D = Σ dO∘O of their rows. A block owns a tile of queries of one head and
-// walks over the key tiles up to its own positions, each of which makes three products:
+// The first pass of the attention backward: dQ, by tiles of queries, and D = Σ dO∘O of their rows. A block owns a tile
+// of queries of one head and walks over the key tiles up to its own positions, each of which makes three products:
 //   S = Q·Kᵀ,  dP = dO·Vᵀ,  dQ += dS·K,
 // the first two once more in the second pass: that is the price of sums that stay in registers, in the order of the
 // walk, without atomics. dS leaves the second product in the lanes in which the third wants its A operand.
