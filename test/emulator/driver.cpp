@@ -107,6 +107,14 @@ void memory() {
   CALL(nt_timeline_mark, -1);
   CALL(nt_timeline_read, text, int64_t(sizeof text), &length);
   CALL(nt_copy_to_host, host, y, 4 * n);
+  check(nt_select(context), "nt_select");
+  void *pinned = nullptr;
+  CALL(nt_host_malloc, 4 * n, &pinned);
+  CALL(nt_copy_to_host_later, pinned, y, 4 * n);
+  check(nt_synchronize(context), "nt_synchronize");
+  CALL(nt_host_free, pinned);
+  CALL(nt_matmul_choices, text, int64_t(sizeof text), &length);
+  CALL(nt_use_matmul_choices, text);
   for (int32_t from : {NT_F32, NT_BF16, NT_F16}) {
     for (int32_t to : kDtypes) {
       for (int64_t offset : {0, 1}) {
