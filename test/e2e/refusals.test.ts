@@ -35,7 +35,7 @@ describe("Ctrl-C", () => {
   test("generate keeps the rows that are done", async () => {
     const limits = ["--batch-size", "1", "--max-new-tokens", "1000", "--threads", "1"];
     const args = ["generate", "--model", "model", "--dataset", "train.json", "--output", "rows.jsonl"];
-    const { status, stderr } = await stopped([...args, ...limits], "SIGINT", 1500);
+    const { status, stderr } = await stopped([...args, ...limits], "SIGINT", 3000);
     expect(status).toBe(130);
     const rows = place.read("rows.jsonl").trimEnd().split("\n");
     expect(stderr).toContain(`rows.jsonl holds the first ${rows.length} of 48 rows`);
