@@ -138,6 +138,11 @@ function cacheAndShape({ capacity }: KvCache, { heads, kvHeads, headDim, window 
   return [capacity, heads, kvHeads, headDim, window, 1 / Math.sqrt(headDim)] as const;
 }
 
+/** Where queries over a cache lie, and their results. */
+function overCache(o: Tensor, q: Tensor, { k, v }: KvCache) {
+  return [o.ptr, o.rowStride, q.ptr, q.rowStride, k.ptr, v.ptr] as const;
+}
+
 /** Writes each sample's keys and values into its slot, from position starts[s] on. */
 export function kvAppend(
   device: Device,
@@ -191,12 +196,7 @@ export function attentionCached(
   device.call(
     "nt_attention_cached",
     activationCode(op, o),
-    o.ptr,
-    o.rowStride,
-    q.ptr,
-    qkv.rowStride,
-    cache.k.ptr,
-    cache.v.ptr,
+    ...overCache(o, q, cache),
     samples.cuSeqlens,
     slots,
     lengths,
@@ -221,12 +221,7 @@ export function attentionDecode(
   device.call(
     "nt_attention_decode",
     activationCode(op, o),
-    o.ptr,
-    o.rowStride,
-    q.ptr,
-    qkv.rowStride,
-    cache.k.ptr,
-    cache.v.ptr,
+    ...overCache(o, q, cache),
     slots,
     lengths,
     qkv.rowCount,
