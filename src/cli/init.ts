@@ -11,7 +11,7 @@ import type { TensorSource } from "../formats/safetensors.ts";
 import { tensorSpecs } from "../model/architecture.ts";
 import { configToJson, type LlamaConfig } from "../model/config.ts";
 import { randomSource } from "../model/source.ts";
-import type { Device } from "../native/index.ts";
+import { type Device, sizeOf } from "../native/index.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
 import { finish, type Steps } from "../steps.ts";
 import { defineCommand } from "./command.ts";
@@ -81,8 +81,6 @@ function* writeRandomModelInSteps(
     device.free(room.ptr);
   }
 }
-
-const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
 
 function withTokenizer(config: LlamaConfig, dir: string): LlamaConfig {
   const { bosId, eosId, vocabSize } = Tokenizer.load(dir);

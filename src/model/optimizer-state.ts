@@ -11,6 +11,7 @@ import {
   countNonFinite,
   type Device,
   type Moment8bit,
+  sizeOf,
   stateBlock,
   Tensor,
 } from "../native/index.ts";
@@ -38,9 +39,7 @@ export const hasCodes = (
   optimizer: Optimizer,
   tensor: Pick<ParameterTensor, "name" | "part" | "shape">,
 ): boolean =>
-  optimizer === "adamw8bit" &&
-  loraRank(tensor) % LORA_VECTOR === 0 &&
-  tensor.shape.reduce((product, n) => product * n, 1) >= LEAST_8BIT;
+  optimizer === "adamw8bit" && loraRank(tensor) % LORA_VECTOR === 0 && sizeOf(tensor.shape) >= LEAST_8BIT;
 
 /** A tensor of the state as checkpoints hold it: `m.NAME`, `v.NAME`, and `.absmax` of those in 8 bits. */
 export interface StateTensor {
@@ -271,5 +270,5 @@ function runsOf(places: readonly Place[], isApart: boolean): Run[] {
 
 /** Bytes of a tensor of the state. */
 export function stateBytes({ dtype, shape }: Pick<StateTensor, "dtype" | "shape">): number {
-  return shape.reduce((product, n) => product * n, dtype === "F32" ? 4 : 1);
+  return sizeOf(shape) * (dtype === "F32" ? 4 : 1);
 }

@@ -10,6 +10,7 @@ import {
   countNonFinite,
   type Device,
   gradientNorm,
+  sizeOf,
   Tensor,
 } from "../native/index.ts";
 import { cutOut, layInto } from "./laid.ts";
@@ -48,7 +49,6 @@ export interface ParameterTensor {
 export type ParameterSpec = Pick<ParameterTensor, "name" | "shape"> & Partial<Pick<ParameterTensor, "laid">>;
 export type StateKind = "values" | MomentKind;
 
-const sizeOf = (shape: readonly number[]) => shape.reduce((product, n) => product * n, 1);
 export const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
 
 /** Gives each tensor its place: matrices first, part by part and in the given order, then vectors. */

@@ -3,7 +3,7 @@
 
 import { NeftuneError } from "../errors.ts";
 import type { Device } from "./device.ts";
-import { type DType, dtypeBytes, Tensor } from "./tensor.ts";
+import { type DType, dtypeBytes, sizeOf, Tensor } from "./tensor.ts";
 
 /** What memory is for; plans and out-of-memory messages add it up by these. */
 export type MemoryUse = "weights" | "trained" | "activations" | "workspace";
@@ -19,8 +19,7 @@ export class MemoryPlan implements Allocator {
   readonly bytes: Record<MemoryUse, number> = { weights: 0, trained: 0, activations: 0, workspace: 0 };
 
   allocate(use: MemoryUse, dtype: DType, shape: readonly number[]): Tensor {
-    const elements = shape.reduce((product, n) => product * n, 1);
-    this.bytes[use] += Math.ceil((elements * dtypeBytes[dtype]) / slotBytes) * slotBytes;
+    this.bytes[use] += Math.ceil((sizeOf(shape) * dtypeBytes[dtype]) / slotBytes) * slotBytes;
     return new Tensor(0, dtype, shape);
   }
 

@@ -35,6 +35,6 @@ export * from "./ops/sample-borders.ts";
 export * from "./ops/sampling.ts";
 export * from "./ops/swiglu.ts";
 export * from "./ops/weight.ts";
-export { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
+export { type DType, dtypeBytes, dtypeCode, sizeOf, Tensor } from "./tensor.ts";
 export { type Launch, type Product, type RecordedCall, waitingSeconds } from "./timeline.ts";
 export { type KernelRun, kernelRuns, productWork, type Work } from "./work.ts";

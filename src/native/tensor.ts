@@ -20,6 +20,9 @@ export const dtypeBytes: Record<DType, number> = {
   i32: 4,
 };
 
+/** How many elements a tensor of this shape has. */
+export const sizeOf = (shape: readonly number[]): number => shape.reduce((product, n) => product * n, 1);
+
 /** Row-major device memory seen as `shape`; rows lie `rowStride` elements apart. */
 export class Tensor {
   readonly ptr: number;
@@ -32,12 +35,12 @@ export class Tensor {
     this.ptr = ptr;
     this.dtype = dtype;
     this.shape = shape;
-    this.rowStride = rowStride ?? shape.slice(1).reduce((product, n) => product * n, 1);
+    this.rowStride = rowStride ?? sizeOf(shape.slice(1));
   }
 
   /** Number of elements. */
   get size(): number {
-    return this.shape.reduce((product, n) => product * n, 1);
+    return sizeOf(this.shape);
   }
 
   get bytes(): number {
@@ -50,7 +53,7 @@ export class Tensor {
 
   /** Elements in a row. */
   get columnCount(): number {
-    return this.shape.slice(1).reduce((product, n) => product * n, 1);
+    return sizeOf(this.shape.slice(1));
   }
 
   get contiguous(): boolean {

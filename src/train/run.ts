@@ -3,6 +3,7 @@
 import packageJson from "../../package.json" with { type: "json" };
 import type { Samples } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
+import { sizeOf } from "../native/index.ts";
 import type { Team } from "../ranks/team.ts";
 import { type CheckpointFolder, type Marks, type Progress, startProgress } from "./checkpoint.ts";
 import { DivergenceWatch } from "./divergence.ts";
@@ -208,10 +209,7 @@ function planOf(
     warmupSteps: schedule.warmupSteps,
     startStep: progress.step,
     resumedFrom,
-    trainedParameters: trainedParameters(model).tensors.reduce(
-      (sum, { shape }) => sum + shape.reduce((product, n) => product * n, 1),
-      0,
-    ),
+    trainedParameters: trainedParameters(model).tensors.reduce((sum, { shape }) => sum + sizeOf(shape), 0),
     plannedMemoryBytes: model.plan.total,
   };
 }
