@@ -33,6 +33,9 @@ export const backends: readonly Backend[] = wanted().map((kind) => ({
   env: { ...process.env, NEFTUNE_CUDA_LIBRARY: kind === "emulated" ? emulator : undefined },
 }));
 
+/** The emulated GPU, where its library was built and is asked for. */
+export const emulated = backends.find(({ kind }) => kind === "emulated");
+
 /** A device of a backend, the CPU's with its best instruction set and two threads. */
 export function openBackend({ kind, env }: Backend): Device {
   return kind === "cpu" ? Device.open({ threads: 2 }) : Device.open({ library: loadCudaLibrary(env) });

@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 import type { FunctionName } from "../../src/native/bindings.ts";
 import { dtypeCode, makeCommunicatorId, NativeError } from "../../src/native/index.ts";
 import type { Argument } from "../../src/native/library.ts";
-import { backends, openBackend } from "../backends.ts";
+import { emulated, openBackend } from "../backends.ts";
 import { forEachBackend } from "./harness.ts";
 
 const { f32 } = dtypeCode;
@@ -47,7 +47,6 @@ forEachBackend((device) => {
 });
 
 // MPI is a process's once, and what is asked of arguments is the same code: NCCL's stand-in is enough.
-const emulated = backends.find(({ kind }) => kind === "emulated");
 
 test.skipIf(emulated === undefined)("a communicator of one rank", () => {
   const device = openBackend(emulated!);

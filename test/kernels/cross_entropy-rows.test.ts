@@ -1,6 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
-import { backends } from "../backends.ts";
+import { backends, emulated } from "../backends.ts";
 import { spawned } from "../spawned.ts";
 
 /** A card as the emulator shows it, GiB of memory, and the rows of the loss's chunks by model. */
@@ -49,7 +49,6 @@ const script = `
   console.log(JSON.stringify(models.map((model) => [bytes(1e6, model), bytes(256, model) / 256, bytes(300, model)])));`;
 
 describe.skipIf(!backends.some(({ kind }) => kind === "emulated"))("rows of a chunk of the loss", () => {
-  const emulated = backends.find(({ kind }) => kind === "emulated");
   for (const [name, { multiprocessors, memory, rows }] of Object.entries(cards)) {
     test(`fill the multiprocessors of ${name}`, async () => {
       const env = {

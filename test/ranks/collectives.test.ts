@@ -4,7 +4,7 @@
 import { afterEach, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { encodeFloats } from "../../src/floats.ts";
-import { backends } from "../backends.ts";
+import { backends, emulated } from "../backends.ts";
 import { contribution, ELEMENTS, hashOf, shareOf, sumOf } from "./collectives.ts";
 import {
   ensureMpi,
@@ -18,7 +18,6 @@ import {
 } from "./support.ts";
 
 const child = [process.execPath, join(import.meta.dir, "collectives-child.ts")];
-const emulated = backends.find(({ kind }) => kind === "emulated");
 const hasCpu = backends.some(({ kind }) => kind === "cpu");
 
 /** What rank `rank` of `size` has to print. */

@@ -4,13 +4,20 @@ import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "
 import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { readProgress } from "../../src/train/checkpoint.ts";
-import { backends } from "../backends.ts";
+import { emulated } from "../backends.ts";
 import { spawned } from "../spawned.ts";
-import { ensureMpi, finished, mpiexec, type RankProcess, type RankResult, startRanks } from "./support.ts";
+import {
+  canRunMpi,
+  ensureMpi,
+  finished,
+  mpiexec,
+  type RankProcess,
+  type RankResult,
+  startRanks,
+} from "./support.ts";
 import { environment, makePlace, metricsOf, neftune, trainArguments } from "./training.ts";
 
 setDefaultTimeout(120_000);
-const emulated = backends.find(({ kind }) => kind === "emulated");
 const place = makePlace();
 afterAll(() => rmSync(place, { recursive: true }));
 
@@ -47,7 +54,7 @@ function stepsSaved(output: string): number[] {
   return names.map((name) => readProgress(join(checkpointsOf(output), name)).progress.step);
 }
 
-const hasMpi = backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich") !== null;
+const hasMpi = canRunMpi();
 test.skipIf(!hasMpi)("MPI does not wait for a rank that never starts", async () => {
   const launcher = mpiexec("mpich", ensureMpi("mpich")!, 1);
   const run = [...neftune, ...trainArguments(), "--device", "cpu", "--output", "unmet"];

@@ -4,7 +4,7 @@
 // ranks must resume the run to its end. The same seed draws the same breaks; moments shift with the machine's load.
 
 import { rmSync } from "node:fs";
-import { backends } from "../backends.ts";
+import { emulated } from "../backends.ts";
 import { Random } from "../fuzz/random.ts";
 import { spawned } from "../spawned.ts";
 import {
@@ -33,7 +33,6 @@ if (kills + stops === 0) {
   say("test:ranks has nothing to do with 0 kills and 0 stops");
   process.exit(2);
 }
-const emulated = backends.find(({ kind }) => kind === "emulated");
 if (emulated === undefined) throw new Error("the emulator is not built: npm run build:native");
 const place = makePlace();
 const env = environment(place, emulated);

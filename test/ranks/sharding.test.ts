@@ -7,9 +7,9 @@ import type { Optimizer } from "../../src/model/index.ts";
 import { layOutBucket, pieceOf } from "../../src/model/shard-layout.ts";
 import { Communicator, makeCommunicatorId, probeTransport } from "../../src/native/index.ts";
 import { loadCudaLibrary } from "../../src/native/library.ts";
-import { type Backend, backends, openBackend } from "../backends.ts";
+import { type Backend, backends, emulated, openBackend } from "../backends.ts";
 import { compareDivided } from "./divided.ts";
-import { ensureMpi, finished, linesByRank, runMpi, startRanks } from "./support.ts";
+import { canRunMpi, finished, linesByRank, runMpi, startRanks } from "./support.ts";
 import {
   environment,
   lossDifference,
@@ -21,8 +21,7 @@ import {
 } from "./training.ts";
 
 setDefaultTimeout(120_000);
-const emulated = backends.find(({ kind }) => kind === "emulated");
-const hasMpi = backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich") !== null;
+const hasMpi = canRunMpi();
 
 describe("a bucket", () => {
   const sizes = [64 * 65, 67 * 63, 31 * 9, 4096, 1];

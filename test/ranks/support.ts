@@ -3,6 +3,7 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
+import { backends } from "../backends.ts";
 import { type Finished, finished } from "../spawned.ts";
 
 export { finished };
@@ -29,6 +30,10 @@ export function ensureMpi(name: MpiName): string | null {
   writeFileSync(stamp, wheels[name]);
   return prefix;
 }
+
+/** Whether CPUs are asked for and ranks can be started by MPI. */
+export const canRunMpi = (): boolean =>
+  backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich") !== null;
 
 /** A port that was free just now. */
 export function freePort(): Promise<number> {

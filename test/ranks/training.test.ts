@@ -3,8 +3,8 @@
 import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { backends } from "../backends.ts";
-import { ensureMpi, finished, type RanksByVariables, runMpi, startRanks } from "./support.ts";
+import { emulated } from "../backends.ts";
+import { canRunMpi, finished, type RanksByVariables, runMpi, startRanks } from "./support.ts";
 import {
   environment,
   evaluationLoss,
@@ -19,8 +19,7 @@ import {
 setDefaultTimeout(120_000);
 const place = makePlace();
 afterAll(() => rmSync(place, { recursive: true }));
-const emulated = backends.find(({ kind }) => kind === "emulated");
-const hasMpi = backends.some(({ kind }) => kind === "cpu") && ensureMpi("mpich") !== null;
+const hasMpi = canRunMpi();
 const at = (output: string) => join(place, output);
 
 const lora = ["--lora-r", "4"];
