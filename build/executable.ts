@@ -11,7 +11,7 @@ const source = (...parts: string[]) => join(root, "src", ...parts);
 /** The program and its workers. */
 export const entrypoints: string[] = [
   source("main.ts"),
-  source("cli", "interrupt-worker.ts"),
+  source("cli", "process", "interrupt-worker.ts"),
   source("data", "encoder-worker.ts"),
   source("data", "tokenize-worker.ts"),
   source("data", "source", "parquet-worker.ts"),

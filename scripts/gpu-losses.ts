@@ -3,7 +3,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { formatTable } from "../src/cli/format.ts";
+import { formatTable } from "../src/cli/terminal/format.ts";
 
 interface Report {
   device: string;

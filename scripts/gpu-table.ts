@@ -5,7 +5,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type KernelRow, kernelTable } from "../src/cli/bench/kernels.ts";
-import { formatTable } from "../src/cli/format.ts";
+import { formatTable } from "../src/cli/terminal/format.ts";
 
 interface Report {
   shape: string;

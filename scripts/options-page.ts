@@ -2,7 +2,7 @@
 
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { trainOptions } from "../src/cli/train-options.ts";
+import { trainOptions } from "../src/cli/arguments/train-options.ts";
 import { expected, type OptionSpec, type TrainingFacts } from "../src/options/spec.ts";
 
 type Documented = OptionSpec & TrainingFacts;

@@ -2,14 +2,14 @@
 // status. The only place that ends the process.
 
 import packageJson from "../package.json" with { type: "json" };
-import { expectAddressSpace, limitHint } from "./cli/address-space.ts";
+import { ALL_GPUS, parseDevice } from "./cli/arguments/device-name.ts";
+import { parseArguments, resolveValues } from "./cli/arguments/options.ts";
 import { type Context, commonOptions } from "./cli/command.ts";
 import { commands, type LoadedCommand, loadCommand } from "./cli/commands.ts";
-import { ALL_GPUS, parseDevice } from "./cli/device-name.ts";
-import { parseArguments, resolveValues } from "./cli/options.ts";
-import { ClosedPipe, writeFully } from "./cli/output.ts";
-import { Terminal } from "./cli/terminal.ts";
-import { escapeText, pageWidth, quoted, shown } from "./cli/text.ts";
+import { expectAddressSpace, limitHint } from "./cli/process/address-space.ts";
+import { ClosedPipe, writeFully } from "./cli/terminal/output.ts";
+import { Terminal } from "./cli/terminal/terminal.ts";
+import { escapeText, pageWidth, quoted, shown } from "./cli/terminal/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
 import { suggestion } from "./nearest.ts";
 import { placementOf } from "./ranks/placement.ts";
@@ -26,7 +26,7 @@ function say(text: string): void {
 }
 
 async function main(args: readonly string[], terminal: Terminal): Promise<void> {
-  const { mainHelp, commandHelp } = await import("./cli/help.ts");
+  const { mainHelp, commandHelp } = await import("./cli/arguments/help.ts");
   const first = args[0];
   const version = packageJson.version;
   if (first === undefined || first === "--help" || first === "-h" || first === "help") {
@@ -55,7 +55,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   let file: typeof given | undefined;
   const configPath = given.get("config")?.value;
   if (typeof configPath === "string") {
-    file = await (await import("./cli/config-file.ts")).readConfigFile(configPath, table);
+    file = await (await import("./cli/arguments/config-file.ts")).readConfigFile(configPath, table);
   }
   const values = resolveValues(table, given, file);
   terminal.setQuiet(values.quiet);
@@ -64,13 +64,13 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
   const placement = command.ranked === true ? placementOf(process.env) : null;
   let team: Team | null = null;
   if (placement !== null) {
-    const { joinRanks } = await import("./cli/ranks.ts");
+    const { joinRanks } = await import("./cli/process/ranks.ts");
     const joining = { version, command: command.name, values, env: process.env, terminal };
     team = await joinRanks(placement, joining, (started) => {
       ranks = started;
     });
   } else if (values.device === ALL_GPUS) {
-    const ended = await (await import("./cli/all-gpus.ts")).runOnAllGpus(command, args, process.env);
+    const ended = await (await import("./cli/process/all-gpus.ts")).runOnAllGpus(command, args, process.env);
     if (ended !== null) {
       status = ended;
       return;
@@ -90,7 +90,7 @@ async function main(args: readonly string[], terminal: Terminal): Promise<void> 
       ...[...given.keys()].map((name) => [name, "flag"] as const),
     ]),
     ...(command.interruptible === true
-      ? (await import("./cli/interrupt.ts")).listen((text) => terminal.note(text))
+      ? (await import("./cli/process/interrupt.ts")).listen((text) => terminal.note(text))
       : { signal: new AbortController().signal }),
     team,
     isTerminal: terminal.live,

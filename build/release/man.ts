@@ -1,8 +1,8 @@
 // neftune.1, made from the same tables as --help.
 
+import { defaultText, placeholder } from "../../src/cli/arguments/help.ts";
 import { commonOptions } from "../../src/cli/command.ts";
 import type { LoadedCommand } from "../../src/cli/commands.ts";
-import { defaultText, placeholder } from "../../src/cli/help.ts";
 import type { OptionTable } from "../../src/options/spec.ts";
 
 /** Text for roff: its backslashes, its hyphens (which are to be typed), and dots and quotes that would begin a request. */

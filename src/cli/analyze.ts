@@ -9,8 +9,14 @@ import { openSource, RowError, rowsOf } from "../data/source.ts";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { readingOptions } from "../options/data.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { countOf, fitTable, formatCount, toJson } from "./format.ts";
-import { columnNames, dataRows, datasetFiles, type ReadingValues, wantedSplits } from "./model-data.ts";
+import {
+  columnNames,
+  dataRows,
+  datasetFiles,
+  type ReadingValues,
+  wantedSplits,
+} from "./inputs/model-data.ts";
+import { countOf, fitTable, formatCount, toJson } from "./terminal/format.ts";
 
 interface Analysis extends Measures {
   file: string;

@@ -4,6 +4,7 @@ import { type LlamaConfig, linearModules } from "../model/index.ts";
 import { ungrouped } from "../options/spec.ts";
 import { trainingOptions } from "../options/table.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
+import { openDevice } from "./arguments/device.ts";
 import { fileSamples } from "./bench/file-samples.ts";
 import { benchGeneration, describeGeneration } from "./bench/generation.ts";
 import { measure } from "./bench/measure.ts";
@@ -11,9 +12,8 @@ import { deviceRates } from "./bench/rates.ts";
 import { describe, summarize } from "./bench/report.ts";
 import { denseSamples, makeBatches } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { toJson } from "./format.ts";
-import { dtypeOption } from "./model-data.ts";
+import { dtypeOption } from "./inputs/model-data.ts";
+import { toJson } from "./terminal/format.ts";
 
 export const bench = defineCommand({
   description:

@@ -7,15 +7,15 @@ import { UsageError } from "../errors.ts";
 import { modelOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { eventsTurn } from "../steps.ts";
-import { withBase } from "./adapter-base.ts";
+import { openDevice } from "./arguments/device.ts";
+import { expectEffects } from "./arguments/effects.ts";
+import { samplingOf, samplingOptions } from "./arguments/sampling-options.ts";
 import { Chat, chatHelp } from "./chat/conversation.ts";
-import { completeModel, findModel } from "./checked-model.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { expectEffects } from "./effects.ts";
-import { adapterOption, dtypeOption, expectModel } from "./model-data.ts";
-import { samplingOf, samplingOptions } from "./sampling-options.ts";
-import { contextLengthOption, noTemplate, ServedModel } from "./served-model.ts";
+import { withBase } from "./inputs/adapter-base.ts";
+import { completeModel, findModel } from "./inputs/checked-model.ts";
+import { adapterOption, dtypeOption, expectModel } from "./inputs/model-data.ts";
+import { contextLengthOption, noTemplate, ServedModel } from "./inputs/served-model.ts";
 
 export const chatCommand = defineCommand({
   description: `Answers line by line, with the conversation so far as context; only what is new is read again. Ctrl-C stops an answer; at the prompt, Ctrl-D or /exit ends the chat. From a pipe, every line is a message and the answers go to standard output.\n${chatHelp}`,

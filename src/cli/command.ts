@@ -2,7 +2,7 @@
 
 import type { OptionTable, Values } from "../options/spec.ts";
 import type { Team } from "../ranks/team.ts";
-import type { LinePart } from "./text.ts";
+import type { LinePart } from "./terminal/text.ts";
 
 /** Where a command reads and writes; a test can give its own. */
 export interface Context {

@@ -4,8 +4,8 @@ import { extname } from "node:path";
 import { type ColumnNames, renamed } from "../data/columns.ts";
 import type { Prompt } from "../data/encode.ts";
 import { parseRow, RowProblem } from "../data/formats.ts";
-import { formatCount } from "./format.ts";
-import { escapeJson } from "./text.ts";
+import { formatCount } from "./terminal/format.ts";
+import { escapeJson } from "./terminal/text.ts";
 
 export interface Asked extends Prompt {
   /** The row it comes from. */

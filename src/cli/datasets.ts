@@ -4,8 +4,8 @@ import { dataCacheState } from "../formats/hub/index.ts";
 import { hubCacheDir } from "../formats/hub-cache.ts";
 import { datasetPresets } from "../presets/presets.ts";
 import { defineCommand } from "./command.ts";
-import { fitTable, formatBytes, formatCount, toJson } from "./format.ts";
 import { cacheWords, shortLicense } from "./models.ts";
+import { fitTable, formatBytes, formatCount, toJson } from "./terminal/format.ts";
 
 export const datasets = defineCommand({
   description:

@@ -4,6 +4,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } f
 import { join } from "node:path";
 import { InterruptedError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, ioError, writeTextAtomically } from "../formats/io.ts";
+import { openDevice } from "./arguments/device.ts";
 import { defineCommand } from "./command.ts";
 import { demoReport, demoVerdict } from "./demo/report.ts";
 import {
@@ -15,10 +16,9 @@ import {
   trainBase,
   type Workplace,
 } from "./demo/steps.ts";
-import { openDevice } from "./device.ts";
-import { fitTable, formatCount, formatSeconds, toJson } from "./format.ts";
 import { summaryOf, sweepTable } from "./sweep/results.ts";
-import { wrap } from "./text.ts";
+import { fitTable, formatCount, formatSeconds, toJson } from "./terminal/format.ts";
+import { wrap } from "./terminal/text.ts";
 
 /** Says that a folder is a demo's, so that a later demo may replace it. */
 const MARKER = ".neftune-demo";

@@ -19,9 +19,9 @@ import {
   type Transport,
 } from "../native/index.ts";
 import { loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "../native/library.ts";
+import { parseDevice } from "./arguments/device-name.ts";
 import { defineCommand } from "./command.ts";
-import { parseDevice } from "./device-name.ts";
-import { countOf, formatBytes, formatList, toJson } from "./format.ts";
+import { countOf, formatBytes, formatList, toJson } from "./terminal/format.ts";
 
 interface Library {
   name: string;

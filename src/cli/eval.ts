@@ -8,13 +8,13 @@ import { oneByMachine } from "../ranks/team.ts";
 import { evaluate } from "../train/evaluate.ts";
 import { templateDateOf, trainDefaults, usedTemplates } from "../train/index.ts";
 import { evaluationLimits } from "../train/order.ts";
-import { withBase } from "./adapter-base.ts";
-import { completeModel, findModel } from "./checked-model.ts";
+import { openDevice } from "./arguments/device.ts";
+import { expectEffects } from "./arguments/effects.ts";
+import { loadNotes, quantizationOf } from "./arguments/quantization.ts";
 import { defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { expectEffects } from "./effects.ts";
-import { countOf, formatSeconds, toJson } from "./format.ts";
-import { expectDataWords } from "./locate.ts";
+import { withBase } from "./inputs/adapter-base.ts";
+import { completeModel, findModel } from "./inputs/checked-model.ts";
+import { expectDataWords } from "./inputs/locate.ts";
 import {
   adapterOption,
   dataNames,
@@ -24,10 +24,10 @@ import {
   noteDataset,
   requireData,
   wantedSplits,
-} from "./model-data.ts";
-import { EvaluationProgress } from "./progress.ts";
-import { chooseTemplate, templateLine } from "./prompt-template.ts";
-import { loadNotes, quantizationOf } from "./quantization.ts";
+} from "./inputs/model-data.ts";
+import { chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
+import { countOf, formatSeconds, toJson } from "./terminal/format.ts";
+import { EvaluationProgress } from "./terminal/progress.ts";
 
 /** Decimals of a loss that do not depend on how samples are batched. --json has all. */
 const DIGITS = { bf16: 3, f32: 5 } as const;

@@ -16,17 +16,17 @@ import type { MergeOptions } from "../model/merged-checkpoint.ts";
 import type { Device } from "../native/index.ts";
 import { modelOption, templateHelp } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
-import { trainedQuantization, withBase } from "./adapter-base.ts";
-import { type CheckedModel, completeModel, findModel } from "./checked-model.ts";
+import { openDevice } from "./arguments/device.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { formatBytes, formatSeconds, toJson } from "./format.ts";
+import { trainedQuantization, withBase } from "./inputs/adapter-base.ts";
+import { type CheckedModel, completeModel, findModel } from "./inputs/checked-model.ts";
+import { adapterOption, expectModel } from "./inputs/model-data.ts";
+import { chooseTemplate } from "./inputs/prompt-template.ts";
 import { baseOf, noteBase, withMerger } from "./merge.ts";
-import { adapterOption, expectModel } from "./model-data.ts";
-import { expectNewFile, makeFile } from "./new-file.ts";
-import { expectNoModelfile, writeModelfile } from "./ollama.ts";
-import { chooseTemplate } from "./prompt-template.ts";
-import { withWritingProgress } from "./writing-progress.ts";
+import { expectNewFile, makeFile } from "./outputs/new-file.ts";
+import { expectNoModelfile, writeModelfile } from "./outputs/ollama.ts";
+import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 export interface ExportRequest {
   /** Folders; `adapter` null: the model as it is. */

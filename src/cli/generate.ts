@@ -18,8 +18,10 @@ import { oneByMachine } from "../ranks/team.ts";
 import { agreedWish, INTERRUPTED, stopError, wishOf } from "../ranks/wish.ts";
 import { finishUnlessAborted } from "../steps.ts";
 import { templateDateOf } from "../train/index.ts";
-import { withBase } from "./adapter-base.ts";
-import { completeModel, findModel } from "./checked-model.ts";
+import { openDevice } from "./arguments/device.ts";
+import { expectEffects } from "./arguments/effects.ts";
+import { loadNotes, quantizationOf } from "./arguments/quantization.ts";
+import { samplingOf, samplingOptions } from "./arguments/sampling-options.ts";
 import { type Context, defineCommand } from "./command.ts";
 import {
   type Asked,
@@ -29,10 +31,9 @@ import {
   completionOf,
   rowsText,
 } from "./completions.ts";
-import { openDevice } from "./device.ts";
-import { expectEffects } from "./effects.ts";
-import { countOf, formatCount, formatSeconds, toJson } from "./format.ts";
-import { expectDataWords } from "./locate.ts";
+import { withBase } from "./inputs/adapter-base.ts";
+import { completeModel, findModel } from "./inputs/checked-model.ts";
+import { expectDataWords } from "./inputs/locate.ts";
 import {
   adapterOption,
   columnNames,
@@ -42,11 +43,10 @@ import {
   expectModel,
   type ReadingValues,
   wantedSplits,
-} from "./model-data.ts";
-import { expectNewFile } from "./new-file.ts";
-import { chooseTemplate, templateLine } from "./prompt-template.ts";
-import { loadNotes, quantizationOf } from "./quantization.ts";
-import { samplingOf, samplingOptions } from "./sampling-options.ts";
+} from "./inputs/model-data.ts";
+import { chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
+import { expectNewFile } from "./outputs/new-file.ts";
+import { countOf, formatCount, formatSeconds, toJson } from "./terminal/format.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;

@@ -14,11 +14,11 @@ import { randomSource } from "../model/source.ts";
 import { type Device, sizeOf } from "../native/index.ts";
 import { readShape, shapeNames } from "../presets/shapes.ts";
 import { finish, type Steps } from "../steps.ts";
+import { openDevice } from "./arguments/device.ts";
 import { defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { formatBytes, formatCount, toJson } from "./format.ts";
-import { expectNewFolder, makeFolder } from "./new-folder.ts";
-import { withWritingProgress } from "./writing-progress.ts";
+import { expectNewFolder, makeFolder } from "./outputs/new-folder.ts";
+import { formatBytes, formatCount, toJson } from "./terminal/format.ts";
+import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 /** Values that pass from the device to the file at a time. */
 const PIECE_VALUES = 2 ** 22;

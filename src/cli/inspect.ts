@@ -3,8 +3,8 @@
 import { describeTensors, type TensorListing } from "../formats/describe.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import { defineCommand } from "./command.ts";
-import { formatBytes, formatCount, formatTable, toJson } from "./format.ts";
-import { shown } from "./text.ts";
+import { formatBytes, formatCount, formatTable, toJson } from "./terminal/format.ts";
+import { shown } from "./terminal/text.ts";
 
 /** Columns of a metadata value; --json has all of it. */
 const MOST_OF_VALUE = 400;

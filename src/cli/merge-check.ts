@@ -5,9 +5,9 @@ import { type LoadRequest, loadForInference, type QuantizationRequest } from "..
 import type { Device } from "../native/index.ts";
 import { type Evaluation, evaluate } from "../train/evaluate.ts";
 import { evaluationLimits } from "../train/order.ts";
+import { loadNotes } from "./arguments/quantization.ts";
 import type { Context } from "./command.ts";
-import { EvaluationProgress } from "./progress.ts";
-import { loadNotes } from "./quantization.ts";
+import { EvaluationProgress } from "./terminal/progress.ts";
 
 const BATCH_SIZE = 8;
 

@@ -25,17 +25,17 @@ import type { Device } from "../native/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
 import { templateDateOf, trainDefaults } from "../train/index.ts";
-import { type TrainedOn, trainedQuantization, withBase } from "./adapter-base.ts";
-import { completeModel, findModel } from "./checked-model.ts";
+import { openDevice } from "./arguments/device.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { formatBytes, formatSeconds, toJson } from "./format.ts";
+import { type TrainedOn, trainedQuantization, withBase } from "./inputs/adapter-base.ts";
+import { completeModel, findModel } from "./inputs/checked-model.ts";
+import { expectModel, loadData, requireData, wantedSplits } from "./inputs/model-data.ts";
+import { chooseTemplate } from "./inputs/prompt-template.ts";
 import { checkMerge } from "./merge-check.ts";
-import { expectModel, loadData, requireData, wantedSplits } from "./model-data.ts";
-import { expectNewFolder, makeFolder } from "./new-folder.ts";
-import { chooseTemplate } from "./prompt-template.ts";
-import { evaluationText } from "./run-lines.ts";
-import { withWritingProgress } from "./writing-progress.ts";
+import { expectNewFolder, makeFolder } from "./outputs/new-folder.ts";
+import { evaluationText } from "./run/lines.ts";
+import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 export interface MergeRequest {
   /** Folders. */

@@ -6,10 +6,10 @@ import { type LlamaConfig, tensorSpecs } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
 import { type ModelPreset, modelPresets } from "../presets/presets.ts";
 import { presetConfig } from "../presets/shapes.ts";
+import { openDevice } from "./arguments/device.ts";
 import { defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { fitTable, formatBytes, toJson } from "./format.ts";
-import { DEFAULT_TOKENS, type MemoryNeed, trainingMemory } from "./training-memory.ts";
+import { DEFAULT_TOKENS, type MemoryNeed, trainingMemory } from "./run/training-memory.ts";
+import { fitTable, formatBytes, toJson } from "./terminal/format.ts";
 
 /** How the tables call it. */
 export const cacheWords: Readonly<Record<CacheState, string>> = {

@@ -15,9 +15,8 @@ import { InterruptedError, NeftuneError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
 import { templateDateOf } from "../train/index.ts";
-import { withBase } from "./adapter-base.ts";
 import { defineCommand } from "./command.ts";
-import { countOf } from "./format.ts";
+import { withBase } from "./inputs/adapter-base.ts";
 import {
   adapterOption,
   columnNames,
@@ -25,10 +24,11 @@ import {
   datasetFiles,
   requireModel,
   wantedSplits,
-} from "./model-data.ts";
-import { chooseTemplate, templateLine } from "./prompt-template.ts";
-import { rowNotes } from "./row-notes.ts";
-import { escapeJson, escapeText } from "./text.ts";
+} from "./inputs/model-data.ts";
+import { chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
+import { rowNotes } from "./inputs/row-notes.ts";
+import { countOf } from "./terminal/format.ts";
+import { escapeJson, escapeText } from "./terminal/text.ts";
 
 const OPEN = "⟦";
 const CLOSE = "⟧";

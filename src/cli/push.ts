@@ -5,9 +5,9 @@ import { UsageError } from "../errors.ts";
 import { type PushReporter, pushFiles } from "../formats/hub/index.ts";
 import { parseRepoName } from "../formats/hub-cache.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { countOf, formatBytes, formatSeconds, toJson } from "./format.ts";
-import { pushableFiles } from "./push-files.ts";
-import { transferProgress } from "./transfer-progress.ts";
+import { pushableFiles } from "./outputs/push-files.ts";
+import { countOf, formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { transferProgress } from "./terminal/transfer-progress.ts";
 
 /** org/name as the Hub takes it. Throws UsageError. */
 function expectRepo(name: string): string {

@@ -19,13 +19,13 @@ import type { Device } from "../native/index.ts";
 import { modelOption } from "../options/data.ts";
 import type { Steps } from "../steps.ts";
 import { trainDefaults } from "../train/index.ts";
-import { withBase } from "./adapter-base.ts";
+import { openDevice } from "./arguments/device.ts";
 import { defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { formatBytes, formatSeconds, toJson } from "./format.ts";
-import { expectModel, requireModel } from "./model-data.ts";
-import { expectNewFolder, makeFolder } from "./new-folder.ts";
-import { withWritingProgress } from "./writing-progress.ts";
+import { withBase } from "./inputs/adapter-base.ts";
+import { expectModel, requireModel } from "./inputs/model-data.ts";
+import { expectNewFolder, makeFolder } from "./outputs/new-folder.ts";
+import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 /** As Transformers writes it. */
 const quantizationConfig = (computeDtype: string, double: boolean) => ({

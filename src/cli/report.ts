@@ -17,7 +17,7 @@ import {
 import { RunLock } from "../train/run-lock.ts";
 import { readOutputs } from "./analyze.ts";
 import { defineCommand } from "./command.ts";
-import { countOf, fitTable, formatBytes, formatCount, formatSeconds, toJson } from "./format.ts";
+import { countOf, fitTable, formatBytes, formatCount, formatSeconds, toJson } from "./terminal/format.ts";
 
 /** True where a process writes to the folder, here or on a machine that shares it. */
 function isRunning(folder: string): boolean {

@@ -6,15 +6,15 @@ import { readText } from "../formats/io.ts";
 import type { Device } from "../native/index.ts";
 import { modelOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
-import { withBase } from "./adapter-base.ts";
-import { type CheckedModel, completeModel, findModel } from "./checked-model.ts";
+import { openDevice } from "./arguments/device.ts";
+import { expectEffects } from "./arguments/effects.ts";
 import { type Context, defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { expectEffects } from "./effects.ts";
-import { dtypeOption, expectModel } from "./model-data.ts";
+import { withBase } from "./inputs/adapter-base.ts";
+import { type CheckedModel, completeModel, findModel } from "./inputs/checked-model.ts";
+import { dtypeOption, expectModel } from "./inputs/model-data.ts";
+import { contextLengthOption, ServedModel, type ServedModelOptions } from "./inputs/served-model.ts";
 import { isLoopback } from "./serve/guard.ts";
 import { ModelServer } from "./serve/server.ts";
-import { contextLengthOption, ServedModel, type ServedModelOptions } from "./served-model.ts";
 
 /** A model's name in requests, and its adapter; null: the base alone. */
 interface Entry {

@@ -1,16 +1,16 @@
 // neftune train: the main job.
 
 import { runTraining, samplingReporter, type TrainResult, together } from "../train/index.ts";
+import { openDevice } from "./arguments/device.ts";
+import { trainOptions } from "./arguments/train-options.ts";
 import { defineCommand } from "./command.ts";
-import { openDevice } from "./device.ts";
-import { toJson } from "./format.ts";
-import { progressReporter } from "./progress.ts";
-import { samplingOf } from "./questions.ts";
-import { trackRun, writeCard, writeReport } from "./run-files.ts";
-import { RunHistory } from "./run-lines.ts";
-import { isElsewhere, planRun, type TrainValues } from "./run-plan.ts";
-import { trainOptions } from "./train-options.ts";
-import { noteRun } from "./train-run.ts";
+import { samplingOf } from "./inputs/questions.ts";
+import { trackRun, writeCard, writeReport } from "./run/files.ts";
+import { RunHistory } from "./run/lines.ts";
+import { isElsewhere, planRun, type TrainValues } from "./run/plan.ts";
+import { noteRun } from "./run/settings.ts";
+import { toJson } from "./terminal/format.ts";
+import { progressReporter } from "./terminal/progress.ts";
 
 export const train = defineCommand({
   description:

@@ -3,8 +3,8 @@
 import { describe, expect, test } from "bun:test";
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { noteOtherBase, noteOtherPrecision, withBase } from "../../src/cli/adapter-base.ts";
-import { completeModel, findModel } from "../../src/cli/checked-model.ts";
+import { noteOtherBase, noteOtherPrecision, withBase } from "../../src/cli/inputs/adapter-base.ts";
+import { completeModel, findModel } from "../../src/cli/inputs/checked-model.ts";
 import { readSafetensorsHeader } from "../../src/formats/safetensors.ts";
 import { baseFingerprint, checkpointSource } from "../../src/model/index.ts";
 import { folder as golden } from "../golden/support.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { addressSpaceLimit, expectAddressSpace, limitHint } from "../../src/cli/address-space.ts";
+import { addressSpaceLimit, expectAddressSpace, limitHint } from "../../src/cli/process/address-space.ts";
 import { NeftuneError, UsageError } from "../../src/errors.ts";
 
 const limits = (value: string) =>

@@ -4,12 +4,12 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { readConfigFile } from "../../src/cli/arguments/config-file.ts";
+import { parseArguments } from "../../src/cli/arguments/options.ts";
+import { trainOptions } from "../../src/cli/arguments/train-options.ts";
 import { commonOptions } from "../../src/cli/command.ts";
-import { readConfigFile } from "../../src/cli/config-file.ts";
 import { evalCommand } from "../../src/cli/eval.ts";
 import { generateCommand } from "../../src/cli/generate.ts";
-import { parseArguments } from "../../src/cli/options.ts";
-import { trainOptions } from "../../src/cli/train-options.ts";
 import type { OptionTable } from "../../src/options/spec.ts";
 import { optionEntries } from "../../src/options/table.ts";
 

@@ -16,8 +16,8 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { ServedModel } from "../../src/cli/inputs/served-model.ts";
 import { ModelServer } from "../../src/cli/serve/server.ts";
-import type { ServedModel } from "../../src/cli/served-model.ts";
 import { Device } from "../../src/native/index.ts";
 import { folder } from "../golden/support.ts";
 import { spawned } from "../spawned.ts";

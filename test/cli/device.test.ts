@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
-import { openDevice } from "../../src/cli/device.ts";
+import { openDevice } from "../../src/cli/arguments/device.ts";
 import { backends } from "../backends.ts";
 
 const emulated = backends.find(({ kind }) => kind === "emulated");

@@ -1,7 +1,7 @@
 // The disk that full tuning takes, said before it starts.
 
 import { expect, test } from "bun:test";
-import { type DiskUse, diskNote, diskUse } from "../../src/cli/disk-note.ts";
+import { type DiskUse, diskNote, diskUse } from "../../src/cli/run/disk-note.ts";
 
 const use: DiskUse = {
   ...{ parameters: 1000, steps: 100, saveSteps: 10, saveTotalLimit: 3, saveDtype: "bf16" },

@@ -1,10 +1,10 @@
 // Options without effect: flags are refused, values of a config file noted.
 
 import { expect, test } from "bun:test";
-import { expectEffects } from "../../src/cli/effects.ts";
-import { parseArguments, resolveValues } from "../../src/cli/options.ts";
-import { withLayers } from "../../src/cli/precedence.ts";
-import { trainOptions } from "../../src/cli/train-options.ts";
+import { expectEffects } from "../../src/cli/arguments/effects.ts";
+import { parseArguments, resolveValues } from "../../src/cli/arguments/options.ts";
+import { withLayers } from "../../src/cli/arguments/precedence.ts";
+import { trainOptions } from "../../src/cli/arguments/train-options.ts";
 import { UsageError } from "../../src/errors.ts";
 
 /** The notes on flags, and on a config file's values. */

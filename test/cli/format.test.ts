@@ -7,7 +7,7 @@ import {
   formatList,
   formatSeconds,
   formatTable,
-} from "../../src/cli/format.ts";
+} from "../../src/cli/terminal/format.ts";
 
 test("bytes", () => {
   expect([0, 1023, 1536, 150 * 1024, 3 * 1024 ** 3].map(formatBytes)).toEqual([

@@ -1,11 +1,11 @@
 // Help and progress at the widths that terminals have.
 
 import { expect, test } from "bun:test";
+import { commandHelp, mainHelp } from "../../src/cli/arguments/help.ts";
 import { commands as entries, loadCommand } from "../../src/cli/commands.ts";
-import { commandHelp, mainHelp } from "../../src/cli/help.ts";
-import { stepParts } from "../../src/cli/progress.ts";
-import { rateText } from "../../src/cli/run-lines.ts";
-import { displayWidth, fitParts } from "../../src/cli/text.ts";
+import { rateText } from "../../src/cli/run/lines.ts";
+import { stepParts } from "../../src/cli/terminal/progress.ts";
+import { displayWidth, fitParts } from "../../src/cli/terminal/text.ts";
 import { train } from "../../src/cli/train.ts";
 
 const commands = await Promise.all(entries.map(loadCommand));

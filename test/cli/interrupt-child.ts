@@ -1,6 +1,6 @@
 // A command that hears signals as main.ts's commands do, and is busy in the way that its argument says.
 
-import { listen } from "../../src/cli/interrupt.ts";
+import { listen } from "../../src/cli/process/interrupt.ts";
 
 const { signal, finishFirst } = listen((text) => console.log(text));
 const busy = (seconds: number) => {

@@ -15,7 +15,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type MergeRequest, mergeInSteps, roundingNote } from "../../src/cli/merge.ts";
 import { checkMerge } from "../../src/cli/merge-check.ts";
-import { makeFolder } from "../../src/cli/new-folder.ts";
+import { makeFolder } from "../../src/cli/outputs/new-folder.ts";
 import { decodeFloats, floatTypeNamed } from "../../src/floats.ts";
 import { checkpointBytes, openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readSafetensorsHeader, readTensorData } from "../../src/formats/safetensors.ts";

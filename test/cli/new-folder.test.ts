@@ -14,7 +14,7 @@ import {
 } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { expectNewFolder, makeFolder } from "../../src/cli/new-folder.ts";
+import { expectNewFolder, makeFolder } from "../../src/cli/outputs/new-folder.ts";
 import { writeTextAtomically } from "../../src/formats/io.ts";
 import { LOCK_FILE } from "../../src/train/run-lock.ts";
 import { scratchFolder } from "../scratch.ts";

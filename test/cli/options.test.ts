@@ -2,8 +2,8 @@ import { describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { readConfigFile } from "../../src/cli/config-file.ts";
-import { parseArguments, resolveValues } from "../../src/cli/options.ts";
+import { readConfigFile } from "../../src/cli/arguments/config-file.ts";
+import { parseArguments, resolveValues } from "../../src/cli/arguments/options.ts";
 import { UsageError } from "../../src/errors.ts";
 import type { OptionTable } from "../../src/options/spec.ts";
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
-import { parseArguments, readValue, resolveValues } from "../../src/cli/options.ts";
-import { withLayers } from "../../src/cli/precedence.ts";
-import { trainOptions } from "../../src/cli/train-options.ts";
+import { parseArguments, readValue, resolveValues } from "../../src/cli/arguments/options.ts";
+import { withLayers } from "../../src/cli/arguments/precedence.ts";
+import { trainOptions } from "../../src/cli/arguments/train-options.ts";
 import { recipes } from "../../src/presets/presets.ts";
 
 function layers(flags: string, file: Readonly<Record<string, unknown>> = {}) {

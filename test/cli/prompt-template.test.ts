@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { chooseTemplate, templateLine } from "../../src/cli/prompt-template.ts";
-import { rowNotes } from "../../src/cli/row-notes.ts";
+import { chooseTemplate, templateLine } from "../../src/cli/inputs/prompt-template.ts";
+import { rowNotes } from "../../src/cli/inputs/row-notes.ts";
 import { promptTemplate } from "../../src/data/templates.ts";
 import { templateDateOf, templateRecord, usedTemplates } from "../../src/train/template-record.ts";
 import { byteFolder, folderOf, llamaFolder } from "../data/tiny-tokenizer.ts";

@@ -3,7 +3,7 @@
 import { beforeEach, expect, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pushableFiles } from "../../src/cli/push-files.ts";
+import { pushableFiles } from "../../src/cli/outputs/push-files.ts";
 import { RunLock } from "../../src/train/run-lock.ts";
 import { rejection } from "../hub/support.ts";
 import { scratchFolders } from "../scratch.ts";

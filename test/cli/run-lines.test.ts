@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { RunHistory, settingLines } from "../../src/cli/run-lines.ts";
+import { RunHistory, settingLines } from "../../src/cli/run/lines.ts";
 import type { LoraOptions } from "../../src/model/index.ts";
 import {
   type EvalMetrics,

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { readQuestions } from "../../src/cli/questions.ts";
+import { readQuestions } from "../../src/cli/inputs/questions.ts";
 import { settingsOf } from "../../src/cli/sweep/grid.ts";
 import { questionOf, type RunMeasures } from "../../src/cli/sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "../../src/cli/sweep/results.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "bun:test";
-import { Terminal } from "../../src/cli/terminal.ts";
+import { Terminal } from "../../src/cli/terminal/terminal.ts";
 
 function make(columns: number | null) {
   const written: string[] = [];

@@ -11,7 +11,7 @@ import {
   shorten,
   shown,
   wrap,
-} from "../../src/cli/text.ts";
+} from "../../src/cli/terminal/text.ts";
 
 describe("what steers a terminal is written out", () => {
   test.each([

@@ -2,8 +2,8 @@
 
 import { cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { ServedModel } from "../../src/cli/inputs/served-model.ts";
 import type { ServerOptions } from "../../src/cli/serve/server.ts";
-import { ServedModel } from "../../src/cli/served-model.ts";
 import type { Device } from "../../src/native/index.ts";
 import { byteTokenizerJson, HEADER_TEMPLATE } from "../data/tiny-tokenizer.ts";
 import { folder } from "../golden/support.ts";

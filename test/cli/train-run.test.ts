@@ -1,7 +1,7 @@
 // What a training run says on the terminal before its first step.
 
 import { expect, setDefaultTimeout, test } from "bun:test";
-import { noteRun } from "../../src/cli/train-run.ts";
+import { noteRun } from "../../src/cli/run/settings.ts";
 import { type RunRequest, runTraining } from "../../src/train/index.ts";
 import { makeTinyRun, openDevice } from "../train/tiny-run.ts";
 import { quietContext } from "./quiet-context.ts";

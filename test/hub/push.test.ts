@@ -3,7 +3,7 @@
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { pushableFiles } from "../../src/cli/push-files.ts";
+import { pushableFiles } from "../../src/cli/outputs/push-files.ts";
 import {
   obtainModel,
   type Pushed,

@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { basename, join } from "node:path";
 import { writeRandomModel } from "../../src/cli/init.ts";
-import { peakBytes, resetPeakBytes, residentBytes } from "../../src/cli/memory.ts";
+import { peakBytes, resetPeakBytes, residentBytes } from "../../src/cli/process/memory.ts";
 import { openCheckpoint } from "../../src/formats/checkpoint.ts";
 import { readTensorData, writeSafetensors } from "../../src/formats/safetensors.ts";
 import {

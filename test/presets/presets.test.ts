@@ -1,8 +1,8 @@
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { locateModel } from "../../src/cli/locate.ts";
-import { datasetFiles } from "../../src/cli/model-data.ts";
+import { locateModel } from "../../src/cli/inputs/locate.ts";
+import { datasetFiles } from "../../src/cli/inputs/model-data.ts";
 import { type LlamaConfig, tensorSpecs } from "../../src/model/index.ts";
 import { datasetPresets, modelPresets } from "../../src/presets/presets.ts";
 import { readShape, shapeNames } from "../../src/presets/shapes.ts";

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { evaluationText } from "../../src/cli/run-lines.ts";
+import { evaluationText } from "../../src/cli/run/lines.ts";
 import { UsageError } from "../../src/errors.ts";
 import type { TrainerSettings } from "../../src/train/index.ts";
 import { FakeModel, fakeSamples } from "./fake-model.ts";

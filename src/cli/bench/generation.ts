@@ -5,7 +5,7 @@ import { InterruptedError } from "../../errors.ts";
 import { GenerationSession, Llama, type LlamaConfig, layerWeights, randomSource } from "../../model/index.ts";
 import { addNonFinite, type Device, dtypeBytes } from "../../native/index.ts";
 import type { Context } from "../command.ts";
-import { formatBytes, formatCount, formatTable } from "../format.ts";
+import { formatBytes, formatCount, formatTable } from "../terminal/format.ts";
 import { denseSamples, median } from "./work.ts";
 
 /** Sequences that advance together, beside a single one. */

@@ -1,7 +1,7 @@
 // What the kernels of a step took, and how near that is to what the device could do: the roofline.
 
 import { type KernelRun, kernelRuns, type RecordedCall } from "../../native/index.ts";
-import { formatTable } from "../format.ts";
+import { formatTable } from "../terminal/format.ts";
 import type { DeviceRates } from "./rates.ts";
 
 /** One kernel of one operation, over a step. */

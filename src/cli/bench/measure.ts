@@ -21,8 +21,8 @@ import {
   trainStepOfTeam,
 } from "../../train/index.ts";
 import type { Context } from "../command.ts";
-import { formatCount } from "../format.ts";
-import { peakBytes, resetPeakBytes, residentBytes } from "../memory.ts";
+import { peakBytes, resetPeakBytes, residentBytes } from "../process/memory.ts";
+import { formatCount } from "../terminal/format.ts";
 import { type KernelUse, kernelUses } from "./kernels.ts";
 import { stepFlops } from "./work.ts";
 

@@ -1,7 +1,7 @@
 // What a benchmark prints: one object, and the same as text.
 
 import type { DeviceInfo } from "../../native/index.ts";
-import { countOf, formatBytes, formatCount, formatTable } from "../format.ts";
+import { countOf, formatBytes, formatCount, formatTable } from "../terminal/format.ts";
 import { type KernelRow, kernelRows, kernelTable } from "./kernels.ts";
 import type { Measured, Step } from "./measure.ts";
 import type { deviceRates } from "./rates.ts";

@@ -4,9 +4,9 @@ import { existsSync } from "node:fs";
 import { NeftuneError, UsageError } from "../../errors.ts";
 import { writeTextAtomically } from "../../formats/io.ts";
 import { suggestion } from "../../nearest.ts";
-import { readValue } from "../options.ts";
-import { samplingOptions } from "../sampling-options.ts";
-import { escapeJson } from "../text.ts";
+import { readValue } from "../arguments/options.ts";
+import { samplingOptions } from "../arguments/sampling-options.ts";
+import { escapeJson } from "../terminal/text.ts";
 
 export interface ChatMessage {
   role: "system" | "user" | "assistant";

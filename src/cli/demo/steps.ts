@@ -11,11 +11,11 @@ import type { Device } from "../../native/index.ts";
 import { type RunReporter, type RunRequest, runTraining, type TrainerOptions } from "../../train/index.ts";
 import type { Context } from "../command.ts";
 import { writeRandomModel } from "../init.ts";
-import { drawRows } from "../model-data.ts";
-import { progressReporter } from "../progress.ts";
+import { drawRows } from "../inputs/model-data.ts";
 import type { Question } from "../sweep/measure.ts";
 import type { SettingResult, SweepRun } from "../sweep/results.ts";
 import { SweepRunner } from "../sweep/runs.ts";
+import { progressReporter } from "../terminal/progress.ts";
 import { type DemoData, type InstructionRow, makeDemoData } from "./data.ts";
 import { bosId, eosId, trainTokenizer, writeTokenizer } from "./tokenizer.ts";
 

@@ -2,7 +2,7 @@
 
 import { RowProblem } from "../../data/formats.ts";
 import type { Sequence } from "../../model/index.ts";
-import { noTemplate, type ServedModel } from "../served-model.ts";
+import { noTemplate, type ServedModel } from "../inputs/served-model.ts";
 import { type Call, now } from "./completions.ts";
 import { ApiError } from "./errors.ts";
 import type { RequestFields } from "./fields.ts";

@@ -2,7 +2,7 @@
 // Without it, the text is that of the new tokens alone, as Transformers decodes them and lm-eval compares them.
 
 import type { Sequence, TokenChances } from "../../model/index.ts";
-import type { ServedModel } from "../served-model.ts";
+import type { ServedModel } from "../inputs/served-model.ts";
 import type { Engine } from "./engine.ts";
 import type { RequestFields } from "./fields.ts";
 import { MOST_LOGPROBS, readWanted, roomFor, usageOf, type Wanted } from "./sampling.ts";

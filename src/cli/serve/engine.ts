@@ -4,7 +4,7 @@
 import { TextStream } from "../../data/text-stream.ts";
 import type { FinishReason, Sequence, SequenceOptions } from "../../model/index.ts";
 import { eventsTurn } from "../../steps.ts";
-import type { ServedModel } from "../served-model.ts";
+import type { ServedModel } from "../inputs/served-model.ts";
 import { ApiError } from "./errors.ts";
 import type { Metrics } from "./metrics.ts";
 

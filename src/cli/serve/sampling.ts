@@ -1,7 +1,7 @@
 // What completions and chats have in common in a request: how tokens are chosen, how many, what ends them.
 
 import type { SequenceOptions } from "../../model/index.ts";
-import type { ServedModel } from "../served-model.ts";
+import type { ServedModel } from "../inputs/served-model.ts";
 import type { RequestFields } from "./fields.ts";
 
 /** OpenAI's most stop strings and likeliest tokens; completions of one prompt. */

@@ -1,7 +1,7 @@
 // The HTTP server: routes, who may ask, and an end that waits for what is under way.
 
 import { NeftuneError } from "../../errors.ts";
-import type { ServedModel } from "../served-model.ts";
+import type { ServedModel } from "../inputs/served-model.ts";
 import { chatCompletions } from "./chat-completions.ts";
 import { type Call, completions, now } from "./completions.ts";
 import { Engine } from "./engine.ts";

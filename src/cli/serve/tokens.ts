@@ -1,6 +1,6 @@
 // The routes that say what text is in tokens: vLLM's names, which lm-eval's remote tokenizer asks for.
 
-import type { ServedModel } from "../served-model.ts";
+import type { ServedModel } from "../inputs/served-model.ts";
 import { promptOf } from "./chat-completions.ts";
 import type { RequestFields } from "./fields.ts";
 

@@ -1,8 +1,8 @@
 // The runs of a sweep: every combination of the values of what is swept, each with several seeds.
 
 import { UsageError } from "../../errors.ts";
-import { parseArguments } from "../options.ts";
-import { trainOptions } from "../train-options.ts";
+import { parseArguments } from "../arguments/options.ts";
+import { trainOptions } from "../arguments/train-options.ts";
 
 export interface Setting {
   /** "alpha-5", "alpha-5-learning-rate-2e-4": a folder's name. */

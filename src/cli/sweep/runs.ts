@@ -19,7 +19,7 @@ import {
   trainOn,
 } from "../../train/index.ts";
 import type { Context } from "../command.ts";
-import { progressReporter } from "../progress.ts";
+import { progressReporter } from "../terminal/progress.ts";
 import { measureRun, type Question, questionsOf, type RunMeasures } from "./measure.ts";
 
 /** In a run's folder: it is done, and this was measured. */

@@ -1,0 +1,32 @@
+// Notes on how a data set's rows were encoded, as sentences.
+
+import type { FileNotes } from "../../data/dataset.ts";
+import { type Remark, remarks } from "../../data/encoding-notes.ts";
+import { countOf } from "../terminal/format.ts";
+
+/** The part before the place of the first row. */
+const sentences: Readonly<Record<Remark, (rows: string) => string>> = {
+  "empty-answer": (rows) => `${rows} with an empty answer`,
+  "end-alone": (rows) => `${rows} in which only the end of an answer is trained`,
+  "changed-answer": (rows) => `${rows} in which the template drops or changes part of an answer`,
+  "other-prompt": (rows) =>
+    `${rows} in which the template's generation prompt is not what stands before the answer in training`,
+  "no-stop": (rows) =>
+    `${rows} without a stop: no special token stands after the answer, so generation will not learn to end`,
+};
+
+/** A line for each remark, with how many rows and the first, and one for the columns that nothing read. */
+export function rowNotes(notes: readonly FileNotes[]): string[] {
+  const lines: string[] = [];
+  for (const remark of remarks) {
+    const files = notes.filter((file) => file.remarks[remark] !== undefined);
+    const first = files[0];
+    if (first === undefined) continue;
+    const rows = files.reduce((sum, file) => sum + file.remarks[remark]!.rows, 0);
+    const place = `${first.path}${first.remarks[remark]!.first}`;
+    lines.push(`${sentences[remark](countOf(rows, "row"))} (${rows === 1 ? "" : "first "}${place})`);
+  }
+  const unused = [...new Set(notes.flatMap((file) => file.unused))];
+  if (unused.length > 0) lines.push(`columns not used: ${unused.join(", ")}`);
+  return lines;
+}
