@@ -2,8 +2,9 @@
 // is a rung of a ladder; what need not be kept is one buffer for all layers.
 
 import type { Allocator, DType, Tensor } from "../native/index.ts";
-import { type GroupName, groupNames, kinds, type LinearModule, widthsOf } from "./architecture.ts";
+import { type GroupName, groupNames, type LinearModule, widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
+import { kinds } from "./kinds.ts";
 import { type LoraOptions, stackModules } from "./lora.ts";
 
 /** What a layer may keep for its backward pass: each rung is all of those before it, and more. */

@@ -12,8 +12,8 @@ import {
 } from "../native/index.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { OptimizerState } from "./optimizer-state.ts";
-import type { ParameterTensor, RateName } from "./parameters.ts";
-import { type BucketLayout, type Piece, pieceOf } from "./shard-layout.ts";
+import type { ParameterTensor, Piece, RateName } from "./parameter-tensor.ts";
+import { type BucketLayout, pieceOf } from "./shard-layout.ts";
 
 export interface BucketMemory {
   device: Device;

@@ -2,7 +2,7 @@
 
 import type { Tensor } from "../native/index.ts";
 import { Bucket, type BucketMemory } from "./bucket.ts";
-import type { ParameterTensor } from "./parameters.ts";
+import type { ParameterTensor } from "./parameter-tensor.ts";
 import {
   type BucketLayout,
   type BucketNames,

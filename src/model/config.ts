@@ -6,8 +6,8 @@ import { FormatError, NeftuneError } from "../errors.ts";
 import { floatTypeNamed, floatTypes } from "../floats.ts";
 import { expectShallow, readJsonText } from "../formats/json-file.ts";
 import { CONFIG_FILE } from "../formats/model-folder.ts";
-import { isModelType, kinds, type ModelType } from "./architecture.ts";
 import { Fields, show } from "./config-fields.ts";
+import { isModelType, kinds, type ModelType } from "./kinds.ts";
 import { parseRope, type RopeScaling, ropeScalingToJson } from "./rope-config.ts";
 
 import { parseWindow, type Window, windowToJson } from "./window-config.ts";

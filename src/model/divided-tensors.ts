@@ -3,7 +3,7 @@
 import { cast, type Device, type Tensor } from "../native/index.ts";
 import type { Bucket } from "./bucket.ts";
 import { type MomentTensor, stateBytes } from "./optimizer-state.ts";
-import type { ParameterTensor } from "./parameters.ts";
+import type { ParameterTensor } from "./parameter-tensor.ts";
 import type { RankExchange } from "./rank-exchange.ts";
 import { pieceOf, type Shares } from "./shard-layout.ts";
 

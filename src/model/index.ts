@@ -29,13 +29,8 @@ export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { type Optimizer, optimizers } from "./optimizer.ts";
 export { momentKinds, type StateTensor } from "./optimizer-state.ts";
-export type {
-  ParameterBlock,
-  ParameterTensor,
-  PartName,
-  RateName,
-  StateKind,
-} from "./parameters.ts";
+export type { ParameterTensor, PartName, RateName } from "./parameter-tensor.ts";
+export type { ParameterBlock, StateKind } from "./parameters.ts";
 export {
   type BatchSize,
   choosePlan,

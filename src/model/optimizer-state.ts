@@ -18,8 +18,7 @@ import {
 import { cutOut, layInto } from "./laid.ts";
 import { LORA_VECTOR } from "./lora.ts";
 import type { Optimizer } from "./optimizer.ts";
-import type { ParameterTensor, RateName } from "./parameters.ts";
-import type { Piece } from "./shard-layout.ts";
+import type { ParameterTensor, Piece, RateName } from "./parameter-tensor.ts";
 
 /** Tensors of fewer values keep float32 moments, as with bitsandbytes. */
 const LEAST_8BIT = 4096;

@@ -16,13 +16,14 @@ import {
 import { cutOut, layInto } from "./laid.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { type MomentKind, OptimizerState, type StateTensor } from "./optimizer-state.ts";
-import { wholePiece } from "./shard-layout.ts";
-
-/** What is trained together: LoRA's matrices, a model's own weights, the scale of NEFTune's noise. */
-export type PartName = "lora" | "weights" | "noise";
-
-/** What a learning rate may be given for: a part, or of LoRA's the matrices B, as LoRA+ does (arXiv 2402.12354). */
-export type RateName = PartName | "lora_B";
+import {
+  isMatrix,
+  type ParameterSpec,
+  type ParameterTensor,
+  type PartName,
+  type RateName,
+  wholePiece,
+} from "./parameter-tensor.ts";
 
 export interface TrainedPart {
   name: PartName;
@@ -32,24 +33,7 @@ export interface TrainedPart {
   initialize?(device: Device, tensors: readonly { name: string; values: Tensor }[], seed: number): void;
 }
 
-export interface ParameterTensor {
-  name: string;
-  part: PartName;
-  shape: readonly number[];
-  /** Its shape in the flat block; larger where kernels want whole vectors. What is beyond `shape` is and stays zero. */
-  laid: readonly number[];
-  /** Elements before it in the flat block. */
-  offset: number;
-  /** Of `laid`. */
-  size: number;
-  /** Whether weight decay acts on it: matrices yes, norms and biases no. */
-  decay: boolean;
-}
-
-export type ParameterSpec = Pick<ParameterTensor, "name" | "shape"> & Partial<Pick<ParameterTensor, "laid">>;
 export type StateKind = "values" | MomentKind;
-
-export const isMatrix = (spec: ParameterSpec) => spec.shape.length > 1;
 
 /** Gives each tensor its place: matrices first, part by part and in the given order, then vectors. */
 export function place(parts: readonly TrainedPart[]): ParameterTensor[] {

@@ -6,7 +6,7 @@ import { EMBEDDING, type GroupName, groupModules, headOf, layerOf } from "./arch
 import type { LlamaConfig } from "./config.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { hasCodes } from "./optimizer-state.ts";
-import type { ParameterTensor } from "./parameters.ts";
+import type { ParameterTensor, Piece } from "./parameter-tensor.ts";
 
 /** A rank's place among those that divide the parameters. */
 export interface Shares {
@@ -14,24 +14,6 @@ export interface Shares {
   /** How many ranks there are. */
   readonly size: number;
 }
-
-/** The part of a tensor that a rank holds. */
-export interface Piece {
-  tensor: ParameterTensor;
-  /** Its first value in the tensor. */
-  begin: number;
-  count: number;
-  /** Values before it in the flat block that it lies in. */
-  offset: number;
-}
-
-/** A tensor that is not divided. */
-export const wholePiece = (tensor: ParameterTensor): Piece => ({
-  tensor,
-  begin: 0,
-  count: tensor.size,
-  offset: tensor.offset,
-});
 
 export interface BucketLayout {
   /** Their offsets are those in the bucket. */

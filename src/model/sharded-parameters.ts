@@ -17,17 +17,8 @@ import { type GradientBuckets, makeBuckets } from "./buckets.ts";
 import { DividedTensors, type Home } from "./divided-tensors.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { type MomentTensor, stateTensorsOf } from "./optimizer-state.ts";
-import {
-  isMatrix,
-  type ParameterBlock,
-  Parameters,
-  type ParameterTensor,
-  type PartName,
-  place,
-  type RateName,
-  type StateKind,
-  type TrainedPart,
-} from "./parameters.ts";
+import { isMatrix, type ParameterTensor, type PartName, type RateName } from "./parameter-tensor.ts";
+import { type ParameterBlock, Parameters, place, type StateKind, type TrainedPart } from "./parameters.ts";
 import { type Partners, RankExchange } from "./rank-exchange.ts";
 import type { BucketNames, Shares } from "./shard-layout.ts";
 

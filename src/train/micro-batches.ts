@@ -1,7 +1,12 @@
-// The micro-batches of a step under --micro-batch-tokens: its samples, laid together up to a budget of tokens. Each sample
+// The micro-batches of a step, and how --micro-batch-tokens makes others of them: its samples, laid together up to a budget of tokens. Each sample
 // keeps its draw, so its noise stays; sums run in another order.
 
-import type { MicroBatch } from "./order.ts";
+export interface MicroBatch {
+  /** Indices into the data set. */
+  samples: Int32Array;
+  /** How many samples the run fed to training before each. */
+  draws: BigInt64Array;
+}
 
 export interface Merging {
   packing: boolean;

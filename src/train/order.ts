@@ -6,20 +6,13 @@ import { shuffle } from "../data/philox.ts";
 import type { Sample } from "../data/sample.ts";
 import { type SampleSizes, type SampleSource, samplesOf, sizesOf } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
-import { mergeSamples } from "./micro-batches.ts";
+import { type MicroBatch, mergeSamples } from "./micro-batches.ts";
 
 export interface OrderOptions {
   batchSize: number;
   gradientAccumulationSteps: number;
   shuffle: "seed" | "none";
   seed: number;
-}
-
-export interface MicroBatch {
-  /** Indices into the data set. */
-  samples: Int32Array;
-  /** How many samples the run fed to training before each. */
-  draws: BigInt64Array;
 }
 
 /**

@@ -5,9 +5,9 @@ import { NeftuneError } from "../errors.ts";
 import type { ParameterBlock } from "../model/index.ts";
 import type { Team } from "../ranks/team.ts";
 import { wishNumbers, wishOfSums } from "../ranks/wish.ts";
+import type { MicroBatch } from "./micro-batches.ts";
 import { trainedParameters } from "./model.ts";
 import type { TrainOptions } from "./options.ts";
-import type { MicroBatch } from "./order.ts";
 import {
   applyGradients,
   type StepBatch,

@@ -10,6 +10,7 @@ import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
+import type { MicroBatch } from "./micro-batches.ts";
 import { mergeMicroBatches } from "./micro-batches.ts";
 import {
   loraOf,
@@ -20,7 +21,7 @@ import {
 } from "./model.ts";
 import { neftune, readNoiseScale } from "./noise.ts";
 import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
-import { layOut, type MicroBatch, SampleOrder, totalSteps } from "./order.ts";
+import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
 import type { RunFolder } from "./run-folder.ts";

@@ -2,8 +2,8 @@
 
 import { expect, test } from "bun:test";
 import { OptimizerState, stateTensorsOf } from "../../src/model/optimizer-state.ts";
+import { wholePiece } from "../../src/model/parameter-tensor.ts";
 import { Parameters, place } from "../../src/model/parameters.ts";
-import { wholePiece } from "../../src/model/shard-layout.ts";
 import { type Allocator, Arena, type Device, MemoryPlan } from "../../src/native/index.ts";
 import { describeBackends } from "../backends.ts";
 

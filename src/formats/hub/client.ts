@@ -2,6 +2,7 @@
 // failures tried again after the time that the server asks for.
 
 import { NeftuneError } from "../../errors.ts";
+import type { Answer } from "./answer.ts";
 import { downloading, type Purpose, stopped } from "./purpose.ts";
 import { type Asked, nameOf } from "./refusal.ts";
 import type { HubSettings } from "./settings.ts";
@@ -65,14 +66,6 @@ export class Unsigned extends Transient {}
 
 /** A body that comes drip by drip. However much of it came, the failure counts. */
 export class Stalled extends Transient {}
-
-/** An answer whose body is read chunk by chunk; close() ends the connection. */
-export interface Answer {
-  status: number;
-  headers: Headers;
-  chunks(): AsyncGenerator<Uint8Array>;
-  close(): void;
-}
 
 /** A body that is read while it is sent. */
 export interface StreamedBody {

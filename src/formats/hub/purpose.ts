@@ -1,7 +1,7 @@
 // What a client's messages say of what it does: downloads, or uploads.
 
 import { InterruptedError, NeftuneError } from "../../errors.ts";
-import type { Answer } from "./client.ts";
+import type { Answer } from "./answer.ts";
 import { type Asked, answered, nameOf, refusal } from "./refusal.ts";
 import { type HubSettings, pageOf } from "./settings.ts";
 

@@ -6,8 +6,8 @@ import { f32, type GgufField, i32, text, u32 } from "../../formats/gguf/values.t
 import type { GgufTensor, GgufTypeName } from "../../formats/gguf.ts";
 import { readJsonObject } from "../../formats/json-file.ts";
 import { CONFIG_FILE } from "../../formats/model-folder.ts";
-import { kinds } from "../architecture.ts";
 import type { LlamaConfig } from "../config.ts";
+import { kinds } from "../kinds.ts";
 import { cardFields, fromCard, readCard } from "./model-card.ts";
 import { type NameParts, nameParts, sizeLabel } from "./model-name.ts";
 

@@ -1,15 +1,8 @@
 // Tensors of a model under llama.cpp's names, and which of them have their rows in another order there.
 
-import {
-  EMBEDDING,
-  FINAL_NORM,
-  HEAD,
-  kinds,
-  type LinearModule,
-  layerOf,
-  linearModules,
-} from "../architecture.ts";
+import { EMBEDDING, FINAL_NORM, HEAD, type LinearModule, layerOf, linearModules } from "../architecture.ts";
 import type { LlamaConfig } from "../config.ts";
+import { kinds } from "../kinds.ts";
 
 export interface GgufName {
   name: string;
