@@ -9,22 +9,25 @@ export interface Address {
 }
 
 const PAUSE_MILLISECONDS = 100;
-/** Until a machine that does not answer is left for the next address. */
+/** Until a machine that does not answer is left for the next address; where time is short, a share of what is left. */
 const ATTEMPT_MILLISECONDS = 5000;
+const LEAST_ATTEMPT_MILLISECONDS = 200;
 
-/** Tries the addresses in turn, again and again; throws after `milliseconds`. */
+/** Tries the addresses in turn, again and again, each at least once; throws after `milliseconds`. */
 export async function dial(addresses: readonly Address[], milliseconds: number): Promise<Socket> {
   const end = performance.now() + milliseconds;
   for (;;) {
     let reason = "";
-    for (const address of addresses) {
+    for (const [i, address] of addresses.entries()) {
+      const share = (end - performance.now()) / (addresses.length - i);
+      const most = Math.max(LEAST_ATTEMPT_MILLISECONDS, Math.min(ATTEMPT_MILLISECONDS, share));
       try {
-        return await attempt(address, Math.min(ATTEMPT_MILLISECONDS, milliseconds));
+        return await attempt(address, most);
       } catch (error) {
         reason = error instanceof Error ? error.message : String(error);
       }
     }
-    if (performance.now() > end) {
+    if (performance.now() + PAUSE_MILLISECONDS > end) {
       const where = addresses.map(({ host, port }) => `${host}:${port}`).join(", ");
       throw new Error(`${where}: ${reason}`);
     }

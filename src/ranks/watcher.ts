@@ -26,6 +26,8 @@ interface Link {
 export abstract class Watcher {
   protected readonly links = new Map<number, Link>();
   protected isOver = false;
+  /** When it began to look for the others. */
+  #begun = 0;
   #hasFailed = false;
   #beat: ReturnType<typeof setInterval> | undefined;
 
@@ -41,8 +43,8 @@ export abstract class Watcher {
   protected abstract leave(): void;
 
   async start(): Promise<void> {
-    const beat = Math.min(this.watch.patience * BEAT_SHARE, MOST_BEAT_MILLISECONDS);
-    this.#beat = setInterval(() => this.#lookAround(), beat);
+    this.#begun = performance.now();
+    this.#beat = setInterval(() => this.#lookAround(), this.beatMilliseconds);
     try {
       await this.meet();
     } catch (error) {
@@ -60,8 +62,19 @@ export abstract class Watcher {
 
   protected meetAt(_addresses: readonly Address[]): void {}
 
-  protected add(rank: number, socket: Socket, name: string): void {
-    this.links.set(rank, { socket, name, heard: performance.now(), hasLeft: false });
+  protected get beatMilliseconds(): number {
+    return Math.min(this.watch.patience * BEAT_SHARE, MOST_BEAT_MILLISECONDS);
+  }
+
+  /** What is left of the patience for finding the others, however many waits that takes. */
+  protected get remaining(): number {
+    return Math.max(0, this.#begun + this.watch.patience - performance.now());
+  }
+
+  /** `wait`: milliseconds until the rank is given up where it says nothing. */
+  protected add(rank: number, socket: Socket, name: string, wait = this.watch.patience): void {
+    const heard = performance.now() + wait - this.watch.patience;
+    this.links.set(rank, { socket, name, heard, hasLeft: false });
   }
 
   protected heard(rank: number, message: Message): void {
@@ -149,11 +162,11 @@ export class Hub extends Watcher {
     const addresses = ownHosts().map((host) => ({ host, port }));
     if (meeting.kind === "given") this.post({ kind: "listening", addresses });
     if (meeting.kind === "store") {
-      this.#store = new TcpStore(await dial([meeting.address], patience));
+      this.#store = new TcpStore(await dial([meeting.address], this.remaining));
       const all = [{ host: meeting.address.host, port }, ...addresses];
       this.#store.set(meeting.key, JSON.stringify(all));
     }
-    const inTime = await within(patience, this.#joined.promise);
+    const inTime = await within(this.remaining, this.#joined.promise);
     this.#store?.close();
     if (this.isOver) return;
     if (inTime === null) {
@@ -211,6 +224,7 @@ export class Hub extends Watcher {
     const name = nameOf(rank, host, process);
     if (size === this.watch.size && rank > 0 && rank < size && !this.links.has(rank)) {
       this.add(rank, socket, name);
+      this.send(rank, { kind: "alive" });
       if (this.links.size === size - 1) this.#joined.resolve(true);
       return rank;
     }
@@ -272,13 +286,14 @@ export class Spoke extends Watcher {
     let socket: Socket | null;
     try {
       const addresses = await this.#addresses();
-      socket = addresses === null ? null : await dial(addresses, patience);
+      socket = addresses === null ? null : await dial(addresses, this.remaining);
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error);
       throw new Error(`rank ${rank} does not reach rank 0 within ${seconds(patience)}: ${reason}`);
     }
     if (socket === null) throw new Error(unmet(this.watch));
-    this.add(0, socket, "rank 0");
+    // A stopped process is connected to all the same, by its system.
+    this.add(0, socket, "rank 0", Math.max(this.remaining, 2 * this.beatMilliseconds));
     listenTo(
       socket,
       (message) => this.heard(0, message),
@@ -296,12 +311,12 @@ export class Spoke extends Watcher {
 
   /** Null: nobody has said in time. */
   async #addresses(): Promise<readonly Address[] | null> {
-    const { meeting, patience } = this.watch;
+    const { meeting } = this.watch;
     if (meeting.kind === "master") return [meeting.address];
-    if (meeting.kind === "given") return within(patience, this.#given.promise);
-    const store = new TcpStore(await dial([meeting.address], patience));
+    if (meeting.kind === "given") return within(this.remaining, this.#given.promise);
+    const store = new TcpStore(await dial([meeting.address], this.remaining));
     try {
-      const text = await within(patience, store.get(meeting.key));
+      const text = await within(this.remaining, store.get(meeting.key));
       return text === null ? null : (JSON.parse(text) as Address[]);
     } finally {
       store.close();
