@@ -41,17 +41,24 @@ export function countStep(batches: readonly MicroBatch[], sizes: SampleSizes): S
 }
 
 /**
- * This rank's of a step's micro-batches: dealt in turn, then merged by `merge`. Every rank has as many; the last of them
- * may be null.
+ * This rank's of a step's micro-batches: dealt in turn, then merged by `merge`. Ranks that exchange in every micro-batch
+ * (`isInStep`) have as many each: the last of them may be null.
  */
 export function ownOf<T>(
   { size, rank }: Pick<Team, "size" | "rank">,
   batches: readonly T[],
-  merge: (dealt: readonly T[]) => readonly T[] = (dealt) => dealt,
+  merge: (dealt: readonly T[]) => readonly T[],
+  isInStep: boolean,
 ): (T | null)[] {
-  const all = Array.from({ length: size }, (_, r) => merge(batches.filter((_, i) => i % size === r)));
-  const rounds = Math.max(...all.map(({ length }) => length));
-  return Array.from({ length: rounds }, (_, i) => all[rank]![i] ?? null);
+  const mergedOf = (r: number) => {
+    const dealt: T[] = [];
+    for (let i = r; i < batches.length; i += size) dealt.push(batches[i]!);
+    return merge(dealt);
+  };
+  const own = mergedOf(rank);
+  if (!isInStep) return [...own];
+  const rounds = Array.from({ length: size }, (_, r) => (r === rank ? own : mergedOf(r)).length);
+  return Array.from({ length: Math.max(...rounds) }, (_, i) => own[i] ?? null);
 }
 
 export interface TeamStep extends StepResult {

@@ -194,7 +194,8 @@ export class Trainer {
     const all = this.#order.step(step);
     const merge = (dealt: readonly MicroBatch[]) =>
       this.options.microBatchTokens ? mergeMicroBatches(dealt, this.#sizes!.tokens, this.options) : dealt;
-    const batches = (team === null ? merge(all) : ownOf(team, all, merge)).map(
+    const isSharded = this.model.options.partners !== undefined;
+    const batches = (team === null ? merge(all) : ownOf(team, all, merge, isSharded)).map(
       (one) =>
         one && {
           draws: one.draws,
