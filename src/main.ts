@@ -12,7 +12,7 @@ import { Terminal } from "./cli/terminal/terminal.ts";
 import { escapeText, pageWidth, quoted, shown } from "./cli/terminal/text.ts";
 import { InterruptedError, NeftuneError, UsageError } from "./errors.ts";
 import { suggestion } from "./nearest.ts";
-import { placementOf } from "./ranks/placement.ts";
+import { placementOf, rankOf } from "./ranks/placement.ts";
 import type { Ranks } from "./ranks/ranks.ts";
 import type { Team } from "./ranks/team.ts";
 
@@ -130,6 +130,8 @@ function tell(error: unknown, terminal: Terminal): void {
     terminal.note(error.message);
     return;
   }
+  // It may have failed before it joined the other ranks.
+  terminal.setRank(rankOf(process.env) ?? 0);
   const isKnown = error instanceof NeftuneError;
   const message = error instanceof Error ? error.message : String(error);
   const hint = limitHint(error);

@@ -74,6 +74,14 @@ export function placementOf(env: Environment): Placement | null {
   return { rank, size: size.value, local, launcher, master: masterOf(env, launcher), hasStore };
 }
 
+/** This process's number among several, as far as the variables say; null: it is alone. Never throws. */
+export function rankOf(env: Environment): number | null {
+  const names = known.find((each) => isSaid(each, env));
+  if (names === undefined) return null;
+  const [rank, size] = [env[names.rank], names.size.map((name) => env[name]).find((text) => text)];
+  return rank !== undefined && size !== "1" && /^\d{1,9}$/.test(rank) ? Number(rank) : null;
+}
+
 /** Whether these variables are set, and mean this process. */
 function isSaid({ rank, size, launcher }: Names, env: Environment): boolean {
   const hasSize = size.some((name) => isSet(env, name));

@@ -54,6 +54,18 @@ function stepsSaved(output: string): number[] {
   return names.map((name) => readProgress(join(checkpointsOf(output), name)).progress.step);
 }
 
+test("what is wrong with the options is said with the rank", async () => {
+  const variables = { MASTER_ADDR: "127.0.0.1", MASTER_PORT: "9", WORLD_SIZE: "2" };
+  const say = (rank: number, ...options: string[]) =>
+    spawned([...neftune, "train", ...options], { env: { ...env, ...variables, RANK: String(rank) } });
+  const ends = await Promise.all([say(0, "--alpha", "loud"), say(1, "--alpha", "loud"), say(2)]);
+  for (const { status } of ends) expect(status).toBe(2);
+  const said = ends.map(({ stderr }) => stderr);
+  expect(said[0]).toMatch(/^error: --alpha/);
+  expect(said[1]).toBe(`rank 1: ${said[0]}`);
+  expect(said[2]).toMatch(/^rank 2: error: RANK=2 and WORLD_SIZE=2: expected a rank below/);
+});
+
 const hasMpi = canRunMpi();
 test.skipIf(!hasMpi)("MPI does not wait for a rank that never starts", async () => {
   const launcher = mpiexec("mpich", ensureMpi("mpich")!, 1);

@@ -1,7 +1,7 @@
 // Who this process is, from what every launcher sets.
 
 import { describe, expect, test } from "bun:test";
-import { firstHost, placementOf } from "../../src/ranks/placement.ts";
+import { firstHost, placementOf, rankOf } from "../../src/ranks/placement.ts";
 import { patienceOf } from "../../src/ranks/ranks.ts";
 
 const torchrun = {
@@ -25,6 +25,16 @@ const openMpi = {
   OMPI_COMM_WORLD_SIZE: "2",
   OMPI_COMM_WORLD_LOCAL_RANK: "1",
 };
+
+test("rankOf, of variables that may contradict themselves", () => {
+  expect(rankOf({})).toBeNull();
+  expect(rankOf({ RANK: "0" })).toBeNull();
+  expect(rankOf({ ...torchrun, RANK: "0", WORLD_SIZE: "1" })).toBeNull();
+  expect(rankOf({ ...torchrun, RANK: "x" })).toBeNull();
+  expect([torchrun, slurm, openMpi].map(rankOf)).toEqual([3, 5, 1]);
+  expect(rankOf({ RANK: "9", WORLD_SIZE: "4" })).toBe(9);
+  expect(rankOf({ SLURM_JOB_ID: "1", SLURM_PROCID: "0", SLURM_NTASKS: "8" })).toBeNull();
+});
 
 describe("placementOf", () => {
   test("no launcher, or one rank: none", () => {
