@@ -31,21 +31,21 @@ export interface Metrics {
   damaged: number[];
 }
 
-type Fields = Readonly<Record<string, unknown>> & { step: number };
+export type MetricsLine = Readonly<Record<string, unknown>> & { step: number };
 
 /**
  * Reads the text of a metrics.jsonl. A last line without its end is being written, and left out. Where a step has two
  * lines, as in a file joined from pieces, the later one counts.
  */
 export function parseMetrics(text: string): Metrics {
-  const steps = new Map<number, Fields>();
-  const evaluations = new Map<number, Fields>();
+  const steps = new Map<number, MetricsLine>();
+  const evaluations = new Map<number, MetricsLine>();
   const damaged: number[] = [];
   const lines = text.split("\n");
   lines.pop();
   for (const [i, line] of lines.entries()) {
     if (line === "") continue;
-    const fields = parseLine(line);
+    const fields = parseMetricsLine(line);
     if (fields === null) damaged.push(i + 1);
     else ("eval_loss" in fields ? evaluations : steps).set(fields.step, fields);
   }
@@ -65,16 +65,21 @@ export function parseMetrics(text: string): Metrics {
   };
 }
 
-function parseLine(line: string): Fields | null {
+/** The line with null for Infinity and NaN, which JSON does not have but some of its writers do. */
+export const plainMetricsLine = (line: string) =>
+  line.replaceAll(/:\s*(?:-?Infinity|NaN)(?=\s*[,}])/g, ":null");
+
+/** Null where it is no line of metrics. */
+export function parseMetricsLine(line: string): MetricsLine | null {
   try {
-    const fields = JSON.parse(line) as Fields | null;
+    const fields = JSON.parse(plainMetricsLine(line)) as MetricsLine | null;
     return Number.isSafeInteger(fields?.step) && fields!.step >= 0 ? fields : null;
   } catch {
     return null;
   }
 }
 
-function inOrder(lines: ReadonlyMap<number, Fields>): Fields[] {
+function inOrder(lines: ReadonlyMap<number, MetricsLine>): MetricsLine[] {
   return [...lines.values()].sort((a, b) => a.step - b.step);
 }
 
@@ -82,7 +87,7 @@ function numberOf(value: unknown): number | null {
   return typeof value === "number" && Number.isFinite(value) ? value : null;
 }
 
-function curveOf(lines: readonly Fields[], name: string): Curve {
+function curveOf(lines: readonly MetricsLine[], name: string): Curve {
   const having = lines.filter((fields) => name in fields);
   return { x: having.map(({ step }) => step), y: having.map((fields) => numberOf(fields[name])) };
 }

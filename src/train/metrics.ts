@@ -4,6 +4,7 @@
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync } from "node:fs";
 import { FormatError } from "../errors.ts";
 import { ioError, writeAll, writeTextAtomically } from "../formats/io.ts";
+import { type MetricsLine, parseMetricsLine, plainMetricsLine } from "../report/metrics.ts";
 
 export interface StepMetrics {
   /** Steps done, this one included. */
@@ -39,10 +40,10 @@ export interface EvalMetrics {
   targetTokens: number;
 }
 
-/** The shortest decimal that reads back as the same float32; null where it is not finite. */
+/** The shortest decimal that reads back as the same float32; null where that is not finite, as JSON has no such number. */
 export function float32Text(value: number | null): string {
-  if (value === null || !Number.isFinite(value)) return "null";
-  const single = Math.fround(value);
+  const single = Math.fround(value ?? Number.NaN);
+  if (!Number.isFinite(single)) return "null";
   for (let digits = 1; digits < 9; digits++) {
     const text = Number(single.toPrecision(digits));
     if (Math.fround(text) === single) return String(text);
@@ -177,23 +178,18 @@ function rewind(path: string, position: MetricsPosition): Set<number> {
     if (isKept && !("eval_loss" in fields)) steps.add(fields.step);
     return isKept;
   });
-  const result = kept.map((line) => `${line}\n`).join("");
+  const result = kept.map((line) => `${plainMetricsLine(line)}\n`).join("");
   if (result !== text) writeTextAtomically(path, result);
   return steps;
 }
 
-function parseLine(path: string, number: number, line: string): { step: number; eval_loss?: unknown } {
-  let fields: { step?: unknown; eval_loss?: unknown } | null = null;
-  try {
-    fields = JSON.parse(line);
-  } catch {}
-  if (typeof fields?.step !== "number") {
-    throw new FormatError(path, `line ${number} is not a line of metrics; remove it to continue the run`);
-  }
-  return { ...fields, step: fields.step };
+function parseLine(path: string, number: number, line: string): MetricsLine {
+  const fields = parseMetricsLine(line);
+  if (fields !== null) return fields;
+  throw new FormatError(path, `line ${number} is not a line of metrics; remove it to continue the run`);
 }
 
-function isBefore(fields: { step: number; eval_loss?: unknown }, position: MetricsPosition): boolean {
+function isBefore(fields: MetricsLine, position: MetricsPosition): boolean {
   if (fields.step !== position.step) return fields.step < position.step;
   return !(position.evalPending && "eval_loss" in fields);
 }

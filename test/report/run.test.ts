@@ -53,6 +53,20 @@ describe("states", () => {
     expect(notes.join()).toContain("3 of its lines (3, 6, 8)");
   });
 
+  test("numbers as other writers have them where they are not finite, too", () => {
+    makeRun(at("python"), { steps: 10, alpha: 5 });
+    const lines = ['{"step": 11, "loss": NaN, "grad_norm": -Infinity}', '{"step":11,"eval_loss":Infinity}'];
+    appendFileSync(at("python/metrics.jsonl"), `${lines.join("\n")}\n`);
+    const { curves, evalLoss, damaged } = readRun(at("python")).metrics;
+    const last = [curves.loss, curves.grad_norm, evalLoss].map(({ x, y }) => [x.at(-1), y.at(-1)]);
+    expect(last).toEqual([
+      [11, null],
+      [11, null],
+      [11, null],
+    ]);
+    expect(damaged).toEqual([]);
+  });
+
   test("losses that were not finite are gaps", () => {
     makeRun(at("gap"), { steps: 10, alpha: 5, evalSamples: 0 });
     appendFileSync(at("gap/metrics.jsonl"), '{"step":11,"loss":null,"skipped":"the loss is NaN"}\n');

@@ -121,6 +121,19 @@ describe("stopping and resuming", () => {
     await expect(noisy({ output, evalDataset, resume: true }).trainer.train()).rejects.toThrow("line 1");
   });
 
+  test("Infinity and NaN in metrics.jsonl, as other writers leave them, become null", async () => {
+    const output = newFolder();
+    await interruptAfter(2, output);
+    const metrics = join(output, "metrics.jsonl");
+    const text = readFileSync(metrics, "utf8");
+    writeFileSync(metrics, text.replace(/"grad_norm":[^,]+/, '"grad_norm":Infinity'));
+    await noisy({ output, evalDataset, resume: true }).trainer.train();
+    const [first, ...others] = metricsOf(output);
+    expect(first).toMatchObject({ step: 1, grad_norm: null });
+    expect(others.map(({ step }) => step)).toContain(12);
+    for (const line of others) expect(line).not.toMatchObject({ grad_norm: null });
+  });
+
   test("another split of the same step may go on; the losses agree within rounding", async () => {
     const output = newFolder();
     await interruptAfter(7, output);
