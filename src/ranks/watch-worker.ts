@@ -41,7 +41,7 @@ function endAtOnce(
 ): void {
   if (Atomics.compareExchange(state, Shared.told, 0, 1) === 0) {
     try {
-      writeSync(2, `rank ${rank}: error: ${sentence}\n`);
+      writeSync(2, `${rank === 0 ? "" : `rank ${rank}: `}error: ${sentence}\n`);
     } catch {}
   }
   endProcess(status);

@@ -229,7 +229,8 @@ describe("numbers", () => {
     }
     expect(float32Text(Math.fround(0.1))).toBe("0.1");
     // A diverged run's perplexity is a float64 that no float32 holds.
-    for (const value of [Math.exp(90), -1e39, 3.4028235677973366e38, null]) expect(float32Text(value)).toBe("null");
+    for (const value of [Math.exp(90), -1e39, 3.4028235677973366e38, null])
+      expect(float32Text(value)).toBe("null");
   });
 });
 

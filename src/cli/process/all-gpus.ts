@@ -1,11 +1,15 @@
 // `--device cuda:all`: this command once for each GPU of the machine, as ranks of one run.
 
 import type { ChildProcess } from "node:child_process";
+import { readFileSync } from "node:fs";
 import { isCompiled } from "../../data/worker-url.ts";
 import { NeftuneError, UsageError } from "../../errors.ts";
 import { probeCuda } from "../../native/index.ts";
 import { patienceOf } from "../../ranks/ranks.ts";
 import type { LoadedCommand } from "../commands.ts";
+
+/** Between two looks at what remains of the ranks after a failure. */
+const LOOK_MILLISECONDS = 200;
 
 const forwarded = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
 
@@ -59,25 +63,51 @@ function sendAll(children: readonly ChildProcess[], signal: NodeJS.Signals): voi
   for (const child of children) if (child.exitCode === null && child.signalCode === null) child.kill(signal);
 }
 
-/** After the first failure the others end by themselves, unless they are stopped. */
+/**
+ * After the first failure the others end by themselves; but one that is stopped cannot, nor one that hangs, which is given
+ * the patience. Throws NeftuneError where a rank could not be started.
+ */
 async function endOf(children: readonly ChildProcess[], patience: number): Promise<number> {
   let first = 0;
+  let problem: NeftuneError | null = null;
+  const fail = (status: number) => {
+    if (first !== 0) return;
+    first = status;
+    const end = performance.now() + patience;
+    setInterval(() => {
+      const isLate = performance.now() > end;
+      sendAll(
+        children.filter(({ pid }) => isLate || isStopped(pid)),
+        "SIGKILL",
+      );
+    }, LOOK_MILLISECONDS).unref();
+  };
   const ends = children.map(
-    (child) =>
+    (child, rank) =>
       new Promise<void>((resolve) => {
-        child.on("error", () => resolve());
+        child.on("error", ({ message }) => {
+          problem ??= new NeftuneError("ranks", `rank ${rank} cannot be started: ${message}`);
+          sendAll(children, "SIGTERM");
+          fail(1);
+          resolve();
+        });
         child.on("exit", (code) => {
-          const status = code ?? 1;
-          if (first === 0 && status !== 0) {
-            first = status;
-            setTimeout(() => sendAll(children, "SIGKILL"), patience).unref();
-          }
+          if (code !== 0) fail(code ?? 1);
           resolve();
         });
       }),
   );
   await Promise.all(ends);
+  if (problem !== null) throw problem;
   return first;
+}
+
+function isStopped(pid: number | undefined): boolean {
+  try {
+    return /^State:\s*T /m.test(readFileSync(`/proc/${pid}/status`, "utf8"));
+  } catch {
+    return false;
+  }
 }
 
 async function freePort(): Promise<number> {
