@@ -62,7 +62,10 @@ function stepsSaved(output: string): number[] {
 test("what is wrong with the options is said with the rank", async () => {
   const variables = { MASTER_ADDR: "127.0.0.1", MASTER_PORT: "9", WORLD_SIZE: "2" };
   const say = (rank: number, ...options: string[]) =>
-    spawned([...neftune, "train", ...options], { env: { ...env, ...variables, RANK: String(rank) } });
+    spawned([...neftune, "train", ...options], {
+      cwd: place,
+      env: { ...env, ...variables, RANK: String(rank) },
+    });
   const ends = await Promise.all([say(0, "--alpha", "loud"), say(1, "--alpha", "loud"), say(2)]);
   for (const { status } of ends) expect(status).toBe(2);
   const said = ends.map(({ stderr }) => stderr);
