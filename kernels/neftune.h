@@ -27,6 +27,8 @@ extern "C" {
 typedef enum { NT_OK = 0, NT_INVALID = 1, NT_OUT_OF_MEMORY = 2, NT_UNSUPPORTED = 3, NT_DEVICE = 4, NT_IO = 5 } nt_status;
 typedef enum { NT_F32 = 0, NT_BF16 = 1, NT_F16 = 2 } nt_dtype;
 typedef enum { NT_NOISE_NONE = 0, NT_NOISE_UNIFORM = 1, NT_NOISE_BERNOULLI = 2, NT_NOISE_GAUSSIAN = 3 } nt_noise;
+// How a product's rows may be taken together (nt_linear_forward).
+typedef enum { NT_ROWS_TOGETHER = 0, NT_ROWS_EACH = 1, NT_ROWS_TILED = 2 } nt_rows;
 typedef enum { NT_RANDOM_UNIFORM = 0, NT_RANDOM_NORMAL = 1 } nt_random_kind;
 
 typedef struct nt_context nt_context;
@@ -238,10 +240,13 @@ NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t
 // y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u·Bᵀ (no blocks: none). x, u, B have `dtype`, y has
 // `y_dtype` (dtype or NT_F32). W may be the weights of several projections on top of each other; then B is
 // block-diagonal: `host_blocks`, ascending by row, without overlap; rows of W in no block have no low-rank term.
+// `rows`: with NT_ROWS_TOGETHER the order of a row's sums may depend on T. On the CPU a row of y has the same bits whatever
+// rows are beside it, and however many, with NT_ROWS_EACH (made for few rows: reading the weight bounds the speed) and
+// with NT_ROWS_TILED (made for many); the two differ from each other. A GPU takes all three alike.
 NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
                                  const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
                                  const void *u, int64_t ldu, const nt_lora_block *host_blocks, int64_t blocks,
-                                 int64_t rank, int64_t T);
+                                 int64_t rank, int64_t T, int32_t rows);
 // dx[T,in] = dy[T,out]·W + g[T,r]·A[r,in] (rank 0: none), added to what dx holds when accumulate is 1.
 NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,
                                         int64_t lddy, const nt_weight *weight, const void *g, int64_t ldg,

@@ -158,6 +158,20 @@ int32_t matmul(nt_context *context, const Product &product) {
   return has_memory ? int32_t(NT_OK) : fail(NT_OUT_OF_MEMORY, "matmul: no memory for converted operands");
 }
 
+int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) {
+  for (int64_t i = 0; i < product.m; i += tile) {
+    Product part = product;
+    part.m = product.m - i < tile ? product.m - i : tile;
+    part.a.data = element(product.a, i, 0);
+    part.c = static_cast<char *>(product.c) + i * product.ldc * size_of(product.c_dtype);
+    const int32_t status = matmul(context, part);
+    if (status != NT_OK) return status;
+  }
+  return NT_OK;
+}
+
+int64_t tile_rows(nt_context *, int32_t) { return 64; }
+
 // OpenBLAS has no layout of its own that a caller could write.
 int32_t takes_panels(nt_context *, const Product &, bool *takes) {
   *takes = false;

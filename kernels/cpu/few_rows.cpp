@@ -169,8 +169,15 @@ int32_t few_rows_product(nt_context *context, int32_t dtype, void *c, int32_t c_
 #else
   auto *rows = static_cast<float *>(scratch(context, T * in * 4));
   if (rows == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory for %lld rows as f32", (long long)T);
-  for (int64_t t = 0; t < T; t++)
-    for (int64_t k = 0; k < in; k++) rows[t * in + k] = to_float(static_cast<const bf16 *>(a)[t * lda + k]);
+  parallel_for(context->threads, T, 1 + (1 << 15) / in, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      const bf16 *from = static_cast<const bf16 *>(a) + t * lda;
+      float *to = rows + t * in;
+      int64_t k = 0;
+      for (; k + kLanes <= in; k += kLanes) store(to + k, load(from + k));
+      if (k < in) store_part(to + k, load_part(from + k, in - k), in - k);
+    }
+  });
   product<ByFloat<bf16>>(context->threads, result, rows, in, w, T, out, in);
 #endif
   return NT_OK;

@@ -6,6 +6,7 @@
 
 #include "few_rows.h"
 #include "parallel.h"
+#include "scratch.h"
 #include "skinny.h"
 #include "vec.h"
 #include "weight.h"
@@ -14,9 +15,10 @@ namespace nt {
 
 namespace {
 
-// A product whose right operand is an NF4 weight, expanded into its scratch: in oneDNN's own layout where that is
-// known, else as a dense weight lies.
-int32_t nf4_matmul(nt_context *context, const nt_weight *weight, Product product, bool transposed) {
+// Expands an NF4 weight into its scratch as the product's right operand: in oneDNN's own layout where that is known, else
+// as a dense weight lies.
+int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed) {
+  if (weight->scratch == nullptr) return NT_OK;
   bool panels = false;
   product.b.data = product.b_blocked = weight->scratch;
   if (nf4_makes_panels(weight)) {
@@ -29,31 +31,75 @@ int32_t nf4_matmul(nt_context *context, const nt_weight *weight, Product product
     product.b_blocked = nullptr;
     nf4_dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);
   }
-  return matmul(context, product);
+  return NT_OK;
+}
+
+void copy_rows(void *to, const void *from, int64_t rows, int64_t distance, int64_t bytes) {
+  for (int64_t i = 0; i < rows; i++)
+    memcpy(static_cast<char *>(to) + i * distance, static_cast<const char *>(from) + i * distance, size_t(bytes));
+}
+
+// The product's m rows as the first of a tile, which zeros fill up. Rows lie as far apart as in the product itself, so
+// that it is computed in the same way.
+int32_t part_of_tile(nt_context *context, const Product &product, int64_t tile) {
+  static thread_local Scratch memory;
+  const int64_t a_distance = product.a.row * size_of(product.a.dtype), c_distance = product.ldc * size_of(product.c_dtype);
+  const int64_t a_bytes = (tile * a_distance + 63) / 64 * 64, c_bytes = product.n * size_of(product.c_dtype);
+  auto *a = static_cast<char *>(memory.at_least(a_bytes + tile * c_distance));
+  if (a == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory for a tile of %lld rows", (long long)tile);
+  char *c = a + a_bytes;
+  memset(a, 0, size_t(a_bytes));
+  copy_rows(a, product.a.data, product.m, a_distance, product.k * size_of(product.a.dtype));
+  if (product.accumulate) {
+    memset(c, 0, size_t(tile * c_distance));
+    copy_rows(c, product.c, product.m, c_distance, c_bytes);
+  }
+  Product whole = product;
+  whole.m = tile, whole.a.data = a, whole.c = c;
+  const int32_t status = matmul(context, whole);
+  if (status == NT_OK) copy_rows(product.c, c, product.m, c_distance, c_bytes);
+  return status;
+}
+
+// NT_ROWS_TILED: all products have `tile` rows, so that a row's result does not depend on how many there are.
+int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) {
+  const int64_t T = product.m, tile = tile_rows(context, weight->dtype), rest = T % tile;
+  product.m = tile;
+  int32_t status = expand(context, weight, product, true);
+  product.m = T - rest;
+  if (status == NT_OK && product.m > 0) status = matmul_tiles(context, product, tile);
+  if (status != NT_OK || rest == 0) return status;
+  product.a.data = static_cast<const char *>(product.a.data) + product.m * product.a.row * size_of(product.a.dtype);
+  product.c = static_cast<char *>(product.c) + product.m * product.ldc * size_of(product.c_dtype);
+  product.m = rest;
+  return part_of_tile(context, product, tile);
 }
 
 }  // namespace
 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
-                                const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
-  if (T <= kFewRows) {
+                                const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T,
+                                int32_t rows) {
+  if (rows == NT_ROWS_EACH || (rows == NT_ROWS_TOGETHER && T <= kFewRows)) {
     if (weight->scratch != nullptr)
       return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
     return few_rows_product(context, weight->dtype, c, c_dtype, ldc, a, lda, weight->data, bias, accumulate, T,
                             weight->out, weight->in);
   }
-  const Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                           transposed(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, bias,
-                           accumulate};
-  return weight->scratch != nullptr ? nf4_matmul(context, weight, product, true) : matmul(context, product);
+  Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
+                     transposed(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, bias, accumulate};
+  if (rows == NT_ROWS_TILED) return in_tiles(context, weight, product);
+  const int32_t status = expand(context, weight, product, true);
+  return status == NT_OK ? matmul(context, product) : status;
 }
 
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T) {
-  const Product product = {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                           as_stored(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, nullptr,
-                           accumulate};
-  return weight->scratch != nullptr ? nf4_matmul(context, weight, product, false) : matmul(context, product);
+  Product product = {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
+                     as_stored(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, nullptr,
+                     accumulate};
+  const int32_t status = expand(context, weight, product, false);
+  return status == NT_OK ? matmul(context, product) : status;
 }
 
 namespace {

@@ -46,7 +46,7 @@ struct Layout {
 struct MatmulState {
   dnnl_engine_t engine;
   dnnl_stream_t stream;
-  bool native_bf16;
+  bool avx512, native_bf16, amx;
   Layout *layouts;
   void *scratchpad, *scratch;
   int64_t scratchpad_bytes, scratch_bytes;
@@ -82,7 +82,9 @@ MatmulState *state_of(nt_context *context) {
     return nullptr;
   }
   int isa = int(dnnl_get_effective_cpu_isa());
+  state->avx512 = (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
   state->native_bf16 = (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+  state->amx = (isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
   return context->matmul = state;
 }
 
@@ -320,9 +322,23 @@ const void *element(const Matrix &matrix, int64_t i, int64_t j) {
   return static_cast<const char *>(matrix.data) + (i * matrix.row + j * matrix.column) * size_of(matrix.dtype);
 }
 
+// The product, `tile` rows after each other.
+int32_t run_tiles(MatmulState *state, const Product &p, int64_t tile) {
+  for (int64_t i = 0; i < p.m; i += tile) {
+    Product part = p;
+    part.m = p.m - i < tile ? p.m - i : tile;
+    part.a.data = element(p.a, i, 0);
+    part.c = static_cast<char *>(p.c) + i * p.ldc * size_of(p.c_dtype);
+    const int32_t status = run(state, part);
+    if (status != NT_OK) return status;
+  }
+  return NT_OK;
+}
+
 // The same product in f32, for machines without bf16 instructions: pieces of a and panels of b are converted first.
-int32_t run_converted(nt_context *context, MatmulState *state, const Product &p) {
+int32_t run_converted(nt_context *context, MatmulState *state, const Product &p, int64_t tile) {
   int64_t rows = p.m < kConvertedRows ? p.m : kConvertedRows;
+  if (tile < p.m) rows = (rows + tile - 1) / tile * tile;
   int64_t width = round_up(kConvertedElements / p.k + 1, 64);
   if (width > p.n) width = p.n;
   int64_t floats = round_up(rows * p.k, 64) + round_up(width * p.k, 64) + rows * width;
@@ -348,7 +364,7 @@ int32_t run_converted(nt_context *context, MatmulState *state, const Product &p)
       part.c_dtype = NT_F32;
       part.ldc = direct ? p.ldc : part.n;
       part.accumulate = direct && p.accumulate;
-      int32_t status = run(state, part);
+      int32_t status = run_tiles(state, part, tile);
       if (status != NT_OK) return status;
       if (!direct) to_bf16(context->threads, c, p.ldc, next, part.m, part.n, p.accumulate);
     }
@@ -358,13 +374,23 @@ int32_t run_converted(nt_context *context, MatmulState *state, const Product &p)
 
 }  // namespace
 
-int32_t matmul(nt_context *context, const Product &product) {
+int32_t matmul(nt_context *context, const Product &product) { return matmul_tiles(context, product, product.m); }
+
+int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) {
   if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;
   MatmulState *state = state_of(context);
   if (state == nullptr) return fail(NT_DEVICE, "matmul: oneDNN cannot be started");
   bool bf16_operands = product.a.dtype == NT_BF16 || product.b.dtype == NT_BF16;
-  if (bf16_operands && !state->native_bf16) return run_converted(context, state, product);
-  return run(state, product);
+  if (bf16_operands && !state->native_bf16) return run_converted(context, state, product, tile);
+  return run_tiles(state, product, tile);
+}
+
+int64_t tile_rows(nt_context *context, int32_t dtype) {
+  const MatmulState *state = state_of(context);
+  // Without AVX-512 a product takes six rows at a time, and sums those left over in another order.
+  if (state == nullptr || !state->avx512) return 48;
+  if (dtype == NT_F32 || !state->native_bf16) return 64;
+  return state->amx ? 128 : 32;
 }
 
 int32_t takes_panels(nt_context *context, const Product &p, bool *takes) {

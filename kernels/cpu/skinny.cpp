@@ -124,8 +124,8 @@ inline void round_to(bf16 *y, Vec v) {
 // c[rows, columns] = or += tile.
 template <typename T>
 inline void put(T *c, int64_t ldc, const Tile &tile, int64_t rows, int64_t columns, bool accumulate) {
-  if (rows == kRows && columns == kWidth) {
-    for (int i = 0; i < kRows; i++)
+  if (columns == kWidth) {
+    for (int64_t i = 0; i < rows; i++)
       for (int j = 0; j < kVectors; j++) {
         T *at = c + i * ldc + j * kLanes;
         round_to(at, accumulate ? tile.at[i][j] + load(at) : tile.at[i][j]);

@@ -10,8 +10,10 @@ namespace nt {
 constexpr int64_t kFewRows = 8;
 
 // c[T,out] = a[T,in]·Wᵀ + bias, and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
+// `rows`: an nt_rows.
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
-                                const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
+                                const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T,
+                                int32_t rows = NT_ROWS_TOGETHER);
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T);
 

@@ -66,7 +66,7 @@ inline int32_t expanded(nt_context *context, const nt_weight *weight, const void
 // c[T,out] = a[T,in]·Wᵀ + bias and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
 inline int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype,
                                        int64_t ldc, const void *a, int64_t lda, const float *bias, bool accumulate,
-                                       int64_t T) {
+                                       int64_t T, int32_t /*rows*/ = NT_ROWS_TOGETHER) {
   if (weight->scratch != nullptr && nf4_takes_rows(weight, a, lda, T))
     return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   if (weight->scratch == nullptr && bf16_takes_rows(weight, a, lda, T))

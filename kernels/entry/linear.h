@@ -77,7 +77,7 @@ NT_API int32_t nt_weight_destroy(nt_context *, nt_weight *weight) {
 NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
                                  const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
                                  const void *u, int64_t ldu, const nt_lora_block *blocks, int64_t count, int64_t rank,
-                                 int64_t T) {
+                                 int64_t T, int32_t rows) {
   const char *op = "linear_forward";
   NT_TRY(nt::check_weight(op, "x", dtype, weight));
   NT_CHECK(y_dtype == dtype || y_dtype == NT_F32, "%s: y must have x's dtype or be f32, got %d", op, int(y_dtype));
@@ -86,11 +86,12 @@ NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, in
            "%s: rows of %lld and %lld elements do not fit into distances %lld and %lld", op, (long long)weight->in,
            (long long)weight->out, (long long)ldx, (long long)ldy);
   NT_TRY(nt::check_lora_blocks(op, u, ldu, blocks, count, rank, weight->out));
+  NT_CHECK(rows >= NT_ROWS_TOGETHER && rows <= NT_ROWS_TILED, "%s: unknown kind of rows %d", op, int(rows));
   if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
   NT_CHECK(y != nullptr && x != nullptr, "%s: y and x must not be null", op);
   if (count > 0)
     NT_TRY(nt::low_rank_forward(context, dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out));
-  return nt::times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T);
+  return nt::times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T, rows);
 }
 
 NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,

@@ -7,6 +7,7 @@ import {
   attentionBackward,
   type Device,
   type EmbeddingNoise,
+  type ProductRows,
   type RopeTables,
   rmsnormRopeBackward,
   rmsnormRopeForward,
@@ -46,6 +47,7 @@ export interface Pass {
   attend: Attend;
   dropout: DropoutContext | null;
   noise: EmbeddingNoise | null;
+  rows: ProductRows;
 }
 
 /** What all layers share. */
@@ -107,9 +109,10 @@ export class Layer {
     this.#linear("gateUp", a.gateUp, a.norm2.normed, a, pass);
   }
 
-  #linear(name: GroupName, y: Tensor, x: Tensor, { u }: LayerActivations, { dropout }: Pass): void {
+  #linear(name: GroupName, y: Tensor, x: Tensor, { u }: LayerActivations, pass: Pass): void {
     const { device, scratch } = this.#context;
-    groupForward(device, this.weights.groups[name], y, x, u[name], scratch, dropout);
+    const { dropout, rows } = pass;
+    groupForward(device, this.weights.groups[name], y, x, u[name], scratch, dropout, rows);
   }
 
   /** RoPE on the q and k columns, in place; before it, where the model has them, the norms of their heads. */

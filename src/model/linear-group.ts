@@ -11,6 +11,7 @@ import {
   loraBackward,
   loraBackwardA,
   loraForward,
+  type ProductRows,
   type SampleBorders,
   type Tensor,
   type Weight,
@@ -117,6 +118,7 @@ export function groupForward(
   u: readonly Tensor[],
   scratch: GroupScratch,
   context: DropoutContext | null,
+  rows: ProductRows,
 ): void {
   for (const [i, stack] of group.stacks.entries()) {
     const input = stackInput(device, group, stack, x, scratch, context);
@@ -127,7 +129,7 @@ export function groupForward(
     // spread over several products.
     const lowRank = group.stacks.map((stack, i) => blocksOf(product, stack, lowRankOf(u[i]!, stack)));
     const lora = lowRank.find((blocks) => blocks !== null) ?? null;
-    linearForward(device, resultOf(y, product), x, product.weight, product.bias, lora);
+    linearForward(device, resultOf(y, product), x, product.weight, product.bias, lora, rows);
   }
 }
 

@@ -18,6 +18,7 @@ import {
   linearCrossEntropy,
   linearForward,
   type Nf4,
+  type ProductRows,
   type SampleBorders,
   type Tensor,
 } from "../native/index.ts";
@@ -188,7 +189,8 @@ export class Llama {
     const noise = this.#scaled(this.embedTokens.noise(batch, this.config.hiddenSize, context.draws));
     const dropout = this.#dropoutContext(batch, context.draws);
     const buffers = viewsOf(this.#buffers, this.#checkedSize(batch));
-    const pass = { batch, buffers, attend: this.#packedAttention(batch), dropout, noise };
+    const attend = this.#packedAttention(batch);
+    const pass: Pass = { batch, buffers, attend, dropout, noise, rows: "together" };
     const normed = this.#forward(pass, buffers.layers);
     const { dnormed: dx } = buffers.backward!;
     this.#sharded?.openHead();
@@ -220,19 +222,19 @@ export class Llama {
   }
 
   /** The final norm's output [T, H], with nothing kept for a backward pass. */
-  forwardHidden(batch: Batch, attend: Attend): Tensor {
+  forwardHidden(batch: Batch, attend: Attend, rows: ProductRows = "together"): Tensor {
     const first = { ...this.#buffers, layers: this.#buffers.layers.slice(0, 1) };
     const buffers = viewsOf(first, this.#checkedSize(batch));
     const layers = Array.from({ length: this.config.numHiddenLayers }, () => buffers.layers[0]!);
-    return this.#forward({ batch, buffers, attend, dropout: null, noise: null }, layers);
+    return this.#forward({ batch, buffers, attend, dropout: null, noise: null, rows }, layers);
   }
 
   /** logits float32 [rows, V] of some rows of the final hidden states, in memory from `arena`. */
-  headLogits(hidden: Tensor, rows: Int32Array, arena: Arena): Tensor {
+  headLogits(hidden: Tensor, rows: Int32Array, arena: Arena, kind: ProductRows = "together"): Tensor {
     const picked = arena.allocate("activations", this.options.dtype, [rows.length, this.config.hiddenSize]);
     gatherRows(this.device, picked, hidden, rows);
     const logits = arena.allocate("activations", "f32", [rows.length, this.config.vocabSize]);
-    linearForward(this.device, logits, picked, this.#weights.head, null);
+    linearForward(this.device, logits, picked, this.#weights.head, null, null, kind);
     return logits;
   }
 

@@ -2,6 +2,10 @@
 // and advances every sequence that has been read by one token, as one batch. A sequence that ends leaves its keys and
 // values behind: one that begins with the same tokens reads only what is new. Noise never acts here.
 //
+// On the CPU the bits that a sequence gets follow from its tokens and options, whatever else is in the session and
+// whatever was before. The one exception: what continues tokens that the model made, and was not given, goes on from their
+// keys and values as they are, which reading them anew would round otherwise.
+//
 // Owns the cache and its scratch memory, until close(). The model is borrowed.
 
 import { NeftuneError } from "../errors.ts";
@@ -12,6 +16,7 @@ import {
   dtypeBytes,
   type KvCache,
   kvAppend,
+  type ProductRows,
   type SamplingOptions,
   sample,
   type Tensor,
@@ -64,10 +69,20 @@ interface Slot {
   index: number;
   /** The tokens whose keys and values it holds, from position 0 on. */
   tokens: number[];
+  /** How many of them, from the first on, are as reading a prompt in this way makes them. */
+  read: { count: number; rows: PromptRows };
+  /** How what is new in its sequence's prompt is read. */
+  rows: PromptRows;
   sequence: Sequence | null;
   /** When its last sequence left: the one that is free longest is given away first. */
   freeSince: number;
 }
+
+type PromptRows = Exclude<ProductRows, "together">;
+
+/** Up to so many tokens of a prompt are read as new tokens are; more, in tiles, which take as long for one as for all. */
+const SHORT_PROMPT = 16;
+const rowsOf = (tokens: number): PromptRows => (tokens <= SHORT_PROMPT ? "each" : "tiled");
 
 /** Tokens of one sequence that are read in one pass, from position `start` on. */
 interface Part {
@@ -105,6 +120,8 @@ export class GenerationSession {
     this.#slots = Array.from({ length: slots }, (_, index) => ({
       index,
       tokens: [],
+      read: { count: 0, rows: "each" },
+      rows: "each",
       sequence: null,
       freeSince: 0,
     }));
@@ -144,7 +161,7 @@ export class GenerationSession {
     return this.#slots.every(({ sequence }) => sequence === null);
   }
 
-  /** Tokens of this prompt that need not be read, as things are. */
+  /** The first tokens of this prompt that are in the cache. */
   cachedPrefix(prompt: ArrayLike<number>): number {
     return this.#bestSlot(prompt)?.common ?? 0;
   }
@@ -168,7 +185,16 @@ export class GenerationSession {
       throw new NeftuneError("generate", `all ${slots} sequences that fit at once are in use`);
     const { slot } = best;
     // The last token of the prompt is always read, as its logits are needed.
-    const common = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
+    let common = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
+    const rows = rowsOf(prompt.length);
+    const isAsReadAnew = slot.read.rows === rows && common <= slot.read.count;
+    if (isAsReadAnew || common <= SHORT_PROMPT) {
+      if (!isAsReadAnew) common = 0;
+      slot.rows = rows;
+      slot.read = { count: prompt.length, rows };
+    } else {
+      slot.rows = rowsOf(prompt.length - common);
+    }
     slot.tokens.length = common;
     const sequence = new Sequence(prompt, options, common);
     slot.sequence = sequence;
@@ -204,7 +230,8 @@ export class GenerationSession {
   /** Reads a chunk of the prompts that wait, and advances every sequence that has been read by one token. */
   step(): void {
     const running = new Set(this.#slots.map(({ sequence }) => sequence).filter((one) => one?.output.length));
-    this.#readPrompts();
+    this.#readPrompts("each");
+    this.#readPrompts("tiled");
     const parts = this.#slots
       .filter(({ sequence }) => sequence !== null && running.has(sequence))
       .map((slot): Part => {
@@ -213,15 +240,16 @@ export class GenerationSession {
       });
     for (let begin = 0; begin < parts.length; begin += this.#model.options.maxTokens) {
       const some = parts.slice(begin, begin + this.#model.options.maxTokens);
-      this.#pick(some, this.#forward(some, "tokens"));
+      this.#pick(some, this.#forward(some, "each", true));
     }
   }
 
-  /** As much of the prompts that wait as the model's buffers hold. */
-  #readPrompts(): void {
+  /** As much as the model's buffers hold of the prompts that wait to be read in this way. */
+  #readPrompts(rows: PromptRows): void {
     const { maxTokens } = this.#model.options;
     const waiting = this.#slots.filter(
-      ({ sequence, tokens }) => sequence !== null && tokens.length < sequence.prompt.length,
+      (slot) =>
+        slot.sequence !== null && slot.rows === rows && slot.tokens.length < slot.sequence.prompt.length,
     );
     const parts: Part[] = [];
     let room = maxTokens;
@@ -235,7 +263,7 @@ export class GenerationSession {
       room -= Math.min(left, room);
       if (room === 0) break;
     }
-    if (parts.length > 0) this.#finishPrompts(parts, this.#forward(parts, "prompts"));
+    if (parts.length > 0) this.#finishPrompts(parts, this.#forward(parts, rows, false));
   }
 
   /** What follows when parts of prompts have been read: log probabilities, and the first new token of whole ones. */
@@ -267,7 +295,7 @@ export class GenerationSession {
       const some = targets.slice(begin, begin + this.#logitRows);
       const rows = Int32Array.from(some, (position) => firstRow + position - 1 - start);
       this.#scratch.reuse();
-      const logits = this.#model.headLogits(hidden, rows, this.#scratch);
+      const logits = this.#model.headLogits(hidden, rows, this.#scratch, "each");
       for (const [i, position] of some.entries()) {
         const values = this.#model.device.readFloats(logits.rows(i, 1));
         promptChances.push(chancesOf(values, prompt[position]!, options.logprobs ?? 0));
@@ -277,9 +305,9 @@ export class GenerationSession {
 
   /**
    * Feeds the parts to the model, their keys going to the cache: the final hidden states [rows, H]. Each token attends
-   * to what its slot holds up to it; `kind`: parts of prompts, or one new token of each sequence.
+   * to what its slot holds up to it. `isNew`: the parts are one new token of each sequence, not parts of prompts.
    */
-  #forward(parts: readonly Part[], kind: "prompts" | "tokens"): Tensor {
+  #forward(parts: readonly Part[], rows: PromptRows, isNew: boolean): Tensor {
     const model = this.#model;
     const batch = inputBatch(parts);
     const slots = Int32Array.from(parts, ({ slot }) => slot.index);
@@ -289,10 +317,10 @@ export class GenerationSession {
       const shape = model.attentionShape(layer);
       const cache = this.#caches[layer]!;
       kvAppend(model.device, cache, qkv, batch, slots, starts, shape);
-      if (kind === "tokens") attentionDecode(model.device, attention, qkv, cache, slots, lengths, shape);
+      if (isNew) attentionDecode(model.device, attention, qkv, cache, slots, lengths, shape);
       else attentionCached(model.device, attention, qkv, cache, batch, slots, lengths, shape);
     };
-    const hidden = model.forwardHidden(batch, attend);
+    const hidden = model.forwardHidden(batch, attend, rows);
     for (const { slot, tokens } of parts)
       for (let i = 0; i < tokens.length; i++) slot.tokens.push(tokens[i]!);
     return hidden;
@@ -320,7 +348,7 @@ export class GenerationSession {
   #sampled(sequences: readonly Sequence[], hidden: Tensor, rows: Int32Array): Int32Array {
     const { device } = this.#model;
     this.#scratch.reuse();
-    const logits = this.#model.headLogits(hidden, rows, this.#scratch);
+    const logits = this.#model.headLogits(hidden, rows, this.#scratch, "each");
     const tokens = this.#scratch.allocate("activations", "i32", [rows.length]);
     // Sampling changes the logits.
     const kept = sequences.map(({ options }, i) =>

@@ -51,7 +51,7 @@ export const bindings = {
   nt_nf4_quantize: list("ptr ptr ptr ptr i32 i64 ptr"),
   nt_nf4_quantize_absmax: list("ptr ptr ptr ptr i64"),
   nt_nf4_dequantize: list("ptr ptr i32 ptr i64"),
-  nt_linear_forward: list("ptr i32 ptr i32 i64 ptr i64 ptr ptr ptr i64 ptr i64 i64 i64"),
+  nt_linear_forward: list("ptr i32 ptr i32 i64 ptr i64 ptr ptr ptr i64 ptr i64 i64 i64 i32"),
   nt_linear_backward_input: list("ptr i32 ptr i64 ptr i64 ptr ptr i64 ptr i64 i32 i64"),
   nt_linear_backward_weight: list("ptr i32 ptr ptr ptr i64 ptr i64 i64 i64 i64"),
   nt_lora_forward: list("ptr i32 ptr ptr i64 ptr f32 i64 i64 i64"),

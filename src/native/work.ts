@@ -153,7 +153,7 @@ const operations: Partial<Record<FunctionName, Operation>> = {
   nt_dropout: operation("dtype y x T columns p seed module accumulate host_cu_seqlens host_draws sequences", {
     dropout_kernel: ({ n, size }) => moves((2 + n.accumulate) * n.T * n.columns * size),
   }),
-  nt_linear_forward: operation("dtype y y_dtype ldy x ldx weight bias u ldu host_blocks blocks rank T", {
+  nt_linear_forward: operation("dtype y y_dtype ldy x ldx weight bias u ldu host_blocks blocks rank T rows", {
     lora_up_kernel: ({ n, size, product: { n: out } }) =>
       moves(
         n.T * out * bytesOf(n.y_dtype) + n.T * n.blocks * n.rank * size + out * n.rank * size,

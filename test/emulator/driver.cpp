@@ -182,9 +182,9 @@ void linear() {
                                  {numbers(dtype, (p.out - first) * p.rank), first, p.out - first, p.rank}};
       const int64_t from = first == 0 ? 1 : 0;
       CALL(nt_linear_forward, dtype, dy.data, dtype, dy.ld, x.data, x.ld, weight, bias, u.data, u.ld, blocks + from,
-           2 - from, p.rank, p.T);
+           2 - from, p.rank, p.T, NT_ROWS_TOGETHER);
       CALL(nt_linear_forward, dtype, wide.data, NT_F32, wide.ld, x.data, x.ld, weight, nullptr, nullptr, 0, nullptr, 0,
-           0, p.T);
+           0, p.T, NT_ROWS_TILED);
       void *a = numbers(dtype, p.rank * p.in);
       for (int32_t accumulate : {0, 1}) {
         CALL(nt_linear_backward_input, dtype, dx.data, dx.ld, dy.data, dy.ld, weight, u.data, u.ld, a, p.rank,
@@ -361,7 +361,7 @@ void nf4() {
       if (weight == nullptr) continue;
       for (int64_t T : {1, 37}) {
         void *x = numbers(dtype, T * in), *y = numbers(dtype, T * out);
-        CALL(nt_linear_forward, dtype, y, dtype, out, x, in, weight, nullptr, nullptr, 0, nullptr, 0, 0, T);
+        CALL(nt_linear_forward, dtype, y, dtype, out, x, in, weight, nullptr, nullptr, 0, nullptr, 0, 0, T, NT_ROWS_EACH);
         CALL(nt_linear_backward_input, dtype, x, in, y, out, weight, nullptr, 0, nullptr, 0, 0, T);
       }
       CALL(nt_weight_destroy, weight);

@@ -152,6 +152,7 @@ const refusals: Refusal[] = [
     "linear_forward: rows of 3 and 2 elements do not fit into distances 2 and 2",
   ],
   ["nt_linear_forward", { 3: 2, 5: 3, 6: "weight", 11: 1, 12: 4 }, "1 LoRA blocks of rank 4 need u and B"],
+  ["nt_linear_forward", { 3: 2, 5: 3, 6: "weight", 14: 3 }, "linear_forward: unknown kind of rows 3"],
   ["nt_linear_forward", { 3: 2, 5: 3, 6: "weight", 13: 1 }, "linear_forward: y and x must not be null"],
   ["nt_linear_backward_input", {}, "linear_backward_input: no weight"],
   ["nt_linear_backward_input", { 5: "weight", 9: -1 }, "sizes must be ≥ 0, got T 0, rank -1"],

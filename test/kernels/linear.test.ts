@@ -107,6 +107,63 @@ forEachBackend((device) => {
       }
     });
 
+    test(`${dtype}: rows taken each, or in tiles, are the same to the bit however many there are`, () => {
+      for (const [inputs, out, rank] of [
+        [70, 37, 0],
+        [144, 200, 8],
+        [700, 40, 3],
+      ] as const) {
+        const T = 150; // more than a tile
+        const random = new Random(inputs);
+        const make = (n: number) => roundTo(dtype, random.floats(n));
+        const [x, w, u, b] = [make(T * inputs), make(out * inputs), make(T * rank), make(out * rank)];
+        const bias = random.floats(out);
+        const wanted = plus(
+          product(dense(x, T, inputs), transpose(dense(w, out, inputs))),
+          product(
+            dense(u, T, rank),
+            transpose(dense(b, out, rank)),
+            Float64Array.from({ length: T * out }, (_, i) => bias[i % out]!),
+          ),
+        );
+        const weight = Weight.dense(device, upload(device, dtype, [out, inputs], w));
+        const biases = upload(device, "f32", [out], bias);
+        for (const kind of ["each", "tiled"] as const) {
+          const rowsOf = (begin: number, n: number) => {
+            const y = window(device, dtype, n, out, 3);
+            const part = (values: Float32Array, columns: number) =>
+              values.slice(begin * columns, (begin + n) * columns);
+            const low = lowRankOf(device, dtype, part(u, rank), b, n, out, rank);
+            linearForward(
+              device,
+              y,
+              upload(device, dtype, [n, inputs], part(x, inputs)),
+              weight,
+              biases,
+              low,
+              kind,
+            );
+            return readWindow(device, y);
+          };
+          const all = rowsOf(0, T);
+          expectClose(all, wanted, limit, `y, ${kind}`);
+          if (!device.isHost) continue;
+          for (const [begin, n] of [
+            [0, 1],
+            [149, 1],
+            [7, 8],
+            [100, 9],
+            [3, 33],
+            [20, 128],
+          ] as const)
+            expect(rowsOf(begin, n), `${kind}, ${n} rows from ${begin} on`).toEqual(
+              all.slice(begin * out, (begin + n) * out),
+            );
+        }
+        weight.destroy();
+      }
+    });
+
     for (const [T, inputs, out, rank] of shapes) {
       const random = new Random(T * 1000 + inputs);
       const make = (n: number, scale = 1) => roundTo(dtype, random.floats(n, scale));
@@ -384,7 +441,7 @@ forEachBackend((device) => {
     const call = (dtype: number, T: number, ldx: number, x: number | null, blocks = 0) =>
       device.call(
         "nt_linear_forward",
-        ...[dtype, data.ptr, dtype, 4, x, ldx, weight.handle, null, null, 2, null, blocks, 2, T],
+        ...[dtype, data.ptr, dtype, 4, x, ldx, weight.handle, null, null, 2, null, blocks, 2, T, 0],
       );
     expect(() => call(2, 1, 3, data.ptr)).toThrow("dtype must be f32 or bf16, got 2");
     expect(() => call(1, 1, 3, data.ptr)).toThrow("the weight 0");

@@ -176,6 +176,47 @@ forEachBackend((device) => {
       weight.destroy();
     });
 
+  for (const dtype of ["f32", "bf16"] as const)
+    test(`${dtype}: rows taken each, or in tiles, are the same to the bit however many there are`, () => {
+      const [T, gap] = [150, 3];
+      for (const [inputs, out] of [
+        [320, 72],
+        [528, 64],
+      ] as const) {
+        const nf4 = quantized(device, "bf16", out, inputs, true);
+        const weight = Weight.nf4(device, nf4, poisoned(device, dtype, [out * inputs]));
+        const values = roundTo(dtype, new Random(2).floats(T * inputs));
+        const x = upload(device, dtype, [T, inputs], values);
+        const wanted = product(
+          dense(values, T, inputs),
+          transpose(dense(device.readFloats(valuesOn(device, nf4, dtype)), out, inputs)),
+        );
+        for (const kind of ["each", "tiled"] as const)
+          for (const apart of [0, gap]) {
+            const rowsOf = (begin: number, n: number) => {
+              const y = poisoned(device, "f32", [n, out + apart]);
+              linearForward(device, y.columns(0, out), x.rows(begin, n), weight, null, null, kind);
+              const all = device.readFloats(y);
+              return all.filter((_, i) => i % (out + apart) < out);
+            };
+            const all = rowsOf(0, T);
+            expectClose(all, wanted, tolerance.f32, kind);
+            if (!device.isHost) continue;
+            for (const [begin, n] of [
+              [0, 1],
+              [148, 2],
+              [5, 9],
+              [40, 64],
+              [2, 131],
+            ] as const)
+              expect(rowsOf(begin, n), `${kind}, ${n} rows from ${begin} on`).toEqual(
+                all.slice(begin * out, (begin + n) * out),
+              );
+          }
+        weight.destroy();
+      }
+    });
+
   test("several weights share one scratch, and the loss reads one too", () => {
     const [T, hidden, vocab] = [10, 96, 130];
     const random = new Random(9);

@@ -9,12 +9,13 @@ import {
   GenerationSession,
   generate,
   Llama,
+  loadForInference,
   type Sequence,
 } from "../../src/model/index.ts";
 import { chancesOf } from "../../src/model/token-chances.ts";
 import type { Device } from "../../src/native/index.ts";
 import { describeBackends } from "../backends.ts";
-import { folder } from "../golden/support.ts";
+import { folder, readCase } from "../golden/support.ts";
 
 function withModel(device: Device, name: string, use: (model: Llama) => void, maxTokens = 64): void {
   const model = Llama.load(device, checkpointSource(join(folder, "models", name)), {
@@ -35,6 +36,23 @@ function inSession<T>(model: Llama, slots: number, use: (session: GenerationSess
   } finally {
     session.close();
   }
+}
+
+/** A model whose weights lie in one of the ways that products read. */
+async function variant(device: Device, kind: "f32" | "bf16" | "NF4" | "an adapter, bf16"): Promise<Llama> {
+  const sizes = { maxTokens: 64, maxTargets: 1, maxPosition: 128 };
+  const name = kind === "NF4" ? "tiny-mha-nf4" : "tiny-gqa-bf16-sharded";
+  const adapter = join(folder, (await readCase("tiny-gqa-bf16-sharded")).lora_train[0]!.adapter_final);
+  return loadForInference(
+    device,
+    {
+      dir: join(folder, "models", name),
+      dtype: kind === "f32" ? "f32" : "bf16",
+      quantization: null,
+      adapter: kind === "an adapter, bf16" ? adapter : undefined,
+    },
+    sizes,
+  );
 }
 
 const prompt = (length: number, seed = 7) =>
@@ -111,11 +129,16 @@ describeBackends((device) => {
         expect(again.cachedTokens).toBe(second.length - 1);
         finished(session);
         expect(again.output).toEqual(next.output);
-        // Half of it: the rest is forgotten.
-        const half = session.add(second.slice(0, 10), greedy);
-        expect(half.cachedTokens).toBe(9);
-        finished(session);
-        expect(half.output).toEqual([...generate(model, [second.slice(0, 10)], greedy)[0]!]);
+        // Half of it: the rest is forgotten. So few tokens are read anew, in the way of short prompts.
+        for (const [length, cached] of [
+          [19, 18],
+          [10, 0],
+        ] as const) {
+          const half = session.add(second.slice(0, length), greedy);
+          expect(half.cachedTokens).toBe(cached);
+          finished(session);
+          expect(half.output).toEqual([...generate(model, [second.slice(0, length)], greedy)[0]!]);
+        }
       });
     });
   });
@@ -168,6 +191,65 @@ describeBackends((device) => {
       });
     });
   });
+
+  for (const kind of ["f32", "bf16", "NF4", "an adapter, bf16"] as const)
+    test(`${kind}: the bits that a sequence gets are its own, whatever joins and leaves and was before`, async () => {
+      // What GPUs compute depends on how many rows there are: docs/serving.md.
+      if (!device.isHost) return;
+      const model = await variant(device, kind);
+      const options = { maxNewTokens: 6, eosIds: [], logprobs: 3 };
+      const jobs = Array.from({ length: 26 }, (_, i) => ({
+        prompt: prompt([5, 40, 1, 17, 9, 90, 16, 26, 12][i % 9]!, 3 + i),
+        options: { ...options, maxNewTokens: 2 + (i % 5), promptLogprobs: i % 4 === 1 },
+      }));
+      const bits = ({ output, chances, promptChances }: Sequence) => ({ output, chances, promptChances });
+      const alone = jobs.map(({ prompt: ids, options: wish }) =>
+        inSession(model, 1, (session) => {
+          const sequence = session.add(ids, wish);
+          finished(session);
+          return bits(sequence);
+        }),
+      );
+      try {
+        for (const [slots, first] of [
+          [20, 17],
+          [11, 9],
+          [3, 1],
+        ] as const)
+          inSession(model, slots, (session) => {
+            const all: Sequence[] = [];
+            const add = () => {
+              const job = jobs[all.length]!;
+              all.push(session.add(job.prompt, job.options));
+            };
+            while (all.length < first) add();
+            while (all.length < jobs.length || !session.isIdle) {
+              if (all.length < jobs.length && session.freeSlots > 0) add();
+              session.step();
+            }
+            expect(all.map(bits)).toEqual(alone);
+          });
+        // Once more, and others that begin alike: what is in the cache already is as if read anew.
+        inSession(model, 1, (session) => {
+          const long = prompt(50);
+          const shared = Int32Array.from([...long.subarray(0, 30), ...prompt(20, 11)]);
+          const chances = [long, long, shared, long.slice(0, 33)].map((ids) => {
+            const sequence = session.add(ids, options);
+            finished(session);
+            return { ...bits(sequence), cached: sequence.cachedTokens };
+          });
+          expect(chances.map(({ cached }) => cached)).toEqual([0, 49, 30, 30]);
+          for (const [i, ids] of [long, long, shared, long.slice(0, 33)].entries())
+            inSession(model, 1, (anew) => {
+              const sequence = anew.add(ids, options);
+              finished(anew);
+              expect({ ...bits(sequence), cached: chances[i]!.cached }).toEqual(chances[i]!);
+            });
+        });
+      } finally {
+        model.close();
+      }
+    });
 
   test("log probabilities, of the prompt too", () => {
     withModel(device, "tiny-gqa-bf16-sharded", (model) => {

@@ -27,6 +27,13 @@ export interface LowRankBlocks {
   blocks: readonly LoraBlock[];
 }
 
+/**
+ * How the rows of x may be taken together: as T of them are fastest; or so that, on the CPU, a row of y has the same bits
+ * whatever rows are beside it, in a way made for few rows ("each") or for many ("tiled").
+ */
+export type ProductRows = "together" | "each" | "tiled";
+const rowsCode: Record<ProductRows, number> = { together: 0, each: 1, tiled: 2 };
+
 /** Four words a block, as nt_lora_block has them. */
 function blockWords(op: string, x: Tensor, lora: LowRankBlocks, rank: number): BigInt64Array {
   expectMatrix(op, "u", lora.u, x.dtype, x.rowCount, lora.u.columnCount);
@@ -47,6 +54,7 @@ export function linearForward(
   weight: Weight,
   bias: Tensor | null,
   lora: LowRankBlocks | null = null,
+  rows: ProductRows = "together",
 ): void {
   const op = "linear_forward";
   const T = x.rowCount;
@@ -71,6 +79,7 @@ export function linearForward(
     lora?.blocks.length ?? 0,
     rank,
     T,
+    rowsCode[rows],
   );
 }
 
