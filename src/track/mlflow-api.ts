@@ -14,7 +14,7 @@ export interface MlflowSettings {
 /** Reads MLflow's own variables. Throws UsageError where no server is named. */
 export function mlflowSettings(env: Readonly<Record<string, string | undefined>>): MlflowSettings {
   const uri = env.MLFLOW_TRACKING_URI ?? "";
-  if (!/^https?:\/\//.test(uri)) {
+  if (!/^https?:\/\/./.test(uri) || !URL.canParse(uri)) {
     const got = uri === "" ? "is not set" : `is ${uri}`;
     throw new UsageError(
       `--report-to mlflow: MLFLOW_TRACKING_URI ${got}; set it to the address of an MLflow server (http://…)`,
@@ -39,6 +39,14 @@ const TIMEOUT_MILLISECONDS = 10_000;
 /** Waits between tries, for a server that is away for a moment. */
 const WAITS = [500, 2000];
 
+export interface OpenRun {
+  id: string;
+  /** Where its artifacts are. */
+  artifacts: string;
+  /** Names of parameters that it has; MLflow refuses to change one. */
+  params: ReadonlySet<string>;
+}
+
 interface MetricPoint {
   key: string;
   value: number;
@@ -60,8 +68,8 @@ export class MlflowApi {
     this.#waits = waits;
   }
 
-  /** The run to log to: `known`, where the server has it, else a new one. Returns its id and where its artifacts are. */
-  async openRun(known: string | null): Promise<{ id: string; artifacts: string }> {
+  /** The run to log to: `known`, where the server has it, else a new one. */
+  async openRun(known: string | null): Promise<OpenRun> {
     if (known !== null) {
       const found = await this.#call("GET", `runs/get?run_id=${encodeURIComponent(known)}`).catch(missing);
       if (found !== null) {
@@ -92,10 +100,13 @@ export class MlflowApi {
     return id;
   }
 
-  async logParams(run: string, params: Readonly<Record<string, string>>): Promise<void> {
-    const all = Object.entries(params).map(([key, value]) => ({ key, value: value.slice(0, LONGEST_PARAM) }));
+  /** Those that the run does not have yet. */
+  async logParams({ id, params: had }: OpenRun, params: Readonly<Record<string, string>>): Promise<void> {
+    const all = Object.entries(params)
+      .filter(([key]) => !had.has(key))
+      .map(([key, value]) => ({ key, value: value.slice(0, LONGEST_PARAM) }));
     for (let at = 0; at < all.length; at += MOST_PARAMS)
-      await this.#call("POST", "runs/log-batch", { run_id: run, params: all.slice(at, at + MOST_PARAMS) });
+      await this.#call("POST", "runs/log-batch", { run_id: id, params: all.slice(at, at + MOST_PARAMS) });
   }
 
   async logMetrics(run: string, metrics: readonly MetricPoint[]): Promise<void> {
@@ -170,7 +181,10 @@ function missing(error: unknown): null {
   throw error;
 }
 
-function runOf(reply: unknown): { id: string; artifacts: string } {
-  const { run } = reply as { run: { info: { run_id: string; artifact_uri: string } } };
-  return { id: run.info.run_id, artifacts: run.info.artifact_uri };
+function runOf(reply: unknown): OpenRun {
+  const { run } = reply as {
+    run: { info: { run_id: string; artifact_uri: string }; data?: { params?: { key: string }[] } };
+  };
+  const params = new Set(run.data?.params?.map(({ key }) => key));
+  return { id: run.info.run_id, artifacts: run.info.artifact_uri, params };
 }

@@ -4,7 +4,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { writeTextAtomically } from "../formats/io.ts";
-import { MlflowApi, type MlflowSettings, MOST_METRICS } from "./mlflow-api.ts";
+import { MlflowApi, type MlflowSettings, MOST_METRICS, type OpenRun } from "./mlflow-api.ts";
 import { type TrackedOptions, type Tracker, trackedEvaluation, trackedStep } from "./tracked.ts";
 
 const RECORD = "mlflow.json";
@@ -15,16 +15,17 @@ const STATUS = { finished: "FINISHED", failed: "FAILED", stopped: "KILLED" } as 
 
 type Point = Parameters<MlflowApi["logMetrics"]>[1][number];
 
-/** `folder`: the run's, where the id of its MLflow run is kept for --resume. */
+/** `folder`: the run's, where the id of its MLflow run is kept for --resume. `interval`: milliseconds between batches. */
 export function mlflowTracker(
   settings: MlflowSettings,
   folder: string,
   options: TrackedOptions,
   note: (text: string) => void,
   api = new MlflowApi(settings),
+  interval = BATCH_MILLISECONDS,
 ): Tracker {
-  let opening: Promise<{ id: string; artifacts: string } | null> | null = null;
-  let sending: Promise<boolean> = Promise.resolve(true);
+  let opening: Promise<OpenRun | null> | null = null;
+  let sending: Promise<boolean> | null = null;
   let waiting: Point[] = [];
   let sentAt = 0;
   let isTold = false;
@@ -37,7 +38,7 @@ export function mlflowTracker(
     try {
       const run = await api.openRun(readId(folder, settings.uri));
       writeTextAtomically(join(folder, RECORD), `${JSON.stringify({ uri: settings.uri, run_id: run.id })}\n`);
-      await api.logParams(run.id, options);
+      await api.logParams(run, options);
       return run;
     } catch (error) {
       tell(error);
@@ -65,9 +66,12 @@ export function mlflowTracker(
     return true;
   }
 
+  /** One at a time: a server that is slow to answer must not be asked more and more, and waited for at the end. */
   function flush(): Promise<boolean> {
     opening ??= open();
-    sending = sending.then(send);
+    sending ??= send().finally(() => {
+      sending = null;
+    });
     return sending;
   }
 
@@ -75,7 +79,7 @@ export function mlflowTracker(
     const now = Date.now();
     for (const [key, value] of Object.entries(values)) waiting.push({ key, value, step, timestamp: now });
     if (waiting.length > MOST_WAITING) waiting = waiting.slice(-MOST_WAITING);
-    if (now - sentAt < BATCH_MILLISECONDS) return;
+    if (now - sentAt < interval) return;
     sentAt = now;
     void flush();
   }
@@ -87,6 +91,7 @@ export function mlflowTracker(
     onStep: (metrics) => add(metrics.step, trackedStep(metrics)),
     onEval: (metrics) => add(metrics.step, trackedEvaluation(metrics)),
     async close(status, files) {
+      await sending; // without what has come since it began
       const isSent = await flush();
       const run = await opening;
       if (!isSent || run === null || run === undefined) {

@@ -46,9 +46,13 @@ const server = Bun.serve({
       heard.created++;
       return Response.json({ run: { info } });
     }
-    if (name === "runs/get") return Response.json({ run: { info } });
+    if (name === "runs/get") return Response.json({ run: { info, data: { params: heard.params } } });
     if (name === "runs/log-batch") {
-      heard.params.push(...((body.params as Heard["params"]) ?? []));
+      const params = (body.params as Heard["params"]) ?? [];
+      const known = new Map(heard.params.map(({ key, value }) => [key, value]));
+      if (params.some(({ key, value }) => (known.get(key) ?? value) !== value))
+        return Response.json({ message: "Changing param values is not allowed." }, { status: 400 });
+      heard.params.push(...params);
       heard.metrics.push(...((body.metrics as Heard["metrics"]) ?? []));
       return Response.json({});
     }
@@ -74,10 +78,15 @@ const step = (n: number, loss: number | null = n): StepMetrics =>
     ...{ tokensPerSecond: 5, peakMemoryBytes: 9, neftScale: null },
   }) as StepMetrics;
 
-async function follow(settings: MlflowSettings, files: Record<string, string> = {}, steps = 300) {
+async function follow(
+  settings: MlflowSettings,
+  files: Record<string, string> = {},
+  options: Record<string, string> = { alpha: "5" },
+) {
+  const steps = 300;
   const notes: string[] = [];
   const api = new MlflowApi(settings, [1, 1]);
-  const tracker = mlflowTracker(settings, folder, { alpha: "5" }, (text) => notes.push(text), api);
+  const tracker = mlflowTracker(settings, folder, options, (text) => notes.push(text), api);
   tracker.onPlan(0);
   for (let n = 1; n <= steps; n++) tracker.onStep(step(n, n === 2 ? null : n));
   tracker.onEval({ step: steps, epoch: 1, loss: 1.5, perplexity: 4.5, targetTokens: 3 });
@@ -106,6 +115,31 @@ describe("a run", () => {
     expect([heard.created, heard.status]).toEqual([1, ["FINISHED", "RUNNING", "FINISHED"]]);
   });
 
+  test("keeps the parameters that it began with, which MLflow does not let change", async () => {
+    await follow(here());
+    expect(await follow(here(), {}, { alpha: "6", "max-steps": "9" })).toEqual([]);
+    expect(heard.params).toEqual([
+      { key: "alpha", value: "5" },
+      { key: "max-steps", value: "9" },
+    ]);
+    expect(heard.metrics.filter(({ key }) => key === "train/loss")).toHaveLength(2 * 299);
+  });
+
+  test("does not pile up tries while the server is away, to be waited for at the end", async () => {
+    const notes: string[] = [];
+    const api = new MlflowApi(here(), [40]);
+    const tracker = mlflowTracker(here(), folder, {}, (text) => notes.push(text), api, 0);
+    tracker.onPlan(0);
+    tracker.onStep(step(1));
+    while (heard.metrics.length === 0) await Bun.sleep(1);
+    const before = heard.authorization.length;
+    failures = Number.POSITIVE_INFINITY;
+    for (let n = 2; n <= 100; n++) tracker.onStep(step(n));
+    await tracker.close("finished", {});
+    expect(heard.authorization.length - before).toBe(4); // what was under way and the last try, twice each
+    expect(notes.at(-1)).toContain(`${99 * 6} values were not sent`);
+  });
+
   test("survives a server that is busy for a moment", async () => {
     failures = 2;
     expect(await follow(here())).toEqual([]);
@@ -124,6 +158,8 @@ describe("settings", () => {
   test.each([
     [{}, "MLFLOW_TRACKING_URI is not set"],
     [{ MLFLOW_TRACKING_URI: "file:///tmp/runs" }, "is file:///tmp/runs"],
+    [{ MLFLOW_TRACKING_URI: "http://" }, "is http://;"],
+    [{ MLFLOW_TRACKING_URI: "http://a b" }, "is http://a b;"],
   ])("%j: %s", (env, message) => expect(() => mlflowSettings(env)).toThrow(message));
 
   test("MLflow's own variables", () => {
