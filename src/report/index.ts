@@ -7,5 +7,5 @@ export { compare, differingOptions, type Figures } from "./compare.ts";
 export { EVAL_LOSSES_FILE, evalLossesText } from "./eval-losses.ts";
 export { measureRows } from "./measures.ts";
 export { type Extras, reportHtml } from "./page.ts";
-export { namesOf, type Run, readRun } from "./run.ts";
+export { namesOf, optionsOf, type Run, readRun } from "./run.ts";
 export { markOf, plotText } from "./text.ts";

@@ -108,16 +108,21 @@ function readRecord(path: string): ReadonlyMap<string, unknown> {
   throw new FormatError(path, "holds no config.json of a run, so that its options are not known");
 }
 
-/** Findings have underscores in their names or are objects; what is left are options. */
-function optionsOf(record: ReadonlyMap<string, unknown>): Map<string, string> {
+/**
+ * The options that a run records, as text. Findings have underscores in their names or are objects; an empty list is an
+ * option that was not given.
+ */
+export function optionsOf(record: Iterable<readonly [name: string, value: unknown]>): Map<string, string> {
   const options = new Map<string, string>();
   for (const [key, value] of record) {
-    const isOption = !key.includes("_") && !(value instanceof Map) && value !== null && key !== "output";
-    const isPlain = !Array.isArray(value) || value.every((item) => typeof item !== "object");
-    if (isOption && isPlain) options.set(key, textOf(value));
+    const isList = Array.isArray(value);
+    const isPlain = isList ? value.length > 0 && value.every(isScalar) : isScalar(value);
+    if (isPlain && !key.includes("_") && key !== "output") options.set(key, textOf(value));
   }
   return options;
 }
+
+const isScalar = (value: unknown) => ["string", "number", "boolean"].includes(typeof value);
 
 function textOf(value: unknown): string {
   if (Array.isArray(value)) return value.join(", ");

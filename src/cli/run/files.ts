@@ -5,7 +5,7 @@ import { basename, join, resolve } from "node:path";
 import { InterruptedError } from "../../errors.ts";
 import { writeTextAtomically } from "../../formats/io.ts";
 import type { ModelPreset } from "../../presets/presets.ts";
-import { modelCard, readRun, reportHtml } from "../../report/index.ts";
+import { modelCard, optionsOf, readRun, reportHtml } from "../../report/index.ts";
 import { mlflowTracker } from "../../track/mlflow.ts";
 import { mlflowSettings } from "../../track/mlflow-api.ts";
 import { tensorboardTracker } from "../../track/tensorboard.ts";
@@ -120,11 +120,5 @@ export function trackRun(names: readonly string[], request: RunRequest, context:
 
 /** What the request says in options, as text. */
 function trackedOptions({ record = {}, output }: RunRequest): Record<string, string> {
-  const options = Object.entries(record).filter(
-    ([name, value]) => !name.includes("_") && value !== null && typeof value !== "object",
-  );
-  return Object.fromEntries([
-    ["run", basename(resolve(output))],
-    ...options.map(([name, value]) => [name, String(value)]),
-  ]);
+  return Object.fromEntries([["run", basename(resolve(output))], ...optionsOf(Object.entries(record))]);
 }
