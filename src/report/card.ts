@@ -1,5 +1,6 @@
 // RUN/README.md: a model card in the Hub's form. The YAML head is what the Hub reads (huggingface.co/docs/hub/model-cards).
 
+import { shellWord } from "../shell.ts";
 import { compare } from "./compare.ts";
 import type { Run } from "./run.ts";
 
@@ -19,11 +20,18 @@ const HUB_ID = /^[\w-][\w.-]*\/[\w-][\w.-]*$/;
 const DATA_FILE = /\.(jsonl?|csv|parquet|txt|toml)(\.\w+)?$/i;
 
 const isHubId = (name: string) => HUB_ID.test(name) && !DATA_FILE.test(name) && !/^(runs|\.)\b/.test(name);
+/** "org/name@revision" → ["org/name", "revision"]; folders keep their names. */
+function withoutRevision(name: string): [name: string, revision: string | null] {
+  const [, id, revision] = /^([^@]*)@(.+)$/.exec(name) ?? [];
+  return id !== undefined && isHubId(id) ? [id, revision!] : [name, null];
+}
 const yaml = (text: string) =>
   /^[\w./-]+$/.test(text) && !/^[\d.-]/.test(text) ? text : JSON.stringify(text);
 const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("\n", " ");
 
-function head({ base, license, datasets, isAdapter }: CardFacts, hasNoise: boolean): string {
+function head({ base: given, license, datasets, isAdapter }: CardFacts, hasNoise: boolean): string {
+  const base = given === null ? null : withoutRevision(given)[0];
+  const sets = [...new Set(datasets.map((name) => withoutRevision(name)[0]))];
   const list = (name: string, items: readonly string[]) =>
     items.length === 0 ? [] : [`${name}:`, ...items.map((item) => `- ${yaml(item)}`)];
   return [
@@ -32,7 +40,7 @@ function head({ base, license, datasets, isAdapter }: CardFacts, hasNoise: boole
     `library_name: ${isAdapter ? "peft" : "transformers"}`,
     "pipeline_tag: text-generation",
     ...(license === null ? [] : [`license: ${yaml(license)}`]),
-    ...list("datasets", datasets.filter(isHubId)),
+    ...list("datasets", sets.filter(isHubId)),
     ...list("tags", [...(hasNoise ? ["neftune"] : []), ...(isAdapter ? ["lora"] : []), "text-generation"]),
     "---",
   ].join("\n");
@@ -40,39 +48,37 @@ function head({ base, license, datasets, isAdapter }: CardFacts, hasNoise: boole
 
 function usage({ base, isAdapter }: CardFacts, name: string): string {
   const model = base ?? "BASE_MODEL";
+  const [id, revision] = withoutRevision(model);
+  const loaded = [id, name].map((text) => JSON.stringify(text));
+  const [from, own] = [
+    revision === null ? loaded[0] : `${loaded[0]}, revision=${JSON.stringify(revision)}`,
+    loaded[1],
+  ];
   const python = isAdapter
     ? [
         "from peft import PeftModel",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        `base = AutoModelForCausalLM.from_pretrained("${model}")`,
-        `tokenizer = AutoTokenizer.from_pretrained("${model}")`,
-        `model = PeftModel.from_pretrained(base, "${name}")`,
+        `base = AutoModelForCausalLM.from_pretrained(${from})`,
+        `tokenizer = AutoTokenizer.from_pretrained(${from})`,
+        `model = PeftModel.from_pretrained(base, ${own})`,
       ]
     : [
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
-        `model = AutoModelForCausalLM.from_pretrained("${name}")`,
-        `tokenizer = AutoTokenizer.from_pretrained("${name}")`,
+        `model = AutoModelForCausalLM.from_pretrained(${own})`,
+        `tokenizer = AutoTokenizer.from_pretrained(${own})`,
       ];
-  const asked = isAdapter ? `--model ${model} --adapter ${name}` : `--model ${name}`;
-  const whole = isAdapter
-    ? [
-        "",
-        "For llama.cpp, merge it first and convert what comes out:",
-        "",
-        "```sh",
-        `neftune merge ${asked} --output merged`,
-        "python convert_hf_to_gguf.py merged",
-        "```",
-      ]
-    : ["", "For llama.cpp:", "", "```sh", `python convert_hf_to_gguf.py ${name}`, "```"];
+  const run = shellWord(name);
+  const asked = isAdapter ? `--model ${shellWord(model)} --adapter ${run}` : `--model ${run}`;
   return [
     `With ${isAdapter ? "PEFT" : "Transformers"}:`,
     ...["", "```python", ...python, "```", "", "With neftune:", "", "```sh"],
     `neftune generate ${asked} --prompt "…"`,
     "```",
-    ...whole,
+    ...["", "For llama.cpp and Ollama:", "", "```sh"],
+    `neftune export ${asked} --output ${shellWord(`${name}.gguf`)}`,
+    "```",
   ].join("\n");
 }
 

@@ -10,13 +10,13 @@ import { makeRun } from "./support.ts";
 const root = mkdtempSync(join(tmpdir(), "neftune-card-"));
 afterAll(() => rmSync(root, { recursive: true }));
 
-function cardOf(alpha: number, changes: Partial<CardFacts> = {}) {
-  makeRun(join(root, "run"), { steps: 20, alpha });
+function cardOf(alpha: number, changes: Partial<CardFacts> = {}, name = "run") {
+  makeRun(join(root, name), { steps: 20, alpha });
   const facts = {
     ...{ base: "meta-llama/Llama-2-7b-hf", license: "llama2", isAdapter: true, version: "0.1.0" },
     datasets: ["tatsu-lab/alpaca", "data/mine.jsonl", "alpaca"],
   };
-  const text = modelCard(readRun(join(root, "run")), { ...facts, ...changes });
+  const text = modelCard(readRun(join(root, name)), { ...facts, ...changes });
   const [, head] = /^---\n([\s\S]*?)\n---\n/.exec(text)!;
   return { text, head: parse(head!) };
 }
@@ -45,4 +45,19 @@ test("losses, options that were chosen, and how to use it", () => {
   expect(text).toContain("| alpha | 5 |");
   expect(text).not.toContain("| learning-rate |");
   expect(text).toContain('PeftModel.from_pretrained(base, "run")');
+});
+
+test("a revision of the base is not part of its name", () => {
+  const { head, text } = cardOf(5, { base: "org/base@v1.2", datasets: ["org/data@main", "org/data"] });
+  expect(head).toMatchObject({ base_model: "org/base", datasets: ["org/data"] });
+  expect(text).toContain('AutoModelForCausalLM.from_pretrained("org/base", revision="v1.2")');
+  expect(text).toContain("neftune generate --model org/base@v1.2 --adapter run");
+});
+
+test("commands and code quote names", () => {
+  const { text } = cardOf(5, { base: "./it's mine" }, 'a "first"');
+  expect(text).toContain('PeftModel.from_pretrained(base, "a \\"first\\"")');
+  const asked = String.raw`--model './it'\''s mine' --adapter 'a "first"'`;
+  expect(text).toContain(`neftune generate ${asked} --prompt`);
+  expect(text).toContain(`neftune export ${asked} --output 'a "first".gguf'`);
 });
