@@ -4,6 +4,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync } f
 import { join } from "node:path";
 import { InterruptedError, UsageError } from "../errors.ts";
 import { expectNoDanglingLink, ioError, writeTextAtomically } from "../formats/io.ts";
+import { shellWord } from "../shell.ts";
 import { openDevice } from "./arguments/device.ts";
 import { defineCommand } from "./command.ts";
 import { demoReport, demoVerdict } from "./demo/report.ts";
@@ -125,7 +126,7 @@ export const demo = defineCommand({
     context.print(`\n${wrap(demoVerdict(results), width).join("\n")}\n`);
     context.print(`report: ${path} (${formatSeconds(seconds)})`);
     context.print(
-      `ask it: neftune generate --model ${join(dir, "base")} --adapter ${join(dir, "alpha-5-seed-1")} --dtype f32 --prompt-template alpaca --prompt "Where does Ada live?"`,
+      `ask it: neftune generate --model ${shellWord(join(dir, "base"))} --adapter ${shellWord(join(dir, "alpha-5-seed-1"))} --dtype f32 --prompt-template alpaca --prompt "Where does Ada live?"`,
     );
   },
 });

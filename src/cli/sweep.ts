@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { InterruptedError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { reportHtml } from "../report/index.ts";
+import { shellWord } from "../shell.ts";
 import { openDevice } from "./arguments/device.ts";
 import { trainOptions } from "./arguments/train-options.ts";
 import { defineCommand } from "./command.ts";
@@ -182,7 +183,7 @@ export const sweep = defineCommand({
     } catch (error) {
       if (!(error instanceof InterruptedError)) throw error;
       throw new InterruptedError(
-        `the sweep was stopped; to continue, run the same command with --output ${output} --resume`,
+        `the sweep was stopped; to continue, run the same command with --output ${shellWord(output)} --resume`,
       );
     } finally {
       runner.close();

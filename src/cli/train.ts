@@ -1,5 +1,6 @@
 // neftune train: the main job.
 
+import { shellWord } from "../shell.ts";
 import { runTraining, samplingReporter, type TrainResult, together } from "../train/index.ts";
 import { openDevice } from "./arguments/device.ts";
 import { trainOptions } from "./arguments/train-options.ts";
@@ -11,6 +12,7 @@ import { isElsewhere, planRun, type TrainValues } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
 import { toJson } from "./terminal/format.ts";
 import { progressReporter } from "./terminal/progress.ts";
+import { wrap } from "./terminal/text.ts";
 
 export const train = defineCommand({
   description:
@@ -71,8 +73,12 @@ export const train = defineCommand({
     });
     if (resolved.json) context.print(toJson(summary(result)));
     else {
-      const lines = history.closingLines(result, values.tune === "full");
-      context.print([...lines, `try it:  ${tryCommand(result.output, values)}`].join("\n"));
+      const said = history.closingLines(result, values.tune === "full");
+      // Sentences are broken between words; a path and a command stay whole, to be copied.
+      const made = said.pop()!;
+      const width = (context.columns ?? Number.POSITIVE_INFINITY) - 2;
+      const lines = said.map((line) => wrap(line, width).join("\n  "));
+      context.print([...lines, made, `try it:  ${tryCommand(result.output, values)}`].join("\n"));
     }
   },
 });
@@ -93,7 +99,9 @@ function summary(result: TrainResult) {
 
 /** What to type to ask the model a question. The run brings its prompt template. */
 function tryCommand(output: string, values: TrainValues): string {
-  const what = values.tune === "full" ? `--model ${output}` : `--model ${values.model} --adapter ${output}`;
+  const run = shellWord(output);
+  const what =
+    values.tune === "full" ? `--model ${run}` : `--model ${shellWord(values.model!)} --adapter ${run}`;
   const asQuantized = values.quantization === "nf4" ? quantizationFlags(values) : "";
   return `neftune generate ${what}${asQuantized} --prompt "…"`;
 }
@@ -104,6 +112,6 @@ function quantizationFlags(values: TrainValues): string {
   return [
     " --quantization nf4",
     ...(values["double-quantization"] ? [] : ["--double-quantization off"]),
-    ...(cache === undefined ? [] : [`--quantized-cache ${cache}`]),
+    ...(cache === undefined ? [] : [`--quantized-cache ${shellWord(cache)}`]),
   ].join(" ");
 }

@@ -1,6 +1,7 @@
 // report.html: one file that needs nothing from outside, for one run or many.
 
 import { formatBytes, formatCount, formatSeconds } from "../numbers.ts";
+import { shellWord } from "../shell.ts";
 import { chartsHtml } from "./charts.ts";
 import { compare, differingOptions, type Figures } from "./compare.ts";
 import { type Cell, escapeHtml, runLabel, type Table, tableHtml } from "./html.ts";
@@ -180,7 +181,7 @@ ${differences(runs)}
 ${legend}<div class="charts">${chartsHtml(runs)}</div>
 ${samples === "" ? "" : `<h2>Answers</h2>${measured === null ? "" : tableHtml(measured)}${samples}`}
 ${runs.length > 4 ? "" : `<h2>Options</h2>${runs.map(optionsHtml).join("\n")}`}
-<footer>Made by neftune ${escapeHtml(version)}: <code>neftune report ${escapeHtml(runs.map(({ path }) => path).join(" "))}</code></footer>
+<footer>Made by neftune ${escapeHtml(version)}: <code>neftune report ${escapeHtml(runs.map(({ path }) => shellWord(path)).join(" "))}</code></footer>
 </main><script>${script}</script></body></html>
 `;
 }

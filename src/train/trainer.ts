@@ -5,6 +5,7 @@ import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
 import { stopError, wishOf } from "../ranks/wish.ts";
 import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
+import { shellWord } from "../shell.ts";
 import { isOutOfPatience, judge } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
@@ -315,7 +316,7 @@ export class Trainer {
     if (step !== run.savedStep && (stop || isDue)) this.#save(run);
     if (!stop) return;
     const { output } = this.#settings;
-    const message = `stopped after step ${step} of ${this.#schedule.totalSteps}; to continue, run the same command with --output ${output} --resume`;
+    const message = `stopped after step ${step} of ${this.#schedule.totalSteps}; to continue, run the same command with --output ${shellWord(output)} --resume`;
     throw stopError(message, wish, team);
   }
 

@@ -138,6 +138,15 @@ describe("the closing words", () => {
     );
   });
 
+  test("with --eval-on-start, the first evaluation is that before training", () => {
+    const history = new RunHistory();
+    const reporter = history.beside({});
+    for (const metrics of [evaluation(0, 2.5), evaluation(60, 2)]) reporter.onEval!(metrics);
+    expect(history.closingLines(result({ evaluation: evaluation(60, 2) }), false)[1]).toEndWith(
+      "(2.5000 before training)",
+    );
+  });
+
   test("what was made, and steps without an update", () => {
     const closing = (isFull: boolean, changes: object) =>
       new RunHistory().closingLines(result(changes), isFull).slice(1);

@@ -113,7 +113,7 @@ export class RunHistory {
     };
   }
 
-  /** The run's result, one line each; `isFull` if all weights were trained. */
+  /** The run's result, one line each, the last one the path of what was made; `isFull` if all weights were trained. */
   closingLines({ output, steps, skipped, loss, evaluation, seconds, tokens }: TrainResult, isFull: boolean) {
     const last = `last loss ${loss?.toFixed(4) ?? "none"}`;
     const lines = [
@@ -136,6 +136,7 @@ export class RunHistory {
 
   #before({ step }: EvalMetrics): string {
     if (this.#first === null || this.#first.step === step) return "";
-    return ` (${this.#first.loss?.toFixed(4) ?? "not finite"} after step ${this.#first.step})`;
+    const when = this.#first.step === 0 ? "before training" : `after step ${this.#first.step}`;
+    return ` (${this.#first.loss?.toFixed(4) ?? "not finite"} ${when})`;
   }
 }
