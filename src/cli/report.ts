@@ -145,7 +145,7 @@ function figuresText(all: readonly Figures[], columns: number | undefined): stri
   if (has("best_eval_loss")) {
     rows.push(
       row("best evaluation loss", ({ best_eval_loss, best_eval_step }) =>
-        best_eval_loss === null ? "-" : `${loss(best_eval_loss)} (step ${best_eval_step})`,
+        best_eval_loss === null ? "-" : `${loss(best_eval_loss)} (step ${formatCount(best_eval_step ?? 0)})`,
       ),
     );
   }

@@ -2,8 +2,8 @@
 
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { FormatError } from "../errors.ts";
 import { readText } from "../formats/io.ts";
+import { damagedNotes } from "./metrics.ts";
 
 export const ANSWERS_FILE = "answers.jsonl";
 export const SAMPLES_FILE = "samples.jsonl";
@@ -22,35 +22,46 @@ export interface Answers {
   last: readonly Answer[];
   /** Those of samples.jsonl but for its last step's, in the order of steps. */
   earlier: readonly Answer[];
+  /** What is wrong with the files. */
+  notes: readonly string[];
 }
 
-export const NO_ANSWERS: Answers = { last: [], earlier: [] };
+export const NO_ANSWERS: Answers = { last: [], earlier: [], notes: [] };
 
-/** The answers that a run's folder holds. Throws FormatError. */
+/** The answers that a run's folder holds; damaged lines are left out, and noted. */
 export function readAnswers(run: string): Answers {
-  const answers = readRows(join(run, ANSWERS_FILE));
-  const samples = readRows(join(run, SAMPLES_FILE));
+  const notes: string[] = [];
+  const answers = readRows(run, ANSWERS_FILE, notes);
+  const samples = readRows(run, SAMPLES_FILE, notes);
   const end = samples.reduce((most, { step }) => Math.max(most, step ?? 0), 0);
   const isLast = ({ step }: Answer) => (step ?? 0) === end;
   const earlier = samples.filter((sample) => !isLast(sample));
-  return { last: answers.length > 0 ? answers : samples.filter(isLast), earlier };
+  return { last: answers.length > 0 ? answers : samples.filter(isLast), earlier, notes };
 }
 
 /** A last line without its end is being written, and left out. */
-function readRows(path: string): Answer[] {
+function readRows(run: string, file: string, notes: string[]): Answer[] {
+  const path = join(run, file);
   if (!existsSync(path)) return [];
+  const damaged: number[] = [];
   const lines = readText(path).split("\n").slice(0, -1);
-  return lines.flatMap((line, i) => (line.trim() === "" ? [] : [parseAnswer(path, i + 1, line)]));
+  const rows = lines.flatMap((line, i) => {
+    if (line.trim() === "") return [];
+    const answer = parseAnswer(i + 1, line);
+    if (answer === null) damaged.push(i + 1);
+    return answer ?? [];
+  });
+  notes.push(...damagedNotes(file, damaged));
+  return rows;
 }
 
-function parseAnswer(path: string, number: number, line: string): Answer {
+/** Null of a line that is no row with an output. */
+function parseAnswer(number: number, line: string): Answer | null {
   let row: Readonly<Record<string, unknown>> | null = null;
   try {
     row = JSON.parse(line);
   } catch {}
-  if (typeof row !== "object" || row === null || typeof row.output !== "string") {
-    throw new FormatError(path, `line ${number} is not a row with an output`);
-  }
+  if (typeof row !== "object" || row === null || typeof row.output !== "string") return null;
   const asked = row.instruction ?? row.prompt;
   const own = row.references ?? row.reference ?? [];
   const references = (Array.isArray(own) ? own : [own]).filter((one) => typeof one === "string");

@@ -1,8 +1,8 @@
 // A chart as inline SVG that fits any width: the lines are in the units of their data, under a transform, so that the page's
 // script reads exact values from them; text and line widths keep their size however the plot is stretched.
 
-import { type Axis, placeOf, stepAxis, type ValueAxisOptions, valueAxis } from "./axis.ts";
-import { type Curve, withoutLevels } from "./curve.ts";
+import { type Axis, placeOf, type ValueAxisOptions, valueAxis } from "./axis.ts";
+import { type Curve, isolatedPoints, withoutLevels } from "./curve.ts";
 import { escapeHtml, seriesClass } from "./html.ts";
 
 export interface Series {
@@ -70,11 +70,13 @@ function valuesOf(series: readonly Series[]): number[] {
   return series.flatMap(({ curve }) => curve.y.filter((value) => value !== null));
 }
 
-/** A figure; the empty string where no series has a value. */
-export function chartHtml({ id, title, unit, note, description, series, axis }: Chart): string {
+/** A figure over the steps of `horizontal`; the empty string where no series has a value. */
+export function chartHtml(
+  { id, title, unit, note, description, series, axis }: Chart,
+  horizontal: Axis,
+): string {
   const values = valuesOf(series);
   if (values.length === 0) return "";
-  const horizontal = stepAxis(series.flatMap(({ curve }) => [curve.x[0] ?? 0, curve.x.at(-1) ?? 0]));
   const vertical = valueAxis(values, axis);
   const [width, height] = [horizontal.max - horizontal.min, vertical.max - vertical.min];
   const power = powerFor(values, vertical);
@@ -95,9 +97,9 @@ export function chartHtml({ id, title, unit, note, description, series, axis }: 
   const paths = series.flatMap(({ run, label, curve, kind }) => {
     const name = kind === "faint" ? "" : ` data-label="${escapeHtml(label)}"`;
     const line = `<path class="${kind === "faint" ? "faint " : ""}${seriesClass(run)}"${name} d="${pathOf(withoutLevels(curve), vertical, scale)}"/>`;
-    return kind === "points"
-      ? [line, `<path class="dot ${seriesClass(run)}" d="${dotsOf(curve, vertical, scale)}"/>`]
-      : [line];
+    const dotted = kind === "points" ? curve : kind === "line" ? isolatedPoints(curve) : { x: [], y: [] };
+    const dots = dotsOf(dotted, vertical, scale);
+    return dots === "" ? [line] : [line, `<path class="dot ${seriesClass(run)}" d="${dots}"/>`];
   });
   const how = vertical.isLog ? ' data-log="1"' : power === 0 ? "" : ` data-power="${power}"`;
   return [
@@ -105,7 +107,7 @@ export function chartHtml({ id, title, unit, note, description, series, axis }: 
     `<div class="plot"><svg role="img" aria-labelledby="${id}-t" aria-describedby="${id}-d" tabindex="0" data-x="${horizontal.min} ${horizontal.max}"${how}>`,
     `<desc id="${id}-d">${escapeHtml(description)}</desc>`,
     ...rows,
-    '<text class="y" x="-8" y="100%" dy="1.5em">step</text>',
+    '<text x="-50" y="100%" dy="1.5em">step</text>',
     ...columns,
     `<svg viewBox="0 0 ${UNITS} ${UNITS}" preserveAspectRatio="none" width="100%" height="100%"><g transform="matrix(${matrix.join(" ")})">`,
     ...paths,

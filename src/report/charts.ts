@@ -1,8 +1,9 @@
 // The charts of a report: which curves of the runs are shown, and how.
 
 import { formatCount } from "../numbers.ts";
+import { stepAxis } from "./axis.ts";
 import { type Chart, chartHtml, type Series } from "./chart.ts";
-import { type Curve, exponentialMean, meanSpan, thin } from "./curve.ts";
+import { type Curve, endsOf, exponentialMean, meanSpan, thin } from "./curve.ts";
 import type { StepField } from "./metrics.ts";
 import type { Run } from "./run.ts";
 
@@ -33,8 +34,7 @@ const shown: readonly Shown[] = [
       unit: "cross-entropy per target token, with noise",
     },
     isNoisy: true,
-    note: (over) =>
-      `Faint: single steps. Strong: their exponential mean over about ${over} lines of metrics.`,
+    note: (over) => `Faint: single steps. Strong: their exponential mean over about ${over} logged steps.`,
   },
   {
     id: "rate",
@@ -117,9 +117,17 @@ function evaluationChart(runs: readonly Run[], buckets: number): Chart {
   };
 }
 
-/** The HTML of all charts that have something to show. */
-export function chartsHtml(runs: readonly Run[]): string {
-  const buckets = bucketsFor(runs.length);
-  const [loss, ...others] = shown.map((of) => stepChart(runs, buckets, of));
-  return [loss!, evaluationChart(runs, buckets), ...others].map(chartHtml).join("\n");
+/** The HTML of all charts that have something to show, with fewer points where it would take more than `bytes`. */
+export function chartsHtml(runs: readonly Run[], bytes: number): string {
+  const curves = runs.flatMap(({ metrics }) => [metrics.curves.loss, metrics.evalLoss]);
+  // The same steps in every chart, so that charts one above the other can be compared.
+  const across = stepAxis(curves.flatMap(endsOf));
+  for (let buckets = bucketsFor(runs.length); ; ) {
+    const [loss, ...others] = shown.map((of) => stepChart(runs, buckets, of));
+    const charts = [loss!, evaluationChart(runs, buckets), ...others];
+    const html = charts.map((chart) => chartHtml(chart, across)).join("\n");
+    const size = Buffer.byteLength(html);
+    if (size <= bytes || buckets === FEWEST_BUCKETS) return html;
+    buckets = Math.max(FEWEST_BUCKETS, Math.min(buckets - 1, Math.floor((0.95 * buckets * bytes) / size)));
+  }
 }

@@ -10,6 +10,7 @@ import {
   type Interval,
   meanOf,
   pairedBootstrap,
+  type SampleLosses,
 } from "./statistics.ts";
 
 export interface Figures {
@@ -20,6 +21,7 @@ export interface Figures {
   total_steps: number | null;
   /** Mean of closingLosses. */
   train_loss: number | null;
+  /** Of the last evaluation; null where there is none, or its loss is not finite. */
   eval_loss: number | null;
   /** 95 % intervals, where evaluations were kept sample by sample. */
   eval_loss_interval: Interval | null;
@@ -37,8 +39,6 @@ export interface Figures {
   answers: Measures | null;
 }
 
-const last = <T>(values: readonly (T | null)[]) => values.findLast((value) => value !== null) ?? null;
-
 function trainLoss({ metrics }: Run): number | null {
   const losses = metrics.curves.loss.y;
   const closing = closingLosses(losses, losses.length);
@@ -52,11 +52,19 @@ function bestEvaluation({ metrics }: Run): { loss: number | null; step: number |
   return best < 0 ? { loss: null, step: null } : { loss: y[best]!, step: x[best]! };
 }
 
-/** Intervals by run; null where the run keeps no losses of single samples, or of other samples than the first run. */
+const hasFiniteLosses = ({ losses, targetTokens }: SampleLosses) =>
+  losses.every((loss, i) => Number.isFinite(loss) || targetTokens[i] === 0);
+
+/**
+ * Intervals by run; null where the run keeps no losses of single samples, of other samples than the first run, or one
+ * that is not finite.
+ */
 function bootstrap(runs: readonly Run[]): { result: Bootstrap | null; place: (number | null)[] } {
   // Of the last evaluation only: it is that one's loss that stands beside the interval.
   const evaluations = runs.map(({ evaluation, metrics }) =>
-    evaluation?.step === metrics.evalLoss.x.at(-1) ? evaluation : null,
+    evaluation !== null && evaluation.step === metrics.evalLoss.x.at(-1) && hasFiniteLosses(evaluation)
+      ? evaluation
+      : null,
   );
   const first = evaluations.find((evaluation) => evaluation !== null) ?? null;
   if (first === null || first.losses.length < 2) return { result: null, place: runs.map(() => null) };
@@ -71,10 +79,10 @@ function bootstrap(runs: readonly Run[]): { result: Bootstrap | null; place: (nu
 /** The figures of all runs. */
 export function compare(runs: readonly Run[]): Figures[] {
   const { result, place } = bootstrap(runs);
-  const firstLoss = runs[0] === undefined ? null : last(runs[0].metrics.evalLoss.y);
+  const firstLoss = runs[0]?.metrics.evalLoss.y.at(-1) ?? null;
   return runs.map((run, i) => {
     const { name, path, state, totalSteps, metrics } = run;
-    const evalLoss = last(metrics.evalLoss.y);
+    const evalLoss = metrics.evalLoss.y.at(-1) ?? null;
     const best = bestEvaluation(run);
     const at = place[i]!;
     const isCompared = i > 0 && at !== null && place[0] === 0 && evalLoss !== null && firstLoss !== null;

@@ -6,6 +6,18 @@ export interface Curve {
   y: readonly (number | null)[]; // [points]
 }
 
+/** The first and the last step; nothing of a curve without points. */
+export function endsOf({ x }: Curve): number[] {
+  return x.length === 0 ? [] : [x[0]!, x.at(-1)!];
+}
+
+/** The points that no line reaches, since none beside them has a value. */
+export function isolatedPoints({ x, y }: Curve): Curve {
+  const has = (i: number) => y[i] !== null && y[i] !== undefined;
+  const order = [...x.keys()].filter((i) => has(i) && !has(i - 1) && !has(i + 1));
+  return { x: order.map((i) => x[i]!), y: order.map((i) => y[i]!) };
+}
+
 /** Steps that an exponential mean looks back over, by the length of the run: a fiftieth of it. */
 export function meanSpan(points: number): number {
   return Math.max(10, Math.round(points / 50));
@@ -13,17 +25,16 @@ export function meanSpan(points: number): number {
 
 /**
  * The exponential mean of a curve with weight 2 / (span + 1) for the newest point, bias-corrected as in Adam, so that
- * the first points are not drawn towards zero. Points without a value repeat the mean before them.
+ * the first points are not drawn towards zero. Points without a value stay gaps: a mean there would hide them.
  */
 export function exponentialMean({ x, y }: Curve, span: number): Curve {
   const weight = 2 / (span + 1);
   let [sum, total] = [0, 0];
   const mean = y.map((value) => {
-    if (value !== null) {
-      sum += weight * (value - sum);
-      total += weight * (1 - total);
-    }
-    return total === 0 ? null : sum / total;
+    if (value === null) return null;
+    sum += weight * (value - sum);
+    total += weight * (1 - total);
+    return sum / total;
   });
   return { x, y: mean };
 }

@@ -13,6 +13,8 @@ export const escapeHtml = (text: string) =>
 export type Cell = string | { html: string };
 
 const cellHtml = (cell: Cell) => (typeof cell === "string" ? escapeHtml(cell) : cell.html);
+/** A row's or column's name, which may be long. */
+const nameHtml = (name: string) => `<span class="name">${escapeHtml(name)}</span>`;
 
 export interface Table {
   caption: string;
@@ -26,10 +28,12 @@ export interface Table {
 /** A table with headers for rows and columns, in a part of the page that scrolls on its own where it is too wide. */
 export function tableHtml({ caption, head, rows, numeric = [] }: Table): string {
   const kind = (i: number) => (numeric.includes(i) ? ' class="number"' : "");
-  const headRow = head.map((cell, i) => `<th scope="col"${kind(i)}>${escapeHtml(cell)}</th>`).join("");
+  const headRow = head.map((cell, i) => `<th scope="col"${kind(i)}>${nameHtml(cell)}</th>`).join("");
   const body = rows.map((row) => {
     const cells = row.map((cell, i) =>
-      i === 0 ? `<th scope="row">${cellHtml(cell)}</th>` : `<td${kind(i)}>${cellHtml(cell)}</td>`,
+      i === 0
+        ? `<th scope="row">${typeof cell === "string" ? nameHtml(cell) : cell.html}</th>`
+        : `<td${kind(i)}>${cellHtml(cell)}</td>`,
     );
     return `<tr>${cells.join("")}</tr>`;
   });
@@ -42,7 +46,7 @@ export function tableHtml({ caption, head, rows, numeric = [] }: Table): string 
 
 /** A run's color and dash, beside its name. */
 export function runLabel(name: string, index: number): string {
-  return `<span class="key ${seriesClass(index)}"><svg aria-hidden="true" viewBox="0 0 22 8"><path d="M1 4H21"/></svg>${escapeHtml(name)}</span>`;
+  return `<span class="key ${seriesClass(index)}"><svg aria-hidden="true" viewBox="0 0 22 8"><path d="M1 4H21"/></svg>${nameHtml(name)}</span>`;
 }
 
 /** Colors repeat after six runs, then with another dash. */

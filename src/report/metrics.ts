@@ -1,5 +1,6 @@
 // metrics.jsonl as a report reads it: of runs that are over, still going, stopped, resumed or damaged.
 
+import { countOf } from "../numbers.ts";
 import type { Curve } from "./curve.ts";
 
 /** The curves of a run, by name of the field. */
@@ -32,6 +33,13 @@ export interface Metrics {
 }
 
 export type MetricsLine = Readonly<Record<string, unknown>> & { step: number };
+
+/** What to tell of lines that could not be read; nothing where there are none. */
+export function damagedNotes(file: string, lines: readonly number[]): string[] {
+  if (lines.length === 0) return [];
+  const shown = lines.slice(0, 5).join(", ") + (lines.length > 5 ? ", …" : "");
+  return [`${file}: ${countOf(lines.length, "damaged line")} left out (${shown})`];
+}
 
 /**
  * Reads the text of a metrics.jsonl. A last line without its end is being written, and left out. Where a step has two

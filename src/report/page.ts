@@ -22,6 +22,13 @@ export interface Extras {
   figures?: readonly Figures[];
 }
 
+/** What a page may take; tables and answers come first, and curves get what is left. */
+const MOST_BYTES = 295_000;
+/** Of an option's value in a table. */
+const MOST_CHARACTERS = 300;
+
+const shortened = (text: string) =>
+  text.length <= MOST_CHARACTERS ? text : `${text.slice(0, MOST_CHARACTERS).toWellFormed()}…`;
 const loss = (value: number | null) => value?.toFixed(4) ?? "–";
 const signed = (value: number) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(4)}`;
 
@@ -29,17 +36,18 @@ function intervalText(interval: Interval | null, text: (value: number) => string
   return interval === null ? "" : `${text(interval.low)} to ${text(interval.high)}`;
 }
 
-/** A figure with its 95 % interval below. */
-function withInterval(value: string, interval: string): Cell {
-  return interval === "" ? value : { html: `${escapeHtml(value)}<small>${escapeHtml(interval)}</small>` };
+/** A figure with more about it below, such as its 95 % interval. */
+function withDetail(value: string, detail: string): Cell {
+  return detail === "" ? value : { html: `${escapeHtml(value)}<small>${escapeHtml(detail)}</small>` };
 }
 
-function stepsText({ steps, total_steps, state }: Figures): string {
-  const done =
-    total_steps === null || steps === total_steps
-      ? formatCount(steps)
-      : `${formatCount(steps)} of ${formatCount(total_steps)}`;
-  return state === "finished" ? done : `${done}, ${state}`;
+/** How many steps are done; of how many, unless all are; whether more are to come. */
+function stepsParts({ steps, total_steps, state }: Figures): [done: string, ...rest: string[]] {
+  return [
+    formatCount(steps),
+    ...(total_steps === null || steps === total_steps ? [] : [`of ${formatCount(total_steps)}`]),
+    ...(state === "finished" ? [] : [state]),
+  ];
 }
 
 /** One run: its figures as cards. */
@@ -50,18 +58,23 @@ function cards(figures: Figures): string {
       : `<div><dt>${name}</dt><dd>${escapeHtml(value)}${more === "" ? "" : `<small>${escapeHtml(more)}</small>`}</dd></div>`;
   const { eval_loss, best_eval_loss, best_eval_step, train_loss, tokens_per_second } = figures;
   const interval = intervalText(figures.eval_loss_interval, loss);
+  const [done, ...rest] = stepsParts(figures);
   return `<dl class="figures">${[
-    card("steps", stepsText(figures)),
-    card("training loss", train_loss === null ? null : loss(train_loss), "mean of the last steps"),
+    card("steps", done, rest.join(", ")),
+    card(
+      "training loss",
+      figures.steps === 0 ? null : loss(train_loss),
+      train_loss === null ? "not finite at the end" : "mean of the last steps",
+    ),
     card(
       "evaluation loss",
-      eval_loss === null ? null : loss(eval_loss),
-      interval === "" ? "" : `95 %: ${interval}`,
+      eval_loss === null && best_eval_loss === null ? null : loss(eval_loss),
+      eval_loss === null ? "not finite at the end" : interval === "" ? "" : `95 %: ${interval}`,
     ),
     card(
       "best evaluation",
       best_eval_loss === null ? null : loss(best_eval_loss),
-      `after step ${best_eval_step}`,
+      `after step ${formatCount(best_eval_step ?? 0)}`,
     ),
     card("speed", tokens_per_second === null ? null : formatCount(tokens_per_second), "tokens per second"),
     card("peak memory", figures.peak_memory_bytes === null ? null : formatBytes(figures.peak_memory_bytes)),
@@ -88,16 +101,22 @@ function comparison(all: readonly Figures[]): string {
   const rows = all.map((figures, i): Cell[] => {
     const { difference, difference_interval, best_eval_loss, best_eval_step } = figures;
     const compared = difference === null ? "–" : signed(difference);
+    const [done, ...rest] = stepsParts(figures);
     return [
       { html: runLabel(figures.name, i) },
-      stepsText(figures),
+      withDetail(done, rest.join(", ")),
       loss(figures.train_loss),
       ...(hasEvaluation
-        ? [withInterval(loss(figures.eval_loss), intervalText(figures.eval_loss_interval, loss))]
+        ? [withDetail(loss(figures.eval_loss), intervalText(figures.eval_loss_interval, loss))]
         : []),
-      ...(hasDifference ? [withInterval(compared, intervalText(difference_interval, signed))] : []),
+      ...(hasDifference ? [withDetail(compared, intervalText(difference_interval, signed))] : []),
       ...(hasEvaluation
-        ? [withInterval(loss(best_eval_loss), best_eval_step === null ? "" : `step ${best_eval_step}`)]
+        ? [
+            withDetail(
+              loss(best_eval_loss),
+              best_eval_step === null ? "" : `step ${formatCount(best_eval_step)}`,
+            ),
+          ]
         : []),
       figures.tokens_per_second === null ? "–" : formatCount(figures.tokens_per_second),
       figures.peak_memory_bytes === null ? "–" : formatBytes(figures.peak_memory_bytes),
@@ -112,8 +131,8 @@ function comparison(all: readonly Figures[]): string {
 }
 
 function differences(runs: readonly Run[]): string {
-  const rows = differingOptions(runs);
   if (runs.length < 2) return "";
+  const rows = differingOptions(runs).map((row) => row.map(shortened));
   if (rows.length === 0) return '<h2>Options that differ</h2><p class="soft">None.</p>';
   const head = ["option", ...runs.map(({ name }) => name)];
   return `<h2>Options that differ</h2>${tableHtml({ caption: "Value of each option by run", head, rows })}`;
@@ -129,7 +148,7 @@ function optionsHtml(run: Run): string {
   ];
   const rows = order.map((name): Cell[] => [
     name,
-    run.options.get(name)!,
+    shortened(run.options.get(name)!),
     run.chosen.has(name) ? "" : "default",
   ]);
   const hasOrigins = run.chosen.size > 0;
@@ -167,7 +186,8 @@ export function reportHtml(runs: readonly Run[], version: string, extras: Extras
       : `<ul class="legend" aria-label="Runs">${runs.map(({ name }, i) => `<li>${runLabel(name, i)}</li>`).join("")}</ul>`;
   const samples = samplesHtml(runs);
   const measured = measuresTable(figures);
-  return `<!doctype html>
+  const options = runs.length > 4 ? "" : runs.map(optionsHtml).join("\n").trim();
+  const page = (charts: string) => `<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark"><title>${escapeHtml(title)} – neftune report</title>
 <link rel="icon" href="data:,"><style>${css}</style></head><body><main>
@@ -178,10 +198,11 @@ ${(extras.tables ?? []).map((table) => `<h2>${escapeHtml(table.caption)}</h2>${t
 ${runs.length === 1 ? cards(figures[0]!) : `<h2>Runs</h2>${comparison(figures)}`}
 ${differences(runs)}
 <h2>Curves</h2>
-${legend}<div class="charts">${chartsHtml(runs)}</div>
+${charts === "" ? '<p class="soft">No step is recorded yet.</p>' : `${legend}<div class="charts">${charts}</div>`}
 ${samples === "" ? "" : `<h2>Answers</h2>${measured === null ? "" : tableHtml(measured)}${samples}`}
-${runs.length > 4 ? "" : `<h2>Options</h2>${runs.map(optionsHtml).join("\n")}`}
+${options === "" ? "" : `<h2>Options</h2>${options}`}
 <footer>Made by neftune ${escapeHtml(version)}: <code>neftune report ${escapeHtml(runs.map(({ path }) => shellWord(path)).join(" "))}</code></footer>
 </main><script>${script}</script></body></html>
 `;
+  return page(chartsHtml(runs, MOST_BYTES - Buffer.byteLength(page(""))).trim());
 }

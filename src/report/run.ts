@@ -7,7 +7,7 @@ import { readText } from "../formats/io.ts";
 import { readJsonObject } from "../formats/json-file.ts";
 import { type Answers, NO_ANSWERS, readAnswers } from "./answers.ts";
 import { readEvalLosses } from "./eval-losses.ts";
-import { type Metrics, parseMetrics } from "./metrics.ts";
+import { damagedNotes, type Metrics, parseMetrics } from "./metrics.ts";
 import type { SampleLosses } from "./statistics.ts";
 
 export type RunState = "finished" | "running" | "stopped";
@@ -56,14 +56,8 @@ export function readRun(path: string, name = basename(resolve(path)), isRunning 
     const why = existsSync(path) ? `holds no ${METRICS_FILE}` : "does not exist";
     throw new UsageError(`${path}: ${why}; expected the folder of a training run`);
   }
-  const notes: string[] = [];
   const metrics = parseMetrics(readText(file));
-  if (metrics.damaged.length > 0) {
-    const lines = metrics.damaged.slice(0, 5).join(", ") + (metrics.damaged.length > 5 ? ", …" : "");
-    notes.push(
-      `${METRICS_FILE}: not read, because they are damaged: ${metrics.damaged.length} of its lines (${lines})`,
-    );
-  }
+  const notes = damagedNotes(METRICS_FILE, metrics.damaged);
   const salvage = <T>(read: () => T, otherwise: T): T => {
     try {
       return read();
@@ -76,6 +70,7 @@ export function readRun(path: string, name = basename(resolve(path)), isRunning 
   const record = salvage(() => readRecord(path), new Map());
   const evaluation = salvage(() => readEvalLosses(path), null);
   const answers = salvage(() => readAnswers(path), NO_ANSWERS);
+  notes.push(...answers.notes);
   const number = (key: string) => (typeof record.get(key) === "number" ? (record.get(key) as number) : null);
   const string = (value: unknown) => (typeof value === "string" ? value : null);
   const device = record.get("device");

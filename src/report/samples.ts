@@ -1,10 +1,13 @@
 // Answers side by side: each prompt, what was expected, and what each run said.
 
+import { countOf } from "../numbers.ts";
 import { escapeHtml, runLabel } from "./html.ts";
 import type { Run } from "./run.ts";
 
 /** Prompts that are shown; the files have all. */
 const MOST_PROMPTS = 12;
+/** Answers that are in sight; those to further prompts are folded. */
+const MOST_OPEN = 12;
 const MOST_CHARACTERS = 1200;
 /** Of all prompts, references and answers together, so that the page stays small in any script. */
 const MOST_BYTES = 90_000;
@@ -146,7 +149,13 @@ export function samplesHtml(runs: readonly Run[]): string {
       .join("");
     return `<article><h3>${shortHtml(own(question), room)}</h3><div class="answers">${expected}${answers}</div></article>`;
   });
-  const rest = samples.length - shown.length;
+  const open = Math.max(2, Math.floor(MOST_OPEN / runs.length));
+  const folded = shown.splice(open);
+  if (folded.length > 0)
+    shown.push(
+      `<details><summary>${countOf(folded.length, "more prompt")}</summary>${folded.join("\n")}</details>`,
+    );
+  const rest = samples.length - chosen.length;
   const more =
     rest > 0 ? `<p class="note">${rest} more in the runs’ answers.jsonl or samples.jsonl.</p>` : "";
   return `${shown.join("\n")}${more}`;

@@ -55,12 +55,13 @@ a{color:var(--link)}
 .figures dd{margin:2px 0 0;font-size:1.25rem;font-weight:600;font-variant-numeric:tabular-nums}
 .figures dd small{display:block;font-size:.8125rem;font-weight:400;color:var(--soft)}
 .wide{overflow-x:auto;border:1px solid var(--line);border-radius:10px}
+.wide:has(thead th:nth-child(2):last-child){max-width:520px}
 table{border-collapse:collapse;width:100%;font-size:.9375rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-size:.8125rem;color:var(--soft);padding:8px 14px 0}
 th,td{text-align:left;vertical-align:top;padding:8px 14px;border-bottom:1px solid var(--line);overflow-wrap:normal}
-thead th{font-weight:500;font-size:.8125rem;color:var(--soft);white-space:nowrap}
-tbody th{font-weight:500;position:sticky;left:0;background:var(--back);overflow-wrap:anywhere;max-width:40ch}
-th .key{white-space:nowrap}
+thead th{font-weight:500;vertical-align:bottom;font-size:.8125rem;color:var(--soft);white-space:nowrap}
+tbody th{font-weight:500;position:sticky;left:0;background:var(--back)}
+th .name{display:inline-block;width:max-content;max-width:min(30ch,38vw);white-space:normal;overflow-wrap:anywhere}
 tbody tr:last-child>*{border-bottom:0}
 .number{text-align:right;white-space:nowrap}
 td small{display:block;color:var(--soft);font-size:.8125rem}

@@ -1,7 +1,7 @@
 // The report in a terminal: the loss curve drawn with characters.
 
 import { placeOf, stepAxis, valueAxis } from "./axis.ts";
-import { exponentialMean, meanSpan } from "./curve.ts";
+import { endsOf, exponentialMean, meanSpan } from "./curve.ts";
 import type { Run } from "./run.ts";
 
 const ROWS = 14;
@@ -18,7 +18,7 @@ export function plotText(runs: readonly Run[], width: number): string[] {
   );
   const values = curves.flatMap(({ y }) => y.filter((value) => value !== null));
   if (values.length === 0) return [];
-  const [across, up] = [stepAxis(curves.flatMap(({ x }) => [x[0] ?? 0, x.at(-1) ?? 0])), valueAxis(values)];
+  const [across, up] = [stepAxis(curves.flatMap(endsOf)), valueAxis(values)];
   const margin = Math.max(...up.ticks.map(({ label }) => label.length)) + 2;
   const columns = Math.max(FEWEST_COLUMNS, width - margin);
   const rowOf = (value: number) =>

@@ -63,7 +63,10 @@ describe("exponential mean", () => {
     expect(y[2]).toBeCloseTo(2.875 / 0.875, 12);
   });
 
-  test("points without a value repeat the mean; before the first there is none", () => {
-    expect(exponentialMean({ x: [1, 2, 3], y: [null, 2, null] }, 10).y).toEqual([null, 2, 2]);
+  test("points without a value are gaps, and do not change the mean after them", () => {
+    const { y } = exponentialMean({ x: [1, 2, 3, 4, 5], y: [null, 1, null, 3, null] }, 3);
+    expect([y[0], y[2], y[4]]).toEqual([null, null, null]);
+    expect(y[1]).toBeCloseTo(1, 12);
+    expect(y[3]).toBeCloseTo(1.75 / 0.75, 12);
   });
 });

@@ -1,7 +1,7 @@
 // The page: what is in it, how large it is, and how it looks in a browser at the widths of a phone, a tablet and a screen.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readAnswers } from "../../src/report/answers.ts";
@@ -27,6 +27,8 @@ const pageOf = (names: readonly string[]) => {
 /** The page without its own script and style. */
 const contentOf = (html: string) => html.replace(/<(script|style)>[\s\S]*?<\/\1>/g, "");
 const many = Array.from({ length: 10 }, (_, i) => `alpha-${i}`);
+/** Names that a page has to break, or to show as they are. */
+const odd = ["a-long-name-".repeat(10), `onewordof120letters${"x".repeat(101)}`, `<img src=x> "q' & 日本 🐙`];
 
 beforeAll(() => {
   for (const [i, name] of many.entries())
@@ -38,6 +40,7 @@ beforeAll(() => {
       evalEvery: 250,
       answers,
     });
+  for (const [i, name] of odd.entries()) makeRun(join(root, name), { steps: 60, alpha: i, answers });
   makeRun(join(root, "one"), { steps: 300, alpha: 5, hasScale: true, answers });
   makeRun(join(root, "started"), { steps: 300, until: 1, alpha: 5, evalSamples: 0 });
   makeRun(join(root, "empty"), { steps: 300, until: 0, alpha: 5, evalSamples: 0 });
@@ -51,6 +54,48 @@ test("ten runs of 10,000 steps: at most 300 KB in at most 2 s", () => {
   const { user, system } = process.cpuUsage(before);
   expect((user + system) / 1e6).toBeLessThan(2);
   expect(Buffer.byteLength(html)).toBeLessThan(300_000);
+});
+
+test("ten runs whose options, answers and evaluations are long: at most 300 KB", () => {
+  const names = many.map((name) => `wide-${name}-${"é".repeat(40)}`);
+  const long = answers.map((row) => ({ ...row, output: "答え🐙<&>".repeat(200) }));
+  for (const [i, name] of names.entries()) {
+    const options = Object.fromEntries(Array.from({ length: 30 }, (_, k) => [`o-${k}`, `${i}`.repeat(400)]));
+    const rows = Array.from({ length: 20 }, (_, k) =>
+      long.map((row) => ({ ...row, instruction: `Q${k}` })),
+    ).flat();
+    makeRun(join(root, name), {
+      steps: 10_000,
+      alpha: i,
+      evalSamples: 9,
+      evalEvery: 10,
+      answers: rows,
+      options,
+    });
+  }
+  const html = pageOf(names);
+  expect(Buffer.byteLength(html)).toBeLessThan(300_000);
+  expect(html.match(/<path class="faint/g)!.length).toBe(3 * 10);
+});
+
+test("all charts of a page have the same steps, so that they line up", () => {
+  const steps = (names: readonly string[]) =>
+    new Set(Array.from(pageOf(names).matchAll(/data-x="([^"]+)"/g), ([, x]) => x));
+  expect(steps(["one"])).toEqual(new Set(["1 300"]));
+  expect(steps(["one", "empty", "alpha-0"])).toEqual(new Set(["1 10000"]));
+});
+
+test("a point that no line reaches is a dot", () => {
+  const dots = pageOf(["started"]).match(/<path class="dot c0" d="M1 [^"]+h0"\/>/g);
+  expect(dots).toHaveLength(5); // loss, learning rate, gradient norm, speed, memory
+});
+
+test("of many runs, few prompts are in sight", () => {
+  const path = join(root, "asked");
+  const rows = Array.from({ length: 12 }, (_, i) => ({ prompt: `Q${i}?`, output: "A" }));
+  makeRun(path, { steps: 9, alpha: 5, answers: rows });
+  const folded = (html: string) => html.split("more prompts</summary>")[1]?.match(/<article>/g)?.length ?? 0;
+  expect([folded(pageOf(["asked"])), folded(pageOf(["asked", ...many]))]).toEqual([0, 10]);
 });
 
 test("nothing from outside, and nothing of a run is markup", () => {
@@ -131,7 +176,30 @@ test.each([1, 4])(
 );
 
 test.each(["started", "empty"])("a run that has only %s", (name) => {
-  expect(contentOf(pageOf([name]))).not.toMatch(/NaN|undefined|Infinity/);
+  const html = contentOf(pageOf([name]));
+  expect(html).not.toMatch(/NaN|undefined|Infinity/);
+  expect(html.includes("No step is recorded yet")).toBe(name === "empty");
+});
+
+test("a run that diverged says so in place of its losses", () => {
+  const path = join(root, "diverged");
+  makeRun(path, { steps: 30, until: 20, alpha: 5, evalEvery: 10 });
+  const lost = Array.from(
+    { length: 8 },
+    (_, i) => `{"step":${21 + i},"loss":null,"skipped":"the loss is NaN"}\n`,
+  );
+  appendFileSync(join(path, "metrics.jsonl"), `${lost.join("")}{"step":28,"eval_loss":null}\n`);
+  const cards = contentOf(pageOf(["diverged"])).replaceAll(/<[^>]+>/g, " ");
+  expect(cards).toMatch(/steps +28 +of 30, stopped/);
+  expect(cards).toMatch(/training loss +– +not finite at the end/);
+  expect(cards).toMatch(/evaluation loss +– +not finite at the end/);
+});
+
+test("the command that makes the page again can be pasted", () => {
+  const html = pageOf([odd[2]!]);
+  const command = /<code>(neftune report .*)<\/code>/.exec(html)![1]!;
+  expect(command).toStartWith("neftune report '/");
+  expect(command).toContain("'\\''");
 });
 
 describe.skipIf(chromium === undefined)(
@@ -143,13 +211,14 @@ describe.skipIf(chromium === undefined)(
         ["ten", many],
         ["one", ["one"]],
         ["two", ["alpha-0", "empty"]],
+        ["odd", odd],
       ] as const)
         writeFileSync(join(root, `${name}.html`), pageOf(runs));
       browser = await Browser.start();
     });
     afterAll(() => browser?.close());
 
-    const views = ["one", "two", "ten"].flatMap((page) =>
+    const views = ["one", "two", "ten", "odd"].flatMap((page) =>
       [360, 768, 1280].flatMap((width) =>
         (["light", "dark"] as const).map((scheme) => ({ page, width, scheme })),
       ),
@@ -166,6 +235,7 @@ describe.skipIf(chromium === undefined)(
         expect(browser.requests.filter((url) => !url.startsWith("file:") && url !== "data:,")).toEqual([]);
         expect(await browser.value<string[]>(faintTexts)).toEqual([]);
         expect(await browser.value<string[]>(hiddenLines)).toEqual([]);
+        expect(await browser.value<string[]>(crowdedHeaders)).toEqual([]);
       },
     );
 
@@ -203,6 +273,11 @@ const faintTexts = `(() => {
   }
   return [...found];
 })()`;
+
+/** Names of rows and columns that reach into other cells, or take more than half of a phone. */
+const crowdedHeaders = `[...document.querySelectorAll("th")].filter(th =>
+  th.scrollWidth > th.clientWidth || th.querySelector(".name").offsetWidth > Math.max(innerWidth / 2, 330)
+).map(th => th.textContent)`;
 
 /** Charts with a line that takes no room on the screen. */
 const hiddenLines = `[...document.querySelectorAll(".plot path[data-label]")].filter(path => {

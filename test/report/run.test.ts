@@ -50,7 +50,7 @@ describe("states", () => {
     writeFileSync(at("damaged/metrics.jsonl"), lines.join("\n"));
     const { metrics, notes } = readRun(at("damaged"));
     expect(metrics.damaged).toEqual([3, 6, 8]);
-    expect(notes.join()).toContain("3 of its lines (3, 6, 8)");
+    expect(notes.join()).toContain("metrics.jsonl: 3 damaged lines left out (3, 6, 8)");
   });
 
   test("numbers as other writers have them where they are not finite, too", () => {
@@ -80,6 +80,32 @@ describe("states", () => {
     const run = readRun(at("bare"));
     expect([run.options.size, run.totalSteps, run.metrics.lastStep]).toEqual([0, null, 10]);
     expect(run.notes.join()).toContain("config.json");
+  });
+
+  test("a damaged answer leaves the others", () => {
+    makeRun(at("answers"), { steps: 10, alpha: 5 });
+    const row = (step: number) => JSON.stringify({ step, prompt: `p${step}`, output: "o" });
+    const lines = [row(5), "x", row(10).slice(0, 20), '{"step":10}', row(10), ""];
+    writeFileSync(at("answers/samples.jsonl"), lines.join("\n"));
+    const { answers, notes } = readRun(at("answers"));
+    expect(answers.last.map(({ question }) => question)).toEqual(["p10"]);
+    expect(answers.earlier.map(({ question }) => question)).toEqual(["p5"]);
+    expect(notes).toEqual(["samples.jsonl: 3 damaged lines left out (2, 3, 4)"]);
+  });
+
+  test("a last evaluation that is not finite is no loss, and has no interval; the best one stays", () => {
+    makeRun(at("diverged"), { steps: 10, until: 9, alpha: 5, evalEvery: 3 });
+    appendFileSync(at("diverged/metrics.jsonl"), '{"step":10,"eval_loss":null}\n');
+    const losses = '{"step":10,"losses":[1,null,2],"target_tokens":[3,4,5]}\n';
+    writeFileSync(at("diverged/eval_losses.json"), losses);
+    const [figures] = compare([readRun(at("diverged"))]);
+    expect(figures).toMatchObject({ eval_loss: null, eval_loss_interval: null, best_eval_step: 9 });
+  });
+
+  test("a list without items is an option that was not given", () => {
+    makeRun(at("lists"), { steps: 10, alpha: 5, options: { "report-to": [], "target-modules": ["a", "b"] } });
+    const { options } = readRun(at("lists"));
+    expect([options.has("report-to"), options.get("target-modules")]).toEqual([false, "a, b"]);
   });
 
   test.each(['{"step":10,"losses":[1,2],"target_tokens":[3]}\n', '{"step":10,"losses":[1,', ""])(
