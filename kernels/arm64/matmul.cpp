@@ -172,6 +172,8 @@ int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) 
 
 int64_t tile_rows(nt_context *, int32_t) { return 64; }
 
+bool has_amx(nt_context *) { return false; }
+
 // OpenBLAS has no layout of its own that a caller could write.
 int32_t takes_panels(nt_context *, const Product &, bool *takes) {
   *takes = false;

@@ -5,6 +5,7 @@
 #include "lane_sums.h"
 #include "matmul.h"
 #include "parallel.h"
+#include "product_result.h"
 
 namespace nt {
 
@@ -82,39 +83,9 @@ inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, int last, co
     for (int t = 0; t < rows; t++) sums[t][first + j] = sum[j][t];
 }
 
-// What a product writes to: c[T, out] of c_dtype.
-struct Result {
-  void *c;
-  int32_t c_dtype;
-  int64_t ldc;
-  const float *bias;
-  bool accumulate;
-
-  template <typename C>
-  void put(C *to, Vec value, int64_t column, int64_t n) const {
-    if (n == kLanes) {
-      if (bias != nullptr) value += load(bias + column);
-      if (accumulate) value += load(to);
-      store(to, value);
-      return;
-    }
-    if (bias != nullptr) value += load_part(bias + column, n);
-    if (accumulate) value += load_part(to, n);
-    store_part(to, value, n);
-  }
-  // The first n lanes, from `column` of row t on.
-  void put(int64_t t, int64_t column, Vec value, int64_t n) const {
-    const int64_t at = t * ldc + column;
-    if (c_dtype == NT_F32)
-      put(static_cast<float *>(c) + at, value, column, n);
-    else
-      put(static_cast<bf16 *>(c) + at, value, column, n);
-  }
-};
-
 // `rows` rows of c from `t` on, columns begin … end.
 template <typename Mode, int rows>
-void some_rows(const Result &result, int64_t t, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
+void some_rows(const ProductResult &result, int64_t t, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
                int64_t begin, int64_t end, int64_t in) {
   constexpr int n = rows_of_weight(rows);
   for (int64_t j = begin; j < end; j += kLanes) {
@@ -127,7 +98,7 @@ void some_rows(const Result &result, int64_t t, const typename Mode::A *a, int64
 }
 
 template <typename Mode, int rows>
-void up_to_rows(int64_t count, const Result &result, int64_t t, const typename Mode::A *a, int64_t lda,
+void up_to_rows(int64_t count, const ProductResult &result, int64_t t, const typename Mode::A *a, int64_t lda,
                 const typename Mode::W *w, int64_t begin, int64_t end, int64_t in) {
   if (count == rows) return some_rows<Mode, rows>(result, t, a, lda, w, begin, end, in);
   if constexpr (rows > 1) up_to_rows<Mode, rows - 1>(count, result, t, a, lda, w, begin, end, in);
@@ -137,7 +108,7 @@ void up_to_rows(int64_t count, const Result &result, int64_t t, const typename M
 constexpr int64_t kBlockBytes = 128 << 10;
 
 template <typename Mode>
-void product(int threads, const Result &result, const typename Mode::A *a, int64_t lda, const void *weight, int64_t T,
+void product(int threads, const ProductResult &result, const typename Mode::A *a, int64_t lda, const void *weight, int64_t T,
              int64_t out, int64_t in) {
   const auto *w = static_cast<const typename Mode::W *>(weight);
   const int64_t row_bytes = in * int64_t(sizeof(typename Mode::W));
@@ -159,7 +130,7 @@ int32_t few_rows_product(nt_context *context, int32_t dtype, void *c, int32_t c_
                          int64_t lda, const void *w, const float *bias, bool accumulate, int64_t T, int64_t out,
                          int64_t in) {
   if (T <= 0 || out <= 0 || in <= 0) return NT_OK;
-  const Result result = {c, c_dtype, ldc, bias, accumulate};
+  const ProductResult result = {c, c_dtype, ldc, bias, accumulate};
   if (dtype == NT_F32) {
     product<ByFloat<float>>(context->threads, result, static_cast<const float *>(a), lda, w, T, out, in);
     return NT_OK;

@@ -83,6 +83,9 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
   if (rows == NT_ROWS_EACH || (rows == NT_ROWS_TOGETHER && T <= kFewRows)) {
     if (weight->scratch != nullptr)
       return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+    if (rows == NT_ROWS_EACH && amx_takes_rows(context, weight->dtype, weight->out))
+      return amx_rows_product(context, c, c_dtype, ldc, a, lda, weight->data, bias, accumulate, T, weight->out,
+                              weight->in);
     return few_rows_product(context, weight->dtype, c, c_dtype, ldc, a, lda, weight->data, bias, accumulate, T,
                             weight->out, weight->in);
   }

@@ -393,6 +393,11 @@ int64_t tile_rows(nt_context *context, int32_t dtype) {
   return state->amx ? 128 : 32;
 }
 
+bool has_amx(nt_context *context) {
+  const MatmulState *state = state_of(context);
+  return state != nullptr && state->amx;
+}
+
 int32_t takes_panels(nt_context *context, const Product &p, bool *takes) {
   *takes = false;
   if (p.m <= 0 || p.n <= 0 || p.k <= 0) return NT_OK;

@@ -109,6 +109,7 @@ forEachBackend((device) => {
 
     test(`${dtype}: rows taken each, or in tiles, are the same to the bit however many there are`, () => {
       for (const [inputs, out, rank] of [
+        [33, 21, 0],
         [70, 37, 0],
         [144, 200, 8],
         [700, 40, 3],

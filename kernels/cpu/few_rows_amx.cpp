@@ -1,0 +1,170 @@
+// Products of few rows by AMX: a tile of sixteen rows of the weight, as they lie in memory, meets up to sixteen rows of a
+// at once, so that as many take as long as one. c[t, j] is the sum over k in order, by pairs, whatever t is beside.
+#include "few_rows.h"
+#include "matmul.h"
+#include "parallel.h"
+#include "product_result.h"
+
+#ifdef __AVX512BF16__
+
+#include <immintrin.h>
+#include <string.h>
+
+#define NT_AMX __attribute__((target("amx-tile,amx-bf16")))
+
+namespace nt {
+
+namespace {
+
+constexpr int64_t kTileRows = 16;     // of a tile; and as many rows of a in one
+constexpr int64_t kTileDepth = 32;    // values along k that one instruction sums
+constexpr int64_t kColumnTiles = 4;   // tiles of rows of a that meet a tile of the weight
+static_assert(kTileRows == kLanes, "a tile's rows make a vector of results");
+
+// Tiles 0 … 3 hold sums [16 rows of w, rows of a], 4 the weight [16, 32], 5 the rows of a [16 pairs, rows of a].
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start = 0, reserved[14] = {};
+  uint16_t bytes[16] = {};
+  uint8_t rows[16] = {};
+
+  explicit TileConfig(int64_t columns) {
+    for (int tile = 0; tile < 6; tile++) {
+      rows[tile] = kTileRows;
+      bytes[tile] = uint16_t(tile == 4 ? 64 : 4 * columns);
+    }
+  }
+};
+
+struct Rows {
+  const uint32_t *packed;  // [tiles of rows of a, steps, 16, columns]: pairs along k
+  int64_t tiles, steps, columns;
+
+  const uint32_t *at(int64_t tile, int64_t step) const {
+    return packed + (tile * steps + step) * kTileRows * columns;
+  }
+};
+
+// Zeros beyond the last row and beyond k.
+void pack(uint32_t *to, const bf16 *a, int64_t lda, int64_t T, int64_t in, const Rows &rows) {
+  memset(to, 0, size_t(rows.tiles * rows.steps * kTileRows * rows.columns) * 4);
+  for (int64_t t = 0; t < T; t++) {
+    uint32_t *column = to + t / rows.columns * rows.steps * kTileRows * rows.columns + t % rows.columns;
+    const bf16 *row = a + t * lda;
+    for (int64_t k = 0; k + 1 < in; k += 2) {
+      uint32_t pair;
+      memcpy(&pair, row + k, 4);
+      column[k / 2 * rows.columns] = pair;
+    }
+    if (in % 2 == 1) column[in / 2 * rows.columns] = row[in - 1].bits;
+  }
+}
+
+// Sixteen rows of w, from `w` on, with `count` ≤ kColumnTiles tiles of rows of a: sums[tile][16, columns]. `ahead`: where
+// the rows are that come next.
+NT_AMX inline void block_sums(float *sums, const bf16 *w, const bf16 *ahead, int64_t in, const Rows &rows, int64_t first,
+                              int64_t count) {
+  const int64_t row_bytes = in * int64_t(sizeof(bf16)), column_bytes = rows.columns * 4;
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  const auto multiply = [&](int64_t step) NT_AMX {
+    _tile_loadd(5, rows.at(first, step), column_bytes);
+    _tile_dpbf16ps(0, 4, 5);
+    if (count == 1) return;
+    _tile_loadd(5, rows.at(first + 1, step), column_bytes);
+    _tile_dpbf16ps(1, 4, 5);
+    if (count == 2) return;
+    _tile_loadd(5, rows.at(first + 2, step), column_bytes);
+    _tile_dpbf16ps(2, 4, 5);
+    if (count == 3) return;
+    _tile_loadd(5, rows.at(first + 3, step), column_bytes);
+    _tile_dpbf16ps(3, 4, 5);
+  };
+  int64_t k = 0;
+  for (; k + kTileDepth <= in; k += kTileDepth) {
+    for (int64_t i = 0; i < kTileRows; i++) __builtin_prefetch(ahead + i * in + k);
+    _tile_loadd(4, w + k, row_bytes);
+    multiply(k / kTileDepth);
+  }
+  if (k < in) {
+    alignas(64) bf16 rest[kTileRows][kTileDepth] = {};
+    for (int64_t i = 0; i < kTileRows; i++) memcpy(rest[i], w + i * in + k, size_t(in - k) * sizeof(bf16));
+    _tile_loadd(4, rest, 64);
+    multiply(k / kTileDepth);
+  }
+  const int64_t size = kTileRows * rows.columns;
+  _tile_stored(0, sums, column_bytes);
+  if (count > 1) _tile_stored(1, sums + size, column_bytes);
+  if (count > 2) _tile_stored(2, sums + 2 * size, column_bytes);
+  if (count > 3) _tile_stored(3, sums + 3 * size, column_bytes);
+}
+
+// Columns begin … end of c, T rows. The last sixteen rows of w may begin among those before them.
+NT_AMX void columns_of(const ProductResult &result, const bf16 *w, const Rows &rows, const TileConfig &config, int64_t T,
+                       int64_t begin, int64_t end, int64_t out, int64_t in) {
+  _tile_loadconfig(&config);
+  const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i strides = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(int(rows.columns)));
+  for (int64_t j = begin; j < end; j += kTileRows) {
+    const int64_t block = j + kTileRows <= out ? j : out - kTileRows, width = end - j < kTileRows ? end - j : kTileRows;
+    const int64_t next = block + 2 * kTileRows <= out ? block + kTileRows : block;
+    const __mmask16 wanted = __mmask16((1u << width) - 1);
+    for (int64_t tile = 0; tile < rows.tiles; tile += kColumnTiles) {
+      const int64_t count = rows.tiles - tile < kColumnTiles ? rows.tiles - tile : kColumnTiles;
+      alignas(64) float sums[kColumnTiles * kTileRows * kTileRows];
+      block_sums(sums, w + block * in, w + next * in, in, rows, tile, count);
+      const int64_t first = tile * rows.columns;
+      const int64_t some = T - first < count * rows.columns ? T - first : count * rows.columns;
+      for (int64_t t = 0; t < some; t++) {
+        const float *column = sums + t / rows.columns * kTileRows * rows.columns + (j - block) * rows.columns;
+        result.put(first + t, j,
+                   (Vec)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), wanted, strides, column + t % rows.columns, 4),
+                   width);
+      }
+    }
+  }
+  _tile_release();
+}
+
+}  // namespace
+
+bool amx_takes_rows(nt_context *context, int32_t dtype, int64_t out) {
+  return dtype == NT_BF16 && out >= kTileRows && has_amx(context);
+}
+
+int32_t amx_rows_product(nt_context *context, void *c, int32_t c_dtype, int64_t ldc, const void *a, int64_t lda,
+                         const void *w, const float *bias, bool accumulate, int64_t T, int64_t out, int64_t in) {
+  if (T <= 0 || in <= 0) return NT_OK;
+  const int64_t columns = T < kTileRows ? T : kTileRows, tiles = (T + columns - 1) / columns;
+  Rows rows = {nullptr, tiles, (in + kTileDepth - 1) / kTileDepth, columns};
+  auto *packed = static_cast<uint32_t *>(scratch(context, tiles * rows.steps * kTileRows * columns * 4));
+  if (packed == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld rows", (long long)T);
+  pack(packed, static_cast<const bf16 *>(a), lda, T, in, rows);
+  rows.packed = packed;
+  const ProductResult result = {c, c_dtype, ldc, bias, accumulate};
+  const TileConfig config(columns);
+  const int64_t blocks = (out + kTileRows - 1) / kTileRows;
+  parallel_for(context->threads, blocks, 1 + (1 << 14) / (in * 2 * kTileRows), [&](int64_t first, int64_t last) {
+    columns_of(result, static_cast<const bf16 *>(w), rows, config, T, first * kTileRows,
+               last * kTileRows < out ? last * kTileRows : out, out, in);
+  });
+  return NT_OK;
+}
+
+}  // namespace nt
+
+#else
+
+namespace nt {
+
+bool amx_takes_rows(nt_context *, int32_t, int64_t) { return false; }
+
+int32_t amx_rows_product(nt_context *, void *, int32_t, int64_t, const void *, int64_t, const void *, const float *, bool,
+                         int64_t, int64_t, int64_t) {
+  return fail(NT_UNSUPPORTED, "linear: this instruction set has no AMX");
+}
+
+}  // namespace nt
+
+#endif
