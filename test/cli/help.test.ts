@@ -4,9 +4,10 @@ import { expect, test } from "bun:test";
 import { commandHelp, mainHelp } from "../../src/cli/arguments/help.ts";
 import { commands as entries, loadCommand } from "../../src/cli/commands.ts";
 import { rateText } from "../../src/cli/run/lines.ts";
-import { stepParts } from "../../src/cli/terminal/progress.ts";
+import { progressReporter, stepParts } from "../../src/cli/terminal/progress.ts";
 import { displayWidth, fitParts } from "../../src/cli/terminal/text.ts";
 import { train } from "../../src/cli/train.ts";
+import { quietContext } from "./quiet-context.ts";
 
 const commands = await Promise.all(entries.map(loadCommand));
 
@@ -71,6 +72,21 @@ test.each([
   ],
 ])("progress in %d columns", (width, line) => {
   expect(fitParts(parts, width)).toBe(line);
+});
+
+test("several ranks: how much of a step's time goes to exchanges, smoothed like the speed", () => {
+  const said: string[] = [];
+  const { onStep } = progressReporter(quietContext({ note: (line) => said.push(line) }));
+  onStep!({ ...step, step: 1, seconds: 9, communicationSeconds: 9 }, plan);
+  for (const communicationSeconds of [0.25, 0.35])
+    onStep!({ ...step, step: 2, seconds: 1, communicationSeconds }, { ...plan, totalSteps: 2 });
+  onStep!(step, { ...plan, totalSteps: step.step });
+  expect(said.map((line) => /\S+ % in exchanges/.exec(line)?.[0])).toEqual([
+    "100 % in exchanges",
+    "25 % in exchanges",
+    "35 % in exchanges",
+    undefined,
+  ]);
 });
 
 test("learning rates", () => {

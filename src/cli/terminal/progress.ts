@@ -65,18 +65,24 @@ interface Shown {
   loss: number | null;
   tokensPerSecond: number;
   secondsLeft: number;
+  /** Of the time of a step, spent on exchanges between ranks; null: there are none. */
+  exchangeShare?: number | null;
 }
 
 /** What the line of a step says, in order; see LinePart for what a narrow terminal leaves out. */
-export function stepParts({ step, plan, loss, tokensPerSecond, secondsLeft }: Shown): LinePart[] {
+export function stepParts(shown: Shown): LinePart[] {
+  const { step, plan, loss, tokensPerSecond, secondsLeft, exchangeShare = null } = shown;
+  const exchanges =
+    exchangeShare === null ? [] : [{ text: `${(100 * exchangeShare).toFixed(0)} % in exchanges`, rank: 6 }];
   return [
     { text: `step ${step.step}/${plan.totalSteps}`, rank: 0 },
     { text: `epoch ${step.epoch.toFixed(2)}`, rank: 5 },
     { text: `loss ${loss?.toFixed(4) ?? "none"}`, rank: 1 },
     { text: `lr ${rateText(step.learningRate)}`, rank: 4 },
     { text: `${formatCount(tokensPerSecond)} tokens/s`, rank: 3 },
+    ...exchanges,
     { text: `${formatSeconds(secondsLeft)} left`, rank: 2 },
-    { text: formatBytes(step.peakMemoryBytes), rank: 6 },
+    { text: formatBytes(step.peakMemoryBytes), rank: 7 },
   ];
 }
 
@@ -86,6 +92,7 @@ export function progressReporter(context: Context, label = ""): Reporter {
   const evaluating = new EvaluationProgress(label);
   let secondsPerStep = 0;
   let tokensPerSecond = 0;
+  let exchangeSeconds = 0;
   let shownAt = Number.NEGATIVE_INFINITY;
   const prefix = label === "" ? "" : `${label}: `;
 
@@ -102,15 +109,19 @@ export function progressReporter(context: Context, label = ""): Reporter {
       const weight = secondsPerStep === 0 || step.step === plan.startStep + 2 ? 1 : SMOOTHING;
       secondsPerStep += weight * (step.seconds - secondsPerStep);
       tokensPerSecond += weight * (step.tokensPerSecond - tokensPerSecond);
+      const { communicationSeconds = null } = step;
+      exchangeSeconds += weight * ((communicationSeconds ?? 0) - exchangeSeconds);
       const now = performance.now() / 1000;
       const isEdge = step.step === plan.startStep + 1 || step.step === plan.totalSteps;
       if (!isEdge && now - shownAt < (context.isTerminal ? LIVE_INTERVAL : PLAIN_INTERVAL)) return;
       shownAt = now;
       const secondsLeft = secondsPerStep * (plan.totalSteps - step.step);
-      const parts = stepParts({ step, plan, loss: smoothed.mean, tokensPerSecond, secondsLeft });
+      const exchangeShare = communicationSeconds === null ? null : exchangeSeconds / secondsPerStep;
+      const loss = smoothed.mean;
+      const parts = stepParts({ step, plan, loss, tokensPerSecond, secondsLeft, exchangeShare });
       if (label !== "") parts.unshift({ text: `${label}:`, rank: 0 });
       if (context.isTerminal)
-        context.draw([{ text: bar(step.step / plan.totalSteps, BAR_COLUMNS), rank: 7 }, ...parts]);
+        context.draw([{ text: bar(step.step / plan.totalSteps, BAR_COLUMNS), rank: 8 }, ...parts]);
       else context.note(parts.map(({ text }) => text).join("  "));
     },
     onSkip: (step, reason, skipped) =>
