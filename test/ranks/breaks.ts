@@ -151,8 +151,8 @@ function endsOf(run: Watched, { launch, victim, signal, isLenient, moment }: Bre
   for (const rank of run.ranks) {
     const [status, said] = [run.statusOf(rank), run.messagesOf(rank).trim()];
     const tell = (text: string) => complaints.push(`rank ${rank}, status ${status}: ${text}: ${said}`);
-    // MPICH's launcher kills a shell whose rank has left MPI.
-    const isUnknown = status === null && launch !== "emulated";
+    // Open MPI's launcher may end a shell before it has written the status.
+    const isUnknown = status === null && launch === "openmpi";
     if (signal === "SIGTERM" || signal === "SIGINT") {
       const wanted = signal === "SIGTERM" ? 143 : 130;
       if (status !== wanted && !isUnknown) tell(`expected status ${wanted}`);

@@ -11,8 +11,12 @@ export type Launch = (typeof launches)[number];
 /** Options of MPI's launchers that leave the other ranks alone when one ends. */
 const leaveOthers = { mpich: ["-disable-auto-cleanup"], openmpi: ["--runtime-options", "continuous"] };
 
-/** Keeps a rank's process number, messages and exit status in the folder WATCHED. */
+/**
+ * Keeps a rank's process number, messages and exit status in the folder WATCHED. MPICH's launcher sends SIGUSR1 to all when
+ * a rank has left MPI, and kills all once a process, such as this shell, has ended by a signal.
+ */
 const watching = `
+trap "" USR1
 rank=\${RANK:-\${PMI_RANK:-$OMPI_COMM_WORLD_RANK}}
 bash -c 'echo $$ > "$0"; exec "$@"' "$WATCHED/$rank.process" "$@" 2> "$WATCHED/$rank.messages"
 status=$?
