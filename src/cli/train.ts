@@ -11,7 +11,7 @@ import { RunHistory } from "./run/lines.ts";
 import { isElsewhere, planRun, type TrainValues } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
 import { toJson } from "./terminal/format.ts";
-import { progressReporter } from "./terminal/progress.ts";
+import { progressReporter, samplingParts } from "./terminal/progress.ts";
 import { wrap } from "./terminal/text.ts";
 
 export const train = defineCommand({
@@ -61,7 +61,12 @@ export const train = defineCommand({
       reporter: together(
         noteRun(request, origins, context, progress),
         tracking.reporter,
-        asked === null || !isFirst ? {} : samplingReporter(output, asked.sampling),
+        asked === null || !isFirst
+          ? {}
+          : samplingReporter(output, {
+              ...asked.sampling,
+              onProgress: (tokens) => context.draw(samplingParts(asked.sampling, tokens)),
+            }),
       ),
       signal: context.signal,
       team,

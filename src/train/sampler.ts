@@ -23,6 +23,8 @@ export interface Sampling {
   maxNewTokens: number;
   eosIds: readonly number[];
   decode: (ids: ArrayLike<number>) => string;
+  /** Hears how many tokens at most each answer has so far. */
+  onProgress?: (tokens: number) => void;
 }
 
 /** What a model has to be loaded for, to answer the prompts between steps. */
@@ -50,12 +52,8 @@ export function samplingReporter(output: string, sampling: Sampling): RunReporte
     onPlan: ({ startStep }) => rewind(path, startStep),
     onStep({ step }, { totalSteps }) {
       if (model === null || (step % sampling.every !== 0 && step !== totalSteps)) return;
-      const { prompts, maxNewTokens, eosIds, decode } = sampling;
-      const outputs = generate(
-        model,
-        prompts.map(({ ids }) => ids),
-        { maxNewTokens, eosIds },
-      );
+      const { prompts, decode } = sampling;
+      const outputs = answersOf(model, sampling);
       const lines = prompts.map(({ text, references }, i) => {
         const row = { step, prompt: text, output: decode(outputs[i]!).trim() };
         return `${JSON.stringify(references.length === 0 ? row : { ...row, references })}\n`;
@@ -67,6 +65,17 @@ export function samplingReporter(output: string, sampling: Sampling): RunReporte
       }
     },
   };
+}
+
+function answersOf(model: Llama, { prompts, maxNewTokens, eosIds, onProgress }: Sampling): Int32Array[] {
+  const ids = prompts.map((prompt) => prompt.ids);
+  const lengths = new Uint32Array(ids.length);
+  let longest = 0;
+  onProgress?.(0);
+  const onToken = (prompt: number) => {
+    if (++lengths[prompt]! > longest) onProgress?.(++longest);
+  };
+  return generate(model, ids, { maxNewTokens, eosIds, onToken });
 }
 
 /** Cuts off the lines of steps after `step`, and a torn last one. */

@@ -1,9 +1,9 @@
 // The live line of a run on a terminal; plain lines elsewhere.
 
-import type { EvalMetrics, Reporter, RunPlan, StepMetrics } from "../../train/index.ts";
+import type { EvalMetrics, Reporter, RunPlan, Sampling, StepMetrics } from "../../train/index.ts";
 import type { Context } from "../command.ts";
 import { describePlan, evaluationText, rateText } from "../run/lines.ts";
-import { formatBytes, formatCount, formatSeconds } from "./format.ts";
+import { countOf, formatBytes, formatCount, formatSeconds } from "./format.ts";
 import type { LinePart } from "./text.ts";
 
 /** Seconds between lines off a terminal; the first and last lines always come. */
@@ -50,12 +50,23 @@ export class EvaluationProgress {
     if (samples < this.#last) this.#start = now;
     this.#last = samples;
     const left = ((now - this.#start) / 1000) * (total / samples - 1);
+    const prefix = this.#label === "" ? "" : `${this.#label}: `;
     return [
-      ...(this.#label === "" ? [] : [{ text: `${this.#label}:`, rank: 2 }]),
-      { text: `evaluating ${formatCount(samples)} of ${formatCount(total)} samples`, rank: 0 },
+      { text: `${prefix}evaluating ${formatCount(samples)} of ${formatCount(total)} samples`, rank: 0 },
       ...(left > 0 ? [{ text: `${formatSeconds(left)} left`, rank: 1 }] : []),
     ];
   }
+}
+
+/** Progress of answering --sample-prompts between steps. */
+export function samplingParts(
+  { prompts, maxNewTokens }: Pick<Sampling, "prompts" | "maxNewTokens">,
+  tokens: number,
+): LinePart[] {
+  return [
+    { text: `answering ${countOf(prompts.length, "prompt")}`, rank: 0 },
+    { text: `token ${tokens} of up to ${maxNewTokens}`, rank: 1 },
+  ];
 }
 
 interface Shown {
@@ -119,7 +130,7 @@ export function progressReporter(context: Context, label = ""): Reporter {
       const exchangeShare = communicationSeconds === null ? null : exchangeSeconds / secondsPerStep;
       const loss = smoothed.mean;
       const parts = stepParts({ step, plan, loss, tokensPerSecond, secondsLeft, exchangeShare });
-      if (label !== "") parts.unshift({ text: `${label}:`, rank: 0 });
+      if (label !== "") parts[0] = { text: `${label}: ${parts[0]!.text}`, rank: 0 };
       if (context.isTerminal)
         context.draw([{ text: bar(step.step / plan.totalSteps, BAR_COLUMNS), rank: 8 }, ...parts]);
       else context.note(parts.map(({ text }) => text).join("  "));
