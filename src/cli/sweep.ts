@@ -6,25 +6,33 @@ import { InterruptedError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { reportHtml } from "../report/index.ts";
 import { shellWord } from "../shell.ts";
+import { DivergedError, type RunReporter } from "../train/index.ts";
 import { openDevice } from "./arguments/device.ts";
 import { trainOptions } from "./arguments/train-options.ts";
-import { defineCommand } from "./command.ts";
-import { drawRows } from "./inputs/model-data.ts";
+import { type Context, defineCommand } from "./command.ts";
 import { readQuestions } from "./inputs/questions.ts";
 import { expectNewFolder } from "./outputs/new-folder.ts";
 import { readRuns } from "./report.ts";
 import { REPORT_FILE, writeCard, writeReport } from "./run/files.ts";
-import { type PlannedRun, planRun } from "./run/plan.ts";
+import { isElsewhere, type PlannedRun, planRun } from "./run/plan.ts";
+import { noteRun } from "./run/settings.ts";
 import { settingsOf } from "./sweep/grid.ts";
-import { type SettingResult, summaryOf, sweepTable, verdict } from "./sweep/results.ts";
+import { type DivergedSweepRun, type SweepRun, summaryOf, sweepTable, verdict } from "./sweep/results.ts";
 import { SweepRunner } from "./sweep/runs.ts";
-import { fitTable, toJson } from "./terminal/format.ts";
+import { countOf, fitTable, toJson } from "./terminal/format.ts";
 import { progressReporter } from "./terminal/progress.ts";
 import { wrap } from "./terminal/text.ts";
 
 const SUMMARY_FILE = "sweep.json";
 /** The paper's number of prompts is its evaluation sets' own; so many held-out rows say enough of a run's answers. */
 const PROMPTS = 64;
+
+interface SweptRun extends PlannedRun {
+  label: string;
+  /** Place of its setting. */
+  setting: number;
+  seed: number;
+}
 
 const {
   alpha: _alpha,
@@ -115,7 +123,7 @@ export const sweep = defineCommand({
     if (train["eval-split"] === undefined && train["eval-dataset"] === undefined)
       throw new UsageError("sweep needs data to compare on: --eval-split or --eval-dataset");
     if (!resume) expectNewFolder(output);
-    const planned: (PlannedRun & { label: string; setting: number; seed: number })[] = [];
+    const planned: SweptRun[] = [];
     for (const [setting, { name, values: swept }] of settings.entries()) {
       for (let i = 0; i < seeds; i++) {
         const label = `${name}-seed-${i + 1}`;
@@ -151,7 +159,7 @@ export const sweep = defineCommand({
     // Fail before anything is trained.
     if (prompts !== undefined) await ask(first!.request);
     context.note(
-      `sweep: ${planned.length} runs in ${output}: ${settings.map(({ name }) => name).join(", ")}`,
+      `sweep: ${countOf(planned.length, "run")} in ${output}: ${settings.map(({ name }) => name).join(", ")}`,
     );
     const runner = new SweepRunner(
       {
@@ -159,25 +167,32 @@ export const sweep = defineCommand({
         maxNewTokens,
         holdoutSeed: train.seed,
         openDevice: () => openDevice(values, context),
-        reporterOf: ({ label }) => ({
-          ...progressReporter(context, label),
-          onRows: (path, rows) => drawRows(context, path, rows),
-          onRowsDone: () => context.draw(""),
-          onPlan: () => context.finishFirst?.(),
-          onSave: () => {},
-        }),
+        reporterOf: ({ label }) => {
+          const run = planned.find((one) => one.label === label)!;
+          return sweepReporter(run, context);
+        },
       },
       context,
     );
-    const results: (SettingResult & { runs: SettingResult["runs"][number][] })[] = settings.map((setting) => {
-      return { ...setting, runs: [] };
-    });
+    const results = settings.map((setting) => ({
+      ...setting,
+      runs: [] as SweepRun[],
+      diverged: [] as DivergedSweepRun[],
+    }));
     try {
       for (const { label, request, model, setting, seed } of planned) {
-        const measures = await runner.run({ label, request });
+        const result = results[setting]!;
+        const measures = await runner.run({ label, request }).catch((error: unknown) => {
+          // A rate or a rank that is too large is a result, too: the other runs go on.
+          if (!(error instanceof DivergedError)) throw error;
+          result.diverged.push({ path: request.output, seed, reason: error.reason });
+          context.note(`${label}: ${error.reason}; the sweep goes on with the other runs`);
+          return null;
+        });
+        if (measures === null) continue;
         writeCard(request, model.preset, context);
         if (values.report) writeReport(request.output, context);
-        results[setting]!.runs.push({ path: request.output, seed, measures });
+        result.runs.push({ path: request.output, seed, measures });
         context.note(`${label}: held-out loss ${measures.held_out_loss.toFixed(4)}`);
       }
     } catch (error) {
@@ -192,21 +207,41 @@ export const sweep = defineCommand({
     const said = verdict(results);
     const summary = {
       verdict: said,
-      settings: results.map((result) => ({ ...result, summary: summaryOf(result) })),
+      settings: results.map(({ diverged, ...result }) => ({
+        ...result,
+        ...(diverged.length === 0 ? {} : { diverged }),
+        summary: summaryOf(result),
+      })),
     };
     writeTextAtomically(join(output, SUMMARY_FILE), `${JSON.stringify(summary, null, 2)}\n`);
     const runs = readRuns(planned.map(({ request }) => request.output));
-    const title = `Sweep: ${settings.length} settings, ${planned.length} runs`;
+    const title = `Sweep: ${countOf(settings.length, "setting")}, ${countOf(planned.length, "run")}`;
     const page = reportHtml(runs, context.version, { title, lead: said, tables: [table] });
     writeTextAtomically(join(output, REPORT_FILE), page);
-    if (values.json) {
-      context.print(toJson({ output, report: join(output, REPORT_FILE), ...summary }));
-      return;
+    if (values.json) context.print(toJson({ output, report: join(output, REPORT_FILE), ...summary }));
+    else {
+      const rows = [table.head, ...table.rows.map((row) => row.map(String))];
+      context.print(fitTable(rows, table.numeric ?? [], context.columns));
+      const width = context.columns ?? Number.POSITIVE_INFINITY;
+      if (said !== "") context.print(`\n${wrap(said, width).join("\n")}`);
+      context.print(`\nreport: ${join(output, REPORT_FILE)}`);
     }
-    const rows = [table.head, ...table.rows.map((row) => row.map(String))];
-    context.print(fitTable(rows, table.numeric ?? [], context.columns));
-    const width = context.columns ?? Number.POSITIVE_INFINITY;
-    if (said !== "") context.print(`\n${wrap(said, width).join("\n")}`);
-    context.print(`\nreport: ${join(output, REPORT_FILE)}`);
+    const lost = results.flatMap(({ diverged }) => diverged.map(({ path }) => path));
+    if (lost.length > 0) {
+      const which = `${lost.length} of ${countOf(planned.length, "run")} diverged`;
+      throw new DivergedError(which, ` (${lost.join(", ")}); the report compares the others`);
+    }
   },
 });
+
+/** Shows a run; what is the same for all runs is said with the first one's data. */
+function sweepReporter({ label, request, sources }: SweptRun, context: Context): RunReporter {
+  const template = sources["prompt-template"];
+  const origins = isElsewhere(template) ? { template } : {};
+  return {
+    ...noteRun(request, origins, context, progressReporter(context, label)),
+    onModel: () => {},
+    onPlan: () => context.finishFirst?.(),
+    onSave: () => {},
+  };
+}

@@ -9,6 +9,10 @@ export const escapeHtml = (text: string) =>
     .replaceAll(">", "&gt;")
     .replaceAll('"', "&quot;");
 
+/** 0.0123 → "+0.0123": a difference of losses. */
+export const signed = (value: number) =>
+  `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(4)}`;
+
 /** A cell: text, or HTML that is there already. */
 export type Cell = string | { html: string };
 

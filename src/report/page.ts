@@ -4,7 +4,7 @@ import { formatBytes, formatCount, formatSeconds } from "../numbers.ts";
 import { shellWord } from "../shell.ts";
 import { chartsHtml } from "./charts.ts";
 import { compare, differingOptions, type Figures } from "./compare.ts";
-import { type Cell, escapeHtml, runLabel, type Table, tableHtml } from "./html.ts";
+import { type Cell, escapeHtml, runLabel, signed, type Table, tableHtml } from "./html.ts";
 import { measuresTable } from "./measures.ts";
 import type { Run } from "./run.ts";
 import { samplesHtml } from "./samples.ts";
@@ -30,7 +30,6 @@ const MOST_CHARACTERS = 300;
 const shortened = (text: string) =>
   text.length <= MOST_CHARACTERS ? text : `${text.slice(0, MOST_CHARACTERS).toWellFormed()}…`;
 const loss = (value: number | null) => value?.toFixed(4) ?? "–";
-const signed = (value: number) => `${value > 0 ? "+" : value < 0 ? "−" : ""}${Math.abs(value).toFixed(4)}`;
 
 function intervalText(interval: Interval | null, text: (value: number) => string): string {
   return interval === null ? "" : `${text(interval.low)} to ${text(interval.high)}`;

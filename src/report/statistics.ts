@@ -22,6 +22,46 @@ export function deviationOf(values: readonly number[]): number | null {
   return Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / (values.length - 1));
 }
 
+/** Values of a group, summed up. */
+export interface Spread {
+  mean: number;
+  /** Of the sample: divided by n − 1. */
+  deviation: number;
+  n: number; // at least 2
+}
+
+/** The 95 % interval of b's mean minus a's by Welch's t-test, as scipy.stats.ttest_ind(b, a, equal_var=False) gives it. */
+export function welchInterval(a: Spread, b: Spread): Interval {
+  const difference = b.mean - a.mean;
+  const [u, v] = [a.deviation ** 2 / a.n, b.deviation ** 2 / b.n];
+  if (u + v === 0) return { low: difference, high: difference };
+  const freedom = (u + v) ** 2 / (u ** 2 / (a.n - 1) + v ** 2 / (b.n - 1));
+  const half = studentQuantile(freedom) * Math.sqrt(u + v);
+  return { low: difference - half, high: difference + half };
+}
+
+/** Steps of the integral below: five digits of the quantile. */
+const INTEGRAL_STEPS = 20_000;
+
+/**
+ * What Student's t stays within, either way, with a chance of 95 %; `freedom` of at least 1. With t = √freedom · tan θ, the
+ * chance of |t| below a bound is the integral of cos^(freedom − 1) up to its θ, as a share of that up to π/2.
+ */
+function studentQuantile(freedom: number): number {
+  const step = Math.PI / 2 / INTEGRAL_STEPS;
+  // Midpoints: the power has no end at π/2 where freedom is below 1.
+  const parts = Float64Array.from(
+    { length: INTEGRAL_STEPS },
+    (_, i) => Math.cos((i + 0.5) * step) ** (freedom - 1),
+  );
+  let rest = 0.95 * parts.reduce((sum, part) => sum + part, 0);
+  const at = parts.findIndex((part) => {
+    rest -= part;
+    return rest <= 0;
+  });
+  return Math.sqrt(freedom) * Math.tan((at + 1 + rest / parts[at]!) * step);
+}
+
 /** The quantile of sorted values, linear between neighbors, as NumPy's default. */
 export function quantileOf(sorted: ArrayLike<number>, share: number): number {
   const at = share * (sorted.length - 1);

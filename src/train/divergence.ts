@@ -8,6 +8,16 @@ import type { TrainedParameters } from "./model.ts";
 /** So many steps in a row without an update end a run. */
 const PATIENCE = 5;
 
+/** What ended a run that diverged, for whoever goes on with others. */
+export class DivergedError extends NeftuneError {
+  readonly reason: string;
+
+  constructor(reason: string, advice: string) {
+    super("diverged", `${reason}${advice}`);
+    this.reason = reason;
+  }
+}
+
 export interface DivergedRun {
   output: string;
   learningRate: number;
@@ -79,9 +89,9 @@ export class DivergenceWatch {
     const kept = checkpoint();
     const left = kept === null ? "No checkpoint had been saved" : `The newest checkpoint is ${kept}`;
     const precision = dtype === "bf16" ? ", or --dtype f32" : "";
-    return new NeftuneError(
-      "diverged",
-      `diverged at step ${step}: ${what}. ${left}; no result was written to ${output}. Train again, into another --output, with a lower --learning-rate (it was ${learningRate})${precision}`,
+    return new DivergedError(
+      `diverged at step ${step}: ${what}`,
+      `. ${left}; no result was written to ${output}. Train again, into another --output, with a lower --learning-rate (it was ${learningRate})${precision}`,
     );
   }
 }

@@ -1,6 +1,7 @@
 // Training and evaluation, as commands and the library use them.
 
 export type { SampleSizes, SampleSource, Samples } from "../data/samples.ts";
+export { DivergedError } from "./divergence.ts";
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export { fingerprintDataset, fingerprintModel } from "./identity.ts";
 export { type PlannedRun, runLimits } from "./limits.ts";

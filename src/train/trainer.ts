@@ -8,6 +8,7 @@ import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
 import { shellWord } from "../shell.ts";
 import { isOutOfPatience, judge } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
+import { DivergedError } from "./divergence.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
@@ -346,9 +347,9 @@ export class Trainer {
 
   #expectUpdates({ optimizerSteps, step }: Progress): void {
     if (optimizerSteps > 0) return;
-    throw new NeftuneError(
-      "diverged",
-      `none of the ${step} steps made an update (metrics.jsonl in ${this.#settings.output} says why), so nothing was ` +
+    throw new DivergedError(
+      `none of the ${step} steps made an update`,
+      ` (metrics.jsonl in ${this.#settings.output} says why), so nothing was ` +
         "learned and nothing is written; check the base model and the data, or try --dtype f32",
     );
   }

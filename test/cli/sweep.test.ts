@@ -34,6 +34,8 @@ describe("settings", () => {
     [["-1"], [], "expects a number of at least 0"],
     [["5"], ["alpha=3"], "alpha is swept twice"],
     [["5", "5"], [], "alpha-5 is in the sweep twice"],
+    [["5", "5.0"], [], "alpha-5.0 is in the sweep twice"],
+    [undefined, ["lr=1e-4,0.0001"], "learning-rate-0.0001 is in the sweep twice"],
     [undefined, ["seed=1,2"], "cannot be swept"],
     [undefined, ["output=a,b"], "cannot be swept"],
   ] as const)("%j %j: %s", (alphas, sweeps, message) =>
@@ -89,14 +91,37 @@ describe("results", () => {
   });
 
   test("says a difference only where seeds bear it out", () => {
-    expect(verdict([result("alpha-0", 1.5, 1.52), result("alpha-5", 1.4, 1.41)])).toContain(
-      "alpha-5 is 0.1050 lower than that of alpha-0 (1.4050 and 1.5100), more than 2 standard errors",
+    expect(verdict([result("alpha-0", 1.5, 1.52, 1.51), result("alpha-5", 1.4, 1.41, 1.4)])).toBe(
+      "The held-out loss of alpha-5 is 0.1067 lower than that of alpha-0 (1.4033 and 1.5100); over 3 seeds, the 95 % interval of the difference is −0.1272 to −0.0862.",
     );
-    expect(verdict([result("alpha-0", 1.5, 1.6), result("alpha-5", 1.4, 1.6)])).toContain(
-      "2 seeds cannot tell from chance",
+    expect(verdict([result("alpha-0", 0.806, 0.838), result("alpha-5", 0.862, 0.87)])).toBe(
+      "The held-out loss of alpha-5 is 0.0440 higher than that of alpha-0 (0.8660 and 0.8220), which 2 seeds cannot tell from chance: the 95 % interval of the difference is −0.1179 to +0.2059.",
     );
+    expect(verdict([result("a", 2), result("b", 1.5), result("c", 1), result("d", 1.2)])).toStartWith(
+      "The held-out loss of c, the lowest of 3, is 1.0000 lower than that of a (1.0000 and 2.0000). With a single seed",
+    );
+    expect(verdict([result("a", 1.00001, 1.00003), result("b", 1, 1.00002)])).toStartWith(
+      "The held-out losses of a and b are equal (1.0000), which 2 seeds cannot tell",
+    );
+    expect(verdict([result("a", 1, 1), result("b", 1, 1)])).toEndWith("is 0.0000 to 0.0000.");
     expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6)])).toContain("try --seeds 3");
     expect(verdict([result("alpha-0", 1.5)])).toBe("");
+  });
+
+  test("settings that diverged are named, and compared with nothing", () => {
+    const lost = { path: "p", seed: 1, reason: "the loss is NaN" };
+    const results = [
+      { ...result("a"), diverged: [lost, lost] },
+      { ...result("b", 2), diverged: [lost] },
+      result("c", 1, 2),
+    ];
+    expect(sweepTable(results).rows.map(([name, , held]) => [name, held])).toEqual([
+      ["a (2 of 2 diverged)", "–"],
+      ["b (1 of 2 diverged)", "2.0000"],
+      ["c", "1.5000 ± 0.7071"],
+    ]);
+    expect(verdict(results)).toStartWith("The held-out loss of c is 0.5000 lower than that of b");
+    expect(verdict(results.slice(0, 2))).toBe("");
   });
 });
 

@@ -27,7 +27,7 @@ test("the demo: a base, fine-tunings that learn, a table, a verdict over seeds a
     expect(tuned.exact.mean).toBeGreaterThan(base!.exact.mean);
   }
   expect(noisy!.held_out_loss.mean).not.toBe(plain!.held_out_loss.mean);
-  expect(summary.verdict).toMatch(/standard error/);
+  expect(summary.verdict).toMatch(/95 % interval of the difference/);
 
   const html = place.read(summary.report);
   expect(html).toContain("<svg");

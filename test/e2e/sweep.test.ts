@@ -27,6 +27,8 @@ test("one run a value and seed, measured and compared; --resume does what is mis
   const summary = JSON.parse(stdout);
   expect(summary.settings.map(({ name }: { name: string }) => name)).toEqual(["alpha-0", "alpha-5"]);
   // Tokenized once: the data is described for the first run alone.
+  expect(stderr.match(/^data: /gm)).toHaveLength(1);
+  expect(stderr.match(/^template: /gm)).toHaveLength(1);
   expect(stderr.match(/^sweep: 4 runs/gm)).toHaveLength(1);
   for (const name of runs) {
     const config = JSON.parse(readFileSync(place.path("sweep", name, "config.json"), "utf8"));
@@ -68,6 +70,22 @@ test("one run a value and seed, measured and compared; --resume does what is mis
     2,
   );
 }, 120_000);
+
+test("a run that diverges is a result, too: the others go on, and the status is 1", async () => {
+  const plain = sweep.slice(0, sweep.indexOf("--alpha"));
+  const rates = ["--sweep", "learning-rate=1e30,1e-2,1e-3", "--max-steps", "8", "--max-new-tokens", "2"];
+  const { status, stdout, stderr } = await place.run(...plain, ...rates, "--output", "rates", "--json");
+  expect(status).toBe(1);
+  expect(stderr).toMatch(/^learning-rate-1e30-seed-1: diverged at step \d: .*; the sweep goes on/m);
+  expect(stderr).toContain("error: 1 of 3 runs diverged (rates/learning-rate-1e30-seed-1)");
+  const [lost, ...others] = JSON.parse(stdout).settings;
+  expect([lost.runs, lost.diverged[0].path]).toEqual([[], "rates/learning-rate-1e30-seed-1"]);
+  expect(others.map(({ runs, diverged }: typeof lost) => [runs.length, diverged])).toEqual([
+    [1, undefined],
+    [1, undefined],
+  ]);
+  expect(place.read("rates/report.html")).toContain("learning-rate-1e30 (1 of 1 diverged)");
+}, 60_000);
 
 test("--sweep prompt-template asks --prompts in each run's own template", async () => {
   writeFileSync(place.path("ask.jsonl"), '{"instruction":"Name a color."}\n');

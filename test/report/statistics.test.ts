@@ -11,6 +11,7 @@ import {
   quantileOf,
   resamplesFor,
   type SampleLosses,
+  welchInterval,
 } from "../../src/report/statistics.ts";
 import golden from "../golden/report/statistics.json" with { type: "json" };
 
@@ -35,6 +36,21 @@ test("closing losses: the last tenth, at least 5 and at most 100, without those 
   ]);
   expect(closingLosses([7, null, 3, 4, null, 6], 6)).toEqual([3, 4, 6]);
   expect(closingLosses(upTo(100), 5000)).toEqual(upTo(100)); // what was before is not kept
+});
+
+// scipy 1.17.1: ttest_ind(b, a, equal_var=False).confidence_interval()
+test.each([
+  [[1.5, 1.52, 1.51], [1.4, 1.41, 1.4], -0.12715219286475468, -0.08618114046857914],
+  [[0.806, 0.838], [0.862, 0.87], -0.11794703125590944, 0.2059470312559093],
+  [[1, 2, 4, 8], [3, 3.5], -5.356273865820844, 4.356273865820844],
+  [[1, 1.1], [5, 5.1, 5.2, 5.3, 5], 3.852441641163878, 4.287558358836122],
+])("the interval of the difference of means of %j and %j is SciPy's", (a, b, low, high) => {
+  const spread = (values: number[]) => {
+    return { mean: meanOf(values), deviation: deviationOf(values)!, n: values.length };
+  };
+  const got = welchInterval(spread(a), spread(b));
+  expect(Math.abs(got.low - low)).toBeLessThan(1e-4 * (high - low));
+  expect(Math.abs(got.high - high)).toBeLessThan(1e-4 * (high - low));
 });
 
 describe("paired bootstrap", () => {

@@ -52,7 +52,8 @@ export function settingsOf(alphas: readonly string[] | undefined, sweeps: readon
       }),
     );
   }
-  const twice = settings.find(({ name }, i) => settings.findIndex((other) => other.name === name) !== i);
+  const keys = settings.map(({ values }) => JSON.stringify(values));
+  const twice = settings.find((_, i) => keys.indexOf(keys[i]!) !== i);
   if (twice !== undefined) throw new UsageError(`${twice.name} is in the sweep twice; give each value once`);
   return settings;
 }

@@ -1,7 +1,7 @@
 // A sweep's results: each setting's mean and deviation over seeds, as JSON, as a table, and in words.
 
-import type { Table } from "../../report/html.ts";
-import { deviationOf, meanOf } from "../../report/statistics.ts";
+import { signed, type Table } from "../../report/html.ts";
+import { deviationOf, meanOf, welchInterval } from "../../report/statistics.ts";
 import type { RunMeasures } from "./measure.ts";
 
 export interface SweepRun {
@@ -14,6 +14,14 @@ export interface SettingResult {
   name: string;
   values: Readonly<Record<string, unknown>>;
   runs: readonly SweepRun[];
+  /** Runs that diverged, so that nothing was measured of them. */
+  diverged?: readonly DivergedSweepRun[];
+}
+
+export interface DivergedSweepRun {
+  path: string;
+  seed: number;
+  reason: string;
 }
 
 /** The measures, by the names that they have in sweep.json. */
@@ -48,6 +56,11 @@ function cellOf(summary: Summary, name: Column): string {
   return deviation === null ? mean.toFixed(digits) : `${mean.toFixed(digits)} ± ${deviation.toFixed(digits)}`;
 }
 
+function nameOf({ name, runs, diverged = [] }: SettingResult): string {
+  if (diverged.length === 0) return name;
+  return `${name} (${diverged.length} of ${runs.length + diverged.length} diverged)`;
+}
+
 /** A row a setting: mean ± sample deviation over its seeds. */
 export function sweepTable(results: readonly SettingResult[]): Table {
   const names = Object.keys(columns) as Column[];
@@ -57,31 +70,41 @@ export function sweepTable(results: readonly SettingResult[]): Table {
     head: ["setting", ...names.map((name) => columns[name].title)],
     rows: results.map((result) => {
       const summary = summaryOf(result);
-      return [result.name, ...names.map((name) => cellOf(summary, name))];
+      return [nameOf(result), ...names.map((name) => cellOf(summary, name))];
     }),
     numeric: names.map((_, i) => i + 1),
   };
 }
 
-/** A difference counts as one from this many standard errors on. */
-const CLEAR = 2;
-
-/** What the held-out losses say, and no more: the best setting against the first. */
+/** What the held-out losses say, and no more: the best of the other settings against the first. */
 export function verdict(results: readonly SettingResult[]): string {
-  const losses = results.map((result) => ({ name: result.name, ...summaryOf(result).held_out_loss }));
-  const [first] = losses;
-  if (first === undefined || first.mean === null || losses.length < 2) return "";
-  const others = losses.slice(1).filter(({ mean }) => mean !== null);
-  if (others.length === 0) return "";
-  const best = others.reduce((least, loss) => (loss.mean! < least.mean! ? loss : least));
-  const difference = best.mean! - first.mean;
-  const much = `${Math.abs(difference).toFixed(4)} ${difference < 0 ? "lower" : "higher"}`;
-  const said = `The held-out loss of ${best.name} is ${much} than that of ${first.name} (${best.mean!.toFixed(4)} and ${first.mean.toFixed(4)})`;
+  const losses = results.flatMap((result) => {
+    const { mean, deviation, n } = summaryOf(result).held_out_loss;
+    return mean === null ? [] : [{ name: result.name, mean, deviation, n }];
+  });
+  const [first, ...others] = losses;
+  if (first === undefined || others.length === 0) return "";
+  const best = others.reduce((least, loss) => (loss.mean < least.mean ? loss : least));
+  const said = comparison(first, best, others.length);
+  const n = Math.min(first.n, best.n);
   if (best.deviation === null || first.deviation === null)
-    return `${said}. With one seed each, nothing says whether another seed would find the same: try --seeds 3.`;
-  const error = Math.sqrt(best.deviation ** 2 / best.n + first.deviation ** 2 / first.n);
-  const isClear = Math.abs(difference) > CLEAR * error;
-  return isClear
-    ? `${said}, more than ${CLEAR} standard errors (${error.toFixed(4)}) over ${first.n} seeds.`
-    : `${said}, which ${first.n} seeds cannot tell from chance: the standard error is ${error.toFixed(4)}.`;
+    return `${said}. With a single seed, nothing says whether another seed would find the same: try --seeds 3.`;
+  const { low, high } = welchInterval(
+    { ...first, deviation: first.deviation },
+    { ...best, deviation: best.deviation },
+  );
+  const range = `the 95 % interval of the difference is ${signed(low)} to ${signed(high)}`;
+  return low > 0 || high < 0
+    ? `${said}; over ${n} seeds, ${range}.`
+    : `${said}, which ${n} seeds cannot tell from chance: ${range}.`;
+}
+
+/** "The held-out loss of alpha-5 is 0.0123 lower than that of alpha-0 (1.1877 and 1.2000)". */
+function comparison(first: { name: string; mean: number }, best: typeof first, others: number): string {
+  const [mean, firstMean] = [best.mean.toFixed(4), first.mean.toFixed(4)];
+  const whose = others === 1 ? best.name : `${best.name}, the lowest of ${others},`;
+  if (mean === firstMean) return `The held-out losses of ${first.name} and ${best.name} are equal (${mean})`;
+  const difference = best.mean - first.mean;
+  const much = `${Math.abs(difference).toFixed(4)} ${difference < 0 ? "lower" : "higher"}`;
+  return `The held-out loss of ${whose} is ${much} than that of ${first.name} (${mean} and ${firstMean})`;
 }
