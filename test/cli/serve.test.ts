@@ -193,7 +193,7 @@ describe("chat completions", () => {
   });
 
   test.each<[string, object, string]>([
-    ["no messages", { messages: [] }, "messages: expected a list of messages"],
+    ["no messages", { messages: [] }, "messages: expected a list of at least one message"],
     [
       "another role",
       { messages: [{ role: "robot", content: "x" }] },

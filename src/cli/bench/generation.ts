@@ -11,8 +11,8 @@ import { denseSamples, median } from "./work.ts";
 /** Sequences that advance together, beside a single one. */
 const TOGETHER = 8;
 const NEW_TOKENS = 64;
-/** Large enough that no cache holds it. */
-const MEMORY_BYTES = 2 ** 28;
+/** Memory is read in as many bytes as a token's weights have, so that caches hold as much of both; at most so many. */
+const MOST_MEMORY_BYTES = 2 ** 30;
 
 export interface GenerationReport {
   shape: string;
@@ -47,10 +47,10 @@ export async function benchGeneration(
     context.draw(`generating with ${TOGETHER} sequences`);
     const many = await measure(model, prompts, capacity, context);
     context.draw("measuring the memory's rate");
-    const rate = memoryRate(device);
     // The linears and the head: what a step reads, whatever is in its batch.
     const weights = config.numHiddenLayers * layerWeights(config) + config.vocabSize * config.hiddenSize;
     const bytes = weights * dtypeBytes[dtype];
+    const rate = memoryRate(device, Math.min(bytes, MOST_MEMORY_BYTES));
     return {
       shape,
       dtype,
@@ -103,9 +103,9 @@ async function measure(
   }
 }
 
-/** Bytes per second that the device reads, the best of a few passes over a large tensor. */
-function memoryRate(device: Device): number {
-  const values = device.allocate("f32", [MEMORY_BYTES / dtypeBytes.f32]);
+/** Bytes per second that the device reads, the best of a few passes over a tensor of so many bytes. */
+function memoryRate(device: Device, bytes: number): number {
+  const values = device.allocate("f32", [Math.ceil(bytes / dtypeBytes.f32)]);
   const count = device.allocate("i32", [1]);
   try {
     device.fill(values, 0);
@@ -116,7 +116,7 @@ function memoryRate(device: Device): number {
       device.synchronize();
       return (performance.now() - start) / 1000;
     });
-    return MEMORY_BYTES / Math.min(...seconds);
+    return values.bytes / Math.min(...seconds);
   } finally {
     device.free(values.ptr);
     device.free(count.ptr);

@@ -91,7 +91,8 @@ export async function chatCompletions(call: Call): Promise<Response> {
 /** The conversation of `messages` as token ids. Throws ApiError. */
 export function promptOf(fields: RequestFields, served: ServedModel): Int32Array {
   const value = fields.get("messages");
-  if (!Array.isArray(value) || value.length === 0) fields.fail("messages", "expected a list of messages");
+  if (!Array.isArray(value) || value.length === 0)
+    fields.fail("messages", "expected a list of at least one message");
   const messages = value.map((message, i) => {
     const { role, content } = (message ?? {}) as { role?: unknown; content?: unknown };
     const own = role === "developer" ? "system" : role;
