@@ -6,6 +6,7 @@
 #include "matmul.h"
 #include "parallel.h"
 #include "product_result.h"
+#include "scratch.h"
 
 namespace nt {
 
@@ -83,7 +84,7 @@ inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, int last, co
     for (int t = 0; t < rows; t++) sums[t][first + j] = sum[j][t];
 }
 
-// `rows` rows of c from `t` on, columns begin … end.
+// `rows` rows of c from `t` on, columns begin … end, from the rows w of the weight that begin with `begin`.
 template <typename Mode, int rows>
 void some_rows(const ProductResult &result, int64_t t, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
                int64_t begin, int64_t end, int64_t in) {
@@ -92,7 +93,7 @@ void some_rows(const ProductResult &result, int64_t t, const typename Mode::A *a
     const int64_t width = end - j < kLanes ? end - j : kLanes;
     Vec sums[kMostRows][kLanes];
     for (int i = 0; i < kLanes; i += n)
-      partial_sums<Mode, rows, n>(sums, i, int(width) - 1, a + t * lda, lda, w + j * in, in);
+      partial_sums<Mode, rows, n>(sums, i, int(width) - 1, a + t * lda, lda, w + (j - begin) * in, in);
     for (int r = 0; r < rows; r++) result.put(t + r, j, sums_of(sums[r]), width);
   }
 }
@@ -104,39 +105,48 @@ void up_to_rows(int64_t count, const ProductResult &result, int64_t t, const typ
   if constexpr (rows > 1) up_to_rows<Mode, rows - 1>(count, result, t, a, lda, w, begin, end, in);
 }
 
-// Rows of w that stay in a core's cache while groups of rows of a meet them.
-constexpr int64_t kBlockBytes = 128 << 10;
+// Rows of w that stay in a core's cache while groups of rows of a meet them; those of a weight in NF4 are expanded there.
+constexpr int64_t kBlockBytes = 128 << 10, kExpandedBytes = 32 << 10;
 
 template <typename Mode>
-void product(int threads, const ProductResult &result, const typename Mode::A *a, int64_t lda, const void *weight, int64_t T,
-             int64_t out, int64_t in) {
-  const auto *w = static_cast<const typename Mode::W *>(weight);
-  const int64_t row_bytes = in * int64_t(sizeof(typename Mode::W));
-  const int64_t block = (kBlockBytes / row_bytes / kLanes + 1) * kLanes;
+int32_t product(int threads, const ProductResult &result, const typename Mode::A *a, int64_t lda,
+                const nt_weight *weight, int64_t T) {
+  using W = typename Mode::W;
+  const int64_t out = weight->out, in = weight->in, row_bytes = in * int64_t(sizeof(W));
+  const bool coded = weight->scratch != nullptr;
+  const int64_t block = ((coded ? kExpandedBytes : kBlockBytes) / row_bytes / kLanes + 1) * kLanes;
   const int64_t vectors = (out + kLanes - 1) / kLanes;
+  bool has_memory = true;
   parallel_for(threads, vectors, 1 + (1 << 14) / (row_bytes * kLanes), [&](int64_t first, int64_t last) {
+    static thread_local Scratch memory;
+    void *expanded = coded ? memory.at_least(nf4_rows_bytes(weight, block)) : nullptr;
+    if (coded && expanded == nullptr) {
+      __atomic_store_n(&has_memory, false, __ATOMIC_RELAXED);
+      return;
+    }
     const int64_t stop = last * kLanes < out ? last * kLanes : out;
     for (int64_t begin = first * kLanes; begin < stop; begin += block) {
       const int64_t end = begin + block < stop ? begin + block : stop;
+      const W *w = coded ? static_cast<const W *>(nf4_rows(expanded, weight, begin, end))
+                         : static_cast<const W *>(weight->data) + begin * in;
       for (int64_t t = 0; t < T; t += kMostRows)
         up_to_rows<Mode, kMostRows>(T - t < kMostRows ? T - t : kMostRows, result, t, a, lda, w, begin, end, in);
     }
   });
+  return has_memory ? int32_t(NT_OK) : fail(NT_OUT_OF_MEMORY, "linear: no memory to expand %lld rows", (long long)block);
 }
 
 }  // namespace
 
-int32_t few_rows_product(nt_context *context, int32_t dtype, void *c, int32_t c_dtype, int64_t ldc, const void *a,
-                         int64_t lda, const void *w, const float *bias, bool accumulate, int64_t T, int64_t out,
-                         int64_t in) {
-  if (T <= 0 || out <= 0 || in <= 0) return NT_OK;
+int32_t few_rows_product(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                         const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
+  const int64_t in = weight->in;
+  if (T <= 0 || weight->out <= 0 || in <= 0) return NT_OK;
   const ProductResult result = {c, c_dtype, ldc, bias, accumulate};
-  if (dtype == NT_F32) {
-    product<ByFloat<float>>(context->threads, result, static_cast<const float *>(a), lda, w, T, out, in);
-    return NT_OK;
-  }
+  if (weight->dtype == NT_F32)
+    return product<ByFloat<float>>(context->threads, result, static_cast<const float *>(a), lda, weight, T);
 #ifdef __AVX512BF16__
-  product<ByPair>(context->threads, result, static_cast<const bf16 *>(a), lda, w, T, out, in);
+  return product<ByPair>(context->threads, result, static_cast<const bf16 *>(a), lda, weight, T);
 #else
   auto *rows = static_cast<float *>(scratch(context, T * in * 4));
   if (rows == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory for %lld rows as f32", (long long)T);
@@ -149,9 +159,8 @@ int32_t few_rows_product(nt_context *context, int32_t dtype, void *c, int32_t c_
       if (k < in) store_part(to + k, load_part(from + k, in - k), in - k);
     }
   });
-  product<ByFloat<bf16>>(context->threads, result, rows, in, w, T, out, in);
+  return product<ByFloat<bf16>>(context->threads, result, rows, in, weight, T);
 #endif
-  return NT_OK;
 }
 
 }  // namespace nt

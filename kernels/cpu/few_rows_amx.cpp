@@ -4,6 +4,7 @@
 #include "matmul.h"
 #include "parallel.h"
 #include "product_result.h"
+#include "scratch.h"
 
 #ifdef __AVX512BF16__
 
@@ -101,19 +102,24 @@ NT_AMX inline void block_sums(float *sums, const bf16 *w, const bf16 *ahead, int
 }
 
 // Columns begin … end of c, T rows. The last sixteen rows of w may begin among those before them.
-NT_AMX void columns_of(const ProductResult &result, const bf16 *w, const Rows &rows, const TileConfig &config, int64_t T,
-                       int64_t begin, int64_t end, int64_t out, int64_t in) {
+// `expanded`: memory for sixteen rows of a weight in NF4, else null.
+NT_AMX void columns_of(const ProductResult &result, const nt_weight *weight, void *expanded, const Rows &rows,
+                       const TileConfig &config, int64_t T, int64_t begin, int64_t end) {
+  const int64_t out = weight->out, in = weight->in;
   _tile_loadconfig(&config);
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i strides = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(int(rows.columns)));
   for (int64_t j = begin; j < end; j += kTileRows) {
     const int64_t block = j + kTileRows <= out ? j : out - kTileRows, width = end - j < kTileRows ? end - j : kTileRows;
-    const int64_t next = block + 2 * kTileRows <= out ? block + kTileRows : block;
+    const int64_t next = expanded == nullptr && block + 2 * kTileRows <= out ? kTileRows * in : 0;
+    const auto *w = expanded == nullptr
+                        ? static_cast<const bf16 *>(weight->data) + block * in
+                        : static_cast<const bf16 *>(nf4_rows(expanded, weight, block, block + kTileRows));
     const __mmask16 wanted = __mmask16((1u << width) - 1);
     for (int64_t tile = 0; tile < rows.tiles; tile += kColumnTiles) {
       const int64_t count = rows.tiles - tile < kColumnTiles ? rows.tiles - tile : kColumnTiles;
       alignas(64) float sums[kColumnTiles * kTileRows * kTileRows];
-      block_sums(sums, w + block * in, w + next * in, in, rows, tile, count);
+      block_sums(sums, w, w + next, in, rows, tile, count);
       const int64_t first = tile * rows.columns;
       const int64_t some = T - first < count * rows.columns ? T - first : count * rows.columns;
       for (int64_t t = 0; t < some; t++) {
@@ -129,12 +135,13 @@ NT_AMX void columns_of(const ProductResult &result, const bf16 *w, const Rows &r
 
 }  // namespace
 
-bool amx_takes_rows(nt_context *context, int32_t dtype, int64_t out) {
-  return dtype == NT_BF16 && out >= kTileRows && has_amx(context);
+bool amx_takes_rows(nt_context *context, const nt_weight *weight) {
+  return weight->dtype == NT_BF16 && weight->out >= kTileRows && has_amx(context);
 }
 
-int32_t amx_rows_product(nt_context *context, void *c, int32_t c_dtype, int64_t ldc, const void *a, int64_t lda,
-                         const void *w, const float *bias, bool accumulate, int64_t T, int64_t out, int64_t in) {
+int32_t amx_rows_product(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                         const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
+  const int64_t out = weight->out, in = weight->in;
   if (T <= 0 || in <= 0) return NT_OK;
   const int64_t columns = T < kTileRows ? T : kTileRows, tiles = (T + columns - 1) / columns;
   Rows rows = {nullptr, tiles, (in + kTileDepth - 1) / kTileDepth, columns};
@@ -145,11 +152,19 @@ int32_t amx_rows_product(nt_context *context, void *c, int32_t c_dtype, int64_t 
   const ProductResult result = {c, c_dtype, ldc, bias, accumulate};
   const TileConfig config(columns);
   const int64_t blocks = (out + kTileRows - 1) / kTileRows;
+  const bool coded = weight->scratch != nullptr;
+  bool has_memory = true;
   parallel_for(context->threads, blocks, 1 + (1 << 14) / (in * 2 * kTileRows), [&](int64_t first, int64_t last) {
-    columns_of(result, static_cast<const bf16 *>(w), rows, config, T, first * kTileRows,
-               last * kTileRows < out ? last * kTileRows : out, out, in);
+    static thread_local Scratch memory;
+    void *expanded = coded ? memory.at_least(nf4_rows_bytes(weight, kTileRows)) : nullptr;
+    if (coded && expanded == nullptr) {
+      __atomic_store_n(&has_memory, false, __ATOMIC_RELAXED);
+      return;
+    }
+    columns_of(result, weight, expanded, rows, config, T, first * kTileRows,
+               last * kTileRows < out ? last * kTileRows : out);
   });
-  return NT_OK;
+  return has_memory ? int32_t(NT_OK) : fail(NT_OUT_OF_MEMORY, "linear: no memory to expand sixteen rows");
 }
 
 }  // namespace nt
@@ -158,10 +173,10 @@ int32_t amx_rows_product(nt_context *context, void *c, int32_t c_dtype, int64_t 
 
 namespace nt {
 
-bool amx_takes_rows(nt_context *, int32_t, int64_t) { return false; }
+bool amx_takes_rows(nt_context *, const nt_weight *) { return false; }
 
-int32_t amx_rows_product(nt_context *, void *, int32_t, int64_t, const void *, int64_t, const void *, const float *, bool,
-                         int64_t, int64_t, int64_t) {
+int32_t amx_rows_product(nt_context *, const nt_weight *, void *, int32_t, int64_t, const void *, int64_t, const float *,
+                         bool, int64_t) {
   return fail(NT_UNSUPPORTED, "linear: this instruction set has no AMX");
 }
 

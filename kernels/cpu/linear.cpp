@@ -80,14 +80,13 @@ int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T,
                                 int32_t rows) {
-  if (rows == NT_ROWS_EACH || (rows == NT_ROWS_TOGETHER && T <= kFewRows)) {
-    if (weight->scratch != nullptr)
-      return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
-    if (rows == NT_ROWS_EACH && amx_takes_rows(context, weight->dtype, weight->out))
-      return amx_rows_product(context, c, c_dtype, ldc, a, lda, weight->data, bias, accumulate, T, weight->out,
-                              weight->in);
-    return few_rows_product(context, weight->dtype, c, c_dtype, ldc, a, lda, weight->data, bias, accumulate, T,
-                            weight->out, weight->in);
+  if (rows == NT_ROWS_EACH) {
+    const auto each = amx_takes_rows(context, weight) ? amx_rows_product : few_rows_product;
+    return each(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+  }
+  if (rows == NT_ROWS_TOGETHER && T <= kFewRows) {
+    const auto few = weight->scratch != nullptr ? nf4_few_rows : few_rows_product;
+    return few(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   }
   Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
                      transposed(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, bias, accumulate};

@@ -150,30 +150,49 @@ inline void write_block(uint16_t *to, const Values &values, int32_t dtype, const
   look_up_32(to + 32, narrowed, codes + 16);
 }
 
+// The blocks begin … end − 1 of n values in all.
 template <typename T>
-void dequantize(int threads, T *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
-  const int64_t blocks = (n + kBlock - 1) / kBlock;
+void write_blocks(T *to, int32_t dtype, const nt_nf4 &nf4, int64_t n, int64_t begin, int64_t end) {
   const int32_t stored = int32_t(nf4.dtype);
   const Absmax absmax(nf4, n);
-  parallel_for(threads, blocks, kLeastBlocks, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; b++) {
-      const Values values = values_of(absmax.at(b), stored, dtype);
-      const uint8_t *codes = nf4.codes + b * kBlock / 2;
-      const int64_t left = n - b * kBlock;
-      if (left >= kBlock) {
-        write_block(destination + b * kBlock, values, dtype, codes);
-        continue;
-      }
-      uint8_t rest[kBlock / 2] = {};
-      T whole[kBlock];
-      memcpy(rest, codes, size_t(left + 1) / 2);
-      write_block(whole, values, dtype, rest);
-      memcpy(destination + b * kBlock, whole, size_t(left) * sizeof(T));
+  for (int64_t b = begin; b < end; b++, to += kBlock) {
+    const Values values = values_of(absmax.at(b), stored, dtype);
+    const uint8_t *codes = nf4.codes + b * kBlock / 2;
+    const int64_t left = n - b * kBlock;
+    if (left >= kBlock) {
+      write_block(to, values, dtype, codes);
+      continue;
     }
+    uint8_t rest[kBlock / 2] = {};
+    T whole[kBlock];
+    memcpy(rest, codes, size_t(left + 1) / 2);
+    write_block(whole, values, dtype, rest);
+    memcpy(to, whole, size_t(left) * sizeof(T));
+  }
+}
+
+template <typename T>
+void dequantize(int threads, T *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
+  parallel_for(threads, (n + kBlock - 1) / kBlock, kLeastBlocks, [&](int64_t begin, int64_t end) {
+    write_blocks(destination + begin * kBlock, dtype, nf4, n, begin, end);
   });
 }
 
 }  // namespace
+
+const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end) {
+  const int64_t n = weight->out * weight->in, from = begin * weight->in;
+  const int64_t first = from / kBlock, last = (end * weight->in + kBlock - 1) / kBlock;
+  if (weight->dtype == NT_F32)
+    write_blocks(static_cast<float *>(to), weight->dtype, weight->nf4, n, first, last);
+  else
+    write_blocks(static_cast<uint16_t *>(to), weight->dtype, weight->nf4, n, first, last);
+  return static_cast<const char *>(to) + (from - first * kBlock) * size_of(weight->dtype);
+}
+
+int64_t nf4_rows_bytes(const nt_weight *weight, int64_t rows) {
+  return (rows * weight->in + 2 * kBlock) * size_of(weight->dtype);
+}
 
 int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
   if (dtype == NT_F32)

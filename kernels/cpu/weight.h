@@ -22,6 +22,9 @@ int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, co
 // scratch = W, or its transpose, as panels (matmul.h), where this can be done,
 bool nf4_makes_panels(const nt_weight *weight);
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);
+// rows begin … end − 1 of W, densely, in memory for so many rows, on the calling thread: returns where the first lies;
+const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end);
+int64_t nf4_rows_bytes(const nt_weight *weight, int64_t rows);
 // and times_weight_transposed straight from the codes, for few rows.
 int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
                      int64_t lda, const float *bias, bool accumulate, int64_t T);
