@@ -119,7 +119,9 @@ export async function breakRun(it: Break, { place, env }: BreakPlace): Promise<O
     await run.kill();
   }
   outcome.saved = newestCheckpoint(output, complain);
-  await resume(it, { place, env }, output, outcome);
+  // From then on a step keeps its samples, whether a checkpoint was made or not.
+  const hasBegun = existsSync(join(output, "config.json"));
+  await resume(it, { place, env }, { output, begun: hasBegun ? it.ranks : it.resumed }, outcome);
   return outcome;
 }
 
@@ -196,12 +198,12 @@ function newestCheckpoint(output: string, complain: (text: string) => void): num
   return steps.length === 0 ? null : Math.max(...steps);
 }
 
-/** To the end, by another number of ranks, and with the losses of a run that was never broken. */
+/** To the end, by another number of ranks, and with the losses of a run of `begun` ranks that was never broken. */
 async function resume(
-  { launch, ranks, resumed }: Break,
+  { launch, resumed }: Break,
   { place, env }: BreakPlace,
-  output: string,
-  { saved, complaints }: Outcome,
+  { output, begun }: { output: string; begun: number },
+  { complaints }: Outcome,
 ): Promise<void> {
   const folder = join(place, "resumed");
   rmSync(folder, { recursive: true, force: true });
@@ -226,7 +228,6 @@ async function resume(
   if (steps.length !== stepsOf(launch) || steps.some((step, i) => step !== i + 1))
     complaints.push(`metrics.jsonl has the steps ${steps.join(" ")}`);
   else {
-    const begun = saved === null ? resumed : ranks;
     const difference = lossDifference(output, join(place, wholeRun(launch, begun)));
     if (difference > MOST_LOSS_DIFFERENCE)
       complaints.push(`losses differ by ${difference} from a whole run's`);
