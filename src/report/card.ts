@@ -92,16 +92,24 @@ export function modelCard(run: Run, facts: CardFacts): string {
     ? `, trained with NEFTune's noisy embeddings (alpha ${run.options.get("alpha")}, [arXiv 2310.05914](https://arxiv.org/abs/2310.05914))`
     : "";
   const loss = (value: number | null) => value?.toFixed(4) ?? null;
-  const interval = figures!.eval_loss_interval;
-  const results: [string, string | null][] = [
+  const { best_eval_loss, best_eval_step, eval_loss_interval: interval } = figures!;
+  const isBest =
+    run.options.get("load-best-model-at-end") === "on" && best_eval_step !== run.metrics.evalLoss.x.at(-1);
+  const results: (readonly [string, string | null])[] = [
     ["steps", String(figures!.steps)],
     ["training loss, mean of the last steps", loss(figures!.train_loss)],
-    ["evaluation loss", loss(figures!.eval_loss)],
-    [
-      "its 95 % interval over samples",
-      interval === null ? null : `${loss(interval.low)} to ${loss(interval.high)}`,
-    ],
-    ["best evaluation loss", loss(figures!.best_eval_loss)],
+    ...(isBest
+      ? ([
+          [`evaluation loss, after step ${best_eval_step}, whose model this is`, loss(best_eval_loss)],
+        ] as const)
+      : ([
+          ["evaluation loss", loss(figures!.eval_loss)],
+          [
+            "its 95 % interval over samples",
+            interval === null ? null : `${loss(interval.low)} to ${loss(interval.high)}`,
+          ],
+          ["best evaluation loss", loss(best_eval_loss)],
+        ] as const)),
   ];
   const chosen = [...run.options].filter(([name]) => run.chosen.size === 0 || run.chosen.has(name));
   const table = (rows: readonly (readonly [string, string])[]) =>

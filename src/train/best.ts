@@ -1,6 +1,7 @@
 // The best evaluation of a run and when to stop for want of a better one: the meanings of Transformers'
 // metric_for_best_model and EarlyStoppingCallback.
 
+import { countOf } from "../numbers.ts";
 import type { EvalMetrics } from "./metrics.ts";
 import type { TrainerOptions } from "./options.ts";
 
@@ -32,6 +33,13 @@ export function judge(before: Judgement, evaluation: EvalMetrics, options: Judge
   const gain = value === null ? Number.NEGATIVE_INFINITY : (best?.value ?? Number.POSITIVE_INFINITY) - value;
   const waited = gain > options.earlyStoppingThreshold ? 0 : before.waited + 1;
   return { best: gain > 0 && value !== null ? { step: evaluation.step, value } : best, waited };
+}
+
+/** What was waited for in vain, for a person. */
+export function whyStopped({ best, waited }: Judgement, { earlyStoppingThreshold }: JudgeOptions): string {
+  const least = earlyStoppingThreshold > 0 ? `by more than ${earlyStoppingThreshold} ` : "";
+  const found = best === null ? "none was finite" : `the best is that of step ${best.step}`;
+  return `the last ${countOf(waited, "evaluation")} did not improve ${least}on the best before; ${found}`;
 }
 
 /** Whether the run ends here, with steps left. */

@@ -6,7 +6,7 @@ import type { EmbeddingHook } from "../model/index.ts";
 import { stopError, wishOf } from "../ranks/wish.ts";
 import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
 import { shellWord } from "../shell.ts";
-import { isOutOfPatience, judge } from "./best.ts";
+import { isOutOfPatience, judge, whyStopped } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
 import { DivergedError } from "./divergence.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
@@ -278,10 +278,9 @@ export class Trainer {
     files?.metrics.append(evalLine(progress.evaluation));
     progress.judgement = judge(progress.judgement, progress.evaluation, this.options);
     reporter?.onEval?.(progress.evaluation);
-    const { best, waited } = progress.judgement;
     if (isOutOfPatience(progress.judgement, this.options) && progress.step < this.#schedule.totalSteps) {
       reporter?.onNote?.(
-        `stopped early after step ${progress.step} of ${this.#schedule.totalSteps}: ${waited} evaluations in a row did not improve on that of step ${best?.step ?? 0}`,
+        `stopped early after step ${progress.step} of ${this.#schedule.totalSteps}: ${whyStopped(progress.judgement, this.options)}`,
       );
     }
   }

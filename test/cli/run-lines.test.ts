@@ -138,6 +138,27 @@ describe("the closing words", () => {
     );
   });
 
+  test("of the best model, where that is the result", () => {
+    const last = { evaluation: evaluation(60, 2) };
+    const history = new RunHistory();
+    const told: unknown[] = [];
+    const reporter = history.beside({ onBest: (...all) => told.push(all) });
+    for (const metrics of [evaluation(20, 2.5), evaluation(40, 1.5), evaluation(60, 2)])
+      reporter.onEval!(metrics);
+    reporter.onBest!({ step: 40, value: 1.5 }, "p");
+    expect(told).toHaveLength(1);
+    expect(history.closingLines(result(last), false)[1]).toBe(
+      "evaluation of the result, of step 40: loss 1.5000, perplexity 4.48 (2.5000 after step 20)",
+    );
+    const resumed = new RunHistory();
+    const later = resumed.beside({});
+    later.onEval!(evaluation(60, 2));
+    later.onBest!({ step: 40, value: 1.5 }, "p");
+    expect(resumed.closingLines(result(last), false)[1]).toBe(
+      "evaluation: loss 2.0000, perplexity 7.39 (the result, of step 40, was better)",
+    );
+  });
+
   test("with --eval-on-start, the first evaluation is that before training", () => {
     const history = new RunHistory();
     const reporter = history.beside({});

@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
@@ -60,4 +60,14 @@ test("commands and code quote names", () => {
   const asked = String.raw`--model './it'\''s mine' --adapter 'a "first"'`;
   expect(text).toContain(`neftune generate ${asked} --prompt`);
   expect(text).toContain(`neftune export ${asked} --output 'a "first".gguf'`);
+});
+
+test("the loss is that of the best model, where it is the result", () => {
+  const path = join(root, "best");
+  makeRun(path, { steps: 20, alpha: 5, options: { "load-best-model-at-end": true } });
+  appendFileSync(join(path, "metrics.jsonl"), '{"step":20,"eval_loss":9}\n');
+  const facts = { base: null, license: null, datasets: [], isAdapter: true, version: "0.1.0" };
+  const text = modelCard(readRun(path), facts);
+  expect(text).toMatch(/\| evaluation loss, after step 18, whose model this is \| 1\.\d+ \|/);
+  expect(text).not.toContain("interval");
 });

@@ -80,7 +80,7 @@ describe("a run", () => {
     expect(metricsOf(output).flatMap(({ eval_loss }) => eval_loss ?? [])).toEqual([3, 2, 2.5, 2.25]);
     expect(checkpoints(output).at(-1)).toBe("step-00000012");
     expect(notes.join()).toContain(
-      "stopped early after step 12 of 18: 2 evaluations in a row did not improve on that of step 6",
+      "stopped early after step 12 of 18: the last 2 evaluations did not improve on the best before; the best is that of step 6",
     );
     expect(existsSync(join(output, "adapter_model.safetensors"))).toBe(true);
   });

@@ -95,7 +95,10 @@ export function evaluationText({ loss, perplexity }: Pick<EvalMetrics, "loss" | 
 /** Listens to a run beside its reporter, for the closing words. */
 export class RunHistory {
   readonly #losses: (number | null)[] = [];
-  #first: EvalMetrics | null = null;
+  /** By step. */
+  readonly #evaluations = new Map<number, EvalMetrics>();
+  /** The evaluation whose model is the result, where that is not the last one. */
+  #best: number | null = null;
 
   /** The reporter, with this one listening. */
   beside(reporter: Reporter): Reporter {
@@ -107,8 +110,12 @@ export class RunHistory {
         reporter.onStep?.(metrics, plan);
       },
       onEval: (metrics) => {
-        this.#first ??= metrics;
+        this.#evaluations.set(metrics.step, metrics);
         reporter.onEval?.(metrics);
+      },
+      onBest: (best, path) => {
+        this.#best = best.step;
+        reporter.onBest?.(best, path);
       },
     };
   }
@@ -121,8 +128,7 @@ export class RunHistory {
         ? `nothing was left to train: the run's ${countOf(steps, "step")} had been done`
         : `${countOf(steps, "step")} in ${formatSeconds(seconds)}, ${formatCount(seconds > 0 ? tokens / seconds : 0)} tokens/s; ${last}${this.#meanText(steps)}`,
     ];
-    if (evaluation !== null)
-      lines.push(`evaluation: ${evaluationText(evaluation)}${this.#before(evaluation)}`);
+    if (evaluation !== null) lines.push(this.#evaluationLine(evaluation));
     if (skipped > 0) lines.push(`${countOf(skipped, "step")} made no update (see metrics.jsonl)`);
     lines.push(isFull ? `model: ${output}` : `adapter: ${join(output, "adapter_model.safetensors")}`);
     return lines;
@@ -134,9 +140,21 @@ export class RunHistory {
     return `, mean of the last ${countOf(losses.length, "step")} ${meanOf(losses).toFixed(4)}`;
   }
 
+  /** The evaluation of the result, and the first one. */
+  #evaluationLine(last: EvalMetrics): string {
+    const best = this.#best === null || this.#best === last.step ? null : this.#best;
+    // A resumed run may have the best one from before.
+    const own = best === null ? last : this.#evaluations.get(best);
+    if (own === undefined)
+      return `evaluation: ${evaluationText(last)} (the result, of step ${best}, was better)`;
+    const which = best === null ? "" : ` of the result, of step ${best}`;
+    return `evaluation${which}: ${evaluationText(own)}${this.#before(own)}`;
+  }
+
   #before({ step }: EvalMetrics): string {
-    if (this.#first === null || this.#first.step === step) return "";
-    const when = this.#first.step === 0 ? "before training" : `after step ${this.#first.step}`;
-    return ` (${this.#first.loss?.toFixed(4) ?? "not finite"} ${when})`;
+    const [first] = this.#evaluations.values();
+    if (first === undefined || first.step === step) return "";
+    const when = first.step === 0 ? "before training" : `after step ${first.step}`;
+    return ` (${first.loss?.toFixed(4) ?? "not finite"} ${when})`;
   }
 }
