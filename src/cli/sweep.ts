@@ -17,7 +17,14 @@ import { REPORT_FILE, writeCard, writeReport } from "./run/files.ts";
 import { isElsewhere, type PlannedRun, planRun } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
 import { settingsOf } from "./sweep/grid.ts";
-import { type DivergedSweepRun, type SweepRun, summaryOf, sweepTable, verdict } from "./sweep/results.ts";
+import {
+  type DivergedSweepRun,
+  type SettingResult,
+  type SweepRun,
+  summaryOf,
+  sweepTable,
+  verdict,
+} from "./sweep/results.ts";
 import { SweepRunner } from "./sweep/runs.ts";
 import { countOf, fitTable, toJson } from "./terminal/format.ts";
 import { progressReporter } from "./terminal/progress.ts";
@@ -174,11 +181,7 @@ export const sweep = defineCommand({
       },
       context,
     );
-    const results = settings.map((setting) => ({
-      ...setting,
-      runs: [] as SweepRun[],
-      diverged: [] as DivergedSweepRun[],
-    }));
+    const results = settings.map((setting): SweptSetting => ({ ...setting, runs: [], diverged: [] }));
     try {
       for (const { label, request, model, setting, seed } of planned) {
         const result = results[setting]!;
@@ -203,29 +206,7 @@ export const sweep = defineCommand({
     } finally {
       runner.close();
     }
-    const table = sweepTable(results);
-    const said = verdict(results);
-    const summary = {
-      verdict: said,
-      settings: results.map(({ diverged, ...result }) => ({
-        ...result,
-        ...(diverged.length === 0 ? {} : { diverged }),
-        summary: summaryOf(result),
-      })),
-    };
-    writeTextAtomically(join(output, SUMMARY_FILE), `${JSON.stringify(summary, null, 2)}\n`);
-    const runs = readRuns(planned.map(({ request }) => request.output));
-    const title = `Sweep: ${countOf(settings.length, "setting")}, ${countOf(planned.length, "run")}`;
-    const page = reportHtml(runs, context.version, { title, lead: said, tables: [table] });
-    writeTextAtomically(join(output, REPORT_FILE), page);
-    if (values.json) context.print(toJson({ output, report: join(output, REPORT_FILE), ...summary }));
-    else {
-      const rows = [table.head, ...table.rows.map((row) => row.map(String))];
-      context.print(fitTable(rows, table.numeric ?? [], context.columns));
-      const width = context.columns ?? Number.POSITIVE_INFINITY;
-      if (said !== "") context.print(`\n${wrap(said, width).join("\n")}`);
-      context.print(`\nreport: ${join(output, REPORT_FILE)}`);
-    }
+    presentSweep(planned, results, values, context);
     const lost = results.flatMap(({ diverged }) => diverged.map(({ path }) => path));
     if (lost.length > 0) {
       const which = `${lost.length} of ${countOf(planned.length, "run")} diverged`;
@@ -233,6 +214,43 @@ export const sweep = defineCommand({
     }
   },
 });
+
+interface SweptSetting extends SettingResult {
+  runs: SweepRun[];
+  diverged: DivergedSweepRun[];
+}
+
+/** Writes sweep.json and report.html, and prints the table and what it says. */
+function presentSweep(
+  planned: readonly SweptRun[],
+  results: readonly SweptSetting[],
+  { output, json }: { output: string; json: boolean },
+  context: Context,
+): void {
+  const [table, said] = [sweepTable(results), verdict(results)];
+  const summary = {
+    verdict: said,
+    settings: results.map(({ diverged, ...result }) => ({
+      ...result,
+      ...(diverged.length === 0 ? {} : { diverged }),
+      summary: summaryOf(result),
+    })),
+  };
+  writeTextAtomically(join(output, SUMMARY_FILE), `${JSON.stringify(summary, null, 2)}\n`);
+  const runs = readRuns(planned.map(({ request }) => request.output));
+  const title = `Sweep: ${countOf(results.length, "setting")}, ${countOf(planned.length, "run")}`;
+  const report = join(output, REPORT_FILE);
+  writeTextAtomically(report, reportHtml(runs, context.version, { title, lead: said, tables: [table] }));
+  if (json) {
+    context.print(toJson({ output, report, ...summary }));
+    return;
+  }
+  const rows = [table.head, ...table.rows.map((row) => row.map(String))];
+  context.print(fitTable(rows, table.numeric ?? [], context.columns));
+  const width = context.columns ?? Number.POSITIVE_INFINITY;
+  if (said !== "") context.print(`\n${wrap(said, width).join("\n")}`);
+  context.print(`\nreport: ${report}`);
+}
 
 /** Shows a run; what is the same for all runs is said with the first one's data. */
 function sweepReporter({ label, request, sources }: SweptRun, context: Context): RunReporter {

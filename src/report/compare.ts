@@ -67,7 +67,8 @@ function bootstrap(runs: readonly Run[]): { result: Bootstrap | null; place: (nu
       : null,
   );
   const first = evaluations.find((evaluation) => evaluation !== null) ?? null;
-  if (first === null || first.losses.length < 2) return { result: null, place: runs.map(() => null) };
+  if (first === null || first.targetTokens.filter((count) => count > 0).length < 2)
+    return { result: null, place: runs.map(() => null) };
   const paired = evaluations.filter((evaluation) => evaluation !== null && arePaired(first, evaluation));
   const place = evaluations.map((evaluation) => (evaluation === null ? -1 : paired.indexOf(evaluation)));
   return {

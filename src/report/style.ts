@@ -57,7 +57,7 @@ a{color:var(--link)}
 .wide{overflow-x:auto;border:1px solid var(--line);border-radius:10px}
 .wide:has(thead th:nth-child(2):last-child){max-width:520px}
 table{border-collapse:collapse;width:100%;font-size:.9375rem;font-variant-numeric:tabular-nums}
-caption{text-align:left;font-size:.8125rem;color:var(--soft);padding:8px 14px 0}
+caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
 th,td{text-align:left;vertical-align:top;padding:8px 14px;border-bottom:1px solid var(--line);overflow-wrap:normal}
 thead th{font-weight:500;vertical-align:bottom;font-size:.8125rem;color:var(--soft);white-space:nowrap}
 tbody th{font-weight:500;position:sticky;left:0;background:var(--back)}

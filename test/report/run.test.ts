@@ -102,6 +102,12 @@ describe("states", () => {
     expect(figures).toMatchObject({ eval_loss: null, eval_loss_interval: null, best_eval_step: 9 });
   });
 
+  test("a loss over one sample has no interval, whatever samples without targets there are", () => {
+    makeRun(at("single"), { steps: 10, alpha: 5 });
+    writeFileSync(at("single/eval_losses.json"), '{"step":10,"losses":[1,0],"target_tokens":[3,0]}\n');
+    expect(compare([readRun(at("single"))])[0]!.eval_loss_interval).toBeNull();
+  });
+
   test("a list without items is an option that was not given", () => {
     makeRun(at("lists"), { steps: 10, alpha: 5, options: { "report-to": [], "target-modules": ["a", "b"] } });
     const { options } = readRun(at("lists"));
