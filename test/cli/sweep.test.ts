@@ -35,6 +35,7 @@ describe("settings", () => {
     [["5"], ["alpha=3"], "alpha is swept twice"],
     [["5", "5"], [], "alpha-5 is in the sweep twice"],
     [["5", "5.0"], [], "alpha-5.0 is in the sweep twice"],
+    [undefined, ["dataset=a/b,a_b"], "dataset-a_b is in the sweep twice"],
     [undefined, ["lr=1e-4,0.0001"], "learning-rate-0.0001 is in the sweep twice"],
     [undefined, ["seed=1,2"], "cannot be swept"],
     [undefined, ["output=a,b"], "cannot be swept"],

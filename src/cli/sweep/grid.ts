@@ -52,8 +52,13 @@ export function settingsOf(alphas: readonly string[] | undefined, sweeps: readon
       }),
     );
   }
-  const keys = settings.map(({ values }) => JSON.stringify(values));
-  const twice = settings.find((_, i) => keys.indexOf(keys[i]!) !== i);
+  const isLater = (keys: readonly string[], i: number) => keys.indexOf(keys[i]!) !== i;
+  // 0 and 0.0 are one value; a/b and a_b would share a folder.
+  const [names, values] = [
+    settings.map((setting) => setting.name),
+    settings.map((setting) => JSON.stringify(setting.values)),
+  ];
+  const twice = settings.find((_, i) => isLater(names, i) || isLater(values, i));
   if (twice !== undefined) throw new UsageError(`${twice.name} is in the sweep twice; give each value once`);
   return settings;
 }
