@@ -57,6 +57,13 @@ typedef struct nt_lora_target {
   float *db;
   int64_t row, rows, column;
 } nt_lora_target;
+// Rows of `row_bytes` from one place on the device, where they lie side by side, to another, where they lie `distance`
+// bytes apart. Eight bytes a field.
+typedef struct nt_copied_block {
+  void *destination;
+  const void *source;
+  int64_t rows, row_bytes, distance;
+} nt_copied_block;
 // An NF4 tensor of n values on the device, in blocks of 64 (kernels/nf4.h has tables and formulas). Eight bytes a field.
 typedef struct nt_nf4 {
   const uint8_t *codes;  // [(n + 1) / 2], the even element in the high nibble
@@ -116,6 +123,8 @@ NT_API int32_t nt_copy_to_host_later(nt_context *context, void *host_destination
 NT_API int32_t nt_host_malloc(nt_context *context, int64_t bytes, void **host_address);
 NT_API int32_t nt_host_free(nt_context *context, void *host_address);
 NT_API int32_t nt_copy(nt_context *context, void *destination, const void *source, int64_t bytes);
+// Every block at once; no two destinations may overlap.
+NT_API int32_t nt_copy_blocks(nt_context *context, const nt_copied_block *host_blocks, int64_t count);
 // Maps a file read-only into host memory. The address is also a device pointer where
 // `host_is_device` comes back 1 (the CPU backend).
 NT_API int32_t nt_file_map(nt_context *context, const char *host_path, void **host_address, int64_t *host_bytes,
@@ -165,16 +174,17 @@ NT_API int32_t nt_embedding_backward(nt_context *context, int32_t dtype, float *
 // ------------------------------------------------------------------ norm, rope, swiglu, dropout
 
 // With delta: sum = x + delta, rounded to dtype; without (null): sum = x and `sum` is not written.
-// y = sum · rstd · weight, rstd[t] = 1 / sqrt(mean(sum²) + eps). x, delta, sum, y: [T,H];
+// y = sum · rstd · weight, rstd[t] = 1 / sqrt(mean(sum²) + eps). x, delta, sum, y: [T,H], rows of y ldy apart;
 // weight float32 [H]; sum may alias x or delta.
-NT_API int32_t nt_rmsnorm_forward(nt_context *context, int32_t dtype, void *y, void *sum, float *rstd, const void *x,
-                                  const void *delta, const float *weight, int64_t T, int64_t H, float eps);
+NT_API int32_t nt_rmsnorm_forward(nt_context *context, int32_t dtype, void *y, int64_t ldy, void *sum, float *rstd,
+                                  const void *x, const void *delta, const float *weight, int64_t T, int64_t H,
+                                  float eps);
 // x is the norm's input (forward's sum). With c = mean(dy ∘ weight ∘ x) · rstd²:
 // dx = rstd · (dy ∘ weight − x · c) + residual (null: 0); dweight[H] += Σ_t dy ∘ x · rstd (null: not wanted).
-// dx may alias dy or residual.
-NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx, float *dweight, const void *dy,
-                                   const void *x, const float *weight, const float *rstd, const void *residual,
-                                   int64_t T, int64_t H);
+// Rows of dx and residual lie lddx apart. dx may alias residual and, where lddx is H, dy.
+NT_API int32_t nt_rmsnorm_backward(nt_context *context, int32_t dtype, void *dx, int64_t lddx, float *dweight,
+                                   const void *dy, const void *x, const float *weight, const float *rstd,
+                                   const void *residual, int64_t T, int64_t H);
 // In place on x: `heads` heads of head_dim side by side in each row (row distance ldx). Halves form the pairs,
 // as in Transformers: (a, b) = (x[i], x[i + d/2]) → (a·cos − b·sin, b·cos + a·sin), cos, sin: float32
 // [positions, d/2] read at row positions[t]. inverse = 1 turns back (the backward pass).
@@ -196,16 +206,17 @@ NT_API int32_t nt_rmsnorm_rope_backward(nt_context *context, int32_t dtype, void
                                         const float *sine, const int32_t *positions, int64_t T, int64_t heads,
                                         int64_t head_dim, float eps);
 // gate_up [T, 2I]: gate in the first I columns, up in the rest. h[T,I] = silu(gate) · up.
-NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, const void *gate_up, int64_t T,
-                                 int64_t I);
+NT_API int32_t nt_swiglu_forward(nt_context *context, int32_t dtype, void *h, int64_t ldh, const void *gate_up,
+                                 int64_t ldgate_up, int64_t T, int64_t I);
 // gate_up comes in as forward's input and leaves as its gradient; h (null: not wanted) is written anew as
-// forward's output; h may alias dh.
-NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, void *h, const void *dh,
-                                  int64_t T, int64_t I);
+// forward's output; h may alias dh, whose rows lie lddh apart, as h's do.
+NT_API int32_t nt_swiglu_backward(nt_context *context, int32_t dtype, void *gate_up, int64_t ldgate_up, void *h,
+                                  const void *dh, int64_t lddh, int64_t T, int64_t I);
 // nt_swiglu_backward where forward's output h is wanted for the gradient of a LoRA A alone, as in nt_lora_backward_a:
 // da[R,I] (float32) += gᵀ·h, g[T,R]. dh may be overwritten.
-NT_API int32_t nt_swiglu_backward_lora(nt_context *context, int32_t dtype, void *gate_up, float *da, const void *g,
-                                       void *dh, int64_t T, int64_t R, int64_t I);
+NT_API int32_t nt_swiglu_backward_lora(nt_context *context, int32_t dtype, void *gate_up, int64_t ldgate_up, float *da,
+                                       const void *g, int64_t ldg, void *dh, int64_t lddh, int64_t T, int64_t R,
+                                       int64_t I);
 // Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
 // accumulate. Kept where the word's top 24 bits ≥ p · 2²⁴; word j & 3 of the Philox block with counter
 // (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may alias x.
@@ -215,10 +226,10 @@ NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const voi
 
 // ------------------------------------------------------------------ linear and LoRA
 
-// A weight [out, in] as checkpoints store it, in `dtype`. `data` is borrowed, read by each product anew, and must
-// outlive the weight.
+// A weight [out, in] as checkpoints store it, in `dtype`, rows ld apart. `data` is borrowed, read by each product anew,
+// and must outlive the weight.
 NT_API int32_t nt_weight_create(nt_context *context, int32_t dtype, int64_t out, int64_t in, const void *data,
-                                nt_weight **host_weight);
+                                int64_t ld, nt_weight **host_weight);
 NT_API int32_t nt_weight_destroy(nt_context *context, nt_weight *weight);
 
 // The same for a weight kept in NF4: products expand it into `scratch` (at least out · in values of `dtype`, on the
@@ -233,9 +244,9 @@ NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absma
 // Double quantization: codes[blocks], absmax2[⌈blocks/256⌉] and behind it the offset (one float32), of absmax[blocks].
 NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2, const float *absmax,
                                       int64_t blocks);
-// destination[n] (f32, bf16 or f16) = the tensor's values.
+// destination (f32, bf16 or f16) = the tensor's n values, `columns` a row, rows ld apart.
 NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype,
-                                 const nt_nf4 *host_nf4, int64_t n);
+                                 const nt_nf4 *host_nf4, int64_t n, int64_t columns, int64_t ld);
 
 // y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u·Bᵀ (no blocks: none). x, u, B have `dtype`, y has
 // `y_dtype` (dtype or NT_F32). W may be the weights of several projections on top of each other; then B is
@@ -256,17 +267,17 @@ NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, flo
                                          const void *dy, int64_t lddy, const void *x, int64_t ldx, int64_t T,
                                          int64_t out, int64_t in);
 // LoRA's down projection, for all projections that read the same x at once (A stacked to R rows):
-// u[T,R] = scale · x[T,in]·Aᵀ, A[R,in].
-NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx,
-                               const void *a, float scale, int64_t T, int64_t R, int64_t in);
+// u[T,R] = scale · x[T,in]·Aᵀ, A[R,in]; also written to u2 (null: not wanted), where rows lie ldu2 apart.
+NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x,
+                               int64_t ldx, const void *a, float scale, int64_t T, int64_t R, int64_t in);
 // For all projections of a stack, each with its own columns of dy, g and u: g[T,r] = scale · dy[T,rows]·B[rows,r];
 // db[rows,r] (float32) += dyᵀ·u[T,r] (where no db is wanted u may be null).
 NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
                                 const void *u, int64_t ldu, const nt_lora_target *host_targets, int64_t targets,
                                 int64_t rank, float scale, int64_t T);
 // For the stacked projections: da[R,in] (float32) += gᵀ[R,T]·x[T,in].
-NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x,
-                                  int64_t ldx, int64_t T, int64_t R, int64_t in);
+NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, int64_t ldg,
+                                  const void *x, int64_t ldx, int64_t T, int64_t R, int64_t in);
 
 // Bytes of workspace nt_linear_cross_entropy runs well with (it accepts less, down to one row).
 NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *context, int32_t dtype, int64_t rows, int64_t H,

@@ -80,17 +80,18 @@ int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T,
                                 int32_t rows) {
-  if (rows == NT_ROWS_EACH) {
+  const bool dense = weight->ld == weight->in;
+  if (rows == NT_ROWS_EACH && dense) {
     const auto each = amx_takes_rows(context, weight) ? amx_rows_product : few_rows_product;
     return each(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   }
-  if (rows == NT_ROWS_TOGETHER && T <= kFewRows) {
+  if (rows == NT_ROWS_TOGETHER && T <= kFewRows && dense) {
     const auto few = weight->scratch != nullptr ? nf4_few_rows : few_rows_product;
     return few(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   }
   Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                     transposed(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, bias, accumulate};
-  if (rows == NT_ROWS_TILED) return in_tiles(context, weight, product);
+                     transposed(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, bias, accumulate};
+  if (rows != NT_ROWS_TOGETHER) return in_tiles(context, weight, product);
   const int32_t status = expand(context, weight, product, true);
   return status == NT_OK ? matmul(context, product) : status;
 }
@@ -98,7 +99,7 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T) {
   Product product = {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                     as_stored(weight->data, weight->dtype, weight->in), nullptr, c, c_dtype, ldc, nullptr,
+                     as_stored(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, nullptr,
                      accumulate};
   const int32_t status = expand(context, weight, product, false);
   return status == NT_OK ? matmul(context, product) : status;

@@ -34,9 +34,10 @@ int32_t project_back(nt_context *context, int32_t dtype, void *g, int64_t ldg, c
   return NT_OK;
 }
 
-int32_t lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx, const void *a, float scale,
-                     int64_t T, int64_t R, int64_t in) {
+int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x, int64_t ldx,
+                     const void *a, float scale, int64_t T, int64_t R, int64_t in) {
   narrow_product(context, dtype, u, R, x, ldx, a, scale, T, R, in);
+  if (u2 != nullptr) narrow_product(context, dtype, u2, ldu2, x, ldx, a, scale, T, R, in);
   return NT_OK;
 }
 
@@ -57,9 +58,9 @@ int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, 
   return NT_OK;
 }
 
-int32_t lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x, int64_t ldx,
-                        int64_t T, int64_t R, int64_t in) {
-  return outer_product(context, dtype, da, false, g, R, x, ldx, T, R, in);
+int32_t lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, int64_t ldg, const void *x,
+                        int64_t ldx, int64_t T, int64_t R, int64_t in) {
+  return outer_product(context, dtype, da, false, g, ldg, x, ldx, T, R, in);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "matmul.h"
 #include "nf4_block.h"
 #include "parallel.h"
 #include "weight.h"
@@ -199,6 +200,20 @@ int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, co
     dequantize(context->threads, static_cast<float *>(destination), dtype, nf4, n);
   else
     dequantize(context->threads, static_cast<uint16_t *>(destination), dtype, nf4, n);
+  return NT_OK;
+}
+
+// What is to lie apart is made side by side first: no training on a CPU asks for it.
+int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n,
+                       int64_t columns, int64_t ld) {
+  if (ld == columns) return nf4_dequantize(context, destination, dtype, nf4, n);
+  const int64_t size = size_of(dtype);
+  auto *values = static_cast<char *>(scratch(context, n * size));
+  if (values == nullptr) return fail(NT_OUT_OF_MEMORY, "nf4_dequantize: no memory for %lld values", (long long)n);
+  nf4_dequantize(context, values, dtype, nf4, n);
+  for (int64_t i = 0; i < n; i += columns)
+    memcpy(static_cast<char *>(destination) + i / columns * ld * size, values + i * size,
+           size_t((n - i < columns ? n - i : columns) * size));
   return NT_OK;
 }
 

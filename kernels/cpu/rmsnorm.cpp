@@ -42,15 +42,15 @@ float add_and_square(T_ *total, const T_ *x, const T_ *delta, int64_t H) {
 }
 
 template <typename T_>
-int32_t rmsnorm_forward(nt_context *context, T_ *y, T_ *total, float *rstd, const T_ *x, const T_ *delta, const float *weight, int64_t T,
-             int64_t H, float eps) {
+int32_t rmsnorm_forward(nt_context *context, T_ *y, int64_t ldy, T_ *total, float *rstd, const T_ *x, const T_ *delta,
+                        const float *weight, int64_t T, int64_t H, float eps) {
   parallel_for(context->threads, T, 1 + 8192 / H, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
       float squares = add_and_square(total + t * H, x + t * H, delta == nullptr ? nullptr : delta + t * H, H);
       float r = 1.0f / sqrtf(squares / float(H) + eps);
       rstd[t] = r;
       const T_ *in = delta == nullptr ? x + t * H : total + t * H;
-      T_ *out = y + t * H;
+      T_ *out = y + t * ldy;
       int64_t j = 0;
       for (; j + kLanes <= H; j += kLanes) store(out + j, load(in + j) * splat(r) * load(weight + j));
       if (j < H) store_part(out + j, load_part(in + j, H - j) * splat(r) * load_part(weight + j, H - j), H - j);
@@ -104,8 +104,8 @@ thread_local Scratch scratch;
 
 // Where dweight is wanted, each thread sums over its rows; then these sums are added up in the order of the threads.
 template <typename T_>
-int32_t rmsnorm_backward(nt_context *context, T_ *dx, float *dweight, const T_ *dy, const T_ *x, const float *weight,
-              const float *rstd, const T_ *residual, int64_t T, int64_t H) {
+int32_t rmsnorm_backward(nt_context *context, T_ *dx, int64_t lddx, float *dweight, const T_ *dy, const T_ *x,
+                         const float *weight, const float *rstd, const T_ *residual, int64_t T, int64_t H) {
   float *partials = nullptr;  // [threads, H]
   if (dweight != nullptr) {
     const int64_t bytes = context->threads * H * int64_t(sizeof(float));
@@ -122,8 +122,8 @@ int32_t rmsnorm_backward(nt_context *context, T_ *dx, float *dweight, const T_ *
     if (partial != nullptr) memset(partial, 0, size_t(H) * sizeof(float));
     Range rows = piece(T, thread, size);
     for (int64_t t = rows.begin; t < rows.end; t++) {
-      const T_ *extra = residual == nullptr ? nullptr : residual + t * H;
-      backward_row(dx + t * H, partial, dy + t * H, x + t * H, weight, rstd[t], extra, H);
+      const T_ *extra = residual == nullptr ? nullptr : residual + t * lddx;
+      backward_row(dx + t * lddx, partial, dy + t * H, x + t * H, weight, rstd[t], extra, H);
     }
   });
   if (partials == nullptr) return NT_OK;

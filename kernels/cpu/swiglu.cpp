@@ -45,33 +45,35 @@ void backward_row(T_ *gate, T_ *up, T_ *h, const T_ *dh, int64_t I) {
 }
 
 template <typename T_>
-int32_t swiglu_forward(nt_context *context, T_ *h, const T_ *gate_up, int64_t T, int64_t I) {
+int32_t swiglu_forward(nt_context *context, T_ *h, int64_t ldh, const T_ *gate_up, int64_t ldgate_up, int64_t T,
+                       int64_t I) {
   parallel_for(context->threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
-      const T_ *gate = gate_up + t * 2 * I;
-      forward_row(h + t * I, gate, gate + I, I);
+      const T_ *gate = gate_up + t * ldgate_up;
+      forward_row(h + t * ldh, gate, gate + I, I);
     }
   });
   return NT_OK;
 }
 
 template <typename T_>
-int32_t swiglu_backward(nt_context *context, T_ *gate_up, T_ *h, const T_ *dh, int64_t T, int64_t I) {
+int32_t swiglu_backward(nt_context *context, T_ *gate_up, int64_t ldgate_up, T_ *h, const T_ *dh, int64_t lddh,
+                        int64_t T, int64_t I) {
   parallel_for(context->threads, T, 1 + 8192 / I, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
-      T_ *gate = gate_up + t * 2 * I;
-      backward_row(gate, gate + I, h == nullptr ? nullptr : h + t * I, dh + t * I, I);
+      T_ *gate = gate_up + t * ldgate_up;
+      backward_row(gate, gate + I, h == nullptr ? nullptr : h + t * lddh, dh + t * lddh, I);
     }
   });
   return NT_OK;
 }
 
 template <typename T_>
-int32_t swiglu_backward_lora(nt_context *context, T_ *gate_up, float *da, const void *g, T_ *dh, int64_t T, int64_t R,
-                             int64_t I) {
-  const int32_t status = swiglu_backward(context, gate_up, dh, dh, T, I);
+int32_t swiglu_backward_lora(nt_context *context, T_ *gate_up, int64_t ldgate_up, float *da, const void *g, int64_t ldg,
+                             T_ *dh, int64_t lddh, int64_t T, int64_t R, int64_t I) {
+  const int32_t status = swiglu_backward(context, gate_up, ldgate_up, dh, dh, lddh, T, I);
   if (status != NT_OK) return status;
-  return outer_product(context, sizeof(T_) == 2 ? NT_BF16 : NT_F32, da, false, g, R, dh, I, T, R, I);
+  return outer_product(context, sizeof(T_) == 2 ? NT_BF16 : NT_F32, da, false, g, ldg, dh, lddh, T, R, I);
 }
 
 }  // namespace

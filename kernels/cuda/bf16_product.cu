@@ -23,8 +23,8 @@ struct Bf16Rows {
 }  // namespace
 
 bool bf16_takes_rows(const nt_weight *weight, const void *a, int64_t lda, int64_t T) {
-  return weight->dtype == NT_BF16 && T <= kFewRows && weight->in % kFewWord == 0 && aligned16(a) && lda % 8 == 0 &&
-         aligned16(weight->data);
+  return weight->dtype == NT_BF16 && T <= kFewRows && weight->in % kFewWord == 0 && weight->ld == weight->in &&
+         aligned16(a) && lda % 8 == 0 && aligned16(weight->data);
 }
 
 int32_t bf16_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,

@@ -75,9 +75,11 @@ template <class In, class Out>
 cudaError_t launch_plain(nt_context *context, const Product &p) {
   const int64_t row_blocks = ceil_div(p.m, 8);
   const dim3 grid(unsigned(ceil_div(p.n, 32)), unsigned(row_blocks < 65535 ? row_blocks : 65535));
-  return launch(product_plain_kernel<In, Out>, grid, dim3(32, 8), 0, context->stream, static_cast<Out *>(p.c), p.ldc,
-                static_cast<const In *>(p.a.data), p.a.row, p.a.column, static_cast<const In *>(p.b.data), p.b.row,
-                p.b.column, p.bias, p.m, p.n, p.k, p.alpha, p.accumulate);
+  const Watched watched(context->stream, {nullptr, "product_plain", int64_t(grid.x) * grid.y, 0, p.m, p.n, p.k,
+                                          int32_t(sizeof(In)), int32_t(sizeof(Out)), p.accumulate});
+  return enqueue(product_plain_kernel<In, Out>, grid, dim3(32, 8), 0, context->stream, static_cast<Out *>(p.c), p.ldc,
+                 static_cast<const In *>(p.a.data), p.a.row, p.a.column, static_cast<const In *>(p.b.data), p.b.row,
+                 p.b.column, p.bias, p.m, p.n, p.k, p.alpha, p.accumulate);
 }
 
 // The largest power of two up to 256 that divides the address.

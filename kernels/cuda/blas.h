@@ -75,7 +75,7 @@ inline int32_t times_weight_transposed(nt_context *context, const nt_weight *wei
   const int32_t status = expanded(context, weight, &data);
   if (status != NT_OK) return status;
   return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                          transposed(data, weight->dtype, weight->in), c, c_dtype, ldc, bias, accumulate});
+                          transposed(data, weight->dtype, weight->ld), c, c_dtype, ldc, bias, accumulate});
 }
 inline int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                             const void *a, int64_t lda, bool accumulate, int64_t T) {
@@ -83,7 +83,7 @@ inline int32_t times_weight(nt_context *context, const nt_weight *weight, void *
   const int32_t status = expanded(context, weight, &data);
   if (status != NT_OK) return status;
   return matmul(context, {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                          as_stored(data, weight->dtype, weight->in), c, c_dtype, ldc, nullptr, accumulate});
+                          as_stored(data, weight->dtype, weight->ld), c, c_dtype, ldc, nullptr, accumulate});
 }
 
 }  // namespace nt

@@ -9,14 +9,15 @@
 
 namespace nt {
 
-int32_t add_lora_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x, int64_t ldx, int64_t T,
-                   int64_t R, int64_t in) {
-  if (dtype == NT_BF16 && can_lora_outer(x, ldx, g, R, in, R)) {
-    const OuterProduct product = {da, 1, in, static_cast<const bf16 *>(x), ldx, static_cast<const bf16 *>(g), R, in, R};
+int32_t add_lora_a(nt_context *context, int32_t dtype, float *da, const void *g, int64_t ldg, const void *x, int64_t ldx,
+                   int64_t T, int64_t R, int64_t in) {
+  if (dtype == NT_BF16 && can_lora_outer(x, ldx, g, ldg, in, R)) {
+    const OuterProduct product = {da,  1,  in, static_cast<const bf16 *>(x), ldx, static_cast<const bf16 *>(g),
+                                  ldg, in, R};
     NT_CUDA(lora_outer(context, product, T), "lora_backward_a");
     return NT_OK;
   }
-  return matmul(context, {R, in, T, transposed(g, dtype, R), as_stored(x, dtype, ldx), da, NT_F32, in, nullptr, true});
+  return matmul(context, {R, in, T, transposed(g, dtype, ldg), as_stored(x, dtype, ldx), da, NT_F32, in, nullptr, true});
 }
 
 namespace {
@@ -27,14 +28,20 @@ int32_t add_outer(nt_context *context, int32_t dtype, float *db, const void *dy,
   return matmul(context, {N, R, T, transposed(dy, dtype, lddy), as_stored(u, dtype, ldu), db, NT_F32, R, nullptr, true});
 }
 
-int32_t lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx, const void *a, float scale,
-                     int64_t T, int64_t R, int64_t in) {
-  if (dtype == NT_BF16 && can_lora_down(u, R, x, ldx, a, in, T, in, R)) {
-    NT_CUDA(lora_down(context, u, R, x, ldx, a, in, scale, T, in, R), "lora_forward");
+int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x, int64_t ldx,
+                     const void *a, float scale, int64_t T, int64_t R, int64_t in) {
+  const bool down = can_lora_down(u, R, x, ldx, a, in, T, in, R) &&
+                    (u2 == nullptr || can_lora_down(u2, ldu2, x, ldx, a, in, T, in, R));
+  if (dtype == NT_BF16 && down) {
+    NT_CUDA(lora_down(context, u, u2, ldu2, x, ldx, a, in, scale, T, in, R), "lora_forward");
     return NT_OK;
   }
-  return matmul(context, {T, R, in, as_stored(x, dtype, ldx), transposed(a, dtype, in), u, dtype, R,
-                              nullptr, false, scale});
+  Product product = {T, R, in, as_stored(x, dtype, ldx), transposed(a, dtype, in), u, dtype, R, nullptr, false, scale};
+  const int32_t status = matmul(context, product);
+  if (status != NT_OK || u2 == nullptr) return status;
+  product.c = u2;
+  product.ldc = ldu2;
+  return matmul(context, product);
 }
 
 int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
@@ -60,9 +67,9 @@ int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, 
   return NT_OK;
 }
 
-int32_t lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x, int64_t ldx,
-                        int64_t T, int64_t R, int64_t in) {
-  return add_lora_a(context, dtype, da, g, x, ldx, T, R, in);
+int32_t lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, int64_t ldg, const void *x,
+                        int64_t ldx, int64_t T, int64_t R, int64_t in) {
+  return add_lora_a(context, dtype, da, g, ldg, x, ldx, T, R, in);
 }
 
 }  // namespace

@@ -36,8 +36,8 @@ __global__ __launch_bounds__(kDownThreads, 3)
     while (i + 1 < targets.count && targets.target[i + 1].first_down <= block) i++;
     const BackwardTarget &target = targets.target[i];
     const int at = block - target.first_down;
-    lora_down_block<rows, tiles, true>(memory, g + target.column, ldg, dy + target.row, lddy, target.b, rank, scale,
-                                       split.T, target.rows, rank, int64_t(at / narrow_tiles) * rows,
+    lora_down_block<rows, tiles, true>(memory, g + target.column, ldg, nullptr, 0, dy + target.row, lddy, target.b, rank,
+                                       scale, split.T, target.rows, rank, int64_t(at / narrow_tiles) * rows,
                                        at % narrow_tiles * tiles * 8);
     return;
   }

@@ -30,13 +30,14 @@ __host__ __device__ constexpr int down_bytes(int rows, int tiles, bool k_outside
 }
 
 // c[t, n] = scale · Σ_k x[t, k]·w(k, n) for the block's `rows` (64 or 32) rows from first_row on and 8·tiles columns from
-// first_column on; w is w[n, k], or w[k, n] when k_outside, rows ldw apart. k advances by 64 through the stages of
+// first_column on, and so in c2 unless it is null; w is w[n, k], or w[k, n] when k_outside, rows ldw apart. k advances by 64 through the stages of
 // cp.async. With 64 rows each of the four warps has 16 of them; with 32 two warps share 16 rows, each taking half of
 // every stage's k, and the second adds its sums to the first's at the end.
 template <int rows, int tiles, bool k_outside>
-__device__ __forceinline__ void lora_down_block(unsigned char *memory, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx,
-                                                const bf16 *w, int64_t ldw, float scale, int64_t T, int64_t K,
-                                                int columns, int64_t first_row, int first_column) {
+__device__ __forceinline__ void lora_down_block(unsigned char *memory, bf16 *c, int64_t ldc, bf16 *c2, int64_t ldc2,
+                                                const bf16 *x, int64_t ldx, const bf16 *w, int64_t ldw, float scale,
+                                                int64_t T, int64_t K, int columns, int64_t first_row,
+                                                int first_column) {
   constexpr int kDownStages = down_stages(rows, tiles, k_outside);
   constexpr int kStage = down_stage_bytes(rows, tiles, k_outside), kX = rows * kDownK * 2;
   constexpr int kRowGroups = rows / 16, kSteps = kRowGroups;  // k16 steps a warp takes of a stage's four
@@ -124,28 +125,29 @@ __device__ __forceinline__ void lora_down_block(unsigned char *memory, bf16 *c, 
     NT_UNROLL
     for (int tile = 0; tile < tiles; tile++) {
       const int n = first_column + tile * 8 + 2 * (lane & 3);
-      if (n < columns)
-        *reinterpret_cast<uint32_t *>(c + t * ldc + n) =
-            pack_bf16(scale * sums[tile][2 * half], scale * sums[tile][2 * half + 1]);
+      if (n >= columns) continue;
+      const uint32_t pair = pack_bf16(scale * sums[tile][2 * half], scale * sums[tile][2 * half + 1]);
+      *reinterpret_cast<uint32_t *>(c + t * ldc + n) = pair;
+      if (c2 != nullptr) *reinterpret_cast<uint32_t *>(c2 + t * ldc2 + n) = pair;
     }
   }
 }
 
 template <int rows, int tiles>
 __global__ __launch_bounds__(kDownThreads, 3)
-    void lora_down_kernel(bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w, int64_t ldw, float scale,
-                          int64_t T, int64_t K, int columns) {
+    void lora_down_kernel(bf16 *c, bf16 *c2, int64_t ldc2, const bf16 *x, int64_t ldx, const bf16 *w, int64_t ldw,
+                          float scale, int64_t T, int64_t K, int columns) {
   NT_DYNAMIC_SHARED(memory);
-  lora_down_block<rows, tiles, false>(memory, c, ldc, x, ldx, w, ldw, scale, T, K, columns, int64_t(blockIdx.y) * rows,
-                                      int(blockIdx.x) * tiles * 8);
+  lora_down_block<rows, tiles, false>(memory, c, columns, c2, ldc2, x, ldx, w, ldw, scale, T, K, columns,
+                                      int64_t(blockIdx.y) * rows, int(blockIdx.x) * tiles * 8);
 }
 
 template <int rows, int tiles>
-cudaError_t launch_down(nt_context *context, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const bf16 *w,
+cudaError_t launch_down(nt_context *context, bf16 *c, bf16 *c2, int64_t ldc2, const bf16 *x, int64_t ldx, const bf16 *w,
                         int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
   const dim3 grid(unsigned(ceil_div(columns, tiles * 8)), unsigned(ceil_div(T, rows)));
   return launch(lora_down_kernel<rows, tiles>, grid, dim3(kDownThreads), size_t(down_bytes(rows, tiles, false)),
-                context->stream, c, ldc, x, ldx, w, ldw, scale, T, K, int(columns));
+                context->stream, c, c2, ldc2, x, ldx, w, ldw, scale, T, K, int(columns));
 }
 
 // cp.async moves 16 bytes at a time; results go four bytes at a time.
@@ -156,9 +158,10 @@ inline bool can_lora_down(const void *c, int64_t ldc, const void *x, int64_t ldx
          K <= INT32_MAX;
 }
 
-// u[T,columns] = scale · x[T,K]·w[columns,K]ᵀ; 32 rows a block where 64 would leave multiprocessors without work.
-inline cudaError_t lora_down(nt_context *context, void *c, int64_t ldc, const void *x, int64_t ldx, const void *w,
-                             int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
+// c[T,columns] and c2 (null: not wanted) = scale · x[T,K]·w[columns,K]ᵀ; 32 rows a block where 64 would leave
+// multiprocessors without work.
+inline cudaError_t lora_down(nt_context *context, void *c, void *c2, int64_t ldc2, const void *x, int64_t ldx,
+                             const void *w, int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
   const int64_t column_tiles = ceil_div(columns, kDownColumns);
   const bool many = ceil_div(T, 64) * column_tiles >= context->multiprocessors;
   const int64_t width = ceil_div(columns, column_tiles);
@@ -166,8 +169,8 @@ inline cudaError_t lora_down(nt_context *context, void *c, int64_t ldc, const vo
                    : width <= 32 ? (many ? launch_down<64, 4> : launch_down<32, 4>)
                    : width <= 48 ? (many ? launch_down<64, 6> : launch_down<32, 6>)
                                  : (many ? launch_down<64, 8> : launch_down<32, 8>);
-  return run(context, static_cast<bf16 *>(c), ldc, static_cast<const bf16 *>(x), ldx, static_cast<const bf16 *>(w),
-             ldw, scale, T, K, columns);
+  return run(context, static_cast<bf16 *>(c), static_cast<bf16 *>(c2), ldc2, static_cast<const bf16 *>(x), ldx,
+             static_cast<const bf16 *>(w), ldw, scale, T, K, columns);
 }
 
 }  // namespace

@@ -159,11 +159,12 @@ __device__ __forceinline__ void put_one(bf16 *y, float x) { *y = from_float<bf16
 __device__ __forceinline__ void put_one(f16 *y, float x) { y->bits = to_f16(x); }
 
 // A thread turns four words of codes into 32 values: 4-byte loads and 16-byte stores, both in whole lines a warp. What
-// is left (`words` counts whole aligned words, 0 where nothing is aligned) goes value by value. Bytes a value: 0.52
+// is left (`words` counts whole aligned words, 0 where nothing is aligned or rows end inside words) goes value by value. Bytes a value: 0.52
 // read, sizeof(To) written, left in the caches for the product that reads it.
 template <class To, int dtype>
-__global__ __launch_bounds__(kThreads, 4) void dequantize_kernel(To *y, const uint8_t *codes, Nf4Absmax absmax,
-                                                                 int64_t words, int64_t n) {
+__global__ __launch_bounds__(kThreads, 4) void dequantize_kernel(To *y, int64_t ld, int64_t columns,
+                                                                 const uint8_t *codes, Nf4Absmax absmax, int64_t words,
+                                                                 int64_t n) {
   NT_SHARED(float, codebook, [16]);
   load_codebook(codebook);
   const int64_t first = int64_t(blockIdx.x) * (kThreads * kWords) + threadIdx.x;
@@ -182,46 +183,52 @@ __global__ __launch_bounds__(kThreads, 4) void dequantize_kernel(To *y, const ui
     if (w >= words) continue;
     float values[kCodesAWord];
     word_values<dtype>(values, codebook, word[k], top[k]);
-    put(y + w * kCodesAWord, values);
+    const ChunkPlace place = chunk_place(uint64_t(w), uint32_t(columns / kCodesAWord));
+    put(y + place.row * ld + place.chunk * kCodesAWord, values);
   }
   const int64_t begin = int64_t(blockIdx.x) * kValuesABlock, end = begin + kValuesABlock < n ? begin + kValuesABlock : n;
   for (int64_t i = (begin > words * kCodesAWord ? begin : words * kCodesAWord) + threadIdx.x; i < end; i += kThreads) {
     const int code = codes[i / 2] >> (i % 2 == 0 ? 4 : 0) & 15;
-    put_one(y + i, stored<dtype>(codebook[code] * block_absmax(absmax, i / kNf4Block)));
+    put_one(y + i / columns * ld + i % columns, stored<dtype>(codebook[code] * block_absmax(absmax, i / kNf4Block)));
   }
 }
 
 template <class To, int dtype>
-int32_t dequantize(nt_context *context, void *destination, const nt_nf4 &nf4, int64_t n) {
-  const bool vector = aligned16(destination) && reinterpret_cast<uintptr_t>(nf4.codes) % 4 == 0;
+int32_t dequantize(nt_context *context, void *destination, const nt_nf4 &nf4, int64_t n, int64_t columns, int64_t ld) {
+  // What lies side by side is one row, whose last word may not be whole; its chunks are to be counted in 32 bits.
+  if (ld == columns) ld = columns = ceil_div(n, kCodesAWord) * kCodesAWord;
+  const bool vector = aligned16(destination) && reinterpret_cast<uintptr_t>(nf4.codes) % 4 == 0 &&
+                      columns % kCodesAWord == 0 && ld % 8 == 0 && columns / kCodesAWord <= UINT32_MAX;
   NT_CUDA(launch(dequantize_kernel<To, dtype>, dim3(unsigned(ceil_div(n, kValuesABlock))), dim3(kThreads), 0,
-                 context->stream, static_cast<To *>(destination), nf4.codes, absmax_of(nf4, n),
-                 vector ? n / kCodesAWord : int64_t(0), n),
+                 context->stream, static_cast<To *>(destination), ld, columns, nf4.codes,
+                 absmax_of(nf4, n), vector ? n / kCodesAWord : int64_t(0), n),
           "nf4_dequantize");
   return NT_OK;
 }
 
 // Rounding to the destination is the last step in any case, so what has its precision or more need not be rounded.
-int32_t dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
+int32_t dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n, int64_t columns,
+                   int64_t ld) {
   if (n == 0) return NT_OK;
   switch (dtype) {
     case NT_F32:
-      if (nf4.dtype == NT_F32) return dequantize<float, NT_F32>(context, destination, nf4, n);
-      if (nf4.dtype == NT_BF16) return dequantize<float, NT_BF16>(context, destination, nf4, n);
-      return dequantize<float, NT_F16>(context, destination, nf4, n);
+      if (nf4.dtype == NT_F32) return dequantize<float, NT_F32>(context, destination, nf4, n, columns, ld);
+      if (nf4.dtype == NT_BF16) return dequantize<float, NT_BF16>(context, destination, nf4, n, columns, ld);
+      return dequantize<float, NT_F16>(context, destination, nf4, n, columns, ld);
     case NT_BF16:
-      if (nf4.dtype == NT_F16) return dequantize<bf16, NT_F16>(context, destination, nf4, n);
-      return dequantize<bf16, NT_F32>(context, destination, nf4, n);
+      if (nf4.dtype == NT_F16) return dequantize<bf16, NT_F16>(context, destination, nf4, n, columns, ld);
+      return dequantize<bf16, NT_F32>(context, destination, nf4, n, columns, ld);
     default:
-      if (nf4.dtype == NT_BF16) return dequantize<f16, NT_BF16>(context, destination, nf4, n);
-      return dequantize<f16, NT_F32>(context, destination, nf4, n);
+      if (nf4.dtype == NT_BF16) return dequantize<f16, NT_BF16>(context, destination, nf4, n, columns, ld);
+      return dequantize<f16, NT_F32>(context, destination, nf4, n, columns, ld);
   }
 }
 
 }  // namespace
 
 int32_t nf4_expand(nt_context *context, const nt_weight *weight) {
-  return dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);
+  const int64_t n = weight->out * weight->in;
+  return dequantize(context, weight->scratch, weight->dtype, weight->nf4, n, weight->in, weight->ld);
 }
 
 namespace {
@@ -249,8 +256,9 @@ int32_t nf4_quantize_absmax(nt_context *context, uint8_t *codes, float *absmax2,
   return NT_OK;
 }
 
-int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {
-  return dequantize(context, destination, dtype, nf4, n);
+int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n,
+                       int64_t columns, int64_t ld) {
+  return dequantize(context, destination, dtype, nf4, n, columns, ld);
 }
 
 }  // namespace

@@ -62,14 +62,14 @@ __device__ __forceinline__ void normalize(T *y, const Pack<T> &x, float r, const
 // thread reads only what it has not written, or what it wrote itself.
 template <class T, bool vector>
 __global__ void __launch_bounds__(kMostThreads, vector ? 2 : 1)
-    rmsnorm_forward_kernel(T *y, T *total, float *rstd, const T *x, const T *delta, const float *weight, int64_t rows,
-                           int H, float eps) {
+    rmsnorm_forward_kernel(T *y, int64_t ldy, T *total, float *rstd, const T *x, const T *delta, const float *weight,
+                           int64_t rows, int H, float eps) {
   constexpr int N = kChunk<T>;
   NT_SHARED(float, scratch, [32]);
   const int64_t row = int64_t(blockIdx.x) * blockDim.y + threadIdx.y;
   if (row >= rows) return;
   x += row * H;
-  y += row * H;
+  y += row * ldy;
   total += delta == nullptr ? 0 : row * H;
   const int step = blockDim.x * N, first = threadIdx.x * N;
   Pack<T> held[kHeld];
@@ -158,13 +158,13 @@ __device__ __forceinline__ void add_weight_gradient(float (&sums)[kChunk<T>], co
 }
 
 // c = mean(dy · weight · x) · rstd²; dx = rstd · (dy · weight − x · c) + residual. Bytes an element: reads dy, x,
-// residual, writes dx: 8 in bf16. dx may alias dy or residual: a thread reads a chunk before it writes it. A part, that
+// residual, writes dx: 8 in bf16. dx may alias dy (with rows as far apart) or residual: a thread reads a chunk before it writes it. A part, that
 // is a block or a warp of one, takes one row; with `weighted` `part_rows` consecutive rows, and it leaves Σ dy · x · rstd
 // over them in partials[part]: sums in registers, but for columns that the registers do not hold.
 template <class T, bool vector, bool weighted>
 __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
-    rmsnorm_backward_kernel(T *dx, float *partials, const T *dy, const T *x, const float *weight, const float *rstd,
-                            const T *residual, int64_t rows, int64_t part_rows, int H) {
+    rmsnorm_backward_kernel(T *dx, int64_t lddx, float *partials, const T *dy, const T *x, const float *weight,
+                            const float *rstd, const T *residual, int64_t rows, int64_t part_rows, int H) {
   constexpr int N = kChunk<T>;
   NT_SHARED(float, scratch, [32]);
   const int64_t part = int64_t(blockIdx.x) * blockDim.y + threadIdx.y, begin = weighted ? part * part_rows : part;
@@ -176,8 +176,8 @@ __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
 #pragma unroll 1  // registers are for loads on their way
   for (int64_t row = begin; row < end; row++) {
     const T *dy_row = dy + row * H, *x_row = x + row * H;
-    const T *residual_row = residual == nullptr ? nullptr : residual + row * H;
-    T *dx_row = dx + row * H;
+    const T *residual_row = residual == nullptr ? nullptr : residual + row * lddx;
+    T *dx_row = dx + row * lddx;
     const float r = rstd[row];
     Pack<T> d, v;
     float dot = 0.0f;
@@ -217,26 +217,26 @@ __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
 }
 
 template <class T>
-int32_t rmsnorm_forward(nt_context *context, T *y, T *sum, float *rstd, const T *x, const T *delta,
+int32_t rmsnorm_forward(nt_context *context, T *y, int64_t ldy, T *sum, float *rstd, const T *x, const T *delta,
                         const float *weight, int64_t rows, int64_t H, float eps) {
-  const bool vector = H % 8 == 0 && aligned16(y, x, delta, delta == nullptr ? nullptr : sum, weight);
+  const bool vector = H % 8 == 0 && ldy % 8 == 0 && aligned16(y, x, delta, delta == nullptr ? nullptr : sum, weight);
   const Shape shape = shape_of<T>(H, kHeld);
   auto *kernel = vector ? rmsnorm_forward_kernel<T, true> : rmsnorm_forward_kernel<T, false>;
-  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(rows, shape.rows))), shape.block, 0, context->stream, y, sum, rstd, x,
-                 delta, weight, rows, int(H), eps),
+  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(rows, shape.rows))), shape.block, 0, context->stream, y, ldy, sum, rstd,
+                 x, delta, weight, rows, int(H), eps),
           "rmsnorm_forward");
   return NT_OK;
 }
 
 template <class T>
-int32_t rmsnorm_backward(nt_context *context, T *dx, float *dweight, const T *dy, const T *x, const float *weight,
-                         const float *rstd, const T *residual, int64_t rows, int64_t H) {
-  const bool vector = H % 8 == 0 && aligned16(dx, dy, x, residual, weight);
+int32_t rmsnorm_backward(nt_context *context, T *dx, int64_t lddx, float *dweight, const T *dy, const T *x,
+                         const float *weight, const float *rstd, const T *residual, int64_t rows, int64_t H) {
+  const bool vector = H % 8 == 0 && lddx % 8 == 0 && aligned16(dx, dy, x, residual, weight);
   const Shape shape = shape_of<T>(H, 1);
   if (dweight == nullptr) {
     auto *kernel = vector ? rmsnorm_backward_kernel<T, true, false> : rmsnorm_backward_kernel<T, false, false>;
-    NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(rows, shape.rows))), shape.block, 0, context->stream, dx, nullptr,
-                   dy, x, weight, rstd, residual, rows, int64_t(1), int(H)),
+    NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(rows, shape.rows))), shape.block, 0, context->stream, dx, lddx,
+                   nullptr, dy, x, weight, rstd, residual, rows, int64_t(1), int(H)),
             "rmsnorm_backward");
     return NT_OK;
   }
@@ -250,8 +250,8 @@ int32_t rmsnorm_backward(nt_context *context, T *dx, float *dweight, const T *dy
   parts = ceil_div(rows, part_rows);
   auto *partials = static_cast<float *>(context->workspace);
   auto *kernel = vector ? rmsnorm_backward_kernel<T, true, true> : rmsnorm_backward_kernel<T, false, true>;
-  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(parts, shape.rows))), shape.block, 0, context->stream, dx, partials,
-                 dy, x, weight, rstd, residual, rows, part_rows, int(H)),
+  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(parts, shape.rows))), shape.block, 0, context->stream, dx, lddx,
+                 partials, dy, x, weight, rstd, residual, rows, part_rows, int(H)),
           "rmsnorm_backward");
   return add_partials(context, dweight, partials, parts, H, "rmsnorm_backward: dweight");
 }

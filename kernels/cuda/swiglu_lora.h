@@ -20,7 +20,8 @@ __host__ __device__ constexpr int swiglu_stage_bytes(int tiles) {
 // those of the chunks that it has copied itself, so that its own wait for them is enough; then h is multiplied by g.
 template <int tiles>
 __global__ __launch_bounds__(kOuterThreads, 3)
-    void swiglu_backward_lora_kernel(bf16 *gate_up, const bf16 *dh, const OuterProduct p, const OuterSplit split) {
+    void swiglu_backward_lora_kernel(bf16 *gate_up, int64_t ldgate_up, const bf16 *dh, int64_t lddh,
+                                     const OuterProduct p, const OuterSplit split) {
   NT_DYNAMIC_SHARED(memory);
   constexpr int kStage = swiglu_stage_bytes(tiles), kChunks = kOuterWide / 8, kRows = kOuterThreads / kChunks;
   const int64_t n0 = int64_t(blockIdx.x) * kOuterWide, I = p.N;
@@ -38,11 +39,11 @@ __global__ __launch_bounds__(kOuterThreads, 3)
     NT_UNROLL
     for (int i = 0; i < kOuterT; i += kRows) {
       const bool valid = t0 + row + i < end && inside;
-      const bf16 *gate = valid ? gate_up + (t0 + row + i) * 2 * I + n0 + chunk * 8 : gate_up;
+      const bf16 *gate = valid ? gate_up + (t0 + row + i) * ldgate_up + n0 + chunk * 8 : gate_up;
       unsigned char *const to = into + own + i * 256;
       copy_async(to, gate, valid);
       copy_async(to + kOuterWideBytes, valid ? gate + I : gate, valid);
-      copy_async(to + 2 * kOuterWideBytes, valid ? dh + (t0 + row + i) * I + n0 + chunk * 8 : dh, valid);
+      copy_async(to + 2 * kOuterWideBytes, valid ? dh + (t0 + row + i) * lddh + n0 + chunk * 8 : dh, valid);
     }
     outer_load_narrow<tiles>(into + 3 * kOuterWideBytes, p, t0, end, 0);
   };
@@ -60,7 +61,7 @@ __global__ __launch_bounds__(kOuterThreads, 3)
       Pack<bf16> g = load_pack(at), u = load_pack(at + kOuterWideBytes / 2), d = load_pack(at + kOuterWideBytes);
       swiglu_backward_chunk(g, u, d);
       if (t0 + row + i < end && inside) {
-        bf16 *const gate = gate_up + (t0 + row + i) * 2 * I + n0 + chunk * 8;
+        bf16 *const gate = gate_up + (t0 + row + i) * ldgate_up + n0 + chunk * 8;
         store_pack(gate, g);
         store_pack(gate + I, u);
       }
@@ -76,29 +77,31 @@ __global__ __launch_bounds__(kOuterThreads, 3)
   outer_finish<tiles>(sums, p, split, int(blockIdx.x), int(blockIdx.y), n0, 0);
 }
 
-inline bool can_swiglu_lora(const void *gate_up, const void *g, const void *dh, int64_t R, int64_t I) {
-  return R <= kOuterNarrow && aligned16(gate_up, dh) && can_lora_outer(dh, I, g, R, I, R);
+inline bool can_swiglu_lora(const void *gate_up, int64_t ldgate_up, const void *g, int64_t ldg, const void *dh,
+                            int64_t lddh, int64_t R, int64_t I) {
+  return R <= kOuterNarrow && ldgate_up % 8 == 0 && aligned16(gate_up) && can_lora_outer(dh, lddh, g, ldg, I, R);
 }
 
 template <int tiles>
-cudaError_t launch_swiglu_lora(nt_context *context, bf16 *gate_up, const bf16 *dh, const OuterProduct &product,
-                               int64_t T) {
+cudaError_t launch_swiglu_lora(nt_context *context, bf16 *gate_up, int64_t ldgate_up, const bf16 *dh, int64_t lddh,
+                               const OuterProduct &product, int64_t T) {
   constexpr int kBytes = kSwigluStages * swiglu_stage_bytes(tiles);
   const int64_t wide_tiles = ceil_div(product.N, kOuterWide);
   const OuterSplit split =
       outer_split(context, T, wide_tiles, tiles, concurrent_blocks(context, kBytes), kSwigluPartRows);
   return launch(swiglu_backward_lora_kernel<tiles>, dim3(unsigned(wide_tiles), unsigned(split.parts)),
-                dim3(kOuterThreads), size_t(kBytes), context->stream, gate_up, dh, product, split);
+                dim3(kOuterThreads), size_t(kBytes), context->stream, gate_up, ldgate_up, dh, lddh, product,
+                split);
 }
 
-inline cudaError_t swiglu_lora(nt_context *context, bf16 *gate_up, float *da, const bf16 *g, const bf16 *dh, int64_t T,
-                               int64_t R, int64_t I) {
-  const OuterProduct product = {da, 1, I, nullptr, I, g, R, I, R};
+inline cudaError_t swiglu_lora(nt_context *context, bf16 *gate_up, int64_t ldgate_up, float *da, const bf16 *g,
+                               int64_t ldg, const bf16 *dh, int64_t lddh, int64_t T, int64_t R, int64_t I) {
+  const OuterProduct product = {da, 1, I, nullptr, I, g, ldg, I, R};
   const auto run = R <= 16   ? launch_swiglu_lora<2>
                    : R <= 32 ? launch_swiglu_lora<4>
                    : R <= 48 ? launch_swiglu_lora<6>
                              : launch_swiglu_lora<8>;
-  return run(context, gate_up, dh, product, T);
+  return run(context, gate_up, ldgate_up, dh, lddh, product, T);
 }
 
 }  // namespace

@@ -30,6 +30,13 @@ inline int32_t check_rows(const char *op, const char *name, int64_t tokens, int6
   return NT_OK;
 }
 
+// Rows of `columns` elements of a tensor, `distance` elements from one to the next.
+inline int32_t check_distance(const char *op, const char *name, int64_t distance, int64_t columns) {
+  NT_CHECK(distance >= columns, "%s: rows of %s have %lld elements and do not fit into distance %lld", op, name,
+           (long long)columns, (long long)distance);
+  return NT_OK;
+}
+
 inline int32_t check_count(const char *op, const char *name, int64_t count) {
   NT_CHECK(count >= 0, "%s: %s must be ≥ 0, got %lld", op, name, (long long)count);
   return NT_OK;

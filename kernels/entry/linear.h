@@ -51,12 +51,13 @@ inline int32_t check_lora_blocks(const char *op, const void *u, int64_t ldu, con
 
 }  // namespace nt
 
-NT_API int32_t nt_weight_create(nt_context *, int32_t dtype, int64_t out, int64_t in, const void *data,
+NT_API int32_t nt_weight_create(nt_context *, int32_t dtype, int64_t out, int64_t in, const void *data, int64_t ld,
                                 nt_weight **weight) {
   NT_CHECK_DTYPE("weight_create", dtype);
   NT_TRY(nt::check_weight_size("weight_create", out, in));
+  NT_TRY(nt::check_distance("weight_create", "the weight", ld, in));
   NT_CHECK(data != nullptr || out * in == 0, "weight_create: [%lld, %lld] without data", (long long)out, (long long)in);
-  return nt::keep_weight({dtype, out, in, data, {}, nullptr}, weight);
+  return nt::keep_weight({dtype, out, in, ld, data, {}, nullptr}, weight);
 }
 
 NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *nf4,
@@ -66,7 +67,7 @@ NT_API int32_t nt_weight_create_nf4(nt_context *, int32_t dtype, int64_t out, in
   NT_TRY(nt::check_weight_size(op, out, in));
   NT_CHECK(scratch != nullptr, "%s: no scratch", op);
   NT_TRY(nt::check_nf4(op, nf4, out * in));
-  return nt::keep_weight({dtype, out, in, nullptr, *nf4, scratch}, weight);
+  return nt::keep_weight({dtype, out, in, in, nullptr, *nf4, scratch}, weight);
 }
 
 NT_API int32_t nt_weight_destroy(nt_context *, nt_weight *weight) {

@@ -8,18 +8,18 @@ inline int32_t check_stacked(const char *op, int32_t dtype, int64_t ldx, int64_t
   NT_CHECK(dtype == NT_F32 || dtype == NT_BF16, "%s: dtype must be f32 or bf16, got %d", op, int(dtype));
   NT_CHECK(T >= 0 && R >= 0 && in >= 0, "%s: sizes must be ≥ 0, got T %lld, R %lld, in %lld", op, (long long)T,
            (long long)R, (long long)in);
-  NT_CHECK(ldx >= in, "%s: rows of %lld elements do not fit into distance %lld", op, (long long)in, (long long)ldx);
-  return NT_OK;
+  return check_distance(op, "x", ldx, in);
 }
 
 }  // namespace nt
 
-NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, const void *x, int64_t ldx,
-                               const void *a, float scale, int64_t T, int64_t R, int64_t in) {
+NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x,
+                               int64_t ldx, const void *a, float scale, int64_t T, int64_t R, int64_t in) {
   NT_TRY(nt::check_stacked("lora_forward", dtype, ldx, T, R, in));
+  NT_TRY(nt::check_distance("lora_forward", "u2", u2 == nullptr ? R : ldu2, R));
   if (T == 0 || R == 0 || in == 0) return NT_OK;
   NT_CHECK(u != nullptr && x != nullptr && a != nullptr, "lora_forward: u, x and A must not be null");
-  return nt::lora_forward(context, dtype, u, x, ldx, a, scale, T, R, in);
+  return nt::lora_forward(context, dtype, u, u2, ldu2, x, ldx, a, scale, T, R, in);
 }
 
 NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
@@ -52,10 +52,11 @@ NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int
   return nt::lora_backward(context, dtype, g, ldg, dy, lddy, u, ldu, targets, count, rank, scale, T);
 }
 
-NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, const void *x,
-                                  int64_t ldx, int64_t T, int64_t R, int64_t in) {
+NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, int64_t ldg,
+                                  const void *x, int64_t ldx, int64_t T, int64_t R, int64_t in) {
   NT_TRY(nt::check_stacked("lora_backward_a", dtype, ldx, T, R, in));
+  NT_TRY(nt::check_distance("lora_backward_a", "g", ldg, R));
   if (T == 0 || R == 0 || in == 0) return NT_OK;
   NT_CHECK(da != nullptr && g != nullptr && x != nullptr, "lora_backward_a: dA, g and x must not be null");
-  return nt::lora_backward_a(context, dtype, da, g, x, ldx, T, R, in);
+  return nt::lora_backward_a(context, dtype, da, g, ldg, x, ldx, T, R, in);
 }

@@ -21,12 +21,14 @@ NT_API int32_t nt_nf4_quantize_absmax(nt_context *context, uint8_t *codes, float
 }
 
 NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t destination_dtype, const nt_nf4 *nf4,
-                                 int64_t n) {
+                                 int64_t n, int64_t columns, int64_t ld) {
   NT_CHECK(nt::is_stored_dtype(destination_dtype), "nf4_dequantize: unknown destination dtype %d",
            int(destination_dtype));
   NT_TRY(nt::check_count("nf4_dequantize", "n", n));
   NT_TRY(nt::check_nf4("nf4_dequantize", nf4, n));
   if (n == 0) return NT_OK;
+  NT_CHECK(columns > 0, "nf4_dequantize: columns must be > 0, got %lld", (long long)columns);
+  NT_TRY(nt::check_distance("nf4_dequantize", "the destination", ld, columns));
   NT_CHECK(destination != nullptr, "nf4_dequantize: destination must not be null");
-  return nt::nf4_dequantize(context, destination, destination_dtype, *nf4, n);
+  return nt::nf4_dequantize(context, destination, destination_dtype, *nf4, n, columns, ld);
 }

@@ -4,6 +4,7 @@
 import type { Allocator, DType, Tensor } from "../native/index.ts";
 import { type GroupName, groupNames, type LinearModule, widthsOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
+import type { Fold } from "./fold.ts";
 import { kinds } from "./kinds.ts";
 import { type LoraOptions, stackModules } from "./lora.ts";
 
@@ -56,6 +57,8 @@ export interface Activations {
   /** Null when nothing is trained. */
   backward: BackwardBuffers | null;
   dropped: Tensor | null; // [T, widest linear input], with LoRA dropout
+  /** Whole buffers with columns for u and g of folded groups. They start as zeros: products read all of the columns. */
+  widened: Tensor[];
 }
 
 export interface BackwardBuffers {
@@ -77,18 +80,28 @@ export interface ActivationRequest {
   workspaceBytes: number;
   /** Columns of u and g that each target takes. */
   rank: number;
+  /** Columns for them behind the groups' inputs and outputs; null: none. */
+  fold: Fold | null;
 }
 
 /** Lays all buffers out. */
 export function allocateActivations(
   allocator: Allocator,
   config: LlamaConfig,
-  { dtype, lora, training, maxTokens: T, maxTargets, workspaceBytes, rank }: ActivationRequest,
+  { dtype, lora, training, maxTokens: T, maxTargets, workspaceBytes, rank, fold }: ActivationRequest,
   kept: Kept,
 ): Activations {
   const { hidden, intermediate, queries, keys } = widthsOf(config);
   const heads = config.numAttentionHeads;
   const buffer = (columns: number) => allocator.allocate("activations", dtype, [T, columns]);
+  const widened: Tensor[] = [];
+  /** With room for the u of groups that read it, and the g of groups that give it. */
+  const wide = (columns: number, inputOf: GroupName[], outputOf: GroupName[] = []) => {
+    const behind = [...inputOf.map((group) => fold?.[group].u), ...outputOf.map((group) => fold?.[group].g)];
+    const whole = buffer(columns + Math.max(...behind.map((more) => more ?? 0)));
+    if (whole.columnCount > columns) widened.push(whole);
+    return whole.columns(0, columns);
+  };
   const vector = (type: DType, size: number) => allocator.allocate("activations", type, [size]);
   const rankOf = (modules: LinearModule[]) => modules.length * rank;
   // As many columns in every layer: evaluation runs all layers over the first one's buffers.
@@ -98,7 +111,7 @@ export function allocateActivations(
     rstd1: vector("f32", T),
     qkv: buffer(queries + 2 * keys),
     unnormed: training && kinds[config.modelType].headNorms ? buffer(queries + keys) : null,
-    attention: buffer(queries),
+    attention: wide(queries, ["o"]),
     lse: vector("f32", heads * T),
     mid: buffer(hidden),
     rstd2: vector("f32", T),
@@ -107,16 +120,18 @@ export function allocateActivations(
   const count = training ? config.numHiddenLayers : 1;
   const isKept = (rung: Kept) => training && keeps(kept, rung);
   const sharedAttention = isKept("attention") ? null : attentionPart();
-  const normed = buffer(hidden);
+  const normedBuffer = () => wide(hidden, ["qkv", "gateUp"]);
+  const normed = normedBuffer();
   const ownNorms = isKept("norms");
-  const sharedGateUp = isKept("gateUp") ? null : buffer(2 * intermediate);
+  const gateUp = () => wide(2 * intermediate, [], ["gateUp"]);
+  const sharedGateUp = isKept("gateUp") ? null : gateUp();
   const layers = Array.from({ length: count }, () => {
     const { rstd1, mid, rstd2, u, ...part } = sharedAttention ?? attentionPart();
     return {
       ...part,
-      norm1: { x: buffer(hidden), rstd: rstd1, normed: ownNorms ? buffer(hidden) : normed },
-      norm2: { x: mid, rstd: rstd2, normed: ownNorms ? buffer(hidden) : normed },
-      gateUp: sharedGateUp ?? buffer(2 * intermediate),
+      norm1: { x: buffer(hidden), rstd: rstd1, normed: ownNorms ? normedBuffer() : normed },
+      norm2: { x: mid, rstd: rstd2, normed: ownNorms ? normedBuffer() : normed },
+      gateUp: sharedGateUp ?? gateUp(),
       // The down projection is never run again, so its u is kept whatever is recomputed.
       u: { ...u, down: lowRank("down") },
     };
@@ -125,10 +140,10 @@ export function allocateActivations(
   const stacks = groupNames.map((group) => stackModules(group, lora, null).map(rankOf));
   const gWidths = [0, 1, 2].map((i) => Math.max(0, ...stacks.map((widths) => widths[i] ?? 0)));
   const backward = (): BackwardBuffers => ({
-    dx: buffer(hidden),
+    dx: wide(hidden, [], ["o", "down"]),
     dnormed: buffer(hidden),
-    dattention: buffer(queries),
-    dqkv: buffer(queries + 2 * keys),
+    dattention: wide(queries, ["o"]), // its rows lie as attention's do
+    dqkv: wide(queries + 2 * keys, [], ["qkv"]),
     delta: vector("f32", heads * T),
     g: gWidths.filter((width) => width > 0).map(buffer),
   });
@@ -136,13 +151,15 @@ export function allocateActivations(
     ids: vector("i32", T),
     positions: vector("i32", T),
     layers,
-    norm: { x: buffer(hidden), rstd: vector("f32", T), normed },
+    // The head takes no wider rows.
+    norm: { x: buffer(hidden), rstd: vector("f32", T), normed: fold === null ? normed : buffer(hidden) },
     branch: buffer(hidden),
-    h: buffer(intermediate),
+    h: wide(intermediate, ["down"]),
     losses: vector("f32", maxTargets),
     workspace: allocator.allocate("workspace", "f32", [Math.ceil(workspaceBytes / 4)]),
     backward: training ? backward() : null,
     dropped: training && (lora?.dropout ?? 0) > 0 ? buffer(widest) : null,
+    widened,
   };
 }
 

@@ -16,6 +16,7 @@ import {
   type Tensor,
   type Weight,
 } from "../native/index.ts";
+import type { FoldedProducts } from "./fold.ts";
 
 /** One linear of a group: where its output lies, and what is trained of it. */
 export interface GroupLinear {
@@ -56,6 +57,8 @@ export interface LoraStack {
 export interface LinearGroup {
   linears: GroupLinear[];
   products: GroupProduct[];
+  /** Products with the one stack in them, used in their place; null: there are none. */
+  folded: FoldedProducts | null;
   stacks: LoraStack[];
   loraScale: number;
   in: number;
@@ -109,7 +112,10 @@ function stackInput(
   return dropped;
 }
 
-/** y[T, out] = x[T, in]·Wᵀ + bias + u·Bᵀ for every linear; u[i] (kept for backward) = s · x·Aᵀ of stack i. */
+/**
+ * y[T, out] = x[T, in]·Wᵀ + bias + u·Bᵀ for every linear; u[i] (kept for backward) = s · x·Aᵀ of stack i. Where the group is
+ * folded, u is left behind x's columns, too.
+ */
 export function groupForward(
   device: Device,
   group: LinearGroup,
@@ -120,6 +126,15 @@ export function groupForward(
   context: DropoutContext | null,
   rows: ProductRows,
 ): void {
+  const { folded } = group;
+  if (folded !== null) {
+    const [stack] = group.stacks as [LoraStack];
+    const wide = x.widened(folded.u);
+    const behind = wide.columns(group.in, stack.a.rowCount);
+    loraForward(device, lowRankOf(u[0]!, stack), x, stack.a, group.loraScale, behind);
+    linearForward(device, y, wide, folded.forward, group.products[0]!.bias);
+    return;
+  }
   for (const [i, stack] of group.stacks.entries()) {
     const input = stackInput(device, group, stack, x, scratch, context);
     loraForward(device, lowRankOf(u[i]!, stack), input, stack.a, group.loraScale);
@@ -135,7 +150,7 @@ export function groupForward(
 
 /**
  * First half of the backward pass: dx[T, in] from dy[T, out] (null: not wanted), and the gradients of B.
- * Returns g of each stack, which groupBackwardWeight needs.
+ * Returns g of each stack, which groupBackwardWeight needs: where the group is folded, behind dy's columns.
  */
 export function groupBackwardInput(
   device: Device,
@@ -147,14 +162,21 @@ export function groupBackwardInput(
   context: DropoutContext | null,
 ): Tensor[] {
   const T = dy.rowCount;
+  const { folded } = group;
+  const wide = dy.widened(folded?.g ?? 0);
   const g = group.stacks.map((stack, i) => {
-    const all = scratch.g[i]!.reshapeTo([T, stack.a.rowCount]);
+    const R = stack.a.rowCount;
+    const all = folded === null ? scratch.g[i]!.reshapeTo([T, R]) : wide.columns(group.out, R);
     const kept = lowRankOf(u[i]!, stack);
     const targets = stack.targets.map(({ linear, b, db, column }) => ({ b, db, row: linear.column, column }));
     loraBackward(device, all, dy, kept, targets, group.loraScale);
     return all;
   });
   if (dx === null) return g;
+  if (folded !== null) {
+    linearBackwardInput(device, dx, wide, folded.backward);
+    return g;
+  }
   const stack = group.stacks[0];
   const shared = context === null && stack !== undefined ? { left: g[0]!, right: stack.a } : null;
   for (const [i, product] of group.products.entries()) {

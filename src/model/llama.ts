@@ -38,7 +38,7 @@ import { checkLoraOptions, type LoraOptions } from "./lora.ts";
 import { NOISE_SCALE } from "./noise-scale.ts";
 import { addNormForward, normBackward, normForward } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
-import type { ParameterBlock } from "./parameters.ts";
+import { type ParameterBlock, Parameters } from "./parameters.ts";
 import {
   activationRequest,
   type BatchSize,
@@ -113,7 +113,7 @@ export class Llama {
     this.plan = prepared.plan;
     this.#arena = prepared.arena;
     const storage = allocateWeights(device, this.#arena, source, request);
-    const activations = activationRequest(device, config, request);
+    const activations = activationRequest(device, source, request);
     this.#buffers = allocateActivations(this.#arena, config, activations, this.plan.kept);
     const tables = ropeTables(config, options.maxPosition);
     const half = config.headDim / 2;
@@ -123,9 +123,11 @@ export class Llama {
       return tensor;
     };
     const rope = { cosine: table(tables.cosine), sine: table(tables.sine) };
+    for (const buffer of this.#buffers.widened) device.fill(buffer, 0);
     this.#weights = new ModelWeights(device, source, storage, request);
     this.storage = storage;
     this.parameters = storage.parameters;
+    if (this.parameters instanceof Parameters) this.parameters.onChange(() => this.#weights.placeAdapters());
     this.parameters?.initialize(options.seed);
     const sharded = this.parameters instanceof ShardedParameters ? this.parameters : null;
     this.#sharded = sharded;

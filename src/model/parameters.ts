@@ -49,7 +49,10 @@ export function place(parts: readonly TrainedPart[]): ParameterTensor[] {
 }
 
 /** What models and training need of trained values, whether one rank holds all of them or a share. */
-export type ParameterBlock = Omit<Pick<Parameters, keyof Parameters>, "values" | "copy" | "count" | "find">;
+export type ParameterBlock = Omit<
+  Pick<Parameters, keyof Parameters>,
+  "values" | "copy" | "count" | "find" | "onChange"
+>;
 
 export class Parameters {
   readonly tensors: readonly ParameterTensor[];
@@ -62,6 +65,7 @@ export class Parameters {
   readonly #byName: Map<string, ParameterTensor>;
   readonly #norm: Tensor; // f32 [2]: norm, clip factor
   readonly #state: OptimizerState | null;
+  #place = (): void => {};
 
   constructor(
     device: Device,
@@ -83,6 +87,11 @@ export class Parameters {
     this.#state = training ? new OptimizerState(device, allocator, pieces, optimizer) : null;
     this.copy = dtype === "bf16" ? allocator.allocate("trained", "bf16", [n]) : null;
     this.#norm = allocator.allocate("trained", "f32", [2]);
+  }
+
+  /** `place` is called whenever working() values have changed: it copies them to where else products read them. */
+  onChange(place: () => void): void {
+    this.#place = place;
   }
 
   get count(): number {
@@ -172,6 +181,7 @@ export class Parameters {
   ): void {
     const { values: parameters, copy, gradients } = this;
     this.#state?.step({ parameters, copy, gradients, scale }, options, rates);
+    this.#place();
   }
 
   /** The name of a tensor with values, or moments, that are NaN or infinite; null where all are finite. */
@@ -226,6 +236,7 @@ export class Parameters {
   /** Brings the bf16 copy up to date. */
   afterWrite(): void {
     if (this.copy !== null) cast(this.#device, this.copy, this.values);
+    this.#place();
   }
 
   /** On rank 0: does `work`, which reads or writes tensors; the other ranks follow() meanwhile. */

@@ -1,7 +1,18 @@
 // The model's weights on the device: frozen ones mapped where they lie, converted into the arena or in NF4, trained ones
 // as views of the flat parameters.
 
-import { type Allocator, type Device, type Nf4, Tensor, Weight } from "../native/index.ts";
+import {
+  type Allocator,
+  blockWords,
+  type CopiedBlock,
+  copyBlocks,
+  type Device,
+  dtypeBytes,
+  type Nf4,
+  sizeOf,
+  Tensor,
+  Weight,
+} from "../native/index.ts";
 import {
   EMBEDDING,
   FINAL_NORM,
@@ -12,9 +23,11 @@ import {
   type Layer,
   type LinearModule,
   layerOf,
+  type TensorSpec,
   tensorSpecs,
 } from "./architecture.ts";
 import { FiniteCheck } from "./finite.ts";
+import { adapterBlocks, foldedProducts, foldedWeights, foldOf } from "./fold.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LoraOptions, laidRank, loraA, loraB, loraScale, stackModules } from "./lora.ts";
 import { loraPart } from "./lora-part.ts";
@@ -63,7 +76,16 @@ export interface WeightStorage {
   /** Frozen tensors that need memory of their own. */
   frozen: Map<string, Tensor>;
   quantized: QuantizedStorage;
+  folded: FoldedStorage;
   parameters: ParameterBlock | null;
+}
+
+/** Matrices of folded groups (fold.ts), which the groups' frozen tensors are parts of. */
+interface FoldedStorage {
+  /** By the name of the group's first weight. */
+  matrices: Map<string, Tensor>; // [out + g, in + u]
+  /** Room for the largest weight in them, on its way there; null: there are none. */
+  staging: Tensor | null;
 }
 
 /** A linear of a group before it is known which of them make one product. */
@@ -97,11 +119,11 @@ function joined(tensors: readonly (Tensor | null)[]): Tensor | null {
   if (first === null || first === undefined) return null;
   let end = first.ptr;
   for (const tensor of tensors) {
-    if (tensor === null || tensor.ptr !== end || !tensor.contiguous) return null;
-    end += tensor.bytes;
+    if (tensor === null || tensor.ptr !== end || tensor.rowStride !== first.rowStride) return null;
+    end += tensor.rowCount * tensor.rowStride * dtypeBytes[tensor.dtype];
   }
   const rows = tensors.reduce((sum, tensor) => sum + tensor!.rowCount, 0);
-  return new Tensor(first.ptr, first.dtype, [rows, ...first.shape.slice(1)]);
+  return new Tensor(first.ptr, first.dtype, [rows, ...first.shape.slice(1)], first.rowStride);
 }
 
 /** Allocates what the weights need. `inPlace` tells which tensors the device reads where the file is mapped. */
@@ -133,7 +155,7 @@ export function allocateWeights(
             partners,
             optim,
           );
-    return { frozen, quantized, parameters };
+    return { frozen, quantized, folded: { matrices: new Map(), staging: null }, parameters };
   }
   const adapted = () =>
     tune === "none" || lora === null ? null : trained(loraPart(config, lora, laidRank(device, lora, dtype)));
@@ -143,18 +165,29 @@ export function allocateWeights(
     ({ name, shape }) =>
       !quantized.tensors.has(name) && source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
   );
+  const fold = foldOf(device, source, options);
+  const columns = fold === null ? null : foldedWeights(config, lora!, fold);
+  const matrices = new Map<string, Tensor>();
+  let largest = 0;
   for (const tensors of stackable(copied)) {
-    const [first] = tensors;
-    const type = storageType(first!.shape, dtype);
+    const [{ name: first, shape: firstShape }] = tensors as [TensorSpec, ...TensorSpec[]];
+    const type = storageType(firstShape, dtype);
     const rows = tensors.reduce((sum, { shape }) => sum + shape[0]!, 0);
-    const whole = allocator.allocate("weights", type, [rows, ...first!.shape.slice(1)]);
+    const [, ...tail] = firstShape;
+    const behind = columns?.get(first);
+    const laid = behind === undefined ? [rows, ...tail] : [rows + behind.g, tail[0]! + behind.u];
+    const whole = allocator.allocate("weights", type, laid);
+    const values = behind === undefined ? whole : whole.columns(0, tail[0]!);
     let row = 0;
     for (const { name, shape } of tensors) {
-      frozen.set(name, whole.rows(row, shape[0]!));
+      frozen.set(name, values.rows(row, shape[0]!));
       row += shape[0]!;
+      if (behind !== undefined) largest = Math.max(largest, sizeOf(shape));
     }
+    if (behind !== undefined) matrices.set(first, whole);
   }
-  return { frozen, quantized, parameters: adapted() };
+  const staging = largest === 0 ? null : allocator.allocate("workspace", dtype, [largest]);
+  return { frozen, quantized, folded: { matrices, staging }, parameters: adapted() };
 }
 
 export class ModelWeights {
@@ -165,18 +198,19 @@ export class ModelWeights {
   readonly head: Weight; // [V, H]
   readonly dhead: Tensor | null; // f32 [V, H]
   readonly #owned: Weight[] = [];
+  readonly #device: Device;
+  /** Where A and B of folded groups are copied from and to. */
+  readonly #adapters: BigInt64Array<ArrayBuffer>;
 
   /** Fills the storage from the source and builds the groups. */
-  constructor(
-    device: Device,
-    source: ModelSource,
-    storage: WeightStorage,
-    { tune, lora, dtype, shared = null }: WeightOptions,
-  ) {
+  constructor(device: Device, source: ModelSource, storage: WeightStorage, options: WeightOptions) {
+    const { tune, lora, dtype, shared = null } = options;
     const { config } = source;
-    const { parameters, quantized } = storage;
+    const { parameters, quantized, folded } = storage;
     const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
     const full = tune === "full" && parameters !== null ? parameters : null;
+    for (const whole of shared === null ? folded.matrices.values() : []) device.fill(whole, 0);
+    const adapters: CopiedBlock[] = [];
     const finite = new FiniteCheck(device, shapes.size);
     if (full !== null) {
       for (const name of shapes.keys()) {
@@ -196,9 +230,11 @@ export class ModelWeights {
         return inPlace;
       }
       if (shared !== null) return own;
-      source.fill(device, name, own);
-      finite.add(name, own);
+      const values = own.contiguous ? own : folded.staging!.reshapeTo(shape);
+      source.fill(device, name, values);
+      finite.add(name, values);
       source.forget(device, name);
+      if (values !== own) copyBlocks(device, blockWords([{ destination: own, source: values }]));
       return own;
     };
     const linear = (name: string): Tensor | Nf4 => {
@@ -209,14 +245,16 @@ export class ModelWeights {
       return nf4;
     };
     const gradient = (name: string) => full?.gradient(name) ?? null;
-    const weight = (data: Tensor | Nf4): Weight => {
-      const made =
-        data instanceof Tensor
-          ? Weight.dense(device, data)
-          : Weight.nf4(device, data, new Tensor(quantized.scratch!.ptr, dtype, data.shape));
+    const own = (made: Weight): Weight => {
       this.#owned.push(made);
       return made;
     };
+    const weight = (data: Tensor | Nf4): Weight =>
+      own(
+        data instanceof Tensor
+          ? Weight.dense(device, data)
+          : Weight.nf4(device, data, new Tensor(quantized.scratch!.ptr, dtype, data.shape)),
+      );
     const eps = config.rmsNormEps;
     const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name), eps });
 
@@ -227,6 +265,17 @@ export class ModelWeights {
       if (data !== null && (bias !== null || biases.every((one) => one === null)))
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
+    };
+    const fold = foldOf(device, source, options);
+    /** Of the group that begins with the weight `first` and has this stack; null: it is not folded. */
+    const foldedInto = (first: string, name: GroupName, stack: LoraStack | undefined) => {
+      if (fold === null || stack === undefined) return null;
+      const whole = folded.matrices.get(first)!;
+      adapters.push(...adapterBlocks(whole, fold[name], stack));
+      const products = foldedProducts(device, whole, fold[name]);
+      own(products.forward);
+      own(products.backward);
+      return products;
     };
     const rank = lora === null ? 0 : laidRank(device, lora, dtype);
     const group = (index: number, { linears: all }: Layer, name: GroupName): LinearGroup => {
@@ -263,11 +312,13 @@ export class ModelWeights {
           module: all[modules[0]!].index,
         };
       };
+      const made = stacks.map(stack);
       return {
         linears: [...linears.values()],
         // With dropout each projection reads its own x, so each has a product of its own.
         products: stacks.length > 1 ? parts.flatMap((part) => products([part])) : products(parts),
-        stacks: stacks.map(stack),
+        folded: foldedInto(`${all[groupModules[name][0]!].path}.weight`, name, made[0]),
+        stacks: made,
         loraScale: lora === null ? 1 : loraScale(lora),
         in: all[groupModules[name][0]!].in,
         out: column,
@@ -290,6 +341,8 @@ export class ModelWeights {
     const head = headOf(config);
     this.head = weight(head === EMBEDDING ? this.embedding : tensor(head));
     this.dhead = gradient(head);
+    this.#device = device;
+    this.#adapters = blockWords(adapters);
     try {
       finite.expectFinite();
       device.expectFilesUnchanged("all");
@@ -299,6 +352,11 @@ export class ModelWeights {
     } finally {
       finite.free();
     }
+  }
+
+  /** Brings A and B in the matrices of folded groups up to date. */
+  placeAdapters(): void {
+    if (this.#adapters.length > 0) copyBlocks(this.#device, this.#adapters);
   }
 
   destroy(): void {

@@ -78,6 +78,14 @@ export class Tensor {
     return new Tensor(ptr, this.dtype, [this.rowCount, count], this.rowStride);
   }
 
+  /** With `count` more columns, which the rows have room for. */
+  widened(count: number): Tensor {
+    const columns = this.columnCount + count;
+    if (this.shape.length !== 2 || columns > this.rowStride)
+      throw new NeftuneError("shape", `${count} columns more of a tensor of shape [${this.shape}]`);
+    return new Tensor(this.ptr, this.dtype, [this.rowCount, columns], this.rowStride);
+  }
+
   /** The same contiguous elements under another shape. */
   reshape(shape: readonly number[]): Tensor {
     const other = new Tensor(this.ptr, this.dtype, shape);

@@ -17,7 +17,7 @@ export interface Product {
 }
 
 export interface Launch {
-  /** A kernel without its template arguments, "matmul" or "few_rows" (both products), or a copy. */
+  /** A kernel without its template arguments, "matmul", "product_plain" or "few_rows" (products), or a copy. */
   name: string;
   seconds: number;
   /** Of a kernel's grid. */

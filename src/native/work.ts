@@ -86,6 +86,13 @@ function loraColumns(targets: ArrayLike<number | bigint>): [all: number, trained
   return [all, trained];
 }
 
+/** What nt_copy_blocks copies: five words a block. */
+function copiedBytes(blocks: ArrayLike<number | bigint>): number {
+  let bytes = 0;
+  for (let at = 0; at < blocks.length; at += 5) bytes += Number(blocks[at + 2]) * Number(blocks[at + 3]);
+  return bytes;
+}
+
 /** NF4 codes with their scales in, activations out. */
 const expand = ({ product: { n, k }, size }: Pick<Call<string>, "product" | "size">) =>
   moves(n * k * (0.5 + 1 / 64 + size));
@@ -94,6 +101,9 @@ const loraParameters = "dtype g ldg dy lddy u ldu host_targets targets rank scal
 const attentionTail = "host_cu_seqlens sequences heads kv_heads head_dim window scale" as const;
 
 const operations: Partial<Record<FunctionName, Operation>> = {
+  nt_copy_blocks: operation("host_blocks count", {
+    copy_blocks_kernel: ({ arrays }) => moves(2 * copiedBytes(arrays.host_blocks ?? [])),
+  }),
   nt_count_non_finite: operation("count source source_dtype n", {
     count_non_finite_kernel: ({ n }) => moves(n.n * bytesOf(n.source_dtype)),
   }),
@@ -113,10 +123,10 @@ const operations: Partial<Record<FunctionName, Operation>> = {
   nt_embedding_backward: operation("dtype dtable dy ids T H V", {
     embedding_backward_kernel: ({ n, size }) => moves(n.T * n.H * (size + 8)),
   }),
-  nt_rmsnorm_forward: operation("dtype y sum rstd x delta weight T H eps", {
+  nt_rmsnorm_forward: operation("dtype y ldy sum rstd x delta weight T H eps", {
     rmsnorm_forward_kernel: ({ n, size }) => moves(n.T * n.H * size * (2 + 2 * present(n.delta))),
   }),
-  nt_rmsnorm_backward: operation("dtype dx dweight dy x weight rstd residual T H", {
+  nt_rmsnorm_backward: operation("dtype dx lddx dweight dy x weight rstd residual T H", {
     rmsnorm_backward_kernel: ({ n, size }) => moves(n.T * n.H * size * (3 + present(n.residual))),
     add_partials_kernel: little,
   }),
@@ -137,13 +147,13 @@ const operations: Partial<Record<FunctionName, Operation>> = {
       add_partials_kernel: little,
     },
   ),
-  nt_swiglu_forward: operation("dtype h gate_up T I", {
+  nt_swiglu_forward: operation("dtype h ldh gate_up ldgate_up T I", {
     swiglu_forward_kernel: ({ n, size }) => moves(3 * n.T * n.I * size),
   }),
-  nt_swiglu_backward: operation("dtype gate_up h dh T I", {
+  nt_swiglu_backward: operation("dtype gate_up ldgate_up h dh lddh T I", {
     swiglu_backward_kernel: ({ n, size }) => moves((5 + present(n.h)) * n.T * n.I * size),
   }),
-  nt_swiglu_backward_lora: operation("dtype gate_up da g dh T R I", {
+  nt_swiglu_backward_lora: operation("dtype gate_up ldgate_up da g ldg dh lddh T R I", {
     swiglu_backward_lora_kernel: ({ n, size }) =>
       moves((5 * n.T * n.I + n.T * n.R) * size + 8 * n.R * n.I, 2 * n.T * n.R * n.I),
     swiglu_backward_kernel: ({ n, size }) => moves(6 * n.T * n.I * size),
@@ -175,9 +185,9 @@ const operations: Partial<Record<FunctionName, Operation>> = {
     column_sum_part_kernel: ({ n, size }) => moves(n.T * n.out * size),
     column_sum_kernel: little,
   }),
-  nt_lora_forward: operation("dtype u x ldx a scale T R in", {
+  nt_lora_forward: operation("dtype u u2 ldu2 x ldx a scale T R in", {
     lora_down_kernel: ({ n, size }) =>
-      moves((n.T * n.in + n.T * n.R + n.R * n.in) * size, 2 * n.T * n.R * n.in),
+      moves((n.T * n.in + n.T * n.R * (1 + present(n.u2)) + n.R * n.in) * size, 2 * n.T * n.R * n.in),
   }),
   nt_lora_backward: operation(loraParameters, {
     lora_backward_kernel: ({ n, arrays, size }) => {
@@ -189,7 +199,7 @@ const operations: Partial<Record<FunctionName, Operation>> = {
       );
     },
   }),
-  nt_lora_backward_a: operation("dtype da g x ldx T R in", {
+  nt_lora_backward_a: operation("dtype da g ldg x ldx T R in", {
     lora_outer_kernel: ({ n, size }) =>
       moves((n.T * n.in + n.T * n.R) * size + 8 * n.R * n.in, 2 * n.T * n.R * n.in),
   }),

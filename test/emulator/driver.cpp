@@ -25,6 +25,8 @@ void memory() {
   int64_t length;
   CALL(nt_timeline_mark, 0);
   CALL(nt_copy, y, x, 4 * n);
+  const nt_copied_block block = {y, x, 2, 4, 8};
+  CALL(nt_copy_blocks, &block, 1);
   CALL(nt_timeline_mark, -1);
   CALL(nt_timeline_read, text, int64_t(sizeof text), &length);
   CALL(nt_copy_to_host, host, y, 4 * n);
@@ -89,10 +91,10 @@ void rmsnorm() {
         void *x = numbers(dtype, T * H), *delta = numbers(dtype, T * H), *y = numbers(dtype, T * H);
         void *sum = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
         float *rstd = zeros(T), *weight = floats(H), *dweight = zeros(H);
-        CALL(nt_rmsnorm_forward, dtype, y, sum, rstd, x, delta, weight, T, H, 1e-5f);
-        CALL(nt_rmsnorm_forward, dtype, y, nullptr, rstd, x, nullptr, weight, T, H, 1e-5f);
-        CALL(nt_rmsnorm_backward, dtype, dx, dweight, y, x, weight, rstd, delta, T, H);
-        CALL(nt_rmsnorm_backward, dtype, dx, nullptr, dx, x, weight, rstd, nullptr, T, H);
+        CALL(nt_rmsnorm_forward, dtype, y, H, sum, rstd, x, delta, weight, T, H, 1e-5f);
+        CALL(nt_rmsnorm_forward, dtype, y, H, nullptr, rstd, x, nullptr, weight, T, H, 1e-5f);
+        CALL(nt_rmsnorm_backward, dtype, dx, H, dweight, y, x, weight, rstd, delta, T, H);
+        CALL(nt_rmsnorm_backward, dtype, dx, H, nullptr, dx, x, weight, rstd, nullptr, T, H);
         free_arrays();
       }
     }
@@ -141,11 +143,12 @@ void swiglu_and_dropout() {
     for (int64_t columns : {1, 8, 130, 1001}) {
       for (int64_t T : {int64_t(0), int64_t(1), kTokens}) {
         void *gate_up = numbers(dtype, 2 * T * columns), *h = numbers(dtype, T * columns);
-        CALL(nt_swiglu_forward, dtype, h, gate_up, T, columns);
-        CALL(nt_swiglu_backward, dtype, gate_up, h, h, T, columns);
-        CALL(nt_swiglu_backward, dtype, gate_up, nullptr, h, T, columns);
+        CALL(nt_swiglu_forward, dtype, h, columns, gate_up, 2 * columns, T, columns);
+        CALL(nt_swiglu_backward, dtype, gate_up, 2 * columns, h, h, columns, T, columns);
+        CALL(nt_swiglu_backward, dtype, gate_up, 2 * columns, nullptr, h, columns, T, columns);
         for (int64_t R : {3, 16, 48})
-          CALL(nt_swiglu_backward_lora, dtype, gate_up, zeros(R * columns), numbers(dtype, T * R), h, T, R, columns);
+          CALL(nt_swiglu_backward_lora, dtype, gate_up, 2 * columns, zeros(R * columns), numbers(dtype, T * R), R, h,
+               columns, T, R, columns);
         free_arrays();
       }
       void *x = numbers(dtype, kTokens * columns), *y = numbers(dtype, kTokens * columns);
@@ -171,7 +174,7 @@ void linear() {
     for (const Product &p : kProducts) {
       void *data = numbers(dtype, p.out * p.in);
       nt_weight *weight = nullptr;
-      CALL(nt_weight_create, dtype, p.out, p.in, data, &weight);
+      CALL(nt_weight_create, dtype, p.out, p.in, data, p.in, &weight);
       const Matrix x = matrix(dtype, p.T, p.in, p.gap), dy = matrix(dtype, p.T, p.out, p.gap);
       const Matrix dx = matrix(dtype, p.T, p.in, p.gap), u = matrix(dtype, p.T, 2 * p.rank, p.gap);
       const Matrix wide = matrix(NT_F32, p.T, p.out, p.gap);
@@ -207,8 +210,10 @@ void lora() {
       const Matrix x = matrix(dtype, p.T, p.in, p.gap), dy = matrix(dtype, p.T, p.out, p.gap);
       for (int64_t R : {p.rank, 3 * p.rank}) {
         void *a = numbers(dtype, R * p.in), *u = numbers(dtype, p.T * R);
-        CALL(nt_lora_forward, dtype, u, x.data, x.ld, a, 2.0f, p.T, R, p.in);
-        CALL(nt_lora_backward_a, dtype, zeros(R * p.in), u, x.data, x.ld, p.T, R, p.in);
+        const Matrix second = matrix(dtype, p.T, R, p.gap);
+        CALL(nt_lora_forward, dtype, u, nullptr, 0, x.data, x.ld, a, 2.0f, p.T, R, p.in);
+        CALL(nt_lora_forward, dtype, u, second.data, second.ld, x.data, x.ld, a, 2.0f, p.T, R, p.in);
+        CALL(nt_lora_backward_a, dtype, zeros(R * p.in), u, R, x.data, x.ld, p.T, R, p.in);
       }
       const Matrix g = matrix(dtype, p.T, 2 * p.rank, p.gap), u = matrix(dtype, p.T, 2 * p.rank, p.gap);
       // Two projections side by side, the second's B frozen, where there is room for two.
@@ -231,7 +236,7 @@ void cross_entropy() {
       constexpr int64_t H = 72, T = 9, n = 4;
       const int32_t rows[n] = {0, 3, 4, 8}, targets[n] = {0, 2, 1, 2};
       nt_weight *weight = nullptr;
-      CALL(nt_weight_create, dtype, V, H, numbers(dtype, V * H), &weight);
+      CALL(nt_weight_create, dtype, V, H, numbers(dtype, V * H), H, &weight);
       void *x = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
       float *losses = zeros(n), *dweight = zeros(V * H);
       int64_t wanted = 0;
@@ -355,7 +360,7 @@ void nf4() {
     const nt_nf4 once = {codes, absmax, nullptr, dtype}, twice = {codes, absmax_codes, absmax2, dtype};
     for (const nt_nf4 *tensor : {&once, &twice}) {
       void *scratch = numbers(dtype, n);
-      CALL(nt_nf4_dequantize, scratch, dtype, tensor, n);
+      CALL(nt_nf4_dequantize, scratch, dtype, tensor, n, in, in);
       nt_weight *weight = nullptr;
       CALL(nt_weight_create_nf4, dtype, out, in, tensor, scratch, &weight);
       if (weight == nullptr) continue;

@@ -226,7 +226,7 @@ forEachBackend((device) => {
     loraBackwardA(device, out, x.rows(0, 0).reshape([0, 2]), x.rows(0, 0));
     for (const value of device.readFloats(out)) expect(value).toBeNaN();
     const forward = (dtype: number, ldx: number, T: number, u: number | null) =>
-      device.call("nt_lora_forward", dtype, u, x.ptr, ldx, x.ptr, 1, T, 2, 3);
+      device.call("nt_lora_forward", dtype, u, null, 0, x.ptr, ldx, x.ptr, 1, T, 2, 3);
     expect(() => forward(2, 3, 1, out.ptr)).toThrow("dtype must be f32 or bf16, got 2");
     expect(() => forward(0, 2, 1, out.ptr)).toThrow("3 elements do not fit into distance 2");
     expect(() => forward(0, 3, -4, out.ptr)).toThrow("T -4");

@@ -65,7 +65,7 @@ function dequantize(device: Device, host: HostNf4, to: FloatDType): Float32Array
   const n = host.shape[0] * host.shape[1];
   const bytes = to === "f32" ? 4 : 2;
   const memory = guarded(device, bytes * n);
-  device.call("nt_nf4_dequantize", memory.address, dtypeCodes[to], nf4Words(toDevice(device, host)), n);
+  device.call("nt_nf4_dequantize", memory.address, dtypeCodes[to], nf4Words(toDevice(device, host)), n, n, n);
   return valuesOf(to, memory.read());
 }
 
@@ -293,11 +293,11 @@ forEachBackend((device) => {
       [() => device.call("nt_nf4_quantize", ptr, ptr, null, 0, 1, null), "null"],
       [() => device.call("nt_nf4_quantize_absmax", ptr, null, ptr, 1), "null"],
       [() => device.call("nt_nf4_quantize_absmax", ptr, ptr, ptr, -5), "got -5"],
-      [() => device.call("nt_nf4_dequantize", ptr, 4, words(0n), 1), "destination dtype 4"],
-      [() => device.call("nt_nf4_dequantize", ptr, 0, words(9n), 1), "dtype 9"],
-      [() => device.call("nt_nf4_dequantize", ptr, 0, words(0n, 0n), 1), "null"],
-      [() => device.call("nt_nf4_dequantize", null, 0, words(0n), 1), "destination must not be null"],
-      [() => device.call("nt_nf4_dequantize", ptr, 0, null, 1), "no NF4 tensor"],
+      [() => device.call("nt_nf4_dequantize", ptr, 4, words(0n), 1, 1, 1), "destination dtype 4"],
+      [() => device.call("nt_nf4_dequantize", ptr, 0, words(9n), 1, 1, 1), "dtype 9"],
+      [() => device.call("nt_nf4_dequantize", ptr, 0, words(0n, 0n), 1, 1, 1), "null"],
+      [() => device.call("nt_nf4_dequantize", null, 0, words(0n), 1, 1, 1), "destination must not be null"],
+      [() => device.call("nt_nf4_dequantize", ptr, 0, null, 1, 1, 1), "no NF4 tensor"],
     ];
     for (const [call, message] of calls) expect(call).toThrow(message);
     const create = (dtype: number, out: number, scratch: number | null) =>

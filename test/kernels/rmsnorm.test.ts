@@ -161,6 +161,7 @@ forEachBackend((device) => {
         "nt_rmsnorm_forward",
         dtype,
         y.ptr,
+        3,
         sum,
         rstd.ptr,
         y.ptr,
@@ -174,7 +175,7 @@ forEachBackend((device) => {
     expect(call(0, null, y.ptr, 2)).toThrow("with delta, sum must not be null");
     expect(call(0, null, null, -1)).toThrow("sizes must be ≥ 0, got T -1");
     const backwardCall = () =>
-      device.call("nt_rmsnorm_backward", 0, null, null, y.ptr, y.ptr, y.ptr, y.ptr, null, 2, 3);
+      device.call("nt_rmsnorm_backward", 0, null, 3, null, y.ptr, y.ptr, y.ptr, y.ptr, null, 2, 3);
     expect(backwardCall).toThrow(NativeError);
   });
 });

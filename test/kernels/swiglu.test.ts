@@ -131,15 +131,15 @@ forEachBackend((device) => {
 
   test("zero sizes write nothing; bad arguments are refused", () => {
     const h = poisoned(device, "f32", [1, 2]);
-    device.call("nt_swiglu_forward", 0, h.ptr, h.ptr, 0, 2);
-    device.call("nt_swiglu_backward", 0, h.ptr, null, h.ptr, 1, 0);
-    device.call("nt_swiglu_backward_lora", 0, h.ptr, null, null, h.ptr, 1, 2, 0);
+    device.call("nt_swiglu_forward", 0, h.ptr, 2, h.ptr, 4, 0, 2);
+    device.call("nt_swiglu_backward", 0, h.ptr, 0, null, h.ptr, 0, 1, 0);
+    device.call("nt_swiglu_backward_lora", 0, h.ptr, 0, null, null, 2, h.ptr, 0, 1, 2, 0);
     expect(device.readFloats(h).every(Number.isNaN)).toBe(true);
-    expect(() => device.call("nt_swiglu_forward", 2, h.ptr, h.ptr, 1, 1)).toThrow(
+    expect(() => device.call("nt_swiglu_forward", 2, h.ptr, 1, h.ptr, 2, 1, 1)).toThrow(
       "swiglu_forward: dtype must be f32 or bf16, got 2",
     );
-    expect(() => device.call("nt_swiglu_forward", 0, h.ptr, h.ptr, -1, 1)).toThrow("got T -1");
-    expect(() => device.call("nt_swiglu_backward", 0, h.ptr, null, null, 1, 1)).toThrow(
+    expect(() => device.call("nt_swiglu_forward", 0, h.ptr, 1, h.ptr, 2, -1, 1)).toThrow("got T -1");
+    expect(() => device.call("nt_swiglu_backward", 0, h.ptr, 2, null, null, 1, 1, 1)).toThrow(
       "swiglu_backward: gate_up and dh must not be null",
     );
   });

@@ -60,7 +60,7 @@ describeBackends((device) => {
       const { calls } = device.isHost ? { calls: [] } : device.record(train);
       if (device.isHost) train();
       const launched = new Set(calls.flatMap(({ launches }) => launches.map(({ name }) => name)));
-      expect(launched.has("product_plain_kernel")).toBe(false);
+      expect(launched.has("product_plain")).toBe(false);
       expect(launched.has("lora_down_kernel")).toBe(!device.isHost);
       const wide = device.isHost ? r : Math.ceil(r / 8) * 8;
       let moved = 0;

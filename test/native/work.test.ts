@@ -129,29 +129,34 @@ for (const backend of backends.filter(({ kind }) => kind !== "cpu")) {
       }
     });
 
-    test("a product of few rows has its bytes and FLOPs", () => {
-      const device = openBackend(backend);
-      try {
-        const [T, N, K] = [5, 24, 64];
-        const tensor = (rows: number, columns: number) => device.allocate("bf16", [rows, columns]);
-        const [y, x, w] = [tensor(T, N), tensor(T, K), tensor(N, K)];
-        for (const each of [x, w]) device.fill(each, 0);
-        const weight = Weight.dense(device, w);
-        const { calls } = device.record(() => {
-          linearForward(device, y, x, weight, null);
-        });
-        expect(runsOf(calls)).toEqual([
-          [
-            "nt_linear_forward",
-            `few_rows ${T}x${K}x${N}`,
-            1,
-            { bytes: 2 * (T * K + K * N + T * N), flops: 2 * T * N * K },
-          ],
-        ]);
-      } finally {
-        device.close();
-      }
-    });
+    // Rows that no vector load reaches are left to the kernel of one thread an element.
+    for (const [kernel, T, N, K] of [
+      ["few_rows", 5, 24, 64],
+      ["product_plain", 5, 3, 7],
+    ] as const) {
+      test(`a product by ${kernel} has its bytes and FLOPs`, () => {
+        const device = openBackend(backend);
+        try {
+          const tensor = (rows: number, columns: number) => device.allocate("bf16", [rows, columns]);
+          const [y, x, w] = [tensor(T, N), tensor(T, K), tensor(N, K)];
+          for (const each of [x, w]) device.fill(each, 0);
+          const weight = Weight.dense(device, w);
+          const { calls } = device.record(() => {
+            linearForward(device, y, x, weight, null);
+          });
+          expect(runsOf(calls)).toEqual([
+            [
+              "nt_linear_forward",
+              `${kernel} ${T}x${K}x${N}`,
+              1,
+              { bytes: 2 * (T * K + K * N + T * N), flops: 2 * T * N * K },
+            ],
+          ]);
+        } finally {
+          device.close();
+        }
+      });
+    }
 
     test("every kernel of a training step has its bytes and FLOPs", () => {
       const device = openBackend(backend);

@@ -4,7 +4,7 @@ import { NeftuneError } from "../../errors.ts";
 import type { FloatDType } from "../../floats.ts";
 import type { Device } from "../device.ts";
 import { dtypeBytes, dtypeCode, type Tensor } from "../tensor.ts";
-import { activationCode, expectContiguous, expectVector, storedCode } from "./check.ts";
+import { activationCode, expectContiguous, expectMatrix, expectVector, storedCode } from "./check.ts";
 
 /** destination = source, converted, rounded to nearest even. Floats of any type into f32 or bf16. */
 export function cast(device: Device, destination: Tensor, source: Tensor): void {
@@ -42,6 +42,31 @@ export function copyToDevice(device: Device, destination: Tensor, source: number
   if (!destination.contiguous || bytes > destination.bytes)
     throw new NeftuneError("shape", `copy: ${bytes} bytes do not fit into ${destination}`);
   device.call("nt_copy_to_device", destination.ptr, source, bytes);
+}
+
+/** Matrices to copy at once: a destination may lie in wider rows, its source may not. */
+export interface CopiedBlock {
+  destination: Tensor;
+  source: Tensor;
+}
+
+/** Five words a block, as nt_copied_block has them. */
+export function blockWords(blocks: readonly CopiedBlock[]): BigInt64Array<ArrayBuffer> {
+  const words = new BigInt64Array(5 * blocks.length);
+  for (const [i, { destination, source }] of blocks.entries()) {
+    const { rowCount, columnCount } = source;
+    expectMatrix("copy_blocks", "destination", destination, source.dtype, rowCount, columnCount);
+    expectContiguous("copy_blocks", "source", source);
+    const size = dtypeBytes[source.dtype];
+    const bytes = [columnCount * size, destination.rowStride * size];
+    words.set([destination.ptr, source.ptr, rowCount, ...bytes].map(BigInt), 5 * i);
+  }
+  return words;
+}
+
+/** Every destination = its source, all on the device. `words`: what blockWords makes of them. */
+export function copyBlocks(device: Device, words: BigInt64Array<ArrayBuffer>): void {
+  device.call("nt_copy_blocks", words, words.length / 5);
 }
 
 /** destination = source, of the same type and size, both on the device. */

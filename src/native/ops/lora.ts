@@ -4,17 +4,30 @@ import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix } from "./check.ts";
 
-/** u[T,R] = scale · x[T,in]·A[R,in]ᵀ, for the stacked A of all projections that read x. */
-export function loraForward(device: Device, u: Tensor, x: Tensor, a: Tensor, scale: number): void {
+/**
+ * u[T,R] = scale · x[T,in]·A[R,in]ᵀ, for the stacked A of all projections that read x; also into `second` (null: not
+ * wanted), which may lie in wider rows.
+ */
+export function loraForward(
+  device: Device,
+  u: Tensor,
+  x: Tensor,
+  a: Tensor,
+  scale: number,
+  second: Tensor | null = null,
+): void {
   const op = "lora_forward";
   const [T, R, inputs] = [x.rowCount, u.columnCount, x.columnCount];
   expectMatrix(op, "u", u, x.dtype, T, R);
   expectMatrix(op, "A", a, x.dtype, R, inputs);
   expectContiguous(op, "u", u);
+  if (second !== null) expectMatrix(op, "the second u", second, x.dtype, T, R);
   device.call(
     "nt_lora_forward",
     activationCode(op, x),
     u.ptr,
+    second?.ptr ?? null,
+    second?.rowStride ?? 0,
     x.ptr,
     x.rowStride,
     a.ptr,
@@ -91,6 +104,16 @@ export function loraBackwardA(device: Device, da: Tensor, g: Tensor, x: Tensor):
   const [T, R, inputs] = [x.rowCount, g.columnCount, x.columnCount];
   expectMatrix(op, "g", g, x.dtype, T, R);
   expectMatrix(op, "da", da, "f32", R, inputs);
-  expectContiguous(op, "g", g);
-  device.call("nt_lora_backward_a", activationCode(op, x), da.ptr, g.ptr, x.ptr, x.rowStride, T, R, inputs);
+  device.call(
+    "nt_lora_backward_a",
+    activationCode(op, x),
+    da.ptr,
+    g.ptr,
+    g.rowStride,
+    x.ptr,
+    x.rowStride,
+    T,
+    R,
+    inputs,
+  );
 }

@@ -93,11 +93,11 @@ export function nf4Quantize(
     device.call("nt_nf4_quantize_absmax", to.absmax.ptr, to.absmax2.ptr, first.ptr, blocks);
 }
 
-/** Writes the tensor's values into `destination` (f32, bf16 or f16, as many elements). */
+/** Writes the tensor's values into `destination` (f32, bf16 or f16, as many elements; it may lie in wider rows). */
 export function nf4Dequantize(device: Device, destination: Tensor, from: Nf4): void {
   const n = sizeOf(from);
-  expectContiguous("nf4_dequantize", "destination", destination);
   if (destination.size !== n || destination.dtype === "i32")
     throw new NeftuneError("shape", `nf4_dequantize: ${from.dtype}[${from.shape}] into ${destination}`);
-  device.call("nt_nf4_dequantize", destination.ptr, dtypeCode[destination.dtype], nf4Words(from), n);
+  const { ptr, dtype, columnCount, rowStride } = destination;
+  device.call("nt_nf4_dequantize", ptr, dtypeCode[dtype], nf4Words(from), n, columnCount, rowStride);
 }

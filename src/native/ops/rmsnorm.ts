@@ -1,10 +1,14 @@
 // RMSNorm with the residual sum before it. Formulas: kernels/neftune.h.
 
+import { NeftuneError } from "../../errors.ts";
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
 
-/** sum = x + delta; y = sum · rstd · weight. All [T,H] but weight [H] and rstd [T]. Without delta, sum is not written. */
+/**
+ * sum = x + delta; y = sum · rstd · weight. All [T,H] but weight [H] and rstd [T]; y may lie in wider rows. Without delta,
+ * sum is not written.
+ */
 export function rmsnormForward(
   device: Device,
   y: Tensor,
@@ -19,7 +23,7 @@ export function rmsnormForward(
   expectMatrix(op, "y", y, x.dtype, T, H);
   expectVector(op, "weight", weight, "f32", H);
   expectVector(op, "rstd", rstd, "f32", T);
-  for (const tensor of [x, y]) expectContiguous(op, "x and y", tensor);
+  expectContiguous(op, "x", x);
   if (residual !== null) {
     expectVector(op, "delta", residual.delta, x.dtype, T * H);
     expectVector(op, "sum", residual.sum, x.dtype, T * H);
@@ -29,6 +33,7 @@ export function rmsnormForward(
     "nt_rmsnorm_forward",
     activationCode(op, x),
     y.ptr,
+    y.rowStride,
     sum,
     rstd.ptr,
     x.ptr,
@@ -40,7 +45,10 @@ export function rmsnormForward(
   );
 }
 
-/** dx[T,H] = the norm's input gradient + residual (the gradient that comes past it); dweight[H] += (null: frozen). */
+/**
+ * dx[T,H] = the norm's input gradient + residual (the gradient that comes past it, in rows as wide as dx's); dweight[H] +=
+ * (null: frozen).
+ */
 export function rmsnormBackward(
   device: Device,
   dx: Tensor,
@@ -59,9 +67,13 @@ export function rmsnormBackward(
     ["x", x],
   ] as const) {
     expectMatrix(op, name, tensor, x.dtype, T, H);
-    expectContiguous(op, name, tensor);
+    if (tensor !== dx) expectContiguous(op, name, tensor);
   }
-  if (residual !== null) expectVector(op, "residual", residual, x.dtype, T * H);
+  if (residual !== null) {
+    expectMatrix(op, "residual", residual, x.dtype, T, H);
+    if (residual.rowStride !== dx.rowStride)
+      throw new NeftuneError("shape", `${op}: residual and dx must have the same row distance`);
+  }
   if (dweight !== null) expectVector(op, "dweight", dweight, "f32", H);
   expectVector(op, "weight", weight, "f32", H);
   expectVector(op, "rstd", rstd, "f32", T);
@@ -69,6 +81,7 @@ export function rmsnormBackward(
     "nt_rmsnorm_backward",
     activationCode(op, x),
     dx.ptr,
+    dx.rowStride,
     dweight?.ptr ?? null,
     dy.ptr,
     x.ptr,

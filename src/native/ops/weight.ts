@@ -4,7 +4,7 @@ import { NeftuneError } from "../../errors.ts";
 import type { ActivationDType } from "../../floats.ts";
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
-import { activationCode, expectContiguous } from "./check.ts";
+import { activationCode } from "./check.ts";
 import { type Nf4, nf4Words } from "./nf4.ts";
 
 /**
@@ -27,13 +27,13 @@ export class Weight {
     this.#device = device;
   }
 
-  /** Of a dense tensor [out, in]. */
+  /** Of a tensor [out, in], which may lie in wider rows. */
   static dense(device: Device, data: Tensor): Weight {
     const op = "weight_create";
-    expectContiguous(op, "data", data);
     const [out, inputs] = [data.rowCount, data.columnCount];
     const handle = new BigUint64Array(1);
-    device.call("nt_weight_create", ...[activationCode(op, data), out, inputs, data.ptr, handle]);
+    const code = activationCode(op, data);
+    device.call("nt_weight_create", code, out, inputs, data.ptr, data.rowStride, handle);
     return new Weight(device, data.dtype as ActivationDType, out, inputs, Number(handle[0]));
   }
 

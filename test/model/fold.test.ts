@@ -1,0 +1,129 @@
+// LoRA folded into a GPU's products: the numbers are the CPU's, which adds LoRA's term by itself.
+
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { join } from "node:path";
+import { foldOf } from "../../src/model/fold.ts";
+import { checkpointSource, Llama, type LoraOptions, linearModules } from "../../src/model/index.ts";
+import { Device } from "../../src/native/index.ts";
+import { runLimits, type StepUpdate, trainStep } from "../../src/train/index.ts";
+import { layOut } from "../../src/train/order.ts";
+import { emulated, openBackend } from "../backends.ts";
+import { folder, readCase, toSample } from "../golden/support.ts";
+
+setDefaultTimeout(120_000);
+
+const shape = "tiny-gqa-bf16-sharded";
+const source = checkpointSource(join(folder, "models", shape));
+const dataset = (await readCase(shape)).samples.map(toSample).slice(0, 2);
+const batch = { batch: layOut(dataset, true), draws: BigInt64Array.of(0n, 1n) };
+const update = (step: number): StepUpdate => ({
+  maxGradNorm: 1,
+  adamw: { learningRate: 1e-2, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.1, step },
+});
+
+const all: LoraOptions = {
+  ...{ r: 16, alpha: 10, dropout: 0, useRslora: false },
+  targetModules: [...linearModules],
+};
+
+type Loading = Pick<Parameters<typeof Llama.load>[2], "dtype" | "recompute">;
+
+function load(device: Device, lora: LoraOptions, loading: Loading): Llama {
+  const limits = runLimits({ dataset, options: { batchSize: 2, maxSteps: 1 } });
+  return Llama.load(device, source, { ...loading, ...limits, tune: "lora", seed: 42, lora });
+}
+
+/** Losses and gradient norms of three steps, the values behind them, and what the last step launched. */
+function train(device: Device, lora: LoraOptions, loading: Loading) {
+  const model = load(device, lora, loading);
+  const numbers: number[] = [];
+  const step = (number: number) => {
+    const { loss, gradNorm } = trainStep(model, [batch], update(number));
+    numbers.push(loss, gradNorm);
+  };
+  step(1);
+  step(2);
+  const { calls } = device.isHost ? { calls: [] } : device.record(() => step(3));
+  if (device.isHost) step(3);
+  const { parameters } = model;
+  const values = parameters!.part("lora").map(({ name }) => parameters!.read(name));
+  model.close();
+  return {
+    numbers,
+    values,
+    launched: new Set(calls.flatMap(({ launches }) => launches.map(({ name }) => name))),
+  };
+}
+
+const layers = source.config.numHiddenLayers;
+const cases: Record<string, { lora: LoraOptions; isFolded: boolean }> = {
+  "all linears": { lora: all, isFolded: true },
+  "a rank of 5": { lora: { ...all, r: 5 }, isFolded: true },
+  "some linears, rsLoRA": {
+    lora: { ...all, r: 8, useRslora: true, targetModules: ["q_proj", "v_proj", "up_proj", "down_proj"] },
+    isFolded: true,
+  },
+  "o alone": { lora: { ...all, targetModules: ["o_proj"] }, isFolded: true },
+  "other linears in the last layer": {
+    lora: {
+      ...all,
+      layerModules: Array.from({ length: layers }, (_, i) =>
+        i === layers - 1 ? ["k_proj", "down_proj"] : [...linearModules],
+      ),
+    },
+    isFolded: true,
+  },
+  "a rank of 128": { lora: { ...all, r: 128 }, isFolded: true },
+  "a rank of 256": { lora: { ...all, r: 256 }, isFolded: false },
+  dropout: { lora: { ...all, dropout: 0.25 }, isFolded: false },
+};
+
+describe.skipIf(emulated === undefined)("on a GPU", () => {
+  const device = emulated && openBackend(emulated);
+  for (const [name, { lora, isFolded }] of Object.entries(cases)) {
+    for (const [dtype, limit] of [
+      ["f32", 2e-4],
+      ["bf16", 2e-2],
+    ] as const) {
+      test(`${name}, ${dtype}: the CPU's numbers`, () => {
+        const cpu = Device.open({ threads: 2 });
+        const want = train(cpu, lora, { dtype, recompute: "none" });
+        const got = train(device!, lora, { dtype, recompute: "none" });
+        for (const [i, number] of want.numbers.entries())
+          expect(Math.abs(got.numbers[i]! / number - 1)).toBeLessThan(limit);
+        if (dtype === "f32")
+          for (const [i, values] of want.values.entries())
+            for (const [j, value] of values.entries())
+              expect(Math.abs(got.values[i]![j]! - value)).toBeLessThan(1e-3);
+        if (isFolded) expect([...got.launched]).not.toContain("lora_up_kernel");
+        expect(got.launched.has("copy_blocks_kernel")).toBe(isFolded);
+        cpu.close();
+      });
+    }
+  }
+
+  test("what is recomputed has the same bits", () => {
+    const [first, ...others] = (["none", "mlp", "layer"] as const).map((recompute) => {
+      const { numbers, values } = train(device!, all, { dtype: "bf16", recompute });
+      return { numbers, values };
+    });
+    for (const other of others) expect(other).toEqual(first!);
+  });
+});
+
+test("columns fill sums to multiples of 64; a group without adapters has none", () => {
+  const { config } = source;
+  const options = { ...({ dtype: "bf16", tune: "lora", training: true, quantization: null } as const) };
+  const gpu = { isHost: false };
+  const lora: LoraOptions = { ...all, r: 5, targetModules: ["q_proj", "k_proj", "gate_proj"] };
+  const fold = foldOf(gpu, source, { ...options, lora })!;
+  const { hiddenSize: H, intermediateSize: I, numAttentionHeads, numKeyValueHeads, headDim } = config;
+  const qkv = (numAttentionHeads + 2 * numKeyValueHeads) * headDim;
+  const behind = (width: number, R: number) => Math.ceil((width + R) / 64) * 64 - width;
+  expect(fold.qkv).toEqual({ u: behind(H, 16), g: behind(qkv, 16) });
+  expect(fold.gateUp).toEqual({ u: behind(H, 8), g: behind(2 * I, 8) });
+  expect(fold.o).toEqual({ u: 0, g: 0 });
+  for (const other of [{ training: false }, { lora: { ...lora, dropout: 0.1 } }, { learnedNoise: true }])
+    expect(foldOf(gpu, source, { ...options, lora, ...other })).toBeNull();
+  expect(foldOf({ isHost: true }, source, { ...options, lora })).toBeNull();
+});
