@@ -8,10 +8,16 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kShares = 16;  // blocks of threads that a block of rows is shared among
 
-// Destination row r = source row r for the rows of blocks[blockIdx.y], a unit a thread and step.
+// What a launch takes: a kernel's arguments have 4 KB.
+constexpr int64_t kMostBlocks = 96;
+struct CopiedBlocks {
+  nt_copied_block block[kMostBlocks];
+};
+
+// Destination row r = source row r for the rows of block blockIdx.y, a unit a thread and step.
 template <class Unit>
-__global__ void __launch_bounds__(kThreads, 4) copy_blocks_kernel(const nt_copied_block *blocks) {
-  const nt_copied_block block = blocks[blockIdx.y];
+__global__ void __launch_bounds__(kThreads, 4) copy_blocks_kernel(const CopiedBlocks blocks) {
+  const nt_copied_block &block = blocks.block[blockIdx.y];
   const uint32_t units = uint32_t(block.row_bytes / int64_t(sizeof(Unit)));
   const uint64_t total = uint64_t(block.rows) * units;
   const auto *source = static_cast<const Unit *>(block.source);
@@ -33,13 +39,11 @@ bool is_aligned(const nt_copied_block *blocks, int64_t count, uintptr_t bytes) {
   return (bits & (bytes - 1)) == 0;
 }
 
-constexpr int64_t kMostBlocks = 32768;  // of a launch, whose table then fits into the ring
-
 int32_t copy_blocks(nt_context *context, const nt_copied_block *blocks, int64_t count) {
   for (; count > 0; blocks += kMostBlocks, count -= kMostBlocks) {
     const int64_t some = count < kMostBlocks ? count : kMostBlocks;
-    const nt_copied_block *table = device_table(context, blocks, some);
-    if (table == nullptr) return NT_DEVICE;
+    CopiedBlocks table = {};
+    memcpy(table.block, blocks, size_t(some) * sizeof(nt_copied_block));
     auto *kernel = is_aligned(blocks, some, 16)  ? copy_blocks_kernel<uint4>
                    : is_aligned(blocks, some, 2) ? copy_blocks_kernel<uint16_t>
                                                  : copy_blocks_kernel<uint8_t>;

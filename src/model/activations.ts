@@ -30,7 +30,7 @@ export type Recompute = keyof typeof keptWith;
 export interface NormActivations {
   x: Tensor; // [T, H] the residual stream where the norm reads it
   rstd: Tensor; // f32 [T]
-  normed: Tensor; // [T, H] one buffer for all norms unless norms are kept
+  normed: Tensor; // [T, H] one buffer for all layers unless norms are kept
 }
 
 export interface LayerActivations {
@@ -120,8 +120,10 @@ export function allocateActivations(
   const count = training ? config.numHiddenLayers : 1;
   const isKept = (rung: Kept) => training && keeps(kept, rung);
   const sharedAttention = isKept("attention") ? null : attentionPart();
-  const normedBuffer = () => wide(hidden, ["qkv", "gateUp"]);
-  const normed = normedBuffer();
+  const normedFor = (group: GroupName) => wide(hidden, [group]);
+  // A buffer is of one group: what it does not write of u's columns stays zero.
+  const normed1 = normedFor("qkv");
+  const normed2 = fold === null ? normed1 : normedFor("gateUp");
   const ownNorms = isKept("norms");
   const gateUp = () => wide(2 * intermediate, [], ["gateUp"]);
   const sharedGateUp = isKept("gateUp") ? null : gateUp();
@@ -129,8 +131,8 @@ export function allocateActivations(
     const { rstd1, mid, rstd2, u, ...part } = sharedAttention ?? attentionPart();
     return {
       ...part,
-      norm1: { x: buffer(hidden), rstd: rstd1, normed: ownNorms ? normedBuffer() : normed },
-      norm2: { x: mid, rstd: rstd2, normed: ownNorms ? normedBuffer() : normed },
+      norm1: { x: buffer(hidden), rstd: rstd1, normed: ownNorms ? normedFor("qkv") : normed1 },
+      norm2: { x: mid, rstd: rstd2, normed: ownNorms ? normedFor("gateUp") : normed2 },
       gateUp: sharedGateUp ?? gateUp(),
       // The down projection is never run again, so its u is kept whatever is recomputed.
       u: { ...u, down: lowRank("down") },
@@ -152,7 +154,7 @@ export function allocateActivations(
     positions: vector("i32", T),
     layers,
     // The head takes no wider rows.
-    norm: { x: buffer(hidden), rstd: vector("f32", T), normed: fold === null ? normed : buffer(hidden) },
+    norm: { x: buffer(hidden), rstd: vector("f32", T), normed: fold === null ? normed1 : buffer(hidden) },
     branch: buffer(hidden),
     h: wide(intermediate, ["down"]),
     losses: vector("f32", maxTargets),

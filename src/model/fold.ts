@@ -2,18 +2,27 @@
 // those of g = s·dy·B, and the weights of the group lie in one matrix with A and B:
 //
 //   [ W  B ]     y = [x u]·[W B]ᵀ     dx = [dy g]·[W; A]
-//   [ A  0 ]
+//   [ A    ]
 //
-// So a product sums W's term and LoRA's in float32 and writes y once; with LoRA's term written before, y would be written,
+// The lower right is not read. So a product sums W's term and LoRA's in float32 and writes y once; with LoRA's term written before, y would be written,
 // read and written again. B is block-diagonal where the group has several linears. It pays where a pass over y costs more
 // than as many more columns to multiply, which it does on every GPU; a CPU has its results in registers when it adds.
+// Weights in NF4 are expanded into one matrix for all groups, and A or B beside them, before each product.
 
-import { type CopiedBlock, type Device, type Tensor, Weight } from "../native/index.ts";
+import {
+  blockWords,
+  type CopiedBlock,
+  copyBlocks,
+  type Device,
+  type Nf4,
+  nf4Dequantize,
+  type Tensor,
+  Weight,
+} from "../native/index.ts";
 import { type GroupName, groupModules, groupNames, layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 import type { LoraStack } from "./linear-group.ts";
 import { type LoraOptions, laidRank, stackModules } from "./lora.ts";
-import type { ModelSource } from "./source.ts";
 import type { WeightOptions } from "./weights.ts";
 
 /** A product's sums go over multiples of this: what GPUs' products take at a time, and lines of 128 bytes in bf16. */
@@ -33,24 +42,29 @@ export interface FoldedColumns {
   g: number;
 }
 
-/** By group, in every layer where it has adapters. */
+/** By group. */
 export type Fold = Readonly<Record<GroupName, FoldedColumns>>;
 
+type FoldRequest = Pick<WeightOptions, "dtype" | "tune" | "lora" | "training" | "learnedNoise" | "shared">;
+
+const targetCount = (group: GroupName, lora: LoraOptions, layer: number | null) =>
+  stackModules(group, lora, layer).flat().length;
+
 /**
- * How a model is folded; null: it is not. With dropout each linear has a u of its own x, which no other's product may see;
+ * How a model may be folded; null: it is not. With dropout each linear has a u of its own x, which no other's product may see;
  * a learned scale of noise reads the residual stream's gradient, and takes no wider rows.
  */
 export function foldOf(
   device: Pick<Device, "isHost">,
-  { config, isQuantized }: Pick<ModelSource, "config" | "isQuantized">,
-  { dtype, tune, lora, training, quantization, learnedNoise, shared }: WeightOptions,
+  config: LlamaConfig,
+  { dtype, tune, lora, training, learnedNoise, shared }: FoldRequest,
 ): Fold | null {
   if (device.isHost || !training || tune !== "lora" || lora === null || lora.dropout > 0) return null;
-  if (isQuantized || quantization !== null || learnedNoise === true || shared != null) return null;
+  if (learnedNoise === true || shared != null) return null;
   const rank = laidRank(device, lora, dtype);
   const { linears } = layerOf(config, 0);
   const columns = groupNames.map((name) => {
-    const R = stackModules(name, lora, null).flat().length * rank;
+    const R = targetCount(name, lora, null) * rank;
     const modules = groupModules[name].map((module) => linears[module]);
     const out = modules.reduce((sum, linear) => sum + linear.out, 0);
     const behind = (width: number) => (R === 0 ? 0 : Math.ceil((width + R) / SUM_STEP) * SUM_STEP - width);
@@ -60,7 +74,10 @@ export function foldOf(
   return Object.fromEntries(columns.map(({ name, u, g }) => [name, { u, g }])) as Fold;
 }
 
-/** The names of the weights in folded groups, with their groups' columns. */
+/**
+ * The names of the weights in folded groups, with their groups' columns. A group is folded in layers with as many targets
+ * as any: columns of a buffer that no u or g is written to must stay zero.
+ */
 export function foldedWeights(
   config: LlamaConfig,
   lora: LoraOptions,
@@ -70,23 +87,49 @@ export function foldedWeights(
   for (let layer = 0; layer < config.numHiddenLayers; layer++) {
     const { linears } = layerOf(config, layer);
     for (const name of groupNames) {
-      if (stackModules(name, lora, layer).length === 0) continue;
+      const count = targetCount(name, lora, layer);
+      if (count === 0 || count !== targetCount(name, lora, null)) continue;
       for (const module of groupModules[name]) weights.set(`${linears[module].path}.weight`, fold[name]);
     }
   }
   return weights;
 }
 
+/** Elements of the largest matrix [W B; A ·], of B's part of any and of A's. */
+export function foldedSizes(config: LlamaConfig, fold: Fold): { matrix: number; part: number } {
+  const { linears } = layerOf(config, 0);
+  const sizes = groupNames.map((name) => {
+    const modules = groupModules[name].map((module) => linears[module]);
+    const [out, inputs] = [modules.reduce((sum, linear) => sum + linear.out, 0), modules[0]!.in];
+    const { u, g } = fold[name];
+    return { matrix: (out + g) * (inputs + u), part: Math.max(out * u, g * inputs) };
+  });
+  return {
+    matrix: Math.max(...sizes.map(({ matrix }) => matrix)),
+    part: Math.max(...sizes.map(({ part }) => part)),
+  };
+}
+
 /** A group's products with LoRA in them, and the columns that they take of x and dy beyond the group's own. */
 export interface FoldedProducts extends FoldedColumns {
   forward: Weight; // [out, in + u]
   backward: Weight; // [out + g, in]
+  bias: Tensor | null; // f32 [out]
+  /** Makes the weight of the next product, where groups share a matrix; null: this one has its own. */
+  expand: ((direction: "forward" | "backward") => void) | null;
 }
 
 /** Of a group whose matrix is `whole` [out + g, in + u]. */
-export function foldedProducts(device: Device, whole: Tensor, columns: FoldedColumns): FoldedProducts {
+export function foldedProducts(
+  device: Device,
+  whole: Tensor,
+  columns: FoldedColumns,
+  bias: Tensor | null,
+  expand: FoldedProducts["expand"],
+): FoldedProducts {
   return {
     ...columns,
+    ...{ bias, expand },
     forward: Weight.dense(device, whole.rows(0, whole.rowCount - columns.g)),
     backward: Weight.dense(device, whole.columns(0, whole.columnCount - columns.u)),
   };
@@ -107,4 +150,47 @@ export function adapterBlocks(
       source: b,
     })),
   ];
+}
+
+/** A weight of a group in NF4, and its first row. */
+export interface ExpandedWeight {
+  nf4: Nf4;
+  row: number;
+}
+
+/**
+ * What makes [W B] or [W; A] of a group with weights in NF4 anew in `whole`, in all of their columns and rows. `zeros`: as
+ * many as the larger part beside W.
+ */
+export function expander(
+  device: Device,
+  whole: Tensor,
+  columns: FoldedColumns,
+  weights: readonly ExpandedWeight[],
+  stack: LoraStack,
+  zeros: Tensor,
+): NonNullable<FoldedProducts["expand"]> {
+  const { u, g } = columns;
+  const [out, inputs] = [whole.rowCount - g, whole.columnCount - u];
+  const [a, ...b] = adapterBlocks(whole, columns, stack) as [CopiedBlock, ...CopiedBlock[]];
+  const R = a.source.rowCount;
+  const clear = (destination: Tensor): CopiedBlock[] =>
+    destination.size === 0 ? [] : [{ destination, source: zeros.reshapeTo(destination.shape) }];
+  const right = whole.rows(0, out).columns(inputs, u);
+  const behind = weights.flatMap(({ nf4, row }) => {
+    const rows = right.rows(row, nf4.shape[0]!);
+    const target = stack.targets.find(({ linear }) => linear.column === row);
+    if (target === undefined) return clear(rows);
+    const end = target.column + target.b.columnCount;
+    return [...clear(rows.columns(0, target.column)), ...clear(rows.columns(end, u - end))];
+  });
+  const words = {
+    forward: blockWords([...b, ...behind]),
+    backward: blockWords([a, ...clear(whole.rows(out + R, g - R).columns(0, inputs))]),
+  };
+  return (direction) => {
+    for (const { nf4, row } of weights)
+      nf4Dequantize(device, whole.rows(row, nf4.shape[0]!).columns(0, inputs), nf4);
+    copyBlocks(device, words[direction]);
+  };
 }

@@ -80,6 +80,9 @@ export interface DropoutContext {
   draws: BigInt64Array;
 }
 
+/** As many rows a GPU multiplies with a weight in NF4 as it is stored. */
+const FEW_ROWS = 8;
+
 /** A linear's columns in the group's buffer, and a product's. */
 const outputOf = (buffer: Tensor, linear: GroupLinear) => buffer.columns(linear.column, linear.out);
 const resultOf = (buffer: Tensor, { column, weight }: GroupProduct) => buffer.columns(column, weight.out);
@@ -127,12 +130,13 @@ export function groupForward(
   rows: ProductRows,
 ): void {
   const { folded } = group;
-  if (folded !== null) {
+  if (folded !== null && (folded.expand === null || x.rowCount > FEW_ROWS)) {
     const [stack] = group.stacks as [LoraStack];
     const wide = x.widened(folded.u);
     const behind = wide.columns(group.in, stack.a.rowCount);
     loraForward(device, lowRankOf(u[0]!, stack), x, stack.a, group.loraScale, behind);
-    linearForward(device, y, wide, folded.forward, group.products[0]!.bias);
+    folded.expand?.("forward");
+    linearForward(device, y, wide, folded.forward, folded.bias, null, rows);
     return;
   }
   for (const [i, stack] of group.stacks.entries()) {
@@ -174,6 +178,7 @@ export function groupBackwardInput(
   });
   if (dx === null) return g;
   if (folded !== null) {
+    folded.expand?.("backward");
     linearBackwardInput(device, dx, wide, folded.backward);
     return g;
   }

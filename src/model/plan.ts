@@ -84,7 +84,12 @@ export function activationRequest(
   const { dtype, lora, maxTargets } = request;
   const loss = crossEntropyWorkspace(device, dtype, maxTargets, hiddenSize, vocabSize);
   const rank = lora === null ? 0 : laidRank(device, lora, dtype);
-  return { ...request, workspaceBytes: Math.max(4, loss), rank, fold: foldOf(device, source, request) };
+  return {
+    ...request,
+    workspaceBytes: Math.max(4, loss),
+    rank,
+    fold: foldOf(device, source.config, request),
+  };
 }
 
 /** The plan for one way of keeping activations. */

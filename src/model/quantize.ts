@@ -44,12 +44,16 @@ export function staging({ shape, dtype }: Nf4): { absmax: number; blocks: number
   return { absmax, blocks, bytes: absmax + blocks * dtypeBytes.f32 };
 }
 
-/** Allocates what the NF4 weights of a model need, computed with in `dtype`. */
+/**
+ * Allocates what the NF4 weights of a model need, computed with in `dtype`. `least`: values that there is to be room for
+ * where there are any.
+ */
 export function allocateQuantized(
   allocator: Allocator,
   source: ModelSource,
   quantization: Quantization | null,
   dtype: "f32" | "bf16",
+  least: number,
 ): QuantizedStorage {
   const tensors = new Map<string, Nf4>();
   let most = 0;
@@ -60,7 +64,7 @@ export function allocateQuantized(
     const nf4 = allocateNf4(allocator, "weights", shape, source.dtypeOf(name, shape), double);
     tensors.set(name, nf4);
     const expanded = shape[0]! * shape[1]! * dtypeBytes[dtype];
-    most = Math.max(most, expanded, stored === null ? staging(nf4).bytes : 0);
+    most = Math.max(most, expanded, least * dtypeBytes[dtype], stored === null ? staging(nf4).bytes : 0);
   }
   const scratch = most === 0 ? null : allocator.allocate("workspace", "f32", [Math.ceil(most / 4)]);
   return { tensors, scratch };

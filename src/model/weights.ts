@@ -27,7 +27,15 @@ import {
   tensorSpecs,
 } from "./architecture.ts";
 import { FiniteCheck } from "./finite.ts";
-import { adapterBlocks, foldedProducts, foldedWeights, foldOf } from "./fold.ts";
+import {
+  adapterBlocks,
+  expander,
+  type FoldedProducts,
+  foldedProducts,
+  foldedSizes,
+  foldedWeights,
+  foldOf,
+} from "./fold.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
 import { type LoraOptions, laidRank, loraA, loraB, loraScale, stackModules } from "./lora.ts";
 import { loraPart } from "./lora-part.ts";
@@ -86,6 +94,8 @@ interface FoldedStorage {
   matrices: Map<string, Tensor>; // [out + g, in + u]
   /** Room for the largest weight in them, on its way there; null: there are none. */
   staging: Tensor | null;
+  /** For what is neither A nor B beside weights in NF4; null: there are none. */
+  zeros: Tensor | null;
 }
 
 /** A linear of a group before it is known which of them make one product. */
@@ -155,17 +165,18 @@ export function allocateWeights(
             partners,
             optim,
           );
-    return { frozen, quantized, folded: { matrices: new Map(), staging: null }, parameters };
+    return { frozen, quantized, folded: { matrices: new Map(), staging: null, zeros: null }, parameters };
   }
   const adapted = () =>
     tune === "none" || lora === null ? null : trained(loraPart(config, lora, laidRank(device, lora, dtype)));
   if (options.shared != null) return { ...options.shared, parameters: adapted() };
-  const quantized = allocateQuantized(allocator, source, quantization, dtype);
+  const fold = foldOf(device, config, options);
+  const sizes = fold === null ? { matrix: 0, part: 0 } : foldedSizes(config, fold);
+  const quantized = allocateQuantized(allocator, source, quantization, dtype, sizes.matrix);
   const copied = specs.filter(
     ({ name, shape }) =>
       !quantized.tensors.has(name) && source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
   );
-  const fold = foldOf(device, source, options);
   const columns = fold === null ? null : foldedWeights(config, lora!, fold);
   const matrices = new Map<string, Tensor>();
   let largest = 0;
@@ -187,7 +198,9 @@ export function allocateWeights(
     if (behind !== undefined) matrices.set(first, whole);
   }
   const staging = largest === 0 ? null : allocator.allocate("workspace", dtype, [largest]);
-  return { frozen, quantized, folded: { matrices, staging }, parameters: adapted() };
+  const hasZeros = fold !== null && quantized.tensors.size > 0;
+  const zeros = hasZeros ? allocator.allocate("workspace", dtype, [sizes.part]) : null;
+  return { frozen, quantized, folded: { matrices, staging, zeros }, parameters: adapted() };
 }
 
 export class ModelWeights {
@@ -209,7 +222,8 @@ export class ModelWeights {
     const { parameters, quantized, folded } = storage;
     const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
     const full = tune === "full" && parameters !== null ? parameters : null;
-    for (const whole of shared === null ? folded.matrices.values() : []) device.fill(whole, 0);
+    if (shared === null)
+      for (const whole of [...folded.matrices.values(), folded.zeros ?? []].flat()) device.fill(whole, 0);
     const adapters: CopiedBlock[] = [];
     const finite = new FiniteCheck(device, shapes.size);
     if (full !== null) {
@@ -266,13 +280,32 @@ export class ModelWeights {
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
-    const fold = foldOf(device, source, options);
+    const fold = foldOf(device, config, options);
+    const foldedColumns = fold === null ? null : foldedWeights(config, lora!, fold);
     /** Of the group that begins with the weight `first` and has this stack; null: it is not folded. */
-    const foldedInto = (first: string, name: GroupName, stack: LoraStack | undefined) => {
-      if (fold === null || stack === undefined) return null;
-      const whole = folded.matrices.get(first)!;
-      adapters.push(...adapterBlocks(whole, fold[name], stack));
-      const products = foldedProducts(device, whole, fold[name]);
+    const foldedInto = (
+      first: string,
+      parts: LinearPart[],
+      stack: LoraStack | undefined,
+    ): FoldedProducts | null => {
+      const columns = foldedColumns?.get(first);
+      const biases = parts.map((part) => part.bias);
+      const bias = joined(biases);
+      if (columns === undefined || stack === undefined) return null;
+      if (bias === null && biases.some((one) => one !== null)) return null;
+      const matrix = folded.matrices.get(first);
+      const weights = parts.flatMap(({ data, column }) =>
+        data instanceof Tensor ? [] : [{ nf4: data, row: column }],
+      );
+      if (matrix === undefined && weights.length < parts.length) return null;
+      const inputs = stack.a.columnCount;
+      const out = weights.reduce((sum, { nf4 }) => sum + nf4.shape[0]!, 0);
+      const whole =
+        matrix ?? new Tensor(quantized.scratch!.ptr, dtype, [out + columns.g, inputs + columns.u]);
+      if (matrix !== undefined) adapters.push(...adapterBlocks(whole, columns, stack));
+      const expand =
+        matrix === undefined ? expander(device, whole, columns, weights, stack, folded.zeros!) : null;
+      const products = foldedProducts(device, whole, columns, bias, expand);
       own(products.forward);
       own(products.backward);
       return products;
@@ -317,7 +350,7 @@ export class ModelWeights {
         linears: [...linears.values()],
         // With dropout each projection reads its own x, so each has a product of its own.
         products: stacks.length > 1 ? parts.flatMap((part) => products([part])) : products(parts),
-        folded: foldedInto(`${all[groupModules[name][0]!].path}.weight`, name, made[0]),
+        folded: foldedInto(`${all[groupModules[name][0]!].path}.weight`, parts, made[0]),
         stacks: made,
         loraScale: lora === null ? 1 : loraScale(lora),
         in: all[groupModules[name][0]!].in,

@@ -93,9 +93,10 @@ function copiedBytes(blocks: ArrayLike<number | bigint>): number {
   return bytes;
 }
 
-/** NF4 codes with their scales in, activations out. */
+/** `n` NF4 codes with their scales in, values of `size` bytes out. */
+const expanded = (n: number, size: number) => moves(n * (0.5 + 1 / 64 + size));
 const expand = ({ product: { n, k }, size }: Pick<Call<string>, "product" | "size">) =>
-  moves(n * k * (0.5 + 1 / 64 + size));
+  expanded(n * k, size);
 
 const loraParameters = "dtype g ldg dy lddy u ldu host_targets targets rank scale T" as const;
 const attentionTail = "host_cu_seqlens sequences heads kv_heads head_dim window scale" as const;
@@ -103,6 +104,9 @@ const attentionTail = "host_cu_seqlens sequences heads kv_heads head_dim window 
 const operations: Partial<Record<FunctionName, Operation>> = {
   nt_copy_blocks: operation("host_blocks count", {
     copy_blocks_kernel: ({ arrays }) => moves(2 * copiedBytes(arrays.host_blocks ?? [])),
+  }),
+  nt_nf4_dequantize: operation("destination destination_dtype host_nf4 n columns ld", {
+    dequantize_kernel: ({ n }) => expanded(n.n, bytesOf(n.destination_dtype)),
   }),
   nt_count_non_finite: operation("count source source_dtype n", {
     count_non_finite_kernel: ({ n }) => moves(n.n * bytesOf(n.source_dtype)),
