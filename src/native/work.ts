@@ -95,8 +95,7 @@ function copiedBytes(blocks: ArrayLike<number | bigint>): number {
 
 /** `n` NF4 codes with their scales in, values of `size` bytes out. */
 const expanded = (n: number, size: number) => moves(n * (0.5 + 1 / 64 + size));
-const expand = ({ product: { n, k }, size }: Pick<Call<string>, "product" | "size">) =>
-  expanded(n * k, size);
+const expand = ({ product: { n, k }, size }: Pick<Call<string>, "product" | "size">) => expanded(n * k, size);
 
 const loraParameters = "dtype g ldg dy lddy u ldu host_targets targets rank scale T" as const;
 const attentionTail = "host_cu_seqlens sequences heads kv_heads head_dim window scale" as const;

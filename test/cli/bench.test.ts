@@ -51,7 +51,7 @@ test("kernels of an operation are summed; copies over the bus have no bound", ()
     ...{ name, seconds, blocks: 1, copiedBytes, product: null },
   });
   // dtype, h, gate_up, T, I
-  const swiglu = { name: "nt_swiglu_forward", args: [1, 8, 16, 100, 10], hostSeconds: 0 } as const;
+  const swiglu = { name: "nt_swiglu_forward", args: [1, 8, 10, 16, 20, 100, 10], hostSeconds: 0 } as const;
   const calls = [
     { ...swiglu, launches: [launch("swiglu_forward_kernel", 2e-9)] },
     { ...swiglu, launches: [launch("swiglu_forward_kernel", 4e-9)] },

@@ -450,7 +450,7 @@ forEachBackend((device) => {
     expect(() => call(0, 1, 2, data.ptr)).toThrow("do not fit");
     expect(() => call(0, 1, 3, null)).toThrow("null");
     expect(() => call(0, 1, 3, data.ptr, 1)).toThrow("1 LoRA blocks of rank 2 need u and B");
-    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, new BigUint64Array(1))).toThrow(
+    expect(() => device.call("nt_weight_create", 0, 4, -3, data.ptr, 3, new BigUint64Array(1))).toThrow(
       NativeError,
     );
     weight.destroy();

@@ -228,7 +228,7 @@ forEachBackend((device) => {
     const forward = (dtype: number, ldx: number, T: number, u: number | null) =>
       device.call("nt_lora_forward", dtype, u, null, 0, x.ptr, ldx, x.ptr, 1, T, 2, 3);
     expect(() => forward(2, 3, 1, out.ptr)).toThrow("dtype must be f32 or bf16, got 2");
-    expect(() => forward(0, 2, 1, out.ptr)).toThrow("3 elements do not fit into distance 2");
+    expect(() => forward(0, 2, 1, out.ptr)).toThrow("3 elements and do not fit into distance 2");
     expect(() => forward(0, 3, -4, out.ptr)).toThrow("T -4");
     expect(() => forward(0, 3, 1, null)).toThrow("null");
     const backward = (
@@ -251,7 +251,7 @@ forEachBackend((device) => {
     backward(2, x.ptr, [x.ptr, out.ptr, 0, 0, 0]);
     for (const value of device.readFloats(out)) expect(value).toBeNaN();
     const backwardA = (ldx: number, T: number) =>
-      device.call("nt_lora_backward_a", 0, out.ptr, x.ptr, x.ptr, ldx, T, 2, 3);
+      device.call("nt_lora_backward_a", 0, out.ptr, x.ptr, 2, x.ptr, ldx, T, 2, 3);
     expect(() => backwardA(1, 1)).toThrow("do not fit");
     expect(() => backwardA(3, -1)).toThrow("T -1");
   });

@@ -54,6 +54,10 @@ function train(device: Device, lora: LoraOptions, loading: Loading) {
   };
 }
 
+/** The root of all values' squares. */
+const norm = (tensors: readonly Float32Array[]) =>
+  Math.sqrt(tensors.reduce((sum, values) => values.reduce((part, x) => part + x * x, sum), 0));
+
 const layers = source.config.numHiddenLayers;
 const cases: Record<string, { lora: LoraOptions; isNf4?: boolean; isFolded: boolean | "in part" }> = {
   "all linears": { lora: all, isFolded: true },
@@ -97,14 +101,11 @@ describe.skipIf(emulated === undefined)("on a GPU", () => {
         const limit = dtype === "f32" ? 2e-4 : 2e-2;
         for (const [i, number] of want.numbers.entries())
           expect(Math.abs(got.numbers[i]! / number - 1)).toBeLessThan(limit);
-        if (dtype === "f32")
-          for (const [i, values] of want.values.entries()) {
-            const worst = values.reduce(
-              (most, value, j) => Math.max(most, Math.abs(got.values[i]![j]! - value)),
-              0,
-            );
-            expect(worst).toBeLessThan(1e-3);
-          }
+        if (dtype === "f32") {
+          // AdamW's first steps turn the rounding of a gradient near zero into a change of lr.
+          const apart = want.values.map((values, i) => values.map((value, j) => value - got.values[i]![j]!));
+          expect(norm(apart) / norm(want.values)).toBeLessThan(2e-3);
+        }
         if (dtype === "bf16") expect(got.launched.has("lora_up_kernel")).toBe(!isFolded);
         expect(got.launched.has("copy_blocks_kernel")).toBe(isFolded !== false);
         cpu.close();
