@@ -3,6 +3,7 @@
 // and sum, and the pieces are put together in order: the result does not depend on the number of threads.
 #include "attention.h"
 #include "lane_sums.h"
+#include "pair_rows.h"
 
 namespace nt {
 namespace {
@@ -11,6 +12,25 @@ constexpr int64_t kPiece = 512;
 
 // Keys whose values are copied at a time.
 constexpr int64_t kChunk = 64;
+
+// Of `block` packed keys with each of the packed queries: scores[r · kPiece …]. kStride: their row distance where it is
+// known, so that the loops are unrolled; else 0.
+template <bool Pairs, int64_t kStride>
+inline void block_scores(float *scores, const float *queries, int64_t rows, int64_t stride, const float *keys,
+                         int64_t block) {
+  const int64_t words = kStride > 0 ? kStride : stride;
+  for (int64_t r = 0; r < rows; r++) {
+    Vec sums[kLanes];
+    for (int64_t i = 0; i < kLanes; i++) {
+      const float *row = keys + std::min(i, block - 1) * words;
+      Vec sum = Vec{};
+      for (int64_t w = 0; w < words; w += kLanes)
+        sum = multiply_add<Pairs>(load(row + w), load(queries + r * words + w), sum);
+      sums[i] = sum;
+    }
+    store(scores + r * kPiece, sums_of(sums));
+  }
+}
 
 // scores[r · kPiece + key] = queries[r]·k[key], queries packed [rows, stride]; `copy` has room for kLanes packed rows.
 template <bool Pairs, typename T>
@@ -24,18 +44,32 @@ void scores_of(float *scores, const float *queries, int64_t rows, const HeadSize
     if (!direct)
       pack_rows<Pairs, T>(copy, block, head_dim, head.stride, [&](int64_t r) { return first + r * head_dim; });
     const float *words = direct ? reinterpret_cast<const float *>(first) : copy;
-    for (int64_t r = 0; r < rows; r++) {
-      Vec sums[kLanes];
-      for (int64_t i = 0; i < kLanes; i++) {
-        const float *row = words + std::min(i, block - 1) * head.stride;
-        Vec sum = Vec{};
-        for (int64_t w = 0; w < head.stride; w += kLanes)
-          sum = multiply_add<Pairs>(load(row + w), load(queries + r * head.stride + w), sum);
-        sums[i] = sum;
-      }
-      store(scores + r * kPiece + key, sums_of(sums));
-    }
+    if (head.stride == 32)
+      block_scores<Pairs, 32>(scores + key, queries, rows, head.stride, words, block);
+    else if (head.stride == 64)
+      block_scores<Pairs, 64>(scores + key, queries, rows, head.stride, words, block);
+    else
+      block_scores<Pairs, 0>(scores + key, queries, rows, head.stride, words, block);
   }
+}
+
+// Pairs over two keys, [⌈n / 2⌉, columns], of the values of n keys; a missing last one counts as zeros. `packed` has room
+// for the n rows.
+template <typename T>
+void pair_values(float *words, float *packed, const T *v, int64_t n, int64_t head_dim, const HeadSize &head) {
+#ifdef __AVX512BF16__
+  if (head_dim % 32 == 0) {
+    for (int64_t r = 0; r < n; r += 2, words += head_dim)
+      for (int64_t i = 0; i < head_dim; i += 32) {
+        const T *row = v + r * head_dim + i;
+        const __m512i next = r + 1 < n ? _mm512_loadu_si512(row + head_dim) : _mm512_setzero_si512();
+        store_pairs(words + i, _mm512_loadu_si512(row), next);
+      }
+    return;
+  }
+#endif
+  pack_rows<true, T>(packed, n, head_dim, head.stride, [&](int64_t r) { return v + r * head_dim; });
+  pack_row_pairs(words, packed, n, head.stride, head.columns);
 }
 
 // out[r · ldo + i] = Σ p[r · kPiece …]·v[n, head_dim], p in words; `copies` has room for two packed chunks.
@@ -47,15 +81,12 @@ void weigh(float *out, int64_t ldo, const float *p, int64_t rows, const HeadSize
     int64_t keys = std::min(kChunk, n - key);
     const T *first = v + key * head_dim;
     const float *words = copies;
-    auto row_of = [&](int64_t r) { return first + r * head_dim; };
     if constexpr (Pairs) {
-      float *packed = copies + kChunk * head.columns;
-      pack_rows<true, T>(packed, keys, head_dim, head.stride, row_of);
-      pack_row_pairs(copies, packed, keys, head.stride, head.columns);
+      pair_values(copies, copies + kChunk * head.columns, first, keys, head_dim, head);
     } else if (sizeof(T) == 4 && head_dim == head.columns) {
       words = reinterpret_cast<const float *>(first);
     } else {
-      pack_rows<false, T>(copies, keys, head_dim, head.columns, row_of);
+      pack_rows<false, T>(copies, keys, head_dim, head.columns, [&](int64_t r) { return first + r * head_dim; });
     }
     multiply<Pairs, false>(rows, head.columns / kLanes, p + key / pair, kPiece, words, head.columns, out, ldo, key > 0,
                            [&](int64_t, int64_t) { return Part{0, 0, (keys + pair - 1) / pair}; });

@@ -2,6 +2,7 @@
 
 #include <type_traits>
 
+#include "pair_rows.h"
 #include "parallel.h"
 #include "vec.h"
 
@@ -46,12 +47,7 @@ struct ByPair {
   static constexpr int kStep = 2;
   static Packed pack(bf16 x, bf16 next) { return uint32_t(x.bits) | uint32_t(next.bits) << 16; }
   static void pack_columns(Packed *q, const bf16 *row, const bf16 *next) {
-    const __m512i first = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6,
-                                           37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
-    const __m512i second = _mm512_add_epi16(first, _mm512_set1_epi16(16));
-    __m512i a = _mm512_loadu_si512(row), b = _mm512_loadu_si512(next);
-    _mm512_storeu_si512(q, _mm512_permutex2var_epi16(a, first, b));
-    _mm512_storeu_si512(q + kLanes, _mm512_permutex2var_epi16(a, second, b));
+    store_pairs(q, _mm512_loadu_si512(row), _mm512_loadu_si512(next));
   }
   struct Vector {
     __m512bh value;
