@@ -109,5 +109,5 @@ details{margin:16px 0}
 summary{cursor:pointer;font-weight:500}
 footer{margin-top:48px;border-top:1px solid var(--line);padding-top:14px;font-size:.875rem;color:var(--soft)}
 @media (max-width:480px){body{font-size:15px}main{padding:16px 14px 32px}.plot{padding-left:52px}#loss .plot>svg{height:240px}th,td{padding:7px 10px}}
-@media print{:root{${variables("light")}}body{font-size:11pt}.wide{overflow:visible}figure,article,tr{break-inside:avoid}output,.cursor{display:none}}
+@media print{:root{${variables("light")}}body{font-size:11pt}.wide{overflow:visible}table{font-size:8pt}th,td{padding:3px 5px}thead th .name{max-width:9ch}tbody th{position:static}td small,thead th{font-size:7pt}.number{white-space:normal}figure,article,tr{break-inside:avoid}output,.cursor{display:none}}
 `;

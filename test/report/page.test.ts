@@ -239,6 +239,15 @@ describe.skipIf(chromium === undefined)(
       },
     );
 
+    test.each(["two", "ten", "odd"])("%s on paper: no table is cut off", async (page) => {
+      await browser.open(join(root, `${page}.html`), { width: 720, scheme: "light" }); // A4 within Chromium's margins
+      await browser.send("Emulation.setEmulatedMedia", { media: "print" });
+      const cut = `[...document.querySelectorAll("table")].filter(table => table.getBoundingClientRect().right > innerWidth)
+        .map(table => table.textContent.slice(0, 40))`;
+      expect(await browser.value<string[]>(cut)).toEqual([]);
+      await browser.send("Emulation.setEmulatedMedia", { media: "" });
+    });
+
     test("pointer and arrow keys show a step and its values, exactly", async () => {
       await browser.open(join(root, "one.html"), { width: 768, scheme: "light" });
       const shown = async (id: string, event: string) =>
