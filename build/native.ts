@@ -24,7 +24,7 @@ const warnings = ["-Wall", "-Wextra", "-Werror"];
 const variants: Record<string, string[]> = {
   avx2: ["-march=x86_64_v3"],
   avx512: ["-march=x86_64_v4"],
-  avx512_bf16: ["-march=x86_64_v4+avx512bf16"],
+  avx512_bf16: ["-march=x86_64_v4+avx512bf16+amx_tile+amx_bf16"],
 };
 
 /**

@@ -5,7 +5,9 @@
 // work, heads are split into runs of key tiles that make dk and dv, and runs of panels that make dq; both compute ds,
 // and every sum keeps its order: the result does not depend on the split or on the number of threads.
 
-#include "attention.h"
+#include <type_traits>
+
+#include "attention_amx.h"
 #include "rope.h"
 
 namespace nt {
@@ -29,7 +31,8 @@ enum Kind { kWhole, kKeys, kQueries };  // Work::kind; begin and end count tiles
 // Where a work item keeps its operands, in words. Pair rows are rows paired up with the next one.
 struct Buffers {
   float *keys, *values;           // [keys, stride]
-  float *key_pairs;               // [keys or pairs, columns]
+  float *key_pairs;               // [keys or pairs, columns]; with AMX [columns, key_stride], of pairs
+  int64_t key_stride;
   float *dkeys, *dvalues;         // [keys, columns]
   float *rows, *douts;            // [kPanel, stride] of q and do
   float *queries, *gradients;     // [stride, kPanel], their transposes
@@ -37,18 +40,24 @@ struct Buffers {
   float *scores, *dscores;        // [kTile, kPanel]
   float *p_words, *ds_words;      // [kTile, kPanel or pairs]: words in the direction of the rows
   float *ds_pairs;                // [kTile or pairs, kPanel]: words in the direction of the keys
-  float *dqueries;                // [kPanel, columns]
+  float *dqueries;                // [kPanel, columns]; with AMX its transpose
   float *lse, *delta;             // [kPanel], lse times log₂ e
 };
 
-template <bool Pairs>
+template <bool Pairs, bool Amx>
 int64_t place(Buffers *buffers, float *memory, int64_t keys, bool sums, const HeadSize &head) {
   Parts parts = {memory};
-  keys = round_up(keys, 2);
   Buffers &b = *buffers;
+  keys = round_up(keys, 2);
+  b.key_stride = 0;
+  if constexpr (Amx) {
+    b.key_stride = amx_stride(keys / 2);
+    b.key_pairs = parts.take(head.columns * b.key_stride);
+    keys += kEdge;
+  }
   b.keys = parts.take(keys * head.stride);
   b.values = parts.take(keys * head.stride);
-  b.key_pairs = Pairs ? parts.take(keys / 2 * head.columns) : b.keys;
+  if constexpr (!Amx) b.key_pairs = Pairs ? parts.take(keys / 2 * head.columns) : b.keys;
   b.dkeys = sums ? parts.take(keys * head.columns) : nullptr;
   b.dvalues = sums ? parts.take(keys * head.columns) : nullptr;
   b.rows = parts.take(kPanel * head.stride);
@@ -88,7 +97,7 @@ void row_products(int threads, const Backward<T> &call) {
 }
 
 // From scores and do·vᵀ of the tile's n keys from `start` on to p and ds, as words for the products that follow.
-template <bool Pairs>
+template <bool Pairs, bool Amx>
 void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
   const Vec factor = splat(scale * kLog2E), least = splat(-__builtin_inff());
   constexpr int64_t width = Pairs ? kPanel / 2 : kPanel, lanes_wide = Pairs ? kLanes / 2 : kLanes;
@@ -131,10 +140,21 @@ void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start,
       }
     }
     zero_up_to(n);
+    if constexpr (Amx) {
+      for (k = n; k < round_up(n, kEdge); k++) zero(k);
+      for (k = (n + 1) / 2; k < round_up((n + 1) / 2, kEdge); k++)
+        store(buffers.ds_pairs + k * kPanel + v * kLanes, Vec{});
+    }
   }
+  // Rows of vectors that pair up with the last one are read with it.
+  if constexpr (Amx)
+    if (panel.vectors % 2 == 1)
+      for (int64_t k = 0; k < round_up(n, kEdge); k++)
+        for (float *words : {buffers.p_words, buffers.ds_words})
+          store_words<Pairs>(words + k * width + panel.vectors * lanes_wide, Vec{});
 }
 
-template <typename T>
+template <typename T, bool Amx>
 void pack_panel(const Backward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
                 int64_t token) {
   constexpr bool Pairs = kPairs<T>;
@@ -150,6 +170,10 @@ void pack_panel(const Backward<T> &call, const Buffers &buffers, const HeadSize 
     pack_row_pairs(buffers.row_pairs, buffers.rows, panel.rows, head.stride, head.columns);
     pack_row_pairs(buffers.dout_pairs, buffers.douts, panel.rows, head.stride, head.columns);
   }
+  if constexpr (Amx)
+    for (int64_t pair = (panel.rows + 1) / 2; pair < kPanel / 2; pair++)
+      for (float *pairs : {buffers.row_pairs, buffers.dout_pairs})
+        memset(pairs + pair * head.columns, 0, size_t(head.columns) * 4);
   for (int64_t r = 0; r < kPanel; r++) {
     int64_t at = panel.head[r] * call.size.tokens + token + panel.position[r];
     buffers.lse[r] = r < panel.rows ? call.lse[at] * kLog2E : 0.0f;
@@ -158,35 +182,50 @@ void pack_panel(const Backward<T> &call, const Buffers &buffers, const HeadSize 
 }
 
 // One panel and the tiles of `keys`: adds to dkeys and dvalues, writes dq, as asked. Buffers hold keys from `packed` on.
-template <typename T>
+template <typename T, bool Amx>
 void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
                     Keys keys, int64_t packed, int64_t token, bool want_keys, bool want_queries) {
   constexpr bool Pairs = kPairs<T>;
   constexpr int64_t pair = Pairs ? 2 : 1;
-  pack_panel(call, buffers, head, panel, token);
+  pack_panel<T, Amx>(call, buffers, head, panel, token);
 
   const int64_t strips = head.columns / kLanes;
   for (int64_t start = keys.begin; start < keys.end; start += kTile) {
     const int64_t n = std::min(kTile, keys.end - start), offset = start - packed;
+    const float *tile_keys = buffers.keys + offset * head.stride, *tile_values = buffers.values + offset * head.stride;
+    float *dkeys = buffers.dkeys + offset * head.columns, *dvalues = buffers.dvalues + offset * head.columns;
+    if constexpr (Amx) {
+      scores_amx(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
+      scores_amx(panel, start, n, head, tile_values, buffers.gradients, buffers.dscores);
+      softmax_backward<Pairs, Amx>(buffers, panel, start, n, call.size.scale);
+      if (want_keys) {
+        sum_rows_amx(panel, start, n, head, buffers.p_words, buffers.dout_pairs, dvalues);
+        sum_rows_amx(panel, start, n, head, buffers.ds_words, buffers.row_pairs, dkeys);
+      }
+      if (want_queries)
+        sum_keys_amx(panel, start, n, head, buffers.key_pairs + offset / pair, buffers.key_stride, buffers.ds_pairs,
+                     buffers.dqueries, start > keys.begin);
+      continue;
+    }
     auto seen = [&](int64_t k, int64_t several) {
       return Part{panel.first_row(start + k) / kLanes, 0, head.words, panel.end_vector(start + k + several - 1)};
     };
     // Sᵀ[key, row] = K·Qᵀ and dPᵀ[key, row] = V·dOᵀ
-    multiply<Pairs, false>(n, panel.vectors, buffers.keys + offset * head.stride, head.stride, buffers.queries, kPanel,
-                           buffers.scores, kPanel, false, seen);
-    multiply<Pairs, false>(n, panel.vectors, buffers.values + offset * head.stride, head.stride, buffers.gradients,
-                           kPanel, buffers.dscores, kPanel, false, seen);
-    softmax_backward<Pairs>(buffers, panel, start, n, call.size.scale);
+    multiply<Pairs, false>(n, panel.vectors, tile_keys, head.stride, buffers.queries, kPanel, buffers.scores, kPanel,
+                           false, seen);
+    multiply<Pairs, false>(n, panel.vectors, tile_values, head.stride, buffers.gradients, kPanel, buffers.dscores,
+                           kPanel, false, seen);
+    softmax_backward<Pairs, Amx>(buffers, panel, start, n, call.size.scale);
     if (want_keys) {
       auto rows = [&](int64_t k, int64_t several) {
         const int64_t end = panel.end_row(start + k + several - 1);
         return Part{0, std::min(panel.first_row(start + k), end) / pair, (end + pair - 1) / pair};
       };
       // dV[key, column] += Pᵀ·dO, dK[key, column] += dSᵀ·Q
-      multiply<Pairs, false>(n, strips, buffers.p_words, kPanel / pair, buffers.dout_pairs, head.columns,
-                             buffers.dvalues + offset * head.columns, head.columns, true, rows);
-      multiply<Pairs, false>(n, strips, buffers.ds_words, kPanel / pair, buffers.row_pairs, head.columns,
-                             buffers.dkeys + offset * head.columns, head.columns, true, rows);
+      multiply<Pairs, false>(n, strips, buffers.p_words, kPanel / pair, buffers.dout_pairs, head.columns, dvalues,
+                             head.columns, true, rows);
+      multiply<Pairs, false>(n, strips, buffers.ds_words, kPanel / pair, buffers.row_pairs, head.columns, dkeys,
+                             head.columns, true, rows);
     }
     if (want_queries)  // dQ[row, column] += dS·K
       multiply<Pairs, true>(panel.rows, strips, buffers.ds_pairs, kPanel,
@@ -195,9 +234,15 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
                             [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
   }
   if (!want_queries) return;
-  for (int64_t r = 0; r < panel.rows; r++)
+  const float *dqueries = buffers.dqueries;
+  for (int64_t r = 0; r < panel.rows; r++) {
+    if constexpr (Amx) {
+      if (r % kLanes == 0) rows_of_columns(buffers.scores, buffers.dqueries + r, head.columns);
+      dqueries = buffers.scores - r / kLanes * kLanes * head.columns;
+    }
     store_row(call.dq + (token + panel.position[r]) * call.ldd + panel.head[r] * call.size.head_dim,
-              buffers.dqueries + r * head.columns, call.size.scale, call.size.head_dim);
+              dqueries + r * head.columns, call.size.scale, call.size.head_dim);
+  }
 }
 
 // Keys that an item works on.
@@ -209,7 +254,7 @@ Keys key_range(const AttentionSize &size, const Work &item) {
   return {0, length};
 }
 
-template <typename T>
+template <typename T, bool Amx>
 void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, float *memory) {
   constexpr bool Pairs = kPairs<T>;
   const AttentionSize &size = call.size;
@@ -219,22 +264,26 @@ void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, f
   const Panels panels = item.kind == kQueries ? Panels{item.begin, item.end} : panels_of(size, length, keys);
 
   Buffers buffers;
-  place<Pairs>(&buffers, memory, keys.count(), want_keys, head);
+  place<Pairs, Amx>(&buffers, memory, keys.count(), want_keys, head);
   auto row_of = [&](const T *x) {
     const T *first_row = x + (token + keys.begin) * call.ld + item.kv_head * size.head_dim;
     return [=, ld = call.ld](int64_t r) { return first_row + r * ld; };
   };
   pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
   pack_rows<Pairs, T>(buffers.values, keys.count(), size.head_dim, head.stride, row_of(call.v));
-  if constexpr (Pairs) pack_row_pairs(buffers.key_pairs, buffers.keys, keys.count(), head.stride, head.columns);
+  if constexpr (Amx)
+    pack_column_pairs(buffers.key_pairs, buffers.key_stride, buffers.keys, keys.count(), head.stride, head.columns);
+  else if constexpr (Pairs)
+    pack_row_pairs(buffers.key_pairs, buffers.keys, keys.count(), head.stride, head.columns);
   if (want_keys) {
     memset(buffers.dkeys, 0, size_t(keys.count() * head.columns * 4));
     memset(buffers.dvalues, 0, size_t(keys.count() * head.columns * 4));
   }
+  [[maybe_unused]] const std::conditional_t<Amx, AmxTiles, int> tiles{};
   for (int64_t panel = panels.begin; panel < panels.end; panel++) {
     const Keys all = panel_keys(size, length, panel);
     const Keys own = {std::max(keys.begin, all.begin), std::min(keys.end, all.end)};
-    panel_backward(call, buffers, head, Panel(size, length, item.kv_head, panel), own, keys.begin, token, want_keys,
+    panel_backward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel), own, keys.begin, token, want_keys,
                    want_queries);
   }
   if (!want_keys) return;
@@ -325,7 +374,7 @@ int64_t list_work(Work *items, int64_t heads, const AttentionSize &size, int thr
   return keep - first + parts;
 }
 
-template <typename T>
+template <typename T, bool Amx>
 int32_t backward(int threads, const Backward<T> &call) {
   constexpr bool Pairs = kPairs<T>;
   const AttentionSize &size = call.size;
@@ -346,14 +395,21 @@ int32_t backward(int threads, const Backward<T> &call) {
   int64_t floats = 0;
   for (int64_t i = 0; i < count; i++) {
     Buffers buffers;
-    floats = std::max(floats, place<Pairs>(&buffers, nullptr, key_range(size, items[i]).count(),
+    floats = std::max(floats, place<Pairs, Amx>(&buffers, nullptr, key_range(size, items[i]).count(),
                                            items[i].kind != kQueries, head));
   }
   bool done = run_longest_first(threads, items, count, floats,
-                                [&](const Work &item, float *memory) { run_item(call, head, item, memory); });
+                                [&](const Work &item, float *memory) { run_item<T, Amx>(call, head, item, memory); });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_backward: no memory for %lld floats a thread", (long long)floats);
   return NT_OK;
+}
+
+template <typename T>
+int32_t backward(nt_context *context, const Backward<T> &call) {
+  if constexpr (kAmx && kPairs<T>)
+    if (has_amx(context)) return backward<T, true>(context->threads, call);
+  return backward<T, false>(context->threads, call);
 }
 
 template <typename T>
@@ -361,7 +417,7 @@ int32_t attention_backward(nt_context *context, const AttentionSize &size, T *dq
                            float *delta, const T *dout, const T *o, int64_t ldo, const T *q, const T *k, const T *v,
                            int64_t ldqkv, const float *lse, const Rope &rope) {
   const int32_t status =
-      backward<T>(context->threads, {size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse});
+      backward(context, Backward<T>{size, dq, dk, dv, lddqkv, delta, dout, o, ldo, q, k, v, ldqkv, lse});
   if (status != NT_OK || rope.positions == nullptr) return status;
   rotate_rows(context->threads, dq, lddqkv, rope, size.tokens, size.heads, size.head_dim, -1.0f);
   rotate_rows(context->threads, dk, lddqkv, rope, size.tokens, size.kv_heads, size.head_dim, -1.0f);

@@ -1,7 +1,9 @@
 // Causal attention by tiles with an online softmax (FlashAttention, arXiv 2205.14135, algorithm 1; 2307.08691):
 //   s = scale · q·kᵀ,  p = exp(s − m),  o = Σ p·v / Σ p,  lse = m + log Σ p.
 // Scores are computed transposed, Sᵀ[key, row]: every lane is a query row, and maxima and sums need no lane tricks.
-#include "attention.h"
+#include <type_traits>
+
+#include "attention_amx.h"
 
 namespace nt {
 namespace {
@@ -27,21 +29,37 @@ struct Forward {
 // Where a work item keeps its operands, in words.
 struct Buffers {
   float *keys;         // [keys, stride]
-  float *values;       // [keys (or pairs of them), columns]
+  float *values;       // [keys (or pairs of them), columns]; with AMX [columns, value_stride], of pairs of keys
+  int64_t value_stride;
   float *rows;         // [kPanel, stride]
   float *queries;      // [stride, kPanel]
   float *scores;       // [kTile, kPanel], then the probabilities
-  float *out;          // [kPanel, columns]
+  float *out;          // [kPanel, columns]; with AMX its transpose
   float *top, *total;  // [kPanel] the maximum that p is relative to (times log₂ e); Σ p
   float *shrink;       // [kPanel] what a new maximum scales earlier sums by
 };
 
+template <bool Amx>
 int64_t place(Buffers *buffers, float *memory, int64_t keys, const HeadSize &head) {
   Parts parts = {memory};
   keys = round_up(keys, 2);
-  *buffers = {parts.take(keys * head.stride),   parts.take(keys * head.columns), parts.take(kPanel * head.stride),
-              parts.take(kPanel * head.stride), parts.take(kTile * kPanel),      parts.take(kPanel * head.columns),
-              parts.take(kPanel),               parts.take(kPanel),              parts.take(kPanel)};
+  Buffers &b = *buffers;
+  if constexpr (Amx) {
+    b.keys = parts.take((keys + kEdge) * head.stride);
+    b.value_stride = amx_stride(keys / 2);
+    b.values = parts.take(head.columns * b.value_stride);
+  } else {
+    b.keys = parts.take(keys * head.stride);
+    b.value_stride = 0;
+    b.values = parts.take(keys * head.columns);
+  }
+  b.rows = parts.take(kPanel * head.stride);
+  b.queries = parts.take(kPanel * head.stride);
+  b.scores = parts.take(kTile * kPanel);
+  b.out = parts.take(kPanel * head.columns);
+  b.top = parts.take(kPanel);
+  b.total = parts.take(kPanel);
+  b.shrink = parts.take(kPanel);
   return parts.used;
 }
 
@@ -52,8 +70,8 @@ constexpr float kLag = 8.0f;
 static_assert(kPanel < kTile, "the last row's first key, fewer than kPanel behind the first row's, is in the first tile");
 
 // From scores to probabilities of the tile's n keys from `start` on; true when sums so far must shrink. `first`: there
-// are none yet.
-template <bool Pairs>
+// are none yet. Zeros follow the probabilities up to whole `Zeros` words of keys.
+template <bool Pairs, int64_t Zeros>
 bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, bool first, float scale) {
   const Vec least = splat(-__builtin_inff());
   const Vec factor = splat(scale * kLog2E);
@@ -101,7 +119,7 @@ bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t 
         store(column + k / 2 * kPanel, pair_words(p, next));
       }
       if (k < seen.end) store(column + k / 2 * kPanel, pair_words(probability(k), Vec{}));
-      for (k = (seen.end + 1) / 2; k < (n + 1) / 2; k++) store(column + k * kPanel, Vec{});
+      for (k = (seen.end + 1) / 2; k < round_up((n + 1) / 2, Zeros); k++) store(column + k * kPanel, Vec{});
     } else {
       for (k = 0; k < seen.begin; k++) store(column + k * kPanel, Vec{});
       for (; k < seen.end; k++) store(column + k * kPanel, probability(k));
@@ -112,8 +130,27 @@ bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t 
   return shrinks;
 }
 
+// Scales the sums so far of the panel's rows by `shrink`.
+template <bool Amx>
+void shrink_sums(const Buffers &buffers, const HeadSize &head, const Panel &panel) {
+  if constexpr (Amx) {
+    for (int64_t i = 0; i < head.columns; i++)
+      for (int64_t v = 0; v < panel.vectors; v++) {
+        float *out = buffers.out + i * kPanel + v * kLanes;
+        store(out, load(out) * load(buffers.shrink + v * kLanes));
+      }
+  } else {
+    for (int64_t r = 0; r < panel.rows; r++)
+      if (buffers.shrink[r] != 1.0f)
+        for (int64_t i = 0; i < head.columns; i += kLanes) {
+          float *out = buffers.out + r * head.columns + i;
+          store(out, load(out) * splat(buffers.shrink[r]));
+        }
+  }
+}
+
 // The tiles of `keys`; buffers hold keys from `packed` on.
-template <typename T>
+template <typename T, bool Amx>
 void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
                    Keys keys, int64_t packed, int64_t token) {
   constexpr bool Pairs = kPairs<T>;
@@ -127,29 +164,39 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
   for (int64_t start = keys.begin; start < keys.end; start += kTile) {
     const int64_t n = std::min(kTile, keys.end - start), at = start - packed;
     const bool first = start == keys.begin;
+    const float *tile_keys = buffers.keys + at * head.stride;
     // Sᵀ[key, row] = K·Qᵀ
-    multiply<Pairs, false>(n, panel.vectors, buffers.keys + at * head.stride, head.stride, buffers.queries, kPanel,
-                           buffers.scores, kPanel, false, [&](int64_t k, int64_t several) {
-                             return Part{panel.first_row(start + k) / kLanes, 0, head.words,
-                                         panel.end_vector(start + k + several - 1)};
-                           });
-    bool shrinks = softmax<Pairs>(buffers, panel, start, n, first, call.size.scale);
-    if (shrinks)
-      for (int64_t r = 0; r < panel.rows; r++)
-        if (buffers.shrink[r] != 1.0f)
-          for (int64_t i = 0; i < head.columns; i += kLanes) {
-            float *out = buffers.out + r * head.columns + i;
-            store(out, load(out) * splat(buffers.shrink[r]));
-          }
+    if constexpr (Amx) {
+      scores_amx(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
+    } else {
+      multiply<Pairs, false>(n, panel.vectors, tile_keys, head.stride, buffers.queries, kPanel, buffers.scores, kPanel,
+                             false, [&](int64_t k, int64_t several) {
+                               return Part{panel.first_row(start + k) / kLanes, 0, head.words,
+                                           panel.end_vector(start + k + several - 1)};
+                             });
+    }
+    if (softmax<Pairs, Amx ? kLanes : 1>(buffers, panel, start, n, first, call.size.scale))
+      shrink_sums<Amx>(buffers, head, panel);
     // O[row, column] += P·V
-    multiply<Pairs, true>(panel.rows, head.columns / kLanes, buffers.scores, kPanel,
-                          buffers.values + at / pair * head.columns, head.columns, buffers.out, head.columns, !first,
-                          [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
+    if constexpr (Amx) {
+      sum_keys_amx(panel, start, n, head, buffers.values + at / pair, buffers.value_stride, buffers.scores, buffers.out,
+                   !first);
+    } else {
+      multiply<Pairs, true>(panel.rows, head.columns / kLanes, buffers.scores, kPanel,
+                            buffers.values + at / pair * head.columns, head.columns, buffers.out, head.columns, !first,
+                            [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
+    }
   }
 
-  for (int64_t r = 0; r < panel.rows; r++)
-    store_row(call.o + (token + panel.position[r]) * call.ldo + panel.head[r] * head_dim,
-              buffers.out + r * head.columns, 1.0f / buffers.total[r], head_dim);
+  const float *rows = buffers.out;
+  for (int64_t r = 0; r < panel.rows; r++) {
+    if constexpr (Amx) {
+      if (r % kLanes == 0) rows_of_columns(buffers.scores, buffers.out + r, head.columns);
+      rows = buffers.scores - r / kLanes * kLanes * head.columns;
+    }
+    store_row(call.o + (token + panel.position[r]) * call.ldo + panel.head[r] * head_dim, rows + r * head.columns,
+              1.0f / buffers.total[r], head_dim);
+  }
   if (call.lse == nullptr) return;
   for (int64_t v = 0; v < panel.vectors; v++)
     store(buffers.shrink + v * kLanes,
@@ -164,7 +211,7 @@ Keys item_keys(const AttentionSize &size, const Work &item) {
   return {panel_keys(size, length, item.begin, start).begin, panel_keys(size, length, item.end - 1, start).end};
 }
 
-template <typename T>
+template <typename T, bool Amx>
 int32_t forward(int threads, const Forward<T> &call) {
   constexpr bool Pairs = kPairs<T>;
   const AttentionSize &size = call.size;
@@ -197,25 +244,29 @@ int32_t forward(int threads, const Forward<T> &call) {
   }
 
   Buffers sizes;
-  int64_t floats = place(&sizes, nullptr, longest, head);
+  int64_t floats = place<Amx>(&sizes, nullptr, longest, head);
   bool done = run_longest_first(threads, items, count, floats, [&](const Work &item, float *memory) {
+    [[maybe_unused]] const std::conditional_t<Amx, AmxTiles, int> tiles{};
     const int64_t length = size.length(item.sequence), start = size.start(item.sequence);
     const Keys keys = item_keys(size, item);
     Buffers buffers;
-    place(&buffers, memory, keys.count(), head);
+    place<Amx>(&buffers, memory, keys.count(), head);
     auto row_of = [&](const T *x) {
       const T *first = call.keys_of(x, item.sequence, item.kv_head) + keys.begin * call.ldkv;
       return [=, ld = call.ldkv](int64_t r) { return first + r * ld; };
     };
     if constexpr (Pairs) {
       pack_rows<true, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.v));
-      pack_row_pairs(buffers.values, buffers.keys, keys.count(), head.stride, head.columns);
+      if constexpr (Amx)
+        pack_column_pairs(buffers.values, buffers.value_stride, buffers.keys, keys.count(), head.stride, head.columns);
+      else
+        pack_row_pairs(buffers.values, buffers.keys, keys.count(), head.stride, head.columns);
     } else {
       pack_rows<false, T>(buffers.values, keys.count(), size.head_dim, head.columns, row_of(call.v));
     }
     pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
     for (int64_t panel = item.begin; panel < item.end; panel++)
-      panel_forward(call, buffers, head, Panel(size, length, item.kv_head, panel, start),
+      panel_forward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel, start),
                     panel_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
   });
   if (!done)
@@ -224,15 +275,22 @@ int32_t forward(int threads, const Forward<T> &call) {
 }
 
 template <typename T>
+int32_t forward(nt_context *context, const Forward<T> &call) {
+  if constexpr (kAmx && kPairs<T>)
+    if (has_amx(context)) return forward<T, true>(context->threads, call);
+  return forward<T, false>(context->threads, call);
+}
+
+template <typename T>
 int32_t attention_forward(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, float *lse, const T *q,
                           const T *k, const T *v, int64_t ldqkv) {
-  return forward<T>(context->threads, {size, o, ldo, lse, q, ldqkv, k, v, ldqkv});
+  return forward(context, Forward<T>{size, o, ldo, lse, q, ldqkv, k, v, ldqkv});
 }
 
 template <typename T>
 int32_t attention_cached(nt_context *context, const AttentionSize &size, T *o, int64_t ldo, const T *q, int64_t ldq,
                          const T *k_cache, const T *v_cache) {
-  return forward<T>(context->threads, {size, o, ldo, nullptr, q, ldq, k_cache, v_cache, size.head_dim});
+  return forward(context, Forward<T>{size, o, ldo, nullptr, q, ldq, k_cache, v_cache, size.head_dim});
 }
 
 }  // namespace

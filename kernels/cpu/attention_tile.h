@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "vec.h"
+#include "exp2.h"
+#include "square.h"
 
 namespace nt {
 
@@ -161,58 +162,19 @@ inline void pack_rows(float *words, int64_t n, int64_t head_dim, int64_t stride,
   }
 }
 
+// Of packed rows of bf16 [n, stride], kLanes words at column i: rows r and r + 1 side by side. Missing rows count as 0.
+inline Vec row_pair(const float *packed, int64_t r, int64_t n, int64_t stride, int64_t i) {
+  auto widen = [&](int64_t row) { return (VecU)load(reinterpret_cast<const bf16 *>(packed + row * stride) + i) >> 16; };
+  VecU word = r < n ? widen(r) : VecU{};
+  if (r + 1 < n) word |= widen(r + 1) << 16;
+  return (Vec)word;
+}
+
 // From packed rows of bf16 pairs [n, stride] to pairs over two rows: [n / 2 rounded up, columns]; a missing last row
 // counts as zeros.
 inline void pack_row_pairs(float *words, const float *packed, int64_t n, int64_t stride, int64_t columns) {
-  auto widen = [](const float *row, int64_t i) {
-    return (VecU)load(reinterpret_cast<const bf16 *>(row) + i) >> 16;
-  };
-  for (int64_t r = 0; r < n; r += 2, packed += 2 * stride, words += columns)
-    for (int64_t i = 0; i < columns; i += kLanes) {
-      VecU word = widen(packed, i);
-      if (r + 1 < n) word |= widen(packed + stride, i) << 16;
-      store(words + i, (Vec)word);
-    }
-}
-
-// Transposes a square of kLanes rows held in registers.
-inline void transpose(Vec (&x)[kLanes]) {
-  Vec y[kLanes];
-#ifdef __AVX512F__
-  for (int i = 0; i < 16; i += 2) {
-    y[i] = (Vec)_mm512_unpacklo_ps((__m512)x[i], (__m512)x[i + 1]);
-    y[i + 1] = (Vec)_mm512_unpackhi_ps((__m512)x[i], (__m512)x[i + 1]);
-  }
-  for (int i = 0; i < 16; i += 4)
-    for (int k = 0; k < 2; k++) {
-      x[i + 2 * k] = (Vec)_mm512_unpacklo_pd((__m512d)y[i + k], (__m512d)y[i + k + 2]);
-      x[i + 2 * k + 1] = (Vec)_mm512_unpackhi_pd((__m512d)y[i + k], (__m512d)y[i + k + 2]);
-    }
-  for (int i = 0; i < 16; i += 8)
-    for (int k = 0; k < 4; k++) {
-      y[i + k] = (Vec)_mm512_shuffle_f32x4((__m512)x[i + k], (__m512)x[i + k + 4], 0x88);
-      y[i + k + 4] = (Vec)_mm512_shuffle_f32x4((__m512)x[i + k], (__m512)x[i + k + 4], 0xDD);
-    }
-  for (int k = 0; k < 8; k++) {
-    x[k] = (Vec)_mm512_shuffle_f32x4((__m512)y[k], (__m512)y[k + 8], 0x88);
-    x[k + 8] = (Vec)_mm512_shuffle_f32x4((__m512)y[k], (__m512)y[k + 8], 0xDD);
-  }
-#else
-  for (int i = 0; i < 8; i += 2) {
-    y[i] = (Vec)_mm256_unpacklo_ps((__m256)x[i], (__m256)x[i + 1]);
-    y[i + 1] = (Vec)_mm256_unpackhi_ps((__m256)x[i], (__m256)x[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4)
-    for (int k = 0; k < 2; k++) {
-      x[i + 2 * k] = (Vec)_mm256_unpacklo_pd((__m256d)y[i + k], (__m256d)y[i + k + 2]);
-      x[i + 2 * k + 1] = (Vec)_mm256_unpackhi_pd((__m256d)y[i + k], (__m256d)y[i + k + 2]);
-    }
-  for (int k = 0; k < 4; k++) {
-    y[k] = (Vec)_mm256_permute2f128_ps((__m256)x[k], (__m256)x[k + 4], 0x20);
-    y[k + 4] = (Vec)_mm256_permute2f128_ps((__m256)x[k], (__m256)x[k + 4], 0x31);
-  }
-  for (int k = 0; k < 8; k++) x[k] = y[k];
-#endif
+  for (int64_t r = 0; r < n; r += 2, words += columns)
+    for (int64_t i = 0; i < columns; i += kLanes) store(words + i, row_pair(packed, r, n, stride, i));
 }
 
 // words[w, kPanel] = packed[r, stride]ᵀ for rows < n (lanes up to the next whole vector are zero) and w < stride.
@@ -251,47 +213,11 @@ inline void store_words(float *words, Vec x) {
 template <typename T>
 inline void store_row(T *y, const float *x, float scale, int64_t n) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, load(x + i) * splat(scale));
+  for (; i + kLanes <= n; i += kLanes) store_rounded(y + i, load(x + i) * splat(scale));
   if (i < n) store_part(y + i, load(x + i) * splat(scale), n - i);
 }
 
-// ------------------------------------------------------------------ exponentials
-
-constexpr float kLog2E = 1.44269504088896341f, kLn2 = 0.69314718055994531f;
-
-// 2^x for x ≤ 8 or so, exactly 0 for −∞, NaN kept. Relative error 1e-7, or 3e-6 where the result becomes bf16 anyway.
-// Minimax polynomials of 2^r over |r| ≤ 1/2.
-template <bool Rough>
-inline Vec exp2(Vec x) {
-#ifdef __AVX512F__
-  x = max(splat(-200.0f), x);
-  Vec k = (Vec)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#else
-  x = max(splat(-127.0f), x);
-  Vec k = (Vec)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#endif
-  Vec r = x - k, p;
-  if constexpr (Rough) {
-    p = fma(splat(0.009570102f), r, splat(0.055917859f));
-    p = fma(p, r, splat(0.24024744f));
-    p = fma(p, r, splat(0.69312179f));
-    p = fma(p, r, splat(0.99999928f));
-  } else {
-    p = fma(splat(0.00015345812f), r, splat(0.0013399931f));
-    p = fma(p, r, splat(0.009618489f));
-    p = fma(p, r, splat(0.055503286f));
-    p = fma(p, r, splat(0.24022646f));
-    p = fma(p, r, splat(0.69314718f));
-    p = fma(p, r, splat(1.0f));
-  }
-#ifdef __AVX512F__
-  return (Vec)_mm512_scalef_ps((__m512)p, (__m512)k);
-#else
-  // For k = −127 the factor's bits are 0: the result is exactly 0.
-  VecI exponent = __builtin_convertvector(k, VecI) + 127;
-  return p * (Vec)(exponent << 23);
-#endif
-}
+// ------------------------------------------------------------------ logarithms
 
 // log₂ x for normal x > 0, NaN kept: with s = (m − 1) / (m + 1), log m = 2·(s + s³/3 + s⁵/5 + …).
 inline Vec log2(Vec x) {

@@ -16,6 +16,9 @@ namespace nt {
 // Whether the host may read what device pointers point to.
 constexpr bool kHostIsDevice = true;
 
+// Whether the CPU has AMX for bf16 and this process may use it (matmul.cpp).
+bool has_amx(nt_context *context);
+
 // 256-byte aligned, or null.
 void *allocate(int64_t bytes);
 void release(void *address);

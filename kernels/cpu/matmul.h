@@ -27,9 +27,6 @@ int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile);
 // The fewest rows at which products with a weight of `dtype` are nearly as fast as with many.
 int64_t tile_rows(nt_context *context, int32_t dtype);
 
-// Whether the CPU has AMX for bf16 and this process may use it.
-bool has_amx(nt_context *context);
-
 // Whether the product reads b_blocked (which may still be undefined) and oneDNN's layout of it is kPanel columns after
 // each other, without padding: in a panel, for each k in f32 and each pair of k in bf16, the columns' values side by
 // side. A caller can then write b_blocked itself.

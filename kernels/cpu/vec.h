@@ -77,6 +77,16 @@ inline void store(bf16 *p, Vec v) {
 #endif
 }
 
+// As store, but by the instruction where there is one: it takes subnormals for 0.
+inline void store_rounded(float *p, Vec v) { store(p, v); }
+inline void store_rounded(bf16 *p, Vec v) {
+#ifdef __AVX512BF16__
+  _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+#else
+  store(p, v);
+#endif
+}
+
 // The first n < kLanes elements; the other lanes are 0.
 template <typename T>
 inline Vec load_part(const T *p, int64_t n) {

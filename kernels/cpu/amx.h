@@ -1,0 +1,89 @@
+// AMX: products of tiles of 16 rows of 64 bytes. C tiles hold floats; the rows of an A tile hold 16 words, a word being
+// two bf16 that follow each other in the direction of the sum; those of a B tile a word for each column of C.
+// Whether they may be used is known only at run time (has_amx): the kernels for avx512_bf16 have both ways.
+#pragma once
+#include <stdint.h>
+
+#include "vec.h"
+
+namespace nt {
+
+constexpr int64_t kEdge = 16;  // rows of a tile, and words of a row
+
+#ifdef __AMX_BF16__
+
+constexpr bool kAmx = true;
+
+// The calling thread's tiles, for as long as this lives: oneDNN lays out its own for each of its products.
+struct AmxTiles {
+  AmxTiles() {
+    struct alignas(64) {
+      uint8_t palette = 1, start_row = 0, reserved[14] = {};
+      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+    } layout;
+    _tile_loadconfig(&layout);
+  }
+  ~AmxTiles() { _tile_release(); }
+  AmxTiles(const AmxTiles &) = delete;
+  AmxTiles &operator=(const AmxTiles &) = delete;
+};
+
+// C[M·16, N·16] (+)= A·B over the words [begin, end) of the sum, whole tiles. Row-major: A[M·16, words] with rows lda
+// words apart, B[words, N·16], C in floats.
+template <int M, int N>
+inline void amx_product(int64_t begin, int64_t end, const void *a, int64_t lda, const void *b, int64_t ldb, float *c,
+                         int64_t ldc, bool add) {
+  static_assert(M <= 2 && N <= 2, "four tiles of C, two of A and two of B are all there are");
+  const int64_t a_row = lda * 4, b_row = ldb * 4, c_row = ldc * 4;
+  const char *left = static_cast<const char *>(a), *right = static_cast<const char *>(b);
+  float *below = c + kEdge * ldc;
+  if (add) {
+    _tile_loadd(0, c, c_row);
+    if constexpr (N > 1) _tile_loadd(1, c + kEdge, c_row);
+    if constexpr (M > 1) _tile_loadd(2, below, c_row);
+    if constexpr (M > 1 && N > 1) _tile_loadd(3, below + kEdge, c_row);
+  } else {
+    _tile_zero(0);
+    if constexpr (N > 1) _tile_zero(1);
+    if constexpr (M > 1) _tile_zero(2);
+    if constexpr (M > 1 && N > 1) _tile_zero(3);
+  }
+  for (int64_t w = begin; w < end; w += kEdge) {
+    _tile_loadd(4, left + w * 4, a_row);
+    _tile_loadd(6, right + w * b_row, b_row);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (N > 1) {
+      _tile_loadd(7, right + w * b_row + 64, b_row);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (M > 1) {
+      _tile_loadd(5, left + kEdge * a_row + w * 4, a_row);
+      _tile_dpbf16ps(2, 5, 6);
+    }
+    if constexpr (M > 1 && N > 1) _tile_dpbf16ps(3, 5, 7);
+  }
+  _tile_stored(0, c, c_row);
+  if constexpr (N > 1) _tile_stored(1, c + kEdge, c_row);
+  if constexpr (M > 1) _tile_stored(2, below, c_row);
+  if constexpr (M > 1 && N > 1) _tile_stored(3, below + kEdge, c_row);
+}
+
+inline void amx_product(bool two_rows, bool two_columns, int64_t begin, int64_t end, const void *a, int64_t lda,
+                         const void *b, int64_t ldb, float *c, int64_t ldc, bool add) {
+  auto *call = two_rows ? two_columns ? amx_product<2, 2> : amx_product<2, 1>
+                        : two_columns ? amx_product<1, 2> : amx_product<1, 1>;
+  call(begin, end, a, lda, b, ldb, c, ldc, add);
+}
+
+#else
+
+// Without the instructions nobody asks for these.
+constexpr bool kAmx = false;
+struct AmxTiles {};
+inline void amx_product(bool, bool, int64_t, int64_t, const void *, int64_t, const void *, int64_t, float *, int64_t,
+                        bool) {}
+
+#endif
+
+}  // namespace nt
