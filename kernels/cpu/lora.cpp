@@ -1,20 +1,9 @@
 // LoRA's own products: u = s·x·Aᵀ down, g = s·dy·B back, and the gradients of A and B. The products with u and g on
 // the left belong to the linear layer (linear.cpp).
-#include "parallel.h"
 #include "skinny.h"
-#include "vec.h"
 
 namespace nt {
 namespace {
-
-// destination[columns, rows] = source[rows, columns]ᵀ, both dense.
-template <typename T>
-void transpose(int threads, T *destination, const T *source, int64_t rows, int64_t columns) {
-  parallel_for(threads, rows, 1 + (1 << 14) / columns, [&](int64_t begin, int64_t end) {
-    for (int64_t j = 0; j < columns; j++)
-      for (int64_t i = begin; i < end; i++) destination[j * rows + i] = source[i * columns + j];
-  });
-}
 
 // g[T,rank] = scale · dy[T,out]·B[out,rank].
 int32_t project_back(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
@@ -23,22 +12,15 @@ int32_t project_back(nt_context *context, int32_t dtype, void *g, int64_t ldg, c
   if (out < rank && scale == 1.0f)
     return rank_product(context, dtype, g, dtype, ldg, dy, lddy, as_stored(b, dtype, rank), T, rank, out,
                             false);
-  void *bt = scratch(context, out * rank * size_of(dtype));
-  if (bt == nullptr) return fail(NT_OUT_OF_MEMORY, "lora_backward: no memory for Bᵀ of %lld columns", (long long)out);
-  if (dtype == NT_F32) {
-    transpose(context->threads, static_cast<float *>(bt), static_cast<const float *>(b), out, rank);
-  } else {
-    transpose(context->threads, static_cast<bf16 *>(bt), static_cast<const bf16 *>(b), out, rank);
-  }
-  narrow_product(context, dtype, g, ldg, dy, lddy, bt, scale, T, rank, out);
-  return NT_OK;
+  return narrow_product(context, dtype, g, ldg, dy, lddy, as_stored(b, dtype, rank), scale, T, rank, out);
 }
 
 int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x, int64_t ldx,
                      const void *a, float scale, int64_t T, int64_t R, int64_t in) {
-  narrow_product(context, dtype, u, R, x, ldx, a, scale, T, R, in);
-  if (u2 != nullptr) narrow_product(context, dtype, u2, ldu2, x, ldx, a, scale, T, R, in);
-  return NT_OK;
+  const Matrix q = transposed(a, dtype, in);
+  const int32_t status = narrow_product(context, dtype, u, R, x, ldx, q, scale, T, R, in);
+  if (status != NT_OK || u2 == nullptr) return status;
+  return narrow_product(context, dtype, u2, ldu2, x, ldx, q, scale, T, R, in);
 }
 
 int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,

@@ -4,6 +4,7 @@
 
 #include "pair_rows.h"
 #include "parallel.h"
+#include "skinny_amx.h"
 #include "vec.h"
 
 namespace nt {
@@ -107,16 +108,6 @@ inline void multiply(Tile &tile, const typename Mode::Packed *p, const typename 
 
 int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-// Rounds by the instruction where there is one; it takes subnormals for 0.
-inline void round_to(float *y, Vec v) { store(y, v); }
-inline void round_to(bf16 *y, Vec v) {
-#ifdef __AVX512BF16__
-  _mm256_storeu_si256((__m256i *)y, (__m256i)_mm512_cvtneps_pbh((__m512)v));
-#else
-  store(y, v);
-#endif
-}
-
 // c[rows, columns] = or += tile.
 template <typename T>
 inline void put(T *c, int64_t ldc, const Tile &tile, int64_t rows, int64_t columns, bool accumulate) {
@@ -124,7 +115,7 @@ inline void put(T *c, int64_t ldc, const Tile &tile, int64_t rows, int64_t colum
     for (int64_t i = 0; i < rows; i++)
       for (int j = 0; j < kVectors; j++) {
         T *at = c + i * ldc + j * kLanes;
-        round_to(at, accumulate ? tile.at[i][j] + load(at) : tile.at[i][j]);
+        store_rounded(at, accumulate ? tile.at[i][j] + load(at) : tile.at[i][j]);
       }
     return;
   }
@@ -196,7 +187,16 @@ int32_t rank_product(nt_context *context, C *c, int64_t ldc, const T *p, int64_t
   return NT_OK;
 }
 
-// ------------------------------------------------------------------ c[T,R] = scale · x[T,K] · aᵀ[K,R]
+// ------------------------------------------------------------------ c[T,R] = scale · x[T,K] · q[K,R]
+
+// destination[columns, rows] = source[rows, columns]ᵀ, rows of the source ld apart.
+template <typename T>
+void transpose(int threads, T *destination, const T *source, int64_t ld, int64_t rows, int64_t columns) {
+  parallel_for(threads, rows, 1 + (1 << 14) / columns, [&](int64_t begin, int64_t end) {
+    for (int64_t j = 0; j < columns; j++)
+      for (int64_t i = begin; i < end; i++) destination[j * rows + i] = source[i * ld + j];
+  });
+}
 
 constexpr int kDotColumns = 4;
 #ifdef __AVX512F__
@@ -219,15 +219,15 @@ inline __m128 sums(Vec a, Vec b, Vec c, Vec d) {
 }
 
 template <typename T>
-void narrow_rows(T *c, int64_t ldc, const T *x, int64_t ldx, const T *a, float scale, int64_t begin, int64_t end,
-                 int64_t R, int64_t K) {
+void narrow_rows(T *c, int64_t ldc, const T *x, int64_t ldx, const T *a, int64_t lda, float scale, int64_t begin,
+                 int64_t end, int64_t R, int64_t K) {
   using Mode = typename ModeOf<T>::Mode;
   for (int64_t t = begin; t < end; t += kDotRows) {
     for (int64_t r = 0; r < R; r += kDotColumns) {
       // Beyond the last row or column the last one is read again, and not written.
       const T *rows[kDotRows], *columns[kDotColumns];
       for (int i = 0; i < kDotRows; i++) rows[i] = x + (t + i < end ? t + i : end - 1) * ldx;
-      for (int j = 0; j < kDotColumns; j++) columns[j] = a + (r + j < R ? r + j : R - 1) * K;
+      for (int j = 0; j < kDotColumns; j++) columns[j] = a + (r + j < R ? r + j : R - 1) * lda;
       Vec sum[kDotRows][kDotColumns] = {};
       typename Mode::Vector column[kDotColumns];
       int64_t k = 0;
@@ -338,6 +338,10 @@ int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T 
 int32_t rank_product(nt_context *context, int32_t dtype, void *c, int32_t c_dtype, int64_t ldc, const void *p,
                      int64_t ldp, const Matrix &q, int64_t T, int64_t N, int64_t r, bool accumulate) {
   if (T <= 0 || N <= 0 || r <= 0) return NT_OK;
+#ifdef __AMX_BF16__
+  if (amx_takes(context, dtype))
+    return rank_product_amx(context, c, c_dtype, ldc, static_cast<const bf16 *>(p), ldp, q, T, N, r, accumulate);
+#endif
   auto call = [&](auto *to, auto *from) {
     using E = typename ModeOf<typename std::remove_const<typename std::remove_pointer<decltype(from)>::type>::type>::Mode;
     return rank_product<E>(context, to, ldc, from, ldp, static_cast<decltype(from)>(q.data), q.row, q.column, T, N, r,
@@ -348,21 +352,42 @@ int32_t rank_product(nt_context *context, int32_t dtype, void *c, int32_t c_dtyp
   return call(static_cast<bf16 *>(c), static_cast<const bf16 *>(p));
 }
 
-void narrow_product(nt_context *context, int32_t dtype, void *c, int64_t ldc, const void *x, int64_t ldx,
-                    const void *a, float scale, int64_t T, int64_t R, int64_t K) {
-  auto call = [&](auto *to, auto *from) {
+int32_t narrow_product(nt_context *context, int32_t dtype, void *c, int64_t ldc, const void *x, int64_t ldx,
+                       const Matrix &q, float scale, int64_t T, int64_t R, int64_t K) {
+  if (T <= 0 || R <= 0 || K <= 0) return NT_OK;
+#ifdef __AMX_BF16__
+  if (amx_takes(context, dtype) && K % 32 == 0 && ldx % 2 == 0)
+    return narrow_product_amx(context, static_cast<bf16 *>(c), ldc, static_cast<const bf16 *>(x), ldx, q, scale, T, R, K);
+#endif
+  void *turned = q.row == 1 ? nullptr : scratch(context, K * R * size_of(dtype));
+  if (q.row != 1 && turned == nullptr)
+    return fail(NT_OUT_OF_MEMORY, "lora: no memory for %lld columns, transposed", (long long)K);
+  auto call = [&](auto *to, auto *from, auto *copy) {
+    const auto *a = static_cast<decltype(from)>(q.data);
+    if (copy != nullptr) {
+      transpose(context->threads, copy, a, q.row, K, R);
+      a = copy;
+    }
+    const int64_t lda = copy != nullptr ? K : q.column;
     parallel_for(context->threads, blocks_of(T, kDotRows), 1, [&](int64_t begin, int64_t end) {
-      narrow_rows(to, ldc, from, ldx, static_cast<decltype(from)>(a), scale, begin * kDotRows,
-                  end * kDotRows < T ? end * kDotRows : T, R, K);
+      narrow_rows(to, ldc, from, ldx, a, lda, scale, begin * kDotRows, end * kDotRows < T ? end * kDotRows : T, R, K);
     });
   };
-  if (dtype == NT_F32) return call(static_cast<float *>(c), static_cast<const float *>(x));
-  return call(static_cast<bf16 *>(c), static_cast<const bf16 *>(x));
+  if (dtype == NT_F32)
+    call(static_cast<float *>(c), static_cast<const float *>(x), static_cast<float *>(turned));
+  else
+    call(static_cast<bf16 *>(c), static_cast<const bf16 *>(x), static_cast<bf16 *>(turned));
+  return NT_OK;
 }
 
 int32_t outer_product(nt_context *context, int32_t dtype, float *c, bool c_transposed, const void *p, int64_t ldp,
                       const void *q, int64_t ldq, int64_t T, int64_t R, int64_t N) {
   if (T <= 0 || R <= 0 || N <= 0) return NT_OK;
+#ifdef __AMX_BF16__
+  if (amx_takes(context, dtype))
+    return outer_product_amx(context, c, c_transposed, static_cast<const bf16 *>(p), ldp, static_cast<const bf16 *>(q),
+                             ldq, T, R, N);
+#endif
   if (dtype == NT_F32)
     return outer_product(context, c, c_transposed, static_cast<const float *>(p), ldp, static_cast<const float *>(q),
                          ldq, T, R, N);

@@ -12,9 +12,9 @@ namespace nt {
 int32_t rank_product(nt_context *context, int32_t dtype, void *c, int32_t c_dtype, int64_t ldc, const void *p,
                      int64_t ldp, const Matrix &q, int64_t T, int64_t N, int64_t r, bool accumulate);
 
-// c[T,R] = scale · x[T,K] · a[R,K]ᵀ, a dense.
-void narrow_product(nt_context *context, int32_t dtype, void *c, int64_t ldc, const void *x, int64_t ldx,
-                    const void *a, float scale, int64_t T, int64_t R, int64_t K);
+// c[T,R] = scale · x[T,K] · q[K,R].
+int32_t narrow_product(nt_context *context, int32_t dtype, void *c, int64_t ldc, const void *x, int64_t ldx,
+                       const Matrix &q, float scale, int64_t T, int64_t R, int64_t K);
 
 // c[R,N] (float32, dense; [N,R] when c_transposed) += pᵀ[R,T] · q[T,N].
 int32_t outer_product(nt_context *context, int32_t dtype, float *c, bool c_transposed, const void *p, int64_t ldp,

@@ -25,6 +25,11 @@ const shapes: [number, number, number, number][] = [
   [1100, 72, 24, 8],
   [40, 72, 56, 8],
   [400, 24, 64, 8],
+  // Multiples of 32, what AMX sums at once, with rows left over for less than a tile.
+  [16, 32, 1, 2],
+  [3, 64, 16, 0],
+  [47, 96, 20, 8],
+  [530, 64, 34, 2],
 ];
 // [T, rank, widths of projections that read the same x].
 const stacks: [number, number, number[]][] = [

@@ -1,0 +1,227 @@
+#include "skinny_amx.h"
+
+#ifdef __AMX_BF16__
+
+#include <string.h>
+
+#include "parallel.h"
+#include "square.h"
+
+namespace nt {
+namespace {
+
+constexpr int64_t kPair = 2;                   // bf16 in a word
+constexpr int64_t kBlock = 2 * kEdge;          // rows and columns of C that amx_product makes at once
+constexpr int64_t kStep = kEdge * kPair;       // of the sum, in one tile
+constexpr int64_t kCached = 256;               // rows of narrow_product that stay in a core's cache
+constexpr int64_t kOuterSteps = 256;           // rows of the sum between visits to outer_product's c
+constexpr int64_t kOuterColumns = 2 * kBlock;  // packed together: whole cache lines of rows pages apart
+constexpr int64_t kAhead = 8;                  // rows that are prefetched ahead
+
+int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+__mmask32 first(int64_t n) { return n >= 32 ? ~__mmask32{0} : __mmask32((uint64_t(1) << (n < 0 ? 0 : n)) - 1); }
+
+// words[j, kEdge columns]: of rows row(2·j) and row(2·j + 1), `columns` elements each, those side by side in a word, for
+// kEdge pairs. A null row counts as zeros.
+template <typename Row>
+inline void interleave(Vec (&words)[kEdge], int64_t columns, const Row &row) {
+  auto widen = [&](const bf16 *from) {
+    if (from == nullptr) return _mm512_setzero_si512();
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(first(least(columns, kEdge))), from));
+  };
+  for (int64_t j = 0; j < kEdge; j++)
+    words[j] = (Vec)_mm512_or_si512(widen(row(2 * j)), _mm512_slli_epi32(widen(row(2 * j + 1)), 16));
+}
+
+// Words that pack_right writes.
+int64_t right_words(int64_t K, int64_t N) { return up(K, kStep) / kPair * up(N, kBlock); }
+
+// words[panels of kBlock columns, pairs of K, kBlock] = q[K, N] in pairs along K, zeros up to whole tiles.
+void pack_right(int threads, float *words, const Matrix &q, int64_t K, int64_t N) {
+  const auto *data = static_cast<const bf16 *>(q.data);
+  const int64_t tiles = up(N, kBlock) / kEdge, panel = up(K, kStep) / kPair * kBlock;
+  parallel_for(threads, tiles, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin * kEdge; n < end * kEdge; n += kEdge)
+      for (int64_t k = 0; k < K; k += kStep) {
+        float *to = words + n / kBlock * panel + k / kPair * kBlock + n % kBlock;
+        Vec block[kEdge];
+        if (q.row == 1) {
+          for (int64_t j = 0; j < kEdge; j++)
+            block[j] = n + j < N ? (Vec)_mm512_maskz_loadu_epi16(first(K - k), data + (n + j) * q.column + k) : Vec{};
+          transpose(block);
+        } else {
+          interleave(block, N - n, [&](int64_t i) { return k + i < K ? data + (k + i) * q.row + n : nullptr; });
+        }
+        for (int64_t j = 0; j < kEdge; j++) store(to + j * kBlock, block[j]);
+      }
+  });
+}
+
+// c[rows, columns] = or += sums[rows, ld].
+inline void put(bf16 *c, int64_t ldc, const float *sums, int64_t ld, int64_t rows, int64_t columns, bool accumulate,
+                float scale) {
+  const __mmask16 low = __mmask16(first(least(columns, kEdge)));
+  const __mmask32 both = first(columns);
+  auto sum = [&](const float *from, const bf16 *old, __mmask16 mask) {
+    __m512 value = (__m512)(load(from) * splat(scale));
+    if (!accumulate) return value;
+    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, old));
+    return _mm512_add_ps(value, (__m512)_mm512_slli_epi32(wide, 16));
+  };
+  for (int64_t i = 0; i < rows; i++, c += ldc, sums += ld) {
+    if (columns > kEdge) {
+      const __m512 right = sum(sums + kEdge, c + kEdge, __mmask16(both >> 16));
+      _mm512_mask_storeu_epi16(c, both, (__m512i)_mm512_cvtne2ps_pbh(right, sum(sums, c, low)));
+    } else {
+      _mm256_mask_storeu_epi16(c, low, (__m256i)_mm512_cvtneps_pbh(sum(sums, c, low)));
+    }
+  }
+}
+inline void put(float *c, int64_t ldc, const float *sums, int64_t ld, int64_t rows, int64_t columns, bool accumulate,
+                float scale) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < columns; j++) {
+      const float value = sums[i * ld + j] * scale;
+      c[i * ldc + j] = accumulate ? c[i * ldc + j] + value : value;
+    }
+}
+
+// C[rows, columns] = or += scale · A·B for at most kBlock of each. A and B, a panel, hold words.
+template <typename C>
+inline void block(C *c, int64_t ldc, const void *a, int64_t lda, const float *b, int64_t pairs, int64_t rows,
+                  int64_t columns, bool accumulate, float scale) {
+  alignas(64) float sums[kBlock * kBlock];
+  amx_product(rows > kEdge, columns > kEdge, 0, pairs, a, lda, b, kBlock, sums, kBlock, false);
+  put(c, ldc, sums, kBlock, rows, least(kBlock, columns), accumulate, scale);
+}
+
+template <typename C>
+int32_t rank_product(nt_context *context, C *c, int64_t ldc, const bf16 *p, int64_t ldp, const Matrix &q, int64_t T,
+                     int64_t N, int64_t r, bool accumulate) {
+  const int64_t wide = up(r, kStep), right = right_words(r, N), left = kBlock * wide / kPair;
+  auto *words = static_cast<float *>(scratch(context, (right + context->threads * left) * 4));
+  if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack a rank-%lld product", (long long)r);
+  pack_right(context->threads, words, q, r, N);
+  const int64_t blocks = up(T, kBlock) / kBlock;
+  on_threads(int(least(blocks, context->threads)), [&](int thread, int threads) {
+    const AmxTiles tiles;
+    const Range range = piece(blocks, thread, threads);
+    auto *rows = reinterpret_cast<bf16 *>(words + right + thread * left);  // [kBlock, wide]
+    memset(rows, 0, size_t(left) * 4);
+    for (int64_t t = range.begin * kBlock; t < least(range.end * kBlock, T); t += kBlock) {
+      const int64_t height = least(kBlock, T - t);
+      for (int64_t i = 0; i < height; i++) memcpy(rows + i * wide, p + (t + i) * ldp, size_t(r) * sizeof(bf16));
+      for (int64_t n = 0; n < N; n += kBlock)
+        block(c + t * ldc + n, ldc, rows, wide / kPair, words + n * wide / kPair, wide / kPair, height, N - n,
+              accumulate, 1.0f);
+    }
+  });
+  return NT_OK;
+}
+
+// c[n, R] += sums[R, n]ᵀ for a tile of sums.
+inline void add_transposed(float *c, int64_t R, const float *sums, int64_t ld, int64_t rows, int64_t columns) {
+  Vec block[kEdge];
+  for (int64_t j = 0; j < kEdge; j++) block[j] = load(sums + j * ld);
+  transpose(block);
+  const __mmask16 mask = __mmask16(first(least(rows, kEdge)));
+  for (int64_t j = 0; j < least(columns, kEdge); j++) {
+    const __m512 old = _mm512_maskz_loadu_ps(mask, c + j * R);
+    _mm512_mask_storeu_ps(c + j * R, mask, _mm512_add_ps(old, (__m512)block[j]));
+  }
+}
+
+}  // namespace
+
+int32_t rank_product_amx(nt_context *context, void *c, int32_t c_dtype, int64_t ldc, const bf16 *p, int64_t ldp,
+                         const Matrix &q, int64_t T, int64_t N, int64_t r, bool accumulate) {
+  if (c_dtype == NT_F32) return rank_product(context, static_cast<float *>(c), ldc, p, ldp, q, T, N, r, accumulate);
+  return rank_product(context, static_cast<bf16 *>(c), ldc, p, ldp, q, T, N, r, accumulate);
+}
+
+int32_t narrow_product_amx(nt_context *context, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const Matrix &q,
+                           float scale, int64_t T, int64_t R, int64_t K) {
+  const int64_t right = right_words(K, R), rest = T % kEdge, pairs = K / kPair;
+  auto *words = static_cast<float *>(scratch(context, (right + kEdge * pairs) * 4));
+  if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld columns", (long long)R);
+  pack_right(context->threads, words, q, K, R);
+  const int64_t blocks = T / kEdge;
+  on_threads(int(least(up(T, kEdge) / kEdge, context->threads)), [&](int thread, int threads) {
+    const AmxTiles tiles;
+    const Range range = piece(blocks, thread, threads);
+    const int64_t end = range.end * kEdge;
+    for (int64_t first = range.begin * kEdge; first < end; first += kCached)
+      for (int64_t n = 0; n < R; n += kBlock)
+        for (int64_t t = first, last = least(first + kCached, end); t < last; t += kBlock)
+          block(c + t * ldc + n, ldc, x + t * ldx, ldx / kPair, words + n * pairs, pairs, least(kBlock, last - t), R - n,
+                false, scale);
+    if (rest == 0 || thread != threads - 1) return;
+    // Rows too few for a tile, and zeros behind them.
+    auto *rows = reinterpret_cast<bf16 *>(words + right);
+    memset(rows, 0, size_t(kEdge * K) * sizeof(bf16));
+    for (int64_t i = 0; i < rest; i++) memcpy(rows + i * K, x + (T - rest + i) * ldx, size_t(K) * sizeof(bf16));
+    for (int64_t n = 0; n < R; n += kBlock)
+      block(c + (T - rest) * ldc + n, ldc, rows, pairs, words + n * pairs, pairs, rest, R - n, false, scale);
+  });
+  return NT_OK;
+}
+
+int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, const bf16 *p, int64_t ldp, const bf16 *q,
+                          int64_t ldq, int64_t T, int64_t R, int64_t N) {
+  const int64_t lda = up(T, kStep) / kPair, left = up(R, kEdge) * lda, pack = kOuterSteps / kPair * kOuterColumns;
+  auto *words = static_cast<float *>(scratch(context, (left + context->threads * pack) * 4));
+  if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld rows", (long long)T);
+  parallel_for(context->threads, lda / kEdge, 8, [&](int64_t begin, int64_t end) {
+    for (int64_t w = begin * kEdge; w < end * kEdge; w += kEdge)
+      for (int64_t i = 0; i < R; i += kEdge) {
+        Vec block[kEdge];
+        interleave(block, R - i, [&](int64_t j) { return 2 * w + j < T ? p + (2 * w + j) * ldp + i : nullptr; });
+        transpose(block);
+        for (int64_t j = 0; j < kEdge; j++) store(words + (i + j) * lda + w, block[j]);
+      }
+  });
+  auto pack_rows = [&](float *to, int64_t t, int64_t steps, int64_t n, int64_t width) {
+    for (int64_t k = 0; k < steps; k += kStep)
+      for (int64_t i = 0; i < width; i += kEdge) {
+        if (i % kBlock == 0)
+          for (int64_t j = 0; j < kStep; j++)
+            _mm_prefetch(reinterpret_cast<const char *>(q + (t + k + j + kAhead) * ldq + n + i), _MM_HINT_T0);
+        Vec block[kEdge];
+        interleave(block, width - i,
+                   [&](int64_t j) { return t + k + j < T ? q + (t + k + j) * ldq + n + i : nullptr; });
+        for (int64_t j = 0; j < kEdge; j++) store(to + (k / kPair + j) * kOuterColumns + i, block[j]);
+      }
+  };
+  const int64_t panels = up(N, kBlock) / kBlock;
+  on_threads(int(least(panels, context->threads)), [&](int thread, int threads) {
+    const AmxTiles tiles;
+    const Range range = piece(panels, thread, threads);
+    float *right = words + left + thread * pack;
+    alignas(64) float sums[kBlock * kBlock];
+    const int64_t last = least(range.end * kBlock, N);
+    for (int64_t n = range.begin * kBlock; n < last; n += kOuterColumns)
+      for (int64_t t = 0; t < T; t += kOuterSteps) {
+        const int64_t steps = least(kOuterSteps, up(T - t, kStep)), width = least(kOuterColumns, last - n);
+        pack_rows(right, t, steps, n, width);
+        for (int64_t r = 0; r < R; r += kBlock)
+          for (int64_t j = 0; j < width; j += kBlock) {
+            amx_product(R - r > kEdge, width - j > kEdge, 0, steps / kPair, words + r * lda + t / kPair, lda, right + j,
+                        kOuterColumns, sums, kBlock, false);
+            const int64_t rows = least(kBlock, R - r), columns = least(kBlock, width - j);
+            if (!c_transposed) {
+              put(c + r * N + n + j, N, sums, kBlock, rows, columns, true, 1.0f);
+              continue;
+            }
+            for (int64_t a = 0; a < rows; a += kEdge)
+              for (int64_t b = 0; b < columns; b += kEdge)
+                add_transposed(c + (n + j + b) * R + r + a, R, sums + a * kBlock + b, kBlock, rows - a, columns - b);
+          }
+      }
+  });
+  return NT_OK;
+}
+
+}  // namespace nt
+
+#endif
