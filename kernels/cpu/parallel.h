@@ -3,6 +3,8 @@
 #pragma once
 #include <stdint.h>
 
+#include <atomic>
+
 extern "C" {
 void GOMP_parallel_start(void (*function)(void *), void *data, unsigned count);
 void GOMP_parallel_end();
@@ -46,19 +48,41 @@ inline Range piece(int64_t count, int thread, int threads, int64_t grain = 1) {
   return {begin < count ? begin : count, end < count ? end : count};
 }
 
-// body(begin, end) on contiguous pieces of [0, count); below `least` items a thread fewer threads take part.
+// body(begin, end) on contiguous chunks that make up [0, count); below `least` items a thread fewer threads take part.
+// Each thread has a piece, which it walks chunk by chunk; a thread that is done takes over chunks of the others, so that
+// nobody waits long for one whose core another process holds. Chunks of single elements hold whole vectors, so that what
+// is left for the ends of pieces does not depend on them.
 template <typename Body>
 void parallel_for(int threads, int64_t count, int64_t least, const Body &body) {
+  constexpr int kMost = 256;
+  constexpr int64_t kChunks = 4, kWhole = 64;
   int64_t useful = least > 0 ? count / least : count;
   if (useful < 1) useful = 1;
-  int n = useful < threads ? int(useful) : threads;
+  if (useful > kMost) useful = kMost;
+  const int n = useful < threads ? int(useful) : threads;
   if (n <= 1) {
     if (count > 0) body(int64_t(0), count);
     return;
   }
-  on_threads(n, [&](int thread, int size) {
-    Range range = piece(count, thread, size);
-    if (range.begin < range.end) body(range.begin, range.end);
+  int64_t chunk = count / (n * kChunks) + 1;
+  if (chunk < least) chunk = least;
+  if (least >= kWhole) chunk = (chunk + kWhole - 1) / kWhole * kWhole;
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  Share shares[kMost];
+  for (int i = 0; i < n; i++) {
+    const Range range = piece(count, i, n);
+    shares[i].next.store(range.begin, std::memory_order_relaxed);
+    shares[i].end = range.end;
+  }
+  on_threads(n, [&](int thread, int) {
+    for (int i = 0; i < n; i++) {
+      Share &share = shares[(thread + i) % n];
+      for (int64_t begin; (begin = share.next.fetch_add(chunk, std::memory_order_relaxed)) < share.end;)
+        body(begin, begin + chunk < share.end ? begin + chunk : share.end);
+    }
   });
 }
 
