@@ -60,7 +60,7 @@ float softmax_row(float *l, int64_t V, int64_t target, float gradient_scale, boo
   if (gradient) {
     T *d = reinterpret_cast<T *>(l);
     const float factor = float(gradient_scale / total);
-    for (int64_t j = 0; j < whole; j += kLanes) store(d + j, load(l + j) * splat(factor));
+    for (int64_t j = 0; j < whole; j += kLanes) store_rounded(d + j, load(l + j) * splat(factor));
     for (int64_t j = whole; j < V; j++) {
       float e;
       memcpy(&e, l + j, 4);

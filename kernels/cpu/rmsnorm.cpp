@@ -20,7 +20,7 @@ float add_and_square(T_ *total, const T_ *x, const T_ *delta, int64_t H) {
   auto add = [&](Vec &square, int64_t j) {
     Vec v = load(x + j);
     if (delta != nullptr) {
-      store(total + j, v + load(delta + j));
+      store_rounded(total + j, v + load(delta + j));
       v = load(total + j);
     }
     square = fma(v, v, square);
@@ -52,7 +52,7 @@ int32_t rmsnorm_forward(nt_context *context, T_ *y, int64_t ldy, T_ *total, floa
       const T_ *in = delta == nullptr ? x + t * H : total + t * H;
       T_ *out = y + t * ldy;
       int64_t j = 0;
-      for (; j + kLanes <= H; j += kLanes) store(out + j, load(in + j) * splat(r) * load(weight + j));
+      for (; j + kLanes <= H; j += kLanes) store_rounded(out + j, load(in + j) * splat(r) * load(weight + j));
       if (j < H) store_part(out + j, load_part(in + j, H - j) * splat(r) * load_part(weight + j, H - j), H - j);
     }
   });
@@ -89,7 +89,7 @@ void backward_row(T_ *dx, float *partial, const T_ *dy, const T_ *x, const float
     Vec g = r * fma(v, slope, d * load(weight + j));
     if (residual != nullptr) g += load(residual + j);
     if (partial != nullptr) store(partial + j, fma(d * r, v, load(partial + j)));
-    store(dx + j, g);
+    store_rounded(dx + j, g);
   }
   if (j == H) return;
   int64_t n = H - j;

@@ -1,8 +1,8 @@
 // SwiGLU (arXiv 2002.05202): h = silu(gate) · up, silu(g) = g · σ(g).
 #include "context.h"
+#include "exp2.h"
 #include "parallel.h"
 #include "skinny.h"
-#include "vec.h"
 
 namespace nt {
 namespace {
@@ -10,9 +10,9 @@ namespace {
 // h[I] from gate[I], up[I]
 template <typename T_>
 void forward_row(T_ *h, const T_ *gate, const T_ *up, int64_t I) {
-  auto silu_up = [](Vec g, Vec u) { return g * sigmoid(g) * u; };
+  auto silu_up = [](Vec g, Vec u) { return g * sigmoid_for<T_>(g) * u; };
   int64_t i = 0;
-  for (; i + kLanes <= I; i += kLanes) store(h + i, silu_up(load(gate + i), load(up + i)));
+  for (; i + kLanes <= I; i += kLanes) store_rounded(h + i, silu_up(load(gate + i), load(up + i)));
   if (i < I) store_part(h + i, silu_up(load_part(gate + i, I - i), load_part(up + i, I - i)), I - i);
 }
 
@@ -21,8 +21,9 @@ struct Gradient {
 };
 
 // With s = σ(g): dgate = dh · up · s · (1 + g · (1 − s)), dup = dh · g · s.
+template <typename T_>
 inline Gradient gradient(Vec g, Vec u, Vec dh) {
-  Vec s = sigmoid(g), silu = g * s;
+  Vec s = sigmoid_for<T_>(g), silu = g * s;
   Vec slope = fma(silu, splat(1.0f) - s, s);
   return {dh * u * slope, dh * silu, silu * u};
 }
@@ -31,14 +32,14 @@ template <typename T_>
 void backward_row(T_ *gate, T_ *up, T_ *h, const T_ *dh, int64_t I) {
   int64_t i = 0;
   for (; i + kLanes <= I; i += kLanes) {
-    Gradient d = gradient(load(gate + i), load(up + i), load(dh + i));
-    store(gate + i, d.gate);
-    store(up + i, d.up);
-    if (h != nullptr) store(h + i, d.h);
+    Gradient d = gradient<T_>(load(gate + i), load(up + i), load(dh + i));
+    store_rounded(gate + i, d.gate);
+    store_rounded(up + i, d.up);
+    if (h != nullptr) store_rounded(h + i, d.h);
   }
   if (i == I) return;
   int64_t n = I - i;
-  Gradient d = gradient(load_part(gate + i, n), load_part(up + i, n), load_part(dh + i, n));
+  Gradient d = gradient<T_>(load_part(gate + i, n), load_part(up + i, n), load_part(dh + i, n));
   store_part(gate + i, d.gate, n);
   store_part(up + i, d.up, n);
   if (h != nullptr) store_part(h + i, d.h, n);
