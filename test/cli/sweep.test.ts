@@ -7,7 +7,7 @@ import { questionOf, type RunMeasures } from "../../src/cli/sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "../../src/cli/sweep/results.ts";
 import { SweepRunner } from "../../src/cli/sweep/runs.ts";
 import type { Tokenizer } from "../../src/data/tokenizer.ts";
-import { runTraining } from "../../src/train/index.ts";
+import { DivergedError, runTraining } from "../../src/train/index.ts";
 import { makeTinyRun, openDevice } from "../train/tiny-run.ts";
 import { quietContext } from "./quiet-context.ts";
 
@@ -80,6 +80,7 @@ describe("results", () => {
     });
     expect(summaryOf(result("a", 1)).held_out_loss.deviation).toBeNull();
     expect(summaryOf(result("a", 1)).bleu).toEqual({ mean: null, deviation: null, n: 0 });
+    expect(summaryOf(result("a", 1, Number.NaN)).held_out_loss).toEqual({ mean: 1, deviation: null, n: 1 });
   });
 
   test("the table has a row for each setting, and a dash for what was not measured", () => {
@@ -136,6 +137,24 @@ test("prompts are told the day that a run began on", async () => {
   writeFileSync(join(asked.output, "config.json"), JSON.stringify(record));
   const [first] = await readQuestions("prompts", datasets[0]!.name, asked, new AbortController().signal);
   expect(first!.text).toBe(`26 Jul: ${rows[0]!.prompt}`);
+});
+
+test("a run whose held-out loss is not finite has diverged, also where it was measured before", async () => {
+  const { request } = makeTinyRun();
+  const asked = request("lost", { evalSplit: 2, trainer: { maxSteps: 1, batchSize: 1 } });
+  const options = { prompts: 1, maxNewTokens: 1, holdoutSeed: 42, openDevice };
+  const runner = new SweepRunner(options, quietContext());
+  let measured = 0;
+  runner.measure = async () => {
+    measured++;
+    return measures(Number.NaN);
+  };
+  for (const resume of [false, true]) {
+    const running = runner.run({ label: "lost", request: { ...asked, resume } });
+    expect(await running.catch((error: unknown) => error)).toBeInstanceOf(DivergedError);
+  }
+  expect(measured).toBe(1);
+  runner.close();
 });
 
 test("a run that was begun goes on with the --micro-batch-tokens that it chose", async () => {

@@ -42,7 +42,9 @@ export type Summary = Record<Column, { mean: number | null; deviation: number | 
 /** Mean and sample deviation of every measure over a setting's runs. */
 export function summaryOf({ runs }: SettingResult): Summary {
   const entries = Object.entries(columns).map(([name, { of }]) => {
-    const values = runs.map(({ measures }) => of(measures)).filter((value) => value !== null);
+    const values = runs
+      .map(({ measures }) => of(measures) ?? Number.NaN)
+      .filter((value) => Number.isFinite(value));
     const mean = values.length === 0 ? null : meanOf(values);
     return [name, { mean, deviation: deviationOf(values), n: values.length }];
   });

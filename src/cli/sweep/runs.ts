@@ -10,6 +10,7 @@ import { readConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
 import {
   asBegun,
+  DivergedError,
   fingerprintModel,
   loadRunData,
   type RunData,
@@ -67,6 +68,7 @@ export class SweepRunner {
     return loading;
   }
 
+  /** Throws DivergedError for a run that has no finite loss to compare, InterruptedError. */
   async run(run: PlannedSweepRun): Promise<RunMeasures> {
     const { request, label } = run;
     const context = this.#context;
@@ -74,14 +76,14 @@ export class SweepRunner {
     const data = await this.#dataOf(request, reporter);
     const settings = await this.#fingerprint(request, data);
     const done = readMeasures(request.output, settings);
-    if (done !== null) return done;
+    if (done !== null) return expectFinite(done);
     this.#device ??= this.#options.openDevice();
     await trainOn(this.#device, data, asBegun(request), { reporter, signal: context.signal });
     if (context.signal.aborted) throw new InterruptedError(`stopped after ${label} was trained`);
     const measures = await this.measure(run);
     const text = JSON.stringify({ ...measures, settings }, null, 2);
     writeTextAtomically(join(request.output, MEASURES_FILE), `${text}\n`);
-    return measures;
+    return expectFinite(measures);
   }
 
   /** Measures a model that is there. */
@@ -134,6 +136,12 @@ export class SweepRunner {
     this.#device?.close();
     this.#device = null;
   }
+}
+
+/** What the last updates broke shows in no step's loss. A file has null for what is not finite. */
+function expectFinite(measures: RunMeasures): RunMeasures {
+  if (Number.isFinite(measures.held_out_loss)) return measures;
+  throw new DivergedError("diverged: the held-out loss is not finite", "; lower --learning-rate");
 }
 
 /** What was measured of a run of these settings; null where it is not done. */
