@@ -210,7 +210,9 @@ export const sweep = defineCommand({
     const lost = results.flatMap(({ diverged }) => diverged.map(({ path }) => path));
     if (lost.length > 0) {
       const which = `${lost.length} of ${countOf(planned.length, "run")} diverged`;
-      throw new DivergedError(which, ` (${lost.join(", ")}); the report compares the others`);
+      const others =
+        lost.length < planned.length ? "the report compares the others" : "there is nothing to compare";
+      throw new DivergedError(which, ` (${lost.join(", ")}); ${others}`);
     }
   },
 });
