@@ -28,6 +28,7 @@ export interface Figures {
   /** Evaluation loss minus the first run's, over the same samples; null of the first. */
   difference: number | null;
   difference_interval: Interval | null;
+  /** Of the evaluations after the first step: one before it is no model of the run. */
   best_eval_loss: number | null;
   best_eval_step: number | null;
   tokens_per_second: number | null;
@@ -48,7 +49,8 @@ function trainLoss({ metrics }: Run): number | null {
 function bestEvaluation({ metrics }: Run): { loss: number | null; step: number | null } {
   const { x, y } = metrics.evalLoss;
   let best = -1;
-  for (const [i, loss] of y.entries()) if (loss !== null && (best < 0 || loss < y[best]!)) best = i;
+  for (const [i, loss] of y.entries())
+    if (x[i]! > 0 && loss !== null && (best < 0 || loss < y[best]!)) best = i;
   return best < 0 ? { loss: null, step: null } : { loss: y[best]!, step: x[best]! };
 }
 

@@ -65,7 +65,8 @@ test("commands and code quote names", () => {
 test("the loss is that of the best model, where it is the result", () => {
   const path = join(root, "best");
   makeRun(path, { steps: 20, alpha: 5, options: { "load-best-model-at-end": true } });
-  appendFileSync(join(path, "metrics.jsonl"), '{"step":20,"eval_loss":9}\n');
+  // The lowest loss is that before the first step (--eval-on-start), which is no model of the run.
+  appendFileSync(join(path, "metrics.jsonl"), '{"step":0,"eval_loss":0.5}\n{"step":20,"eval_loss":9}\n');
   const facts = { base: null, license: null, datasets: [], isAdapter: true, version: "0.1.0" };
   const text = modelCard(readRun(path), facts);
   expect(text).toMatch(/\| evaluation loss, after step 18, whose model this is \| 1\.\d+ \|/);
