@@ -203,5 +203,6 @@ ${options === "" ? "" : `<h2>Options</h2>${options}`}
 <footer>Made by neftune ${escapeHtml(version)}: <code>neftune report ${escapeHtml(runs.map(({ path }) => shellWord(path)).join(" "))}</code></footer>
 </main><script>${script}</script></body></html>
 `;
-  return page(chartsHtml(runs, MOST_BYTES - Buffer.byteLength(page(""))).trim());
+  // Any text in place of the charts: without it there is no legend.
+  return page(chartsHtml(runs, MOST_BYTES - Buffer.byteLength(page("–"))).trim());
 }
