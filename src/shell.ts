@@ -1,6 +1,6 @@
 // Words of commands as a person types or pastes them.
 
-/** A word for the shell: in quotes where it holds spaces or anything else that the shell would read. */
+/** A word for the shell: in quotes where it holds anything that a shell would read, as zsh reads a leading `=`. */
 export function shellWord(word: string): string {
-  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+  return /^[\w@%+:,./-][\w@%+=:,./-]*$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
 }

@@ -17,4 +17,7 @@ test.each([
   expect(stdout.toString()).toBe(word);
 });
 
-test("plain words stay bare", () => expect(shellWord("org/name@v1")).toBe("org/name@v1"));
+test("plain words stay bare", () => {
+  expect(["org/name@v1", "a=1"].map(shellWord)).toEqual(["org/name@v1", "a=1"]);
+  expect(shellWord("=ls")).toBe("'=ls'"); // zsh would put the path of ls
+});
