@@ -1,5 +1,5 @@
-// The micro-batches of a step, and how --micro-batch-tokens makes others of them: its samples, laid together up to a budget of tokens. Each sample
-// keeps its draw, so its noise stays; sums run in another order.
+// The micro-batches of a step, and how --micro-batch-tokens merges them: the step's samples, laid together up to a budget of
+// tokens. Each sample keeps its draw, and so its noise; only sums run in another order.
 
 export interface MicroBatch {
   /** Indices into the data set. */
