@@ -162,11 +162,6 @@ export class GenerationSession {
     return this.#slots.every(({ sequence }) => sequence === null);
   }
 
-  /** The first tokens of this prompt that are in the cache. */
-  cachedPrefix(prompt: ArrayLike<number>): number {
-    return this.#bestSlot(prompt)?.common ?? 0;
-  }
-
   /**
    * Takes a sequence in: the next steps read its prompt (token ids, at least one) and continue it. Throws NeftuneError
    * where there is no free slot or it is longer than the session allows.
@@ -212,18 +207,21 @@ export class GenerationSession {
     slot.freeSince = ++this.#clock;
   }
 
-  /** The free slot that begins with most of the prompt; of equals, the one that is free longest. */
+  /**
+   * The free slot that begins with most of the prompt and would not have to forget more than that; of equals, such as
+   * slots that are of no use, the one that is free longest.
+   */
   #bestSlot(prompt: ArrayLike<number>): { slot: Slot; common: number } | null {
-    let best: { slot: Slot; common: number } | null = null;
+    let best: { slot: Slot; common: number; worth: number } | null = null;
     for (const slot of this.#slots) {
       if (slot.sequence !== null) continue;
       let common = 0;
       while (common < slot.tokens.length && slot.tokens[common] === prompt[common]) common++;
+      // Conversations begin alike, with a template and a system prompt: another one must not end this one's.
+      const worth = slot.tokens.length - common > common ? 0 : common;
       const isBetter =
-        best === null ||
-        common > best.common ||
-        (common === best.common && slot.freeSince < best.slot.freeSince);
-      if (isBetter) best = { slot, common };
+        best === null || worth > best.worth || (worth === best.worth && slot.freeSince < best.slot.freeSince);
+      if (isBetter) best = { slot, common, worth };
     }
     return best;
   }
