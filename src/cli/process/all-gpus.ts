@@ -37,6 +37,7 @@ async function runRanks(
 ): Promise<number> {
   // In the executable, what a module imports by name from Bun itself is loaded at every start.
   const { spawn } = await import("node:child_process");
+  const patience = patienceOf(env); // before any rank is started
   const common = {
     ...env,
     WORLD_SIZE: String(count),
@@ -54,7 +55,7 @@ async function runRanks(
     }),
   );
   for (const signal of forwarded) process.on(signal, () => sendAll(children, signal));
-  return endOf(children, patienceOf(env));
+  return endOf(children, patience);
 }
 
 const ownCommand = (): string[] => (isCompiled ? [process.execPath] : [process.execPath, Bun.main]);
