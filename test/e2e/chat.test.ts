@@ -6,16 +6,17 @@ import { executable, modelPlace } from "./support.ts";
 
 const place = modelPlace();
 
-const chat = (...args: string[]) => [
+const chatWith = (model: string, ...args: string[]) => [
   "chat",
   "--model",
-  "model",
+  model,
   "--prompt-template",
   "alpaca",
   "--device",
   "cpu",
   ...args,
 ];
+const chat = (...args: string[]) => chatWith("model", ...args);
 
 async function piped(input: string, ...args: string[]) {
   const child = Bun.spawn([executable, ...args], {
@@ -98,7 +99,14 @@ describe.skipIf(tmux === null)("in a terminal", () => {
     }
   }
   beforeAll(async () => {
-    const command = [executable, ...chat("--max-new-tokens", "200", "--temperature", "1")].join(" ");
+    // An answer that lasts for seconds: Ctrl-C comes before its end, however fast the machine is.
+    const shape = { ...JSON.parse(place.read("shape.json")), max_position_embeddings: 16384 };
+    place.write("long.json", JSON.stringify(shape));
+    await place.must(
+      ...["init", "--shape", "long.json", "--output", "long", "--tokenizer", "tokenizer", "--dtype", "f32"],
+    );
+    const options = ["--max-new-tokens", "16000", "--temperature", "0"];
+    const command = [executable, ...chatWith("long", ...options)].join(" ");
     const size = ["-x", "80", "-y", "50"];
     await run(
       "new-session",
