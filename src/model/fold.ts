@@ -74,28 +74,31 @@ export function foldOf(
   return Object.fromEntries(columns.map(({ name, u, g }) => [name, { u, g }])) as Fold;
 }
 
+/** A group to be folded, unless only some of its weights are in NF4. */
+export interface FoldedGroup extends FoldedColumns {
+  /** How many weights it has. */
+  weights: number;
+}
+
 /**
- * The names of the weights in folded groups, with their groups' columns. A group is folded in layers with as many targets
- * as any: columns of a buffer that no u or g is written to must stay zero.
+ * The groups to be folded, by the name of each one's first weight. A group is folded in layers with as many targets as any:
+ * columns of a buffer that no u or g is written to must stay zero.
  */
-export function foldedWeights(
-  config: LlamaConfig,
-  lora: LoraOptions,
-  fold: Fold,
-): Map<string, FoldedColumns> {
-  const weights = new Map<string, FoldedColumns>();
+export function foldedGroups(config: LlamaConfig, lora: LoraOptions, fold: Fold): Map<string, FoldedGroup> {
+  const groups = new Map<string, FoldedGroup>();
   for (let layer = 0; layer < config.numHiddenLayers; layer++) {
     const { linears } = layerOf(config, layer);
     for (const name of groupNames) {
       const count = targetCount(name, lora, layer);
       if (count === 0 || count !== targetCount(name, lora, null)) continue;
-      for (const module of groupModules[name]) weights.set(`${linears[module].path}.weight`, fold[name]);
+      const [first] = groupModules[name];
+      groups.set(`${linears[first!].path}.weight`, { ...fold[name], weights: groupModules[name].length });
     }
   }
-  return weights;
+  return groups;
 }
 
-/** Elements of the largest matrix [W B; A ·], of B's part of any and of A's. */
+/** Elements of the largest matrix [W B; A ·] of any group, and of the largest part beside W, B's or A's. */
 export function foldedSizes(config: LlamaConfig, fold: Fold): { matrix: number; part: number } {
   const { linears } = layerOf(config, 0);
   const sizes = groupNames.map((name) => {

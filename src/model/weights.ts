@@ -31,9 +31,9 @@ import {
   adapterBlocks,
   expander,
   type FoldedProducts,
+  foldedGroups,
   foldedProducts,
   foldedSizes,
-  foldedWeights,
   foldOf,
 } from "./fold.ts";
 import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
@@ -177,7 +177,7 @@ export function allocateWeights(
     ({ name, shape }) =>
       !quantized.tensors.has(name) && source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
   );
-  const columns = fold === null ? null : foldedWeights(config, lora!, fold);
+  const groups = fold === null ? null : foldedGroups(config, lora!, fold);
   const matrices = new Map<string, Tensor>();
   let largest = 0;
   for (const tensors of stackable(copied)) {
@@ -185,7 +185,8 @@ export function allocateWeights(
     const type = storageType(firstShape, dtype);
     const rows = tensors.reduce((sum, { shape }) => sum + shape[0]!, 0);
     const [, ...tail] = firstShape;
-    const behind = columns?.get(first);
+    const group = groups?.get(first);
+    const behind = group?.weights === tensors.length ? group : undefined;
     const laid = behind === undefined ? [rows, ...tail] : [rows + behind.g, tail[0]! + behind.u];
     const whole = allocator.allocate("weights", type, laid);
     const values = behind === undefined ? whole : whole.columns(0, tail[0]!);
@@ -281,14 +282,14 @@ export class ModelWeights {
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
     const fold = foldOf(device, config, options);
-    const foldedColumns = fold === null ? null : foldedWeights(config, lora!, fold);
+    const foldable = fold === null ? null : foldedGroups(config, lora!, fold);
     /** Of the group that begins with the weight `first` and has this stack; null: it is not folded. */
     const foldedInto = (
       first: string,
       parts: LinearPart[],
       stack: LoraStack | undefined,
     ): FoldedProducts | null => {
-      const columns = foldedColumns?.get(first);
+      const columns = foldable?.get(first);
       const biases = parts.map((part) => part.bias);
       const bias = joined(biases);
       if (columns === undefined || stack === undefined) return null;
