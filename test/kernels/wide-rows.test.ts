@@ -128,6 +128,19 @@ const operations: Record<string, (rows: Rows, columns: number) => void> = {
 };
 
 forEachBackend((device) => {
+  test("more blocks than a GPU's launch takes", () => {
+    const [blocks, columns] = [200, 24];
+    const values = Float32Array.from({ length: 2 * blocks * columns }, (_, i) => i);
+    const source = upload(device, "f32", [2 * blocks, columns], values);
+    const destination = poisoned(device, "f32", [2 * blocks, columns]);
+    const block = (_: unknown, i: number) => ({
+      destination: destination.rows(2 * i, 2),
+      source: source.rows(2 * i, 2),
+    });
+    copyBlocks(device, blockWords(Array.from({ length: blocks }, block)));
+    expect(device.readFloats(destination)).toEqual(values);
+  });
+
   for (const [name, run] of Object.entries(operations)) {
     for (const dtype of ["f32", "bf16"] as const) {
       // Widths and distances that vector kernels take, and others.

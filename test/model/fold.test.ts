@@ -12,7 +12,7 @@ import {
   type ModelSource,
 } from "../../src/model/index.ts";
 import { storedNf4Tensors } from "../../src/model/nf4-tensors.ts";
-import { Device } from "../../src/native/index.ts";
+import { Device, sizeOf } from "../../src/native/index.ts";
 import { runLimits, type StepUpdate, trainStep } from "../../src/train/index.ts";
 import { layOut } from "../../src/train/order.ts";
 import { emulated, openBackend } from "../backends.ts";
@@ -147,6 +147,27 @@ describe.skipIf(emulated === undefined)("on a GPU", () => {
     const mixed = partlyQuantized(cpu, /\.(k|v|up|down)_proj\./);
     const loading: Loading = { dtype: "f32", recompute: "none", quantization: null };
     expectAlike(train(device!, all, loading, mixed), train(cpu, all, loading, mixed), "f32");
+    cpu.close();
+  });
+
+  test("values that a checkpoint brings are in the products", () => {
+    const cpu = Device.open({ threads: 2 });
+    const [want, got] = [cpu, device!].map((one) => {
+      const model = load(one, all, { dtype: "f32", recompute: "none", quantization: null });
+      const parameters = model.parameters!;
+      const before = model.evaluate(batch.batch);
+      for (const { name, shape } of parameters.part("lora"))
+        parameters.write(
+          name,
+          new Float32Array(sizeOf(shape)).map((_, i) => Math.sin(i) / 4),
+        );
+      parameters.afterWrite();
+      const after = model.evaluate(batch.batch);
+      model.close();
+      return { before, after };
+    });
+    for (const [i, loss] of want!.after.entries()) expect(got!.after[i]! / loss - 1).toBeCloseTo(0, 4);
+    expect(norm([want!.after.map((loss, i) => loss - want!.before[i]!)])).toBeGreaterThan(0.1);
     cpu.close();
   });
 
