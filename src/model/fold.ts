@@ -1,13 +1,13 @@
-// LoRA folded into the products of a group's weights. Behind the columns of x lie those of u = s·x·Aᵀ, behind those of dy
-// those of g = s·dy·B, and the weights of the group lie in one matrix with A and B:
+// LoRA folded into the products of a group's weights. Behind the columns of x lie those of u = s·x·Aᵀ, behind those of
+// dy those of g = s·dy·B, and the weights of the group lie in one matrix with A and B:
 //
 //   [ W  B ]     y = [x u]·[W B]ᵀ     dx = [dy g]·[W; A]
 //   [ A    ]
 //
-// The lower right is not read. So a product sums W's term and LoRA's in float32 and writes y once; with LoRA's term written before, y would be written,
-// read and written again. B is block-diagonal where the group has several linears. It pays where a pass over y costs more
-// than as many more columns to multiply, which it does on every GPU; a CPU has its results in registers when it adds.
-// Weights in NF4 are expanded into one matrix for all groups, and A or B beside them, before each product.
+// The lower right is not read. So a product sums W's term and LoRA's in float32 and writes y once; with LoRA's term made
+// first, y would be written, read and written again. B is block-diagonal where the group has several linears. Folding pays
+// where two passes over y cost more than multiplying the added columns, as on every GPU; a CPU has its results in registers
+// when it adds. Weights in NF4 are expanded into one matrix for all groups, and A or B beside them, before each product.
 
 import {
   blockWords,
@@ -29,8 +29,8 @@ import type { WeightOptions } from "./weights.ts";
 const SUM_STEP = 64;
 
 /**
- * Columns of u beyond which a group is not folded: each of its linears is multiplied with all of them, zeros of the others'
- * too. By arithmetic (docs/performance.md) it pays up to 330 on an A100, 520 on an H100.
+ * Columns of u beyond which a model is not folded: each linear of a group is multiplied with all of them, zeros of the
+ * others' too. At the rates of build/cards.ts it pays up to 325 on an A100, 520 on an H100.
  */
 const MOST_COLUMNS = 384;
 
@@ -51,8 +51,8 @@ const targetCount = (group: GroupName, lora: LoraOptions, layer: number | null) 
   stackModules(group, lora, layer).flat().length;
 
 /**
- * How a model may be folded; null: it is not. With dropout each linear has a u of its own x, which no other's product may see;
- * a learned scale of noise reads the residual stream's gradient, and takes no wider rows.
+ * How a model may be folded; null: it is not. With dropout each linear has a u of its own x, which no other's product may
+ * see; a learned scale of noise reads the residual stream's gradient, and takes no wider rows.
  */
 export function foldOf(
   device: Pick<Device, "isHost">,

@@ -80,7 +80,7 @@ export interface DropoutContext {
   draws: BigInt64Array;
 }
 
-/** As many rows a GPU multiplies with a weight in NF4 as it is stored. */
+/** Up to this many rows, a GPU multiplies with a weight in NF4 as it is stored (few_rows.h). */
 const FEW_ROWS = 8;
 
 /** A linear's columns in the group's buffer, and a product's. */
