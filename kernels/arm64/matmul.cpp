@@ -45,10 +45,6 @@ MatmulState *state_of(nt_context *context) {
 
 int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-const void *element(const Matrix &matrix, int64_t i, int64_t j) {
-  return static_cast<const char *>(matrix.data) + (i * matrix.row + j * matrix.column) * size_of(matrix.dtype);
-}
-
 // Whether the matrix lies in memory row by row. Both strides may be 1 (one row or one column): then the one that BLAS
 // takes for the distance of rows has to be long enough.
 bool by_rows(const Matrix &matrix, int64_t columns) {
@@ -159,15 +155,7 @@ int32_t matmul(nt_context *context, const Product &product) {
 }
 
 int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) {
-  for (int64_t i = 0; i < product.m; i += tile) {
-    Product part = product;
-    part.m = product.m - i < tile ? product.m - i : tile;
-    part.a.data = element(product.a, i, 0);
-    part.c = static_cast<char *>(product.c) + i * product.ldc * size_of(product.c_dtype);
-    const int32_t status = matmul(context, part);
-    if (status != NT_OK) return status;
-  }
-  return NT_OK;
+  return by_tiles(product, tile, [&](const Product &part) { return matmul(context, part); });
 }
 
 int64_t tile_rows(nt_context *, int32_t) { return 64; }

@@ -69,10 +69,7 @@ int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) 
   product.m = T - rest;
   if (status == NT_OK && product.m > 0) status = matmul_tiles(context, product, tile);
   if (status != NT_OK || rest == 0) return status;
-  product.a.data = static_cast<const char *>(product.a.data) + product.m * product.a.row * size_of(product.a.dtype);
-  product.c = static_cast<char *>(product.c) + product.m * product.ldc * size_of(product.c_dtype);
-  product.m = rest;
-  return part_of_tile(context, product, tile);
+  return part_of_tile(context, rows_from(product, T - rest, rest), tile);
 }
 
 }  // namespace

@@ -318,23 +318,6 @@ Matrix converted(int threads, const Matrix &matrix, int64_t rows, int64_t column
   return {at, NT_F32, stored ? inner : 1, stored ? 1 : inner};
 }
 
-const void *element(const Matrix &matrix, int64_t i, int64_t j) {
-  return static_cast<const char *>(matrix.data) + (i * matrix.row + j * matrix.column) * size_of(matrix.dtype);
-}
-
-// The product, `tile` rows after each other.
-int32_t run_tiles(MatmulState *state, const Product &p, int64_t tile) {
-  for (int64_t i = 0; i < p.m; i += tile) {
-    Product part = p;
-    part.m = p.m - i < tile ? p.m - i : tile;
-    part.a.data = element(p.a, i, 0);
-    part.c = static_cast<char *>(p.c) + i * p.ldc * size_of(p.c_dtype);
-    const int32_t status = run(state, part);
-    if (status != NT_OK) return status;
-  }
-  return NT_OK;
-}
-
 // The same product in f32, for machines without bf16 instructions: pieces of a and panels of b are converted first.
 int32_t run_converted(nt_context *context, MatmulState *state, const Product &p, int64_t tile) {
   int64_t rows = p.m < kConvertedRows ? p.m : kConvertedRows;
@@ -364,7 +347,7 @@ int32_t run_converted(nt_context *context, MatmulState *state, const Product &p,
       part.c_dtype = NT_F32;
       part.ldc = direct ? p.ldc : part.n;
       part.accumulate = direct && p.accumulate;
-      int32_t status = run_tiles(state, part, tile);
+      int32_t status = by_tiles(part, tile, [&](const Product &tile_of) { return run(state, tile_of); });
       if (status != NT_OK) return status;
       if (!direct) to_bf16(context->threads, c, p.ldc, next, part.m, part.n, p.accumulate);
     }
@@ -382,7 +365,7 @@ int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) 
   if (state == nullptr) return fail(NT_DEVICE, "matmul: oneDNN cannot be started");
   bool bf16_operands = product.a.dtype == NT_BF16 || product.b.dtype == NT_BF16;
   if (bf16_operands && !state->native_bf16) return run_converted(context, state, product, tile);
-  return run_tiles(state, product, tile);
+  return by_tiles(product, tile, [&](const Product &part) { return run(state, part); });
 }
 
 int64_t tile_rows(nt_context *context, int32_t dtype) {

@@ -21,6 +21,28 @@ struct Product {
 };
 int32_t matmul(nt_context *context, const Product &product);
 
+inline const void *element(const Matrix &matrix, int64_t i, int64_t j) {
+  return static_cast<const char *>(matrix.data) + (i * matrix.row + j * matrix.column) * size_of(matrix.dtype);
+}
+
+// The product's rows from `row` on, `rows` of them.
+inline Product rows_from(Product product, int64_t row, int64_t rows) {
+  product.m = rows;
+  product.a.data = element(product.a, row, 0);
+  product.c = static_cast<char *>(product.c) + row * product.ldc * size_of(product.c_dtype);
+  return product;
+}
+
+// run(part of the product) for each `tile` of its rows, up to the first that fails.
+template <typename Run>
+int32_t by_tiles(const Product &product, int64_t tile, Run run) {
+  for (int64_t i = 0; i < product.m; i += tile) {
+    const int32_t status = run(rows_from(product, i, product.m - i < tile ? product.m - i : tile));
+    if (status != NT_OK) return status;
+  }
+  return NT_OK;
+}
+
 // The same, `tile` rows of a and c after each other; m is a multiple of it. What becomes of a row depends neither on the
 // other rows nor on m.
 int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile);
