@@ -15,8 +15,8 @@ namespace nt {
 
 namespace {
 
-// Expands an NF4 weight into its scratch as the product's right operand: in oneDNN's own layout where that is known, else
-// as a dense weight lies.
+// Expands an NF4 weight into its scratch as the product's right operand: in oneDNN's own layout where that is known,
+// else as a dense weight lies.
 int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed) {
   if (weight->scratch == nullptr) return NT_OK;
   bool panels = false;
@@ -77,14 +77,10 @@ int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                                 const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T,
                                 int32_t rows) {
-  const bool dense = weight->ld == weight->in;
-  if (rows == NT_ROWS_EACH && dense) {
-    const auto each = amx_takes_rows(context, weight) ? amx_rows_product : few_rows_product;
-    return each(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
-  }
-  if (rows == NT_ROWS_TOGETHER && T <= kFewRows && dense) {
-    const auto few = weight->scratch != nullptr ? nf4_few_rows : few_rows_product;
-    return few(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
+  const bool few = rows == NT_ROWS_EACH || (rows == NT_ROWS_TOGETHER && T <= kFewRows);
+  if (few && weight->ld == weight->in) {
+    const auto product = amx_takes_rows(context, weight) ? amx_rows_product : few_rows_product;
+    return product(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   }
   Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
                      transposed(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, bias, accumulate};

@@ -5,8 +5,7 @@
 
 namespace nt {
 
-// Up to so many rows a product costs the reading of its weight, and has a kernel for that; beyond, expanding an NF4 weight
-// once costs less than reading it again.
+// Up to so many rows a product costs the reading of its weight, and is faster by the kernels made for that (few_rows.h).
 constexpr int64_t kFewRows = 8;
 
 // c[T,out] = a[T,in]·Wᵀ + bias, and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
@@ -17,16 +16,13 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T);
 
-// Of weights in NF4 (nf4.cpp, nf4_panels.cpp, nf4_product.cpp): destination[n] = the values,
+// Of weights in NF4 (nf4.cpp, nf4_panels.cpp): destination[n] = the values,
 int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n);
 // scratch = W, or its transpose, as panels (matmul.h), where this can be done,
 bool nf4_makes_panels(const nt_weight *weight);
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);
-// rows begin … end − 1 of W, densely, in memory for so many rows, on the calling thread: returns where the first lies;
+// and rows begin … end − 1 of W, densely, in memory for so many rows, on the calling thread: returns where the first lies.
 const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end);
 int64_t nf4_rows_bytes(const nt_weight *weight, int64_t rows);
-// and times_weight_transposed straight from the codes, for few rows.
-int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
-                     int64_t lda, const float *bias, bool accumulate, int64_t T);
 
 }  // namespace nt
