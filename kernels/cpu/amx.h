@@ -14,14 +14,16 @@ constexpr int64_t kEdge = 16;  // rows of a tile, and words of a row
 
 constexpr bool kAmx = true;
 
-// The calling thread's tiles, for as long as this lives: oneDNN lays out its own for each of its products.
+// The calling thread's tiles, for as long as this lives: oneDNN lays out its own for each of its products. 0 … 3 are C's,
+// 4 and 5 A's, 6 and 7 B's; those of B and C have `columns` words a row.
 struct AmxTiles {
-  AmxTiles() {
+  explicit AmxTiles(int64_t columns = kEdge) {
     struct alignas(64) {
       uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+      uint16_t row_bytes[16] = {};
       uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
     } layout;
+    for (int tile = 0; tile < 8; tile++) layout.row_bytes[tile] = uint16_t(tile == 4 || tile == 5 ? 64 : 4 * columns);
     _tile_loadconfig(&layout);
   }
   ~AmxTiles() { _tile_release(); }

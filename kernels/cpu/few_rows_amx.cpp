@@ -1,55 +1,37 @@
 // Products of few rows by AMX: a tile of sixteen rows of the weight, as they lie in memory, meets up to sixteen rows of a
 // at once, so that as many take as long as one. c[t, j] is the sum over k in order, by pairs, whatever t is beside.
+#include "amx.h"
 #include "few_rows.h"
 #include "matmul.h"
 #include "parallel.h"
 #include "product_result.h"
 #include "scratch.h"
 
-#ifdef __AVX512BF16__
+#ifdef __AMX_BF16__
 
 #include <immintrin.h>
 #include <string.h>
-
-#define NT_AMX __attribute__((target("amx-tile,amx-bf16")))
 
 namespace nt {
 
 namespace {
 
-constexpr int64_t kTileRows = 16;     // of a tile; and as many rows of a in one
-constexpr int64_t kTileDepth = 32;    // values along k that one instruction sums
-constexpr int64_t kColumnTiles = 4;   // tiles of rows of a that meet a tile of the weight
-static_assert(kTileRows == kLanes, "a tile's rows make a vector of results");
-
-// Tiles 0 … 3 hold sums [16 rows of w, rows of a], 4 the weight [16, 32], 5 the rows of a [16 pairs, rows of a].
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start = 0, reserved[14] = {};
-  uint16_t bytes[16] = {};
-  uint8_t rows[16] = {};
-
-  explicit TileConfig(int64_t columns) {
-    for (int tile = 0; tile < 6; tile++) {
-      rows[tile] = kTileRows;
-      bytes[tile] = uint16_t(tile == 4 ? 64 : 4 * columns);
-    }
-  }
-};
+constexpr int64_t kDepth = 2 * kEdge;  // values along k that one instruction sums
+constexpr int64_t kColumnTiles = 4;    // tiles of rows of a that meet a tile of the weight
+static_assert(kEdge == kLanes, "a tile's rows make a vector of results");
 
 struct Rows {
   const uint32_t *packed;  // [tiles of rows of a, steps, 16, columns]: pairs along k
   int64_t tiles, steps, columns;
 
-  const uint32_t *at(int64_t tile, int64_t step) const {
-    return packed + (tile * steps + step) * kTileRows * columns;
-  }
+  const uint32_t *at(int64_t tile, int64_t step) const { return packed + (tile * steps + step) * kEdge * columns; }
 };
 
 // Zeros beyond the last row and beyond k.
 void pack(uint32_t *to, const bf16 *a, int64_t lda, int64_t T, int64_t in, const Rows &rows) {
-  memset(to, 0, size_t(rows.tiles * rows.steps * kTileRows * rows.columns) * 4);
+  memset(to, 0, size_t(rows.tiles * rows.steps * kEdge * rows.columns) * 4);
   for (int64_t t = 0; t < T; t++) {
-    uint32_t *column = to + t / rows.columns * rows.steps * kTileRows * rows.columns + t % rows.columns;
+    uint32_t *column = to + t / rows.columns * rows.steps * kEdge * rows.columns + t % rows.columns;
     const bf16 *row = a + t * lda;
     for (int64_t k = 0; k + 1 < in; k += 2) {
       uint32_t pair;
@@ -62,39 +44,39 @@ void pack(uint32_t *to, const bf16 *a, int64_t lda, int64_t T, int64_t in, const
 
 // Sixteen rows of w, from `w` on, with `count` ≤ kColumnTiles tiles of rows of a: sums[tile][16, columns]. `ahead`: where
 // the rows are that come next.
-NT_AMX inline void block_sums(float *sums, const bf16 *w, const bf16 *ahead, int64_t in, const Rows &rows, int64_t first,
-                              int64_t count) {
+inline void block_sums(float *sums, const bf16 *w, const bf16 *ahead, int64_t in, const Rows &rows, int64_t first,
+                       int64_t count) {
   const int64_t row_bytes = in * int64_t(sizeof(bf16)), column_bytes = rows.columns * 4;
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  const auto multiply = [&](int64_t step) NT_AMX {
-    _tile_loadd(5, rows.at(first, step), column_bytes);
-    _tile_dpbf16ps(0, 4, 5);
+  const auto multiply = [&](int64_t step) {
+    _tile_loadd(6, rows.at(first, step), column_bytes);
+    _tile_dpbf16ps(0, 4, 6);
     if (count == 1) return;
-    _tile_loadd(5, rows.at(first + 1, step), column_bytes);
-    _tile_dpbf16ps(1, 4, 5);
+    _tile_loadd(6, rows.at(first + 1, step), column_bytes);
+    _tile_dpbf16ps(1, 4, 6);
     if (count == 2) return;
-    _tile_loadd(5, rows.at(first + 2, step), column_bytes);
-    _tile_dpbf16ps(2, 4, 5);
+    _tile_loadd(6, rows.at(first + 2, step), column_bytes);
+    _tile_dpbf16ps(2, 4, 6);
     if (count == 3) return;
-    _tile_loadd(5, rows.at(first + 3, step), column_bytes);
-    _tile_dpbf16ps(3, 4, 5);
+    _tile_loadd(6, rows.at(first + 3, step), column_bytes);
+    _tile_dpbf16ps(3, 4, 6);
   };
   int64_t k = 0;
-  for (; k + kTileDepth <= in; k += kTileDepth) {
-    for (int64_t i = 0; i < kTileRows; i++) __builtin_prefetch(ahead + i * in + k);
+  for (; k + kDepth <= in; k += kDepth) {
+    for (int64_t i = 0; i < kEdge; i++) __builtin_prefetch(ahead + i * in + k);
     _tile_loadd(4, w + k, row_bytes);
-    multiply(k / kTileDepth);
+    multiply(k / kDepth);
   }
   if (k < in) {
-    alignas(64) bf16 rest[kTileRows][kTileDepth] = {};
-    for (int64_t i = 0; i < kTileRows; i++) memcpy(rest[i], w + i * in + k, size_t(in - k) * sizeof(bf16));
+    alignas(64) bf16 rest[kEdge][kDepth] = {};
+    for (int64_t i = 0; i < kEdge; i++) memcpy(rest[i], w + i * in + k, size_t(in - k) * sizeof(bf16));
     _tile_loadd(4, rest, 64);
-    multiply(k / kTileDepth);
+    multiply(k / kDepth);
   }
-  const int64_t size = kTileRows * rows.columns;
+  const int64_t size = kEdge * rows.columns;
   _tile_stored(0, sums, column_bytes);
   if (count > 1) _tile_stored(1, sums + size, column_bytes);
   if (count > 2) _tile_stored(2, sums + 2 * size, column_bytes);
@@ -103,66 +85,64 @@ NT_AMX inline void block_sums(float *sums, const bf16 *w, const bf16 *ahead, int
 
 // Columns begin … end of c, T rows. The last sixteen rows of w may begin among those before them.
 // `expanded`: memory for sixteen rows of a weight in NF4, else null.
-NT_AMX void columns_of(const ProductResult &result, const nt_weight *weight, void *expanded, const Rows &rows,
-                       const TileConfig &config, int64_t T, int64_t begin, int64_t end) {
+void columns_of(const ProductResult &result, const nt_weight *weight, void *expanded, const Rows &rows,
+                int64_t T, int64_t begin, int64_t end) {
   const int64_t out = weight->out, in = weight->in;
-  _tile_loadconfig(&config);
+  const AmxTiles tiles(rows.columns);
   const __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i strides = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(int(rows.columns)));
-  for (int64_t j = begin; j < end; j += kTileRows) {
-    const int64_t block = j + kTileRows <= out ? j : out - kTileRows, width = end - j < kTileRows ? end - j : kTileRows;
-    const int64_t next = expanded == nullptr && block + 2 * kTileRows <= out ? kTileRows * in : 0;
+  for (int64_t j = begin; j < end; j += kEdge) {
+    const int64_t block = j + kEdge <= out ? j : out - kEdge, width = end - j < kEdge ? end - j : kEdge;
+    const int64_t next = expanded == nullptr && block + 2 * kEdge <= out ? kEdge * in : 0;
     const auto *w = expanded == nullptr
                         ? static_cast<const bf16 *>(weight->data) + block * in
-                        : static_cast<const bf16 *>(nf4_rows(expanded, weight, block, block + kTileRows));
+                        : static_cast<const bf16 *>(nf4_rows(expanded, weight, block, block + kEdge));
     const __mmask16 wanted = __mmask16((1u << width) - 1);
     for (int64_t tile = 0; tile < rows.tiles; tile += kColumnTiles) {
       const int64_t count = rows.tiles - tile < kColumnTiles ? rows.tiles - tile : kColumnTiles;
-      alignas(64) float sums[kColumnTiles * kTileRows * kTileRows];
+      alignas(64) float sums[kColumnTiles * kEdge * kEdge];
       block_sums(sums, w, w + next, in, rows, tile, count);
       const int64_t first = tile * rows.columns;
       const int64_t some = T - first < count * rows.columns ? T - first : count * rows.columns;
       for (int64_t t = 0; t < some; t++) {
-        const float *column = sums + t / rows.columns * kTileRows * rows.columns + (j - block) * rows.columns;
+        const float *column = sums + t / rows.columns * kEdge * rows.columns + (j - block) * rows.columns;
         result.put(first + t, j,
                    (Vec)_mm512_mask_i32gather_ps(_mm512_setzero_ps(), wanted, strides, column + t % rows.columns, 4),
                    width);
       }
     }
   }
-  _tile_release();
 }
 
 }  // namespace
 
 bool amx_takes_rows(nt_context *context, const nt_weight *weight) {
-  return weight->dtype == NT_BF16 && weight->out >= kTileRows && has_amx(context);
+  return weight->dtype == NT_BF16 && weight->out >= kEdge && has_amx(context);
 }
 
 int32_t amx_rows_product(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                          const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T) {
   const int64_t out = weight->out, in = weight->in;
   if (T <= 0 || in <= 0) return NT_OK;
-  const int64_t columns = T < kTileRows ? T : kTileRows, tiles = (T + columns - 1) / columns;
-  Rows rows = {nullptr, tiles, (in + kTileDepth - 1) / kTileDepth, columns};
-  auto *packed = static_cast<uint32_t *>(scratch(context, tiles * rows.steps * kTileRows * columns * 4));
+  const int64_t columns = T < kEdge ? T : kEdge, tiles = (T + columns - 1) / columns;
+  Rows rows = {nullptr, tiles, (in + kDepth - 1) / kDepth, columns};
+  auto *packed = static_cast<uint32_t *>(scratch(context, tiles * rows.steps * kEdge * columns * 4));
   if (packed == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld rows", (long long)T);
   pack(packed, static_cast<const bf16 *>(a), lda, T, in, rows);
   rows.packed = packed;
   const ProductResult result = {c, c_dtype, ldc, bias, accumulate};
-  const TileConfig config(columns);
-  const int64_t blocks = (out + kTileRows - 1) / kTileRows;
+  const int64_t blocks = (out + kEdge - 1) / kEdge;
   const bool coded = weight->scratch != nullptr;
   bool has_memory = true;
-  parallel_for(context->threads, blocks, 1 + (1 << 14) / (in * 2 * kTileRows), [&](int64_t first, int64_t last) {
+  parallel_for(context->threads, blocks, 1 + (1 << 14) / (in * 2 * kEdge), [&](int64_t first, int64_t last) {
     static thread_local Scratch memory;
-    void *expanded = coded ? memory.at_least(nf4_rows_bytes(weight, kTileRows)) : nullptr;
+    void *expanded = coded ? memory.at_least(nf4_rows_bytes(weight, kEdge)) : nullptr;
     if (coded && expanded == nullptr) {
       __atomic_store_n(&has_memory, false, __ATOMIC_RELAXED);
       return;
     }
-    columns_of(result, weight, expanded, rows, config, T, first * kTileRows,
-               last * kTileRows < out ? last * kTileRows : out);
+    columns_of(result, weight, expanded, rows, T, first * kEdge,
+               last * kEdge < out ? last * kEdge : out);
   });
   return has_memory ? int32_t(NT_OK) : fail(NT_OUT_OF_MEMORY, "linear: no memory to expand sixteen rows");
 }
