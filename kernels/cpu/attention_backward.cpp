@@ -283,8 +283,8 @@ void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, f
   for (int64_t panel = panels.begin; panel < panels.end; panel++) {
     const Keys all = panel_keys(size, length, panel);
     const Keys own = {std::max(keys.begin, all.begin), std::min(keys.end, all.end)};
-    panel_backward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel), own, keys.begin, token, want_keys,
-                   want_queries);
+    panel_backward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel), own, keys.begin, token,
+                           want_keys, want_queries);
   }
   if (!want_keys) return;
   for (int64_t key = keys.begin; key < keys.end; key++) {
@@ -396,7 +396,7 @@ int32_t backward(int threads, const Backward<T> &call) {
   for (int64_t i = 0; i < count; i++) {
     Buffers buffers;
     floats = std::max(floats, place<Pairs, Amx>(&buffers, nullptr, key_range(size, items[i]).count(),
-                                           items[i].kind != kQueries, head));
+                                                items[i].kind != kQueries, head));
   }
   bool done = run_longest_first(threads, items, count, floats,
                                 [&](const Work &item, float *memory) { run_item<T, Amx>(call, head, item, memory); });

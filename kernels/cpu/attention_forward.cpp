@@ -267,7 +267,7 @@ int32_t forward(int threads, const Forward<T> &call) {
     pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
     for (int64_t panel = item.begin; panel < item.end; panel++)
       panel_forward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel, start),
-                    panel_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
+                            panel_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld floats a thread", (long long)floats);

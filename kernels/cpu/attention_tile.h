@@ -1,8 +1,8 @@
 // The tiles that attention computes with, forward and backward.
 //
 // The query heads of one key/value head are stacked by position: row r of the stack is head r % group at position
-// r / group, so that row r sees the keys up to r / group, `window` of them at most. Rows are taken kPanel at a time, keys kTile at a time, and
-// every product of a panel with a tile is one call of `multiply`.
+// r / group, so that row r sees the keys up to r / group, `window` of them at most. Rows are taken kPanel at a time, keys
+// kTile at a time, and every product of a panel with a tile is one call of `multiply`.
 //
 // Operands are copied into words once and used many times. A word holds what one lane multiplies at a time: a float,
 // or, where the CPU multiplies bf16 (kPairs), two bf16 that follow each other in the direction of the sum.

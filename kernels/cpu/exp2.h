@@ -40,7 +40,8 @@ inline Vec exp2(Vec x) {
 #endif
 }
 
-// 1 / (1 + e^−x), for what becomes a T: exactly, or within 4e-6 of itself.
+// 1 / (1 + e^−x), for what becomes a T: in float32, or for bf16 within 4e-6 of itself; below x = −87, where that is less
+// than 2^−126, about 1e-38.
 template <typename T>
 inline Vec sigmoid_for(Vec x) {
   if constexpr (sizeof(T) == sizeof(float)) return sigmoid(x);

@@ -86,8 +86,8 @@ inline void partial_sums(Vec (&sums)[kMostRows][kLanes], int first, int last, co
 
 // `rows` rows of c from `t` on, columns begin … end, from the rows w of the weight that begin with `begin`.
 template <typename Mode, int rows>
-void some_rows(const ProductResult &result, int64_t t, const typename Mode::A *a, int64_t lda, const typename Mode::W *w,
-               int64_t begin, int64_t end, int64_t in) {
+void some_rows(const ProductResult &result, int64_t t, const typename Mode::A *a, int64_t lda,
+               const typename Mode::W *w, int64_t begin, int64_t end, int64_t in) {
   constexpr int n = rows_of_weight(rows);
   for (int64_t j = begin; j < end; j += kLanes) {
     const int64_t width = end - j < kLanes ? end - j : kLanes;
