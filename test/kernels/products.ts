@@ -1,4 +1,6 @@
-// Plain float64 products, the references of the linear, LoRA and cross-entropy tests.
+// Plain float64 products, the references of the linear, LoRA and cross-entropy tests; a product's rows by themselves.
+
+import { expect } from "bun:test";
 
 /** A matrix held row by row. */
 export interface Dense {
@@ -30,4 +32,21 @@ export function product(a: Dense, b: Dense, start?: ArrayLike<number>, scale = 1
 
 export function plus(a: ArrayLike<number>, b: ArrayLike<number>): Float64Array {
   return Float64Array.from(a, (x, i) => x + b[i]!);
+}
+
+/**
+ * Expects rows begin … begin + n − 1 of a product, computed by themselves, to have the bits that they have in `all`
+ * [T, out]. `parts` are pairs of begin and n.
+ */
+export function expectRowsAlone(
+  all: Float32Array,
+  out: number,
+  parts: readonly (readonly [begin: number, n: number])[],
+  rowsOf: (begin: number, n: number) => Float32Array,
+  name: string,
+): void {
+  for (const [begin, n] of parts)
+    expect(rowsOf(begin, n), `${name}, ${n} rows from ${begin} on`).toEqual(
+      all.slice(begin * out, (begin + n) * out),
+    );
 }
