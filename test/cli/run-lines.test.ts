@@ -142,11 +142,16 @@ describe("the closing words", () => {
     const last = { evaluation: evaluation(60, 2) };
     const history = new RunHistory();
     const told: unknown[] = [];
-    const reporter = history.beside({ onBest: (...all) => told.push(all) });
-    for (const metrics of [evaluation(20, 2.5), evaluation(40, 1.5), evaluation(60, 2)])
-      reporter.onEval!(metrics);
+    const heard: EvalMetrics[] = [];
+    const reporter = history.beside({
+      onBest: (...all) => told.push(all),
+      onEval: (metrics) => heard.push(metrics),
+    });
+    const evaluations = [evaluation(20, 2.5), evaluation(40, 1.5), evaluation(60, 2)];
+    for (const metrics of evaluations) reporter.onEval!(metrics);
     reporter.onBest!({ step: 40, value: 1.5 }, "p");
-    expect(told).toHaveLength(1);
+    expect(told).toEqual([[{ step: 40, value: 1.5 }, "p"]]);
+    expect(heard).toEqual(evaluations);
     expect(history.closingLines(result(last), false)[1]).toBe(
       "evaluation of the result, of step 40: loss 1.5000, perplexity 4.48 (2.5000 after step 20)",
     );
@@ -157,6 +162,18 @@ describe("the closing words", () => {
     expect(resumed.closingLines(result(last), false)[1]).toBe(
       "evaluation: loss 2.0000, perplexity 7.39 (the result, of step 40, was better)",
     );
+  });
+
+  test("of the best model, where that is the last or the first one", () => {
+    const said = (best: number, ...losses: number[]) => {
+      const history = new RunHistory();
+      const reporter = history.beside({});
+      for (const [i, loss] of losses.entries()) reporter.onEval!(evaluation(20 * (i + 1), loss));
+      reporter.onBest!({ step: best, value: Math.min(...losses) }, "p");
+      return history.closingLines(result({ evaluation: evaluation(40, losses[1]!) }), false)[1];
+    };
+    expect(said(40, 2.5, 2)).toBe("evaluation: loss 2.0000, perplexity 7.39 (2.5000 after step 20)");
+    expect(said(20, 2, 2.5)).toBe("evaluation of the result, of step 20: loss 2.0000, perplexity 7.39");
   });
 
   test("with --eval-on-start, the first evaluation is that before training", () => {
