@@ -4,8 +4,8 @@ import { expect, test } from "bun:test";
 import { commandHelp, mainHelp } from "../../src/cli/arguments/help.ts";
 import { commands as entries, loadCommand } from "../../src/cli/commands.ts";
 import { rateText } from "../../src/cli/run/lines.ts";
-import { progressReporter, stepParts } from "../../src/cli/terminal/progress.ts";
-import { displayWidth, fitParts } from "../../src/cli/terminal/text.ts";
+import { progressReporter, samplingParts, stepParts } from "../../src/cli/terminal/progress.ts";
+import { displayWidth, fitParts, type LinePart } from "../../src/cli/terminal/text.ts";
 import { train } from "../../src/cli/train.ts";
 import { quietContext } from "./quiet-context.ts";
 
@@ -80,13 +80,52 @@ test("several ranks: how much of a step's time goes to exchanges, smoothed like 
   onStep!({ ...step, step: 1, seconds: 9, communicationSeconds: 9 }, plan);
   for (const communicationSeconds of [0.25, 0.35])
     onStep!({ ...step, step: 2, seconds: 1, communicationSeconds }, { ...plan, totalSteps: 2 });
+  onStep!({ ...step, step: 3, seconds: 1, communicationSeconds: 0.85 }, { ...plan, totalSteps: 3 });
+  onStep!({ ...step, step: 4, seconds: 3.5, communicationSeconds: 0.4 }, { ...plan, totalSteps: 4 });
   onStep!(step, { ...plan, totalSteps: step.step });
   expect(said.map((line) => /\S+ % in exchanges/.exec(line)?.[0])).toEqual([
     "100 % in exchanges",
     "25 % in exchanges",
     "35 % in exchanges",
+    "40 % in exchanges",
+    "32 % in exchanges",
     undefined,
   ]);
+});
+
+test.each([
+  [99, "step 12345/100000  epoch 12.35  loss 1.2346  lr 1.82e-4  12,346 tokens/s  34 h 17 min left"],
+  [
+    110,
+    "step 12345/100000  epoch 12.35  loss 1.2346  lr 1.82e-4  12,346 tokens/s  27 % in exchanges  34 h 17 min left",
+  ],
+])("exchanges in %d columns: they go before the epoch, after the memory", (width, line) => {
+  const shown = { step, plan, loss: 1.23456, tokensPerSecond: 12_345.6, secondsLeft: 123_456 };
+  expect(fitParts(stepParts({ ...shown, exchangeShare: 0.268 }), width)).toBe(line);
+});
+
+test("one of several runs is named in front of what it says", () => {
+  const said: string[] = [];
+  const drawn: string[] = [];
+  const draw = (text: string | readonly LinePart[]) => {
+    drawn.push(typeof text === "string" ? text : fitParts(text, 20));
+  };
+  const { onStep, onEvalProgress } = progressReporter(
+    quietContext({ note: (line) => said.push(line), draw }),
+    "a-1",
+  );
+  onStep!({ ...step, step: 1 }, plan);
+  onEvalProgress!(5, 2000);
+  expect(said).toEqual([expect.stringMatching(/^a-1: step 1\/100000 {2}epoch /)]);
+  // Its name stays, however narrow the terminal is.
+  expect(drawn).toEqual(["a-1: evalu…0 samples"]);
+});
+
+test("answers to --sample-prompts, token by token", () => {
+  const prompts = [1, 2, 3].map(() => ({ ids: new Int32Array(1), text: "", references: [] }));
+  expect(fitParts(samplingParts({ prompts, maxNewTokens: 64 }, 9), 79)).toBe(
+    "answering 3 prompts  token 9 of up to 64",
+  );
 });
 
 test("learning rates", () => {
