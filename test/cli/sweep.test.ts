@@ -106,7 +106,14 @@ describe("results", () => {
       "The held-out losses of a and b are equal (1.0000), which 2 seeds cannot tell",
     );
     expect(verdict([result("a", 1, 1), result("b", 1, 1)])).toEndWith("is 0.0000 to 0.0000.");
+    expect(verdict([result("a", 1, 1), result("b", 2, 2.0001)])).toContain(
+      "is 1.0000 higher than that of a (2.0000 and 1.0000); over 2 seeds, the",
+    );
+    // Of a setting whose other runs diverged, fewer seeds are left.
+    expect(verdict([result("a", 1, 1.01, 1.02), result("b", 0.5, 0.51)])).toContain("; over 2 seeds, the");
     expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6)])).toContain("try --seeds 3");
+    expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6, 1.7)])).toContain("With a single seed");
+    expect(verdict([result("alpha-0", 1.5, 1.6), result("alpha-5", 1.7)])).toContain("With a single seed");
     expect(verdict([result("alpha-0", 1.5)])).toBe("");
   });
 
