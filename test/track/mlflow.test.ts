@@ -140,6 +140,56 @@ describe("a run", () => {
     expect(notes.at(-1)).toContain(`${99 * 6} values were not sent`);
   });
 
+  test("does not pile up tries where the server is away from the start", async () => {
+    const notes: string[] = [];
+    const api = new MlflowApi(here(), [40]);
+    failures = Number.POSITIVE_INFINITY;
+    const tracker = mlflowTracker(here(), folder, {}, (text) => notes.push(text), api, 0);
+    tracker.onPlan(0);
+    for (let n = 1; n <= 100; n++) tracker.onStep(step(n));
+    await tracker.close("finished", {});
+    expect(heard.authorization).toHaveLength(4); // opening the run, at the start and at the end, twice each
+    expect(notes).toHaveLength(2);
+    expect(notes[1]).toContain(`${100 * 6} values were not sent`);
+  });
+
+  test("begins in MLflow once the server is there, with what has waited", async () => {
+    const notes: string[] = [];
+    const api = new MlflowApi(here(), []);
+    failures = 1;
+    const tracker = mlflowTracker(here(), folder, {}, (text) => notes.push(text), api, 0);
+    tracker.onPlan(0);
+    tracker.onStep(step(1));
+    while (notes.length === 0) await Bun.sleep(1);
+    await Bun.sleep(1);
+    tracker.onStep(step(2));
+    await tracker.close("finished", {});
+    expect(heard.metrics.filter(({ key }) => key === "train/loss").map((point) => point.step)).toEqual([
+      1, 2,
+    ]);
+    expect([heard.created, heard.status, notes.length]).toEqual([1, ["FINISHED"], 1]);
+  });
+
+  test("is sent in batches, the rest at its end", async () => {
+    const batches: number[] = [];
+    // Replies come at once.
+    const api = {
+      openRun: async () => ({ id: "r1", artifacts: "", params: new Set<string>() }),
+      logParams: async () => {},
+      logMetrics: async (_: string, points: readonly unknown[]) => void batches.push(points.length),
+      end: async () => {},
+    } as unknown as MlflowApi;
+    const tracker = mlflowTracker(here(), folder, {}, () => {}, api, 60_000);
+    tracker.onPlan(0);
+    for (const n of [1, 2, 3]) {
+      tracker.onStep(step(n));
+      await Bun.sleep(1);
+    }
+    expect(batches).toEqual([6]);
+    await tracker.close("finished", {});
+    expect(batches).toEqual([6, 12]);
+  });
+
   test("survives a server that is busy for a moment", async () => {
     failures = 2;
     expect(await follow(here())).toEqual([]);
