@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { isOutOfPatience, type Judgement, judge, noJudgement } from "../../src/train/best.ts";
+import { isOutOfPatience, type Judgement, judge, noJudgement, whyStopped } from "../../src/train/best.ts";
 import type { TrainerOptions } from "../../src/train/index.ts";
 import { inMemory, scratchFolders } from "../scratch.ts";
 import { FakeModel } from "./fake-model.ts";
@@ -47,6 +47,17 @@ describe("judging, as Transformers' Trainer and EarlyStoppingCallback do", () =>
     expect(isOutOfPatience(waited(1), asked(2))).toBe(false);
     expect(isOutOfPatience(waited(99), asked(null))).toBe(false);
   });
+});
+
+test("what was waited for in vain is said with the threshold", () => {
+  const why = (earlyStoppingThreshold: number, judgement: Judgement) =>
+    whyStopped(judgement, { metricForBestModel: "eval_loss", earlyStoppingThreshold });
+  expect(why(0.1, { best: { step: 6, value: 2 }, waited: 2 })).toBe(
+    "the last 2 evaluations did not improve by more than 0.1 on the best before; the best is that of step 6",
+  );
+  expect(why(0, { best: null, waited: 1 })).toBe(
+    "the last 1 evaluation did not improve on the best before; none was finite",
+  );
 });
 
 /** A model whose evaluations find these losses. */
