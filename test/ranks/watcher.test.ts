@@ -3,6 +3,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { createServer, type Server, type Socket } from "node:net";
 import { type Address, dial } from "../../src/ranks/dial.ts";
+import { encodeMessage, listenTo, MAGIC, type Message } from "../../src/ranks/messages.ts";
 import type { FromWatcher, Watch } from "../../src/ranks/watch.ts";
 import { Hub, Spoke } from "../../src/ranks/watcher.ts";
 import { freePort } from "./support.ts";
@@ -46,40 +47,85 @@ const serveLateStore = (rank0: Address) =>
     setTimeout(() => socket.write(Buffer.concat([Buffer.of(0), length, addresses])), LATE);
   });
 
-/** The sentence that ends a rank of two which meet in torchrun's store, and after how many milliseconds it comes. */
-function end(rank: number, address: Address): Promise<{ sentence: string; milliseconds: number }> {
+interface End {
+  sentence: string;
+  milliseconds: number;
+}
+
+/** The sentence that ends a rank of two, and after how many milliseconds it comes. `told`: MPI says `after` so many where rank 0 is. */
+function end(rank: number, meeting: Watch["meeting"], told?: Address, after = LATE): Promise<End> {
   const start = performance.now();
   return new Promise((resolve) => {
     const hear = (message: FromWatcher) => {
       const milliseconds = performance.now() - start;
       if (message.kind === "failed") resolve({ sentence: message.sentence, milliseconds });
     };
-    const meeting: Watch["meeting"] = { kind: "store", address, key: "rank0" };
     const watch: Watch = { rank, size: 2, state: new SharedArrayBuffer(8), patience: PATIENCE, meeting };
-    void (rank === 0 ? new Hub(watch, hear) : new Spoke(watch, hear)).start();
+    const watcher = rank === 0 ? new Hub(watch, hear) : new Spoke(watch, hear);
+    void watcher.start();
+    if (told !== undefined) setTimeout(() => watcher.hear({ kind: "meet", addresses: [told] }), after);
   });
 }
+
+/** The ranks meet in torchrun's store. */
+const inStore = (address: Address): Watch["meeting"] => ({ kind: "store", address, key: "rank0" });
+const inMpi: Watch["meeting"] = { kind: "given" };
 
 test("the waits of a meeting are not added up", async () => {
   const silent = await serve();
   const nobody = at(await freePort());
   const ends = await Promise.all([
-    end(1, await serveLateStore(silent)),
-    end(1, await serveLateStore(nobody)),
-    end(1, await serve(() => {}, LATE)),
-    end(0, await serve(() => {}, LATE)),
+    end(1, inStore(await serveLateStore(silent))),
+    end(1, inStore(await serveLateStore(nobody))),
+    end(1, inStore(await serve(() => {}, LATE))),
+    end(0, inStore(await serve(() => {}, LATE))),
+    end(1, inMpi, silent),
+    end(1, inMpi),
+    end(0, inMpi),
+    end(1, inMpi, silent, PATIENCE - 20),
   ]);
   const sentences = [
     "rank 0 has not answered for 1 s",
     "rank 1 does not reach rank 0 within 1.2 s",
     "rank 1 of 2 waited 1.2 s for rank 0 to start",
     "rank 1 of 2 did not come within 1.2 s",
+    "rank 0 has not answered for 1 s",
+    "rank 1 of 2 waited 1.2 s in MPI for all ranks to start",
+    "rank 0 of 2 waited 1.2 s in MPI for all ranks to start",
+    "rank 0 has not answered for 1 s",
   ];
   for (const [i, { sentence, milliseconds }] of ends.entries()) {
     expect(sentence).toContain(sentences[i]!);
     expect(milliseconds).toBeGreaterThan(LATE);
     expect(milliseconds).toBeLessThan(MOST);
   }
+  // However late rank 0 is found, it is given two signs of life's time to answer.
+  expect(ends.at(-1)!.milliseconds).toBeGreaterThan(PATIENCE + 75);
+});
+
+test("rank 0 answers a rank that comes at once, not only with its next sign of life", async () => {
+  const address = at(await freePort());
+  const joined = Promise.withResolvers<void>();
+  const ended = Promise.withResolvers<void>();
+  const hear = ({ kind }: FromWatcher) => void (kind === "joined" && joined.resolve());
+  const state = new SharedArrayBuffer(8);
+  // Signs of life are two seconds apart.
+  const hub = new Hub(
+    { rank: 0, size: 2, state, patience: 60_000, meeting: { kind: "master", address } },
+    hear,
+  );
+  void hub.start();
+  const socket = await dial([address], PATIENCE);
+  const heard: string[] = [];
+  listenTo(socket, ({ kind }) => heard.push(kind), ended.resolve);
+  const say = (message: Message) => socket.write(encodeMessage(message));
+  say({ kind: "hello", magic: MAGIC, rank: 1, size: 2, host: "here", process: 1 });
+  await joined.promise;
+  hub.hear({ kind: "close" });
+  say({ kind: "bye" });
+  await ended.promise;
+  socket.destroy();
+  expect(heard.slice(0, 2)).toEqual(["alive", "joined"]);
 });
 
 /** A socket whose queue of connections is full: the system answers no more of them. Prints its port. */
@@ -102,6 +148,10 @@ test("several addresses that do not answer share the time", async () => {
   const start = performance.now();
   await expect(dial([address, address, address], PATIENCE)).rejects.toThrow("no answer");
   expect(performance.now() - start).toBeLessThan(MOST);
+  // However little time is left, each has a moment to answer.
+  const late = performance.now();
+  sockets.push(await dial([address, await serve()], 1));
+  expect(performance.now() - late).toBeGreaterThan(190);
   child.stdin.end();
   await child.exited;
 });
