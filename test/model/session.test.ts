@@ -142,6 +142,21 @@ describeBackends((device) => {
     });
   });
 
+  test("a short prompt that goes on from tokens that the model made is read anew", () => {
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      inSession(model, 1, (session) => {
+        const first = session.add(prompt(10), greedy);
+        finished(session);
+        const longer = Int32Array.from([...first.prompt, ...first.output.slice(0, 3), 17]);
+        const next = session.add(longer, greedy);
+        expect(next.cachedTokens).toBe(0);
+        finished(session);
+        // These were given.
+        expect(session.add(Int32Array.from([...longer.subarray(0, 12), 18]), greedy).cachedTokens).toBe(12);
+      });
+    });
+  });
+
   test("a conversation keeps its place when another one begins with some of the same tokens", () => {
     withModel(device, "tiny-gqa-bf16-sharded", (model) => {
       inSession(model, 2, (session) => {
