@@ -21,6 +21,11 @@ function cardOf(alpha: number, changes: Partial<CardFacts> = {}, name = "run") {
   return { text, head: parse(head!) };
 }
 
+function cardOfRun(path: string): string {
+  const facts = { base: null, license: null, datasets: [], isAdapter: true, version: "0.1.0" };
+  return modelCard(readRun(path), facts);
+}
+
 test("the head is YAML with what the Hub reads; files are no data sets of the Hub", () => {
   expect(cardOf(5).head).toEqual({
     ...{ base_model: "meta-llama/Llama-2-7b-hf", library_name: "peft", pipeline_tag: "text-generation" },
@@ -37,11 +42,17 @@ test("a full model from a folder, without noise", () => {
   });
   expect(text).not.toContain("PeftModel");
   expect(text).toContain("neftune generate --model run ");
+  expect(text).toContain("neftune export --model run --output run.gguf");
+  for (const kind of ["AutoModelForCausalLM", "AutoTokenizer"])
+    expect(text).toContain(`${kind}.from_pretrained("run")`);
 });
 
 test("losses, options that were chosen, and how to use it", () => {
   const { text } = cardOf(5);
   expect(text).toMatch(/\| evaluation loss \| \d\.\d{4} \|/);
+  expect(text).toMatch(/\| best evaluation loss \| 1\.1608 \|/);
+  const [, low, high] = /interval over samples \| (\d\.\d{4}) to (\d\.\d{4}) \|/.exec(text)!;
+  expect(Number(high)).toBeGreaterThan(Number(low));
   expect(text).toContain("| alpha | 5 |");
   expect(text).not.toContain("| learning-rate |");
   expect(text).toContain('PeftModel.from_pretrained(base, "run")');
@@ -50,8 +61,14 @@ test("losses, options that were chosen, and how to use it", () => {
 test("a revision of the base is not part of its name", () => {
   const { head, text } = cardOf(5, { base: "org/base@v1.2", datasets: ["org/data@main", "org/data"] });
   expect(head).toMatchObject({ base_model: "org/base", datasets: ["org/data"] });
-  expect(text).toContain('AutoModelForCausalLM.from_pretrained("org/base", revision="v1.2")');
+  for (const kind of ["AutoModelForCausalLM", "AutoTokenizer"])
+    expect(text).toContain(`${kind}.from_pretrained("org/base", revision="v1.2")`);
   expect(text).toContain("neftune generate --model org/base@v1.2 --adapter run");
+});
+
+test("a folder's name may have an @", () => {
+  const { text } = cardOf(5, { base: "./models@home" });
+  expect(text).toContain('AutoTokenizer.from_pretrained("./models@home")');
 });
 
 test("commands and code quote names", () => {
@@ -67,8 +84,20 @@ test("the loss is that of the best model, where it is the result", () => {
   makeRun(path, { steps: 20, alpha: 5, options: { "load-best-model-at-end": true } });
   // The lowest loss is that before the first step (--eval-on-start), which is no model of the run.
   appendFileSync(join(path, "metrics.jsonl"), '{"step":0,"eval_loss":0.5}\n{"step":20,"eval_loss":9}\n');
-  const facts = { base: null, license: null, datasets: [], isAdapter: true, version: "0.1.0" };
-  const text = modelCard(readRun(path), facts);
+  const text = cardOfRun(path);
   expect(text).toMatch(/\| evaluation loss, after step 18, whose model this is \| 1\.\d+ \|/);
   expect(text).not.toContain("interval");
 });
+
+test.each([true, false])(
+  "the loss is the last one where that is the result: best model asked for, %p",
+  (isAsked) => {
+    const path = join(root, `last-${isAsked}`);
+    makeRun(path, { steps: 20, alpha: 5, options: { "load-best-model-at-end": isAsked } });
+    // Asked for, the best one is the last.
+    if (!isAsked) appendFileSync(join(path, "metrics.jsonl"), '{"step":20,"eval_loss":9}\n');
+    const text = cardOfRun(path);
+    expect(text).toContain(`| evaluation loss | ${isAsked ? "1.1608" : "9.0000"} |`);
+    expect(text).not.toContain("whose model this is");
+  },
+);
