@@ -5,6 +5,7 @@ import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { compare, differingOptions } from "../../src/report/compare.ts";
+import { damagedNotes, plainMetricsLine } from "../../src/report/metrics.ts";
 import { namesOf, readRun } from "../../src/report/run.ts";
 import { plotText } from "../../src/report/text.ts";
 import { makeRun } from "./support.ts";
@@ -65,6 +66,9 @@ describe("states", () => {
       [11, null],
     ]);
     expect(damaged).toEqual([]);
+    expect(plainMetricsLine('{"loss": NaN ,"skipped":"a loss:NaN; b","x":-Infinity}')).toBe(
+      '{"loss":null ,"skipped":"a loss:NaN; b","x":null}',
+    );
   });
 
   test("losses that were not finite are gaps", () => {
@@ -100,6 +104,9 @@ describe("states", () => {
     writeFileSync(at("diverged/eval_losses.json"), losses);
     const [figures] = compare([readRun(at("diverged"))]);
     expect(figures).toMatchObject({ eval_loss: null, eval_loss_interval: null, best_eval_step: 9 });
+    // Nothing is a difference to it.
+    const [, other] = compare([readRun(at("diverged")), readRun(at("plain"))]);
+    expect(other).toMatchObject({ difference: null, difference_interval: null });
   });
 
   test("a loss over one sample has no interval, whatever samples without targets there are", () => {
@@ -108,10 +115,32 @@ describe("states", () => {
     expect(compare([readRun(at("single"))])[0]!.eval_loss_interval).toBeNull();
   });
 
-  test("a list without items is an option that was not given", () => {
-    makeRun(at("lists"), { steps: 10, alpha: 5, options: { "report-to": [], "target-modules": ["a", "b"] } });
+  test("a sample without targets has no loss, which leaves the interval", () => {
+    makeRun(at("targetless"), { steps: 10, alpha: 5 });
+    const losses = '{"step":10,"losses":[1,null,2],"target_tokens":[3,0,5]}\n';
+    writeFileSync(at("targetless/eval_losses.json"), losses);
+    expect(compare([readRun(at("targetless"))])[0]!.eval_loss_interval).not.toBeNull();
+  });
+
+  test.each([
+    [5, "5 damaged lines left out (1, 2, 3, 4, 5)"],
+    [6, "6 damaged lines left out (1, 2, 3, 4, 5, …)"],
+    [1, "1 damaged line left out (1)"],
+  ])("of %d damaged lines, the first ones are named", (count, note) => {
+    const lines = Array.from({ length: count }, (_, i) => i + 1);
+    expect(damagedNotes("a.jsonl", lines)).toEqual([`a.jsonl: ${note}`]);
+  });
+
+  test("a list without items is an option that was not given, and what is no plain value is none", () => {
+    const given = { "report-to": [], "target-modules": ["a", "b"], parts: [{ a: 1 }], packing: false };
+    makeRun(at("lists"), { steps: 10, alpha: 5, options: given });
     const { options } = readRun(at("lists"));
     expect([options.has("report-to"), options.get("target-modules")]).toEqual([false, "a, b"]);
+    expect([options.has("parts"), options.get("packing"), options.get("batch-size")]).toEqual([
+      false,
+      "off",
+      "8",
+    ]);
   });
 
   test.each(['{"step":10,"losses":[1,2],"target_tokens":[3]}\n', '{"step":10,"losses":[1,', ""])(
