@@ -179,6 +179,21 @@ test.each(["started", "empty"])("a run that has only %s", (name) => {
   const html = contentOf(pageOf([name]));
   expect(html).not.toMatch(/NaN|undefined|Infinity/);
   expect(html.includes("No step is recorded yet")).toBe(name === "empty");
+  expect(html.includes("<dt>training loss")).toBe(name === "started");
+  expect(html).not.toContain("<dt>evaluation loss");
+});
+
+test("a finished run has all of its steps", () => {
+  expect(pageOf(["one"])).toContain("<dt>steps</dt><dd>300</dd>");
+});
+
+test("an option's value is cut where it is long, alone and beside others", () => {
+  const values = [`${"a".repeat(299)}🐙b`, "b".repeat(300)];
+  for (const [i, long] of values.entries())
+    makeRun(join(root, `long-${i}`), { steps: 9, alpha: 5, options: { long } });
+  const html = pageOf(["long-0", "long-1"]);
+  for (const shown of [`${"a".repeat(299)}\ufffd…`, values[1]!])
+    expect(html.split(`>${shown}<`)).toHaveLength(3); // the options that differ, and the run's own
 });
 
 test("a run that diverged says so in place of its losses", () => {
