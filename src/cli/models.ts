@@ -3,7 +3,7 @@
 import { type CacheState, hubSettings, modelCacheState } from "../formats/hub/index.ts";
 import { hubCacheDir } from "../formats/hub-cache.ts";
 import { type LlamaConfig, tensorSpecs } from "../model/index.ts";
-import type { Device } from "../native/index.ts";
+import { type Device, sizeOf } from "../native/index.ts";
 import { type ModelPreset, modelPresets } from "../presets/presets.ts";
 import { presetConfig } from "../presets/shapes.ts";
 import { openDevice } from "./arguments/device.ts";
@@ -22,7 +22,7 @@ export const cacheWords: Readonly<Record<CacheState, string>> = {
 export const shortLicense = (licence: string) => licence.replace(/ \(https?:.*\)$/, "");
 
 function parameterCount(config: LlamaConfig): number {
-  return tensorSpecs(config).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  return tensorSpecs(config).reduce((sum, { shape }) => sum + sizeOf(shape), 0);
 }
 
 interface Needs {

@@ -10,6 +10,7 @@ import {
   type Nf4,
   nf4Quantize,
   nf4Sizes,
+  sizeOf,
   Tensor,
 } from "../native/index.ts";
 import { linearModules, tensorSpecs } from "./architecture.ts";
@@ -38,7 +39,7 @@ export const quantizableWeights = (source: Pick<ModelSource, "config">) =>
 
 /** Where a weight is staged before it is quantized: its values, and its absmax values behind them. Bytes. */
 export function staging({ shape, dtype }: Nf4): { absmax: number; blocks: number; bytes: number } {
-  const n = shape.reduce((product, size) => product * size, 1);
+  const n = sizeOf(shape);
   const { blocks } = nf4Sizes(n);
   const absmax = Math.ceil((n * dtypeBytes[dtype]) / 4) * 4;
   return { absmax, blocks, bytes: absmax + blocks * dtypeBytes.f32 };

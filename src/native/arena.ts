@@ -10,6 +10,10 @@ export type MemoryUse = "weights" | "trained" | "activations" | "workspace";
 
 const slotBytes = 256;
 
+/** Bytes of memory that a tensor takes. */
+const slotSize = (dtype: DType, shape: readonly number[]) =>
+  Math.ceil((sizeOf(shape) * dtypeBytes[dtype]) / slotBytes) * slotBytes;
+
 export interface Allocator {
   allocate(use: MemoryUse, dtype: DType, shape: readonly number[]): Tensor;
 }
@@ -19,7 +23,7 @@ export class MemoryPlan implements Allocator {
   readonly bytes: Record<MemoryUse, number> = { weights: 0, trained: 0, activations: 0, workspace: 0 };
 
   allocate(use: MemoryUse, dtype: DType, shape: readonly number[]): Tensor {
-    this.bytes[use] += Math.ceil((sizeOf(shape) * dtypeBytes[dtype]) / slotBytes) * slotBytes;
+    this.bytes[use] += slotSize(dtype, shape);
     return new Tensor(0, dtype, shape);
   }
 
@@ -42,8 +46,7 @@ export class Arena implements Allocator {
   }
 
   allocate(_use: MemoryUse, dtype: DType, shape: readonly number[]): Tensor {
-    const elements = shape.reduce((product, n) => product * n, 1);
-    const bytes = Math.ceil((elements * dtypeBytes[dtype]) / slotBytes) * slotBytes;
+    const bytes = slotSize(dtype, shape);
     if (this.#used + bytes > this.bytes) {
       throw new NeftuneError(
         "plan",

@@ -7,7 +7,7 @@ import type { FunctionName } from "./bindings.ts";
 import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
 import { type MappedFile, MappedFiles } from "./mapped-files.ts";
 import { Readback } from "./readback.ts";
-import { type DType, dtypeBytes, dtypeCode, Tensor } from "./tensor.ts";
+import { type DType, dtypeBytes, dtypeCode, sizeOf, Tensor } from "./tensor.ts";
 import { addLaunches, type RecordedCall } from "./timeline.ts";
 
 /** A native function refused or failed; the message names the operation and what came. */
@@ -275,8 +275,7 @@ export class Device {
 
   /** A tensor with memory of its own, contents undefined; for tests and small things. */
   allocate(dtype: DType, shape: readonly number[]): Tensor {
-    const elements = shape.reduce((product, n) => product * n, 1);
-    return new Tensor(this.malloc(elements * dtypeBytes[dtype]), dtype, shape);
+    return new Tensor(this.malloc(sizeOf(shape) * dtypeBytes[dtype]), dtype, shape);
   }
 
   fill(tensor: Tensor, byte: number): void {

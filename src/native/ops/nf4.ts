@@ -5,7 +5,7 @@ import { NeftuneError } from "../../errors.ts";
 import type { FloatDType } from "../../floats.ts";
 import type { Allocator, MemoryUse } from "../arena.ts";
 import type { Device } from "../device.ts";
-import { dtypeCode, type Tensor } from "../tensor.ts";
+import { dtypeCode, sizeOf, type Tensor } from "../tensor.ts";
 import { expectContiguous } from "./check.ts";
 
 /** Values that share one absmax. */
@@ -40,7 +40,7 @@ export function allocateNf4(
   dtype: FloatDType,
   double: boolean,
 ): Nf4 {
-  const n = shape.reduce((product, size) => product * size, 1);
+  const n = sizeOf(shape);
   const { codes, blocks, nested } = nf4Sizes(n);
   return {
     shape,
@@ -63,8 +63,6 @@ export function nf4Words({ codes, absmax, absmax2, dtype }: Nf4): BigInt64Array 
   );
 }
 
-const sizeOf = ({ shape }: Nf4) => shape.reduce((product, size) => product * size, 1);
-
 /**
  * Quantizes `source` (a device tensor of the NF4 tensor's dtype). With double quantization `absmax` (f32 [blocks] or
  * larger) is scratch for the first-level values. `nonFinite` (i32 [1]; null: not wanted) grows by the number of values
@@ -77,7 +75,7 @@ export function nf4Quantize(
   absmax: Tensor | null,
   nonFinite: Tensor | null,
 ): void {
-  const n = sizeOf(to);
+  const n = sizeOf(to.shape);
   expectContiguous("nf4_quantize", "source", source);
   const first = to.absmax2 === null ? to.absmax : absmax;
   const { blocks } = nf4Sizes(n);
@@ -95,7 +93,7 @@ export function nf4Quantize(
 
 /** Writes the tensor's values into `destination` (f32, bf16 or f16, as many elements; it may lie in wider rows). */
 export function nf4Dequantize(device: Device, destination: Tensor, from: Nf4): void {
-  const n = sizeOf(from);
+  const n = sizeOf(from.shape);
   if (destination.size !== n || destination.dtype === "i32")
     throw new NeftuneError("shape", `nf4_dequantize: ${from.dtype}[${from.shape}] into ${destination}`);
   const { ptr, dtype, columnCount, rowStride } = destination;
