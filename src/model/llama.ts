@@ -113,7 +113,7 @@ export class Llama {
     this.plan = prepared.plan;
     this.#arena = prepared.arena;
     const storage = allocateWeights(device, this.#arena, source, request);
-    const activations = activationRequest(device, source, request);
+    const activations = activationRequest(device, config, request);
     this.#buffers = allocateActivations(this.#arena, config, activations, this.plan.kept);
     const tables = ropeTables(config, options.maxPosition);
     const half = config.headDim / 2;

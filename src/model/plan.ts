@@ -9,6 +9,7 @@ import {
   keptWith,
   type Recompute,
 } from "./activations.ts";
+import type { LlamaConfig } from "./config.ts";
 import { foldOf } from "./fold.ts";
 import { laidRank } from "./lora.ts";
 import type { ModelSource } from "./source.ts";
@@ -77,19 +78,14 @@ function nf4RuntimeBytes(weights: ReadonlyMap<string, Nf4>, { dtype, maxTokens }
 /** What activations are allocated for. The backend says how many rows of logits it runs well with. */
 export function activationRequest(
   device: Device,
-  source: ModelSource,
+  config: LlamaConfig,
   request: PlanRequest,
 ): ActivationRequest {
-  const { hiddenSize, vocabSize } = source.config;
+  const { hiddenSize, vocabSize } = config;
   const { dtype, lora, maxTargets } = request;
   const loss = crossEntropyWorkspace(device, dtype, maxTargets, hiddenSize, vocabSize);
   const rank = lora === null ? 0 : laidRank(device, lora, dtype);
-  return {
-    ...request,
-    workspaceBytes: Math.max(4, loss),
-    rank,
-    fold: foldOf(device, source.config, request),
-  };
+  return { ...request, workspaceBytes: Math.max(4, loss), rank, fold: foldOf(device, config, request) };
 }
 
 /** The plan for one way of keeping activations. */
@@ -97,7 +93,7 @@ export function planFor(device: Device, source: ModelSource, request: PlanReques
   const { config } = source;
   const counter = new MemoryPlan();
   const { frozen, quantized } = allocateWeights(device, counter, source, request);
-  allocateActivations(counter, config, activationRequest(device, source, request), kept);
+  allocateActivations(counter, config, activationRequest(device, config, request), kept);
   const runtime =
     runtimeBytes[device.info.backend] + (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
   let mapped = 0;
