@@ -30,6 +30,7 @@ import { FiniteCheck } from "./finite.ts";
 import {
   adapterBlocks,
   expander,
+  type FoldedGroup,
   type FoldedProducts,
   foldedGroups,
   foldedProducts,
@@ -88,15 +89,17 @@ export interface WeightStorage {
   parameters: ParameterBlock | null;
 }
 
-/** Matrices of folded groups (fold.ts), which the groups' frozen tensors are parts of. */
+/** Groups to be folded (fold.ts), and matrices that their frozen tensors are parts of, by each one's first weight. */
 interface FoldedStorage {
-  /** By the name of the group's first weight. */
-  matrices: Map<string, Tensor>; // [out + g, in + u]
+  groups: ReadonlyMap<string, FoldedGroup>;
+  matrices: ReadonlyMap<string, Tensor>; // [out + g, in + u]
   /** Room for the largest weight in them, on its way there; null: there are none. */
   staging: Tensor | null;
   /** For what is neither A nor B beside weights in NF4; null: there are none. */
   zeros: Tensor | null;
 }
+
+const nothingFolded: FoldedStorage = { groups: new Map(), matrices: new Map(), staging: null, zeros: null };
 
 /** A linear of a group before it is known which of them make one product. */
 interface LinearPart {
@@ -136,6 +139,12 @@ function joined(tensors: readonly (Tensor | null)[]): Tensor | null {
   return new Tensor(first.ptr, first.dtype, [rows, ...first.shape.slice(1)], first.rowStride);
 }
 
+/** The biases of all parts as one, null if none has any; undefined where they do not follow each other in memory. */
+function biasOf(parts: readonly LinearPart[]): Tensor | null | undefined {
+  const biases = parts.map(({ bias }) => bias);
+  return biases.every((bias) => bias === null) ? null : (joined(biases) ?? undefined);
+}
+
 /** Allocates what the weights need. `inPlace` tells which tensors the device reads where the file is mapped. */
 export function allocateWeights(
   device: Device,
@@ -165,11 +174,11 @@ export function allocateWeights(
             partners,
             optim,
           );
-    return { frozen, quantized, folded: { matrices: new Map(), staging: null, zeros: null }, parameters };
+    return { frozen, quantized, folded: nothingFolded, parameters };
   }
   const adapted = () =>
     tune === "none" || lora === null ? null : trained(loraPart(config, lora, laidRank(device, lora, dtype)));
-  if (options.shared != null) return { ...options.shared, parameters: adapted() };
+  if (options.shared != null) return { ...options.shared, folded: nothingFolded, parameters: adapted() };
   const fold = foldOf(device, config, options);
   const sizes = fold === null ? { matrix: 0, part: 0 } : foldedSizes(config, fold);
   const quantized = allocateQuantized(allocator, source, quantization, dtype, sizes.matrix);
@@ -177,7 +186,7 @@ export function allocateWeights(
     ({ name, shape }) =>
       !quantized.tensors.has(name) && source.inPlace(device, name, shape, storageType(shape, dtype)) === null,
   );
-  const groups = fold === null ? null : foldedGroups(config, lora!, fold);
+  const groups = fold === null ? new Map<string, FoldedGroup>() : foldedGroups(config, lora!, fold);
   const matrices = new Map<string, Tensor>();
   let largest = 0;
   for (const tensors of stackable(copied)) {
@@ -185,7 +194,7 @@ export function allocateWeights(
     const type = storageType(firstShape, dtype);
     const rows = tensors.reduce((sum, { shape }) => sum + shape[0]!, 0);
     const [, ...tail] = firstShape;
-    const group = groups?.get(first);
+    const group = groups.get(first);
     const behind = group?.weights === tensors.length ? group : undefined;
     const laid = behind === undefined ? [rows, ...tail] : [rows + behind.g, tail[0]! + behind.u];
     const whole = allocator.allocate("weights", type, laid);
@@ -201,7 +210,7 @@ export function allocateWeights(
   const staging = largest === 0 ? null : allocator.allocate("workspace", dtype, [largest]);
   const hasZeros = fold !== null && quantized.tensors.size > 0;
   const zeros = hasZeros ? allocator.allocate("workspace", dtype, [sizes.part]) : null;
-  return { frozen, quantized, folded: { matrices, staging, zeros }, parameters: adapted() };
+  return { frozen, quantized, folded: { groups, matrices, staging, zeros }, parameters: adapted() };
 }
 
 export class ModelWeights {
@@ -223,8 +232,8 @@ export class ModelWeights {
     const { parameters, quantized, folded } = storage;
     const shapes = new Map(tensorSpecs(config).map(({ name, shape }) => [name, shape]));
     const full = tune === "full" && parameters !== null ? parameters : null;
-    if (shared === null)
-      for (const whole of [...folded.matrices.values(), folded.zeros ?? []].flat()) device.fill(whole, 0);
+    for (const whole of folded.matrices.values()) device.fill(whole, 0);
+    if (folded.zeros !== null) device.fill(folded.zeros, 0);
     const adapters: CopiedBlock[] = [];
     const finite = new FiniteCheck(device, shapes.size);
     if (full !== null) {
@@ -260,40 +269,33 @@ export class ModelWeights {
       return nf4;
     };
     const gradient = (name: string) => full?.gradient(name) ?? null;
-    const own = (made: Weight): Weight => {
+    const weight = (data: Tensor | Nf4): Weight => {
+      const made =
+        data instanceof Tensor
+          ? Weight.dense(device, data)
+          : Weight.nf4(device, data, new Tensor(quantized.scratch!.ptr, dtype, data.shape));
       this.#owned.push(made);
       return made;
     };
-    const weight = (data: Tensor | Nf4): Weight =>
-      own(
-        data instanceof Tensor
-          ? Weight.dense(device, data)
-          : Weight.nf4(device, data, new Tensor(quantized.scratch!.ptr, dtype, data.shape)),
-      );
     const eps = config.rmsNormEps;
     const norm = (name: string): Norm => ({ weight: tensor(name), dweight: gradient(name), eps });
 
     const products = (parts: LinearPart[]): GroupProduct[] => {
       const data = joined(parts.map((part) => (part.data instanceof Tensor ? part.data : null)));
-      const biases = parts.map((part) => part.bias);
-      const bias = joined(biases);
-      if (data !== null && (bias !== null || biases.every((one) => one === null)))
+      const bias = biasOf(parts);
+      if (data !== null && bias !== undefined)
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
-    const fold = foldOf(device, config, options);
-    const foldable = fold === null ? null : foldedGroups(config, lora!, fold);
     /** Of the group that begins with the weight `first` and has this stack; null: it is not folded. */
     const foldedInto = (
       first: string,
       parts: LinearPart[],
       stack: LoraStack | undefined,
     ): FoldedProducts | null => {
-      const columns = foldable?.get(first);
-      const biases = parts.map((part) => part.bias);
-      const bias = joined(biases);
-      if (columns === undefined || stack === undefined) return null;
-      if (bias === null && biases.some((one) => one !== null)) return null;
+      const columns = folded.groups.get(first);
+      const bias = biasOf(parts);
+      if (columns === undefined || stack === undefined || bias === undefined) return null;
       const matrix = folded.matrices.get(first);
       const weights = parts.flatMap(({ data, column }) =>
         data instanceof Tensor ? [] : [{ nf4: data, row: column }],
@@ -307,8 +309,7 @@ export class ModelWeights {
       const expand =
         matrix === undefined ? expander(device, whole, columns, weights, stack, folded.zeros!) : null;
       const products = foldedProducts(device, whole, columns, bias, expand);
-      own(products.forward);
-      own(products.backward);
+      this.#owned.push(products.forward, products.backward);
       return products;
     };
     const rank = lora === null ? 0 : laidRank(device, lora, dtype);
