@@ -174,18 +174,15 @@ export const sweep = defineCommand({
         maxNewTokens,
         holdoutSeed: train.seed,
         openDevice: () => openDevice(values, context),
-        reporterOf: ({ label }) => {
-          const run = planned.find((one) => one.label === label)!;
-          return sweepReporter(run, context);
-        },
       },
       context,
     );
     const results = settings.map((setting): SweptSetting => ({ ...setting, runs: [], diverged: [] }));
     try {
-      for (const { label, request, model, setting, seed } of planned) {
+      for (const run of planned) {
+        const { label, request, model, setting, seed } = run;
         const result = results[setting]!;
-        const measures = await runner.run({ label, request }).catch((error: unknown) => {
+        const measures = await runner.run(run, sweepReporter(run, context)).catch((error: unknown) => {
           // A rate or a rank that is too large is a result, too: the other runs go on.
           if (!(error instanceof DivergedError)) throw error;
           result.diverged.push({ path: request.output, seed, reason: error.reason });

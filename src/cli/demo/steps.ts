@@ -160,10 +160,7 @@ export async function sweepAlphas(
   const { context, openDevice, seed } = place;
   const questions = questionsOf(place, data);
   const runner = new SweepRunner(
-    {
-      ...{ prompts: async () => questions, maxNewTokens: LONGEST_ANSWER, holdoutSeed: seed, openDevice },
-      reporterOf: ({ label }) => reporterOf(context, label),
-    },
+    { prompts: async () => questions, maxNewTokens: LONGEST_ANSWER, holdoutSeed: seed, openDevice },
     context,
   );
   try {
@@ -175,7 +172,8 @@ export async function sweepAlphas(
         context.note(`fine-tuning with LoRA, alpha ${alpha}, seed ${seed + i}`);
         const options = { ...fineTuning, alpha, seed: seed + i };
         const request = requestOf(place, label, "base", "lora", "train.jsonl", options);
-        runs.push({ path: request.output, seed: seed + i, measures: await runner.run({ label, request }) });
+        const measures = await runner.run({ label, request }, reporterOf(context, label));
+        runs.push({ path: request.output, seed: seed + i, measures });
       }
       results.push({ name: `alpha ${alpha}`, values: { alpha }, runs });
     }

@@ -20,7 +20,6 @@ import {
   trainOn,
 } from "../../train/index.ts";
 import type { Context } from "../command.ts";
-import { progressReporter } from "../terminal/progress.ts";
 import { measureRun, type Question, questionsOf, type RunMeasures } from "./measure.ts";
 
 /** In a run's folder: it is done, and this was measured. */
@@ -39,7 +38,6 @@ export interface SweepOptions {
   /** The seed that holds samples out, for all runs the same ones. */
   holdoutSeed: number;
   openDevice: () => Device;
-  reporterOf?: (run: PlannedSweepRun) => RunReporter;
 }
 
 /** Trains and measures one run after the other; those that are done already are only read. */
@@ -69,10 +67,9 @@ export class SweepRunner {
   }
 
   /** Throws DivergedError for a run that has no finite loss to compare, InterruptedError. */
-  async run(run: PlannedSweepRun): Promise<RunMeasures> {
+  async run(run: PlannedSweepRun, reporter: RunReporter = {}): Promise<RunMeasures> {
     const { request, label } = run;
     const context = this.#context;
-    const reporter = this.#options.reporterOf?.(run) ?? progressReporter(context, label);
     const data = await this.#dataOf(request, reporter);
     const settings = await this.#fingerprint(request, data);
     const done = readMeasures(request.output, settings);
