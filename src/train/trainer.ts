@@ -12,8 +12,7 @@ import { DivergedError } from "./divergence.ts";
 import { evaluate, eventLoopTurn } from "./evaluate.ts";
 import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
-import type { MicroBatch } from "./micro-batches.ts";
-import { mergeMicroBatches } from "./micro-batches.ts";
+import { type MicroBatch, mergeMicroBatches } from "./micro-batches.ts";
 import {
   loraOf,
   type TrainableModel,

@@ -130,7 +130,7 @@ export function progressReporter(context: Context, label = ""): Reporter {
       const exchangeShare = communicationSeconds === null ? null : exchangeSeconds / secondsPerStep;
       const loss = smoothed.mean;
       const parts = stepParts({ step, plan, loss, tokensPerSecond, secondsLeft, exchangeShare });
-      if (label !== "") parts[0] = { text: `${label}: ${parts[0]!.text}`, rank: 0 };
+      parts[0] = { text: prefix + parts[0]!.text, rank: 0 };
       if (context.isTerminal)
         context.draw([{ text: bar(step.step / plan.totalSteps, BAR_COLUMNS), rank: 8 }, ...parts]);
       else context.note(parts.map(({ text }) => text).join("  "));
