@@ -13,7 +13,7 @@ import { type Context, defineCommand } from "./command.ts";
 import { readQuestions } from "./inputs/questions.ts";
 import { expectNewFolder } from "./outputs/new-folder.ts";
 import { readRuns } from "./report.ts";
-import { REPORT_FILE, writeCard, writeReport } from "./run/files.ts";
+import { REPORT_FILE, writePages } from "./run/files.ts";
 import { isElsewhere, type PlannedRun, planRun } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
 import { settingsOf } from "./sweep/grid.ts";
@@ -190,8 +190,7 @@ export const sweep = defineCommand({
           return null;
         });
         if (measures === null) continue;
-        writeCard(request, model.preset, context);
-        if (values.report) writeReport(request.output, context);
+        writePages(request, { preset: model.preset, hasReport: values.report }, context);
         result.runs.push({ path: request.output, seed, measures });
         context.note(`${label}: held-out loss ${measures.held_out_loss.toFixed(4)}`);
       }

@@ -6,7 +6,7 @@ import { openDevice } from "./arguments/device.ts";
 import { trainOptions } from "./arguments/train-options.ts";
 import { defineCommand } from "./command.ts";
 import { samplingOf } from "./inputs/questions.ts";
-import { trackRun, writeCard, writeReport } from "./run/files.ts";
+import { trackRun, writePages } from "./run/files.ts";
 import { RunHistory } from "./run/lines.ts";
 import { isElsewhere, planRun, type TrainValues } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
@@ -72,9 +72,7 @@ export const train = defineCommand({
       team,
     });
     const result = await tracking.during(work, () => {
-      if (!isFirst) return;
-      writeCard(request, model.preset, context);
-      if (values.report) writeReport(output, context);
+      if (isFirst) writePages(request, { preset: model.preset, hasReport: values.report }, context);
     });
     if (resolved.json) context.print(toJson(summary(result)));
     else {

@@ -82,9 +82,8 @@ function usage({ base, isAdapter }: CardFacts, name: string): string {
   ].join("\n");
 }
 
-/** The card of a finished run. */
-export function modelCard(run: Run, facts: CardFacts): string {
-  const [figures] = compare([run]);
+/** The card of a finished run. `figures`: what compare gives for it. */
+export function modelCard(run: Run, facts: CardFacts, [figures] = compare([run])): string {
   const hasNoise =
     !["0", undefined].includes(run.options.get("alpha")) && run.options.get("neft-noise") !== "none";
   const what = facts.isAdapter ? "A LoRA adapter" : "A fine-tuned model";

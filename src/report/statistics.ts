@@ -113,7 +113,7 @@ export interface Bootstrap {
 const SEED = 0x6e656674;
 const MOST_RESAMPLES = 10_000;
 const FEWEST_RESAMPLES = 1000;
-/** Samples drawn in all, times evaluations: what takes about half a second. */
+/** Samples drawn in all, times evaluations: what takes a few seconds at most. */
 const WORK = 2e8;
 
 /** How many resamples are drawn for so much data: 10,000, fewer where that would take seconds. */

@@ -5,7 +5,7 @@ import { basename, join, resolve } from "node:path";
 import { InterruptedError } from "../../errors.ts";
 import { writeTextAtomically } from "../../formats/io.ts";
 import type { ModelPreset } from "../../presets/presets.ts";
-import { modelCard, optionsOf, readRun, reportHtml } from "../../report/index.ts";
+import { compare, modelCard, optionsOf, readRun, reportHtml } from "../../report/index.ts";
 import { mlflowTracker } from "../../track/mlflow.ts";
 import { mlflowSettings } from "../../track/mlflow-api.ts";
 import { tensorboardTracker } from "../../track/tensorboard.ts";
@@ -26,30 +26,28 @@ function attempt(what: string, context: Pick<Context, "note">, work: () => void)
   }
 }
 
-/** RUN/report.html. */
-export function writeReport(output: string, context: Pick<Context, "note" | "version">): void {
-  attempt(REPORT_FILE, context, () => {
-    writeTextAtomically(join(output, REPORT_FILE), reportHtml([readRun(output)], context.version));
-  });
-}
-
-/** RUN/README.md. */
-export function writeCard(
+/** RUN/README.md and, where `hasReport`, RUN/report.html. */
+export function writePages(
   { output, model, datasets, tune }: RunRequest,
-  preset: ModelPreset | undefined,
+  { preset, hasReport }: { preset: ModelPreset | undefined; hasReport: boolean },
   context: Pick<Context, "note" | "version">,
 ): void {
-  attempt(CARD_FILE, context, () => {
-    const facts = {
-      ...{
-        base: model.name,
-        license: hubLicense(preset?.licence),
-        isAdapter: tune === "lora",
-        version: context.version,
-      },
-      datasets: datasets.map(({ name }) => name),
-    };
-    writeTextAtomically(join(output, CARD_FILE), modelCard(readRun(output), facts));
+  const { version } = context;
+  const facts = {
+    ...{ base: model.name, license: hubLicense(preset?.licence), isAdapter: tune === "lora", version },
+    datasets: datasets.map(({ name }) => name),
+  };
+  attempt("a summary of the run", context, () => {
+    const run = readRun(output);
+    // Once for both: intervals take seconds where many samples were evaluated.
+    const figures = compare([run]);
+    attempt(CARD_FILE, context, () => {
+      writeTextAtomically(join(output, CARD_FILE), modelCard(run, facts, figures));
+    });
+    if (!hasReport) return;
+    attempt(REPORT_FILE, context, () => {
+      writeTextAtomically(join(output, REPORT_FILE), reportHtml([run], version, { figures }));
+    });
   });
 }
 
