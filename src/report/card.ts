@@ -1,5 +1,6 @@
 // RUN/README.md: a model card in the Hub's form. The YAML head is what the Hub reads (huggingface.co/docs/hub/model-cards).
 
+import { parseRepoName } from "../formats/hub-cache.ts";
 import { shellWord } from "../shell.ts";
 import { compare } from "./compare.ts";
 import type { Run } from "./run.ts";
@@ -22,8 +23,8 @@ const DATA_FILE = /\.(jsonl?|csv|parquet|txt|toml)(\.\w+)?$/i;
 const isHubId = (name: string) => HUB_ID.test(name) && !DATA_FILE.test(name) && !/^(runs|\.)\b/.test(name);
 /** "org/name@revision" → ["org/name", "revision"]; folders keep their names. */
 function withoutRevision(name: string): [name: string, revision: string | null] {
-  const [, id, revision] = /^([^@]*)@(.+)$/.exec(name) ?? [];
-  return id !== undefined && isHubId(id) ? [id, revision!] : [name, null];
+  const repo = name.includes("@") ? parseRepoName(name) : null;
+  return repo !== null && isHubId(repo.id) ? [repo.id, repo.revision] : [name, null];
 }
 const yaml = (text: string) =>
   /^[\w./-]+$/.test(text) && !/^[\d.-]/.test(text) ? text : JSON.stringify(text);
