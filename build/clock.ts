@@ -188,7 +188,7 @@ const partOf = ({ operation, kernel, product }: StepKernel): string => {
 };
 
 /** Estimated milliseconds by part. */
-export function clockParts(step: RecordedStep, card: Card): Record<string, number> {
+function clockParts(step: RecordedStep, card: Card): Record<string, number> {
   const parts: Record<string, number> = {};
   for (const kernel of step.kernels)
     parts[partOf(kernel)] = (parts[partOf(kernel)] ?? 0) + 1e3 * estimatedSeconds(kernel, card, step.length);

@@ -16,7 +16,7 @@ export interface CompiledKernel {
 }
 
 /** A kernel's name as C++ spells it, without return type, namespaces and parameters. */
-export function shortName(demangled: string): string {
+function shortName(demangled: string): string {
   const name = demangled
     .replace(/^void /, "")
     .replace(/\(anonymous namespace\)::|nt::/g, "")

@@ -54,7 +54,7 @@ function sumKernels(calls: readonly RecordedCall[]): StepKernel[] {
   return [...kernels.values()];
 }
 
-export function recordStep(device: Device, work: ClockWork): RecordedStep {
+function recordStep(device: Device, work: ClockWork): RecordedStep {
   const config = readShape(work.shape);
   const samples = denseSamples(work.batch, work.length, config.vocabSize, 1);
   const batches = makeBatches(samples, 1, work.batch, 1);

@@ -39,7 +39,7 @@ function header({ path, bytes, isExecutable }: Entry, seconds: number): Buffer {
 }
 
 /** Orders names by their bytes, in any locale. */
-export const byPath = (a: { path: string }, b: { path: string }): number =>
+const byPath = (a: { path: string }, b: { path: string }): number =>
   Buffer.compare(Buffer.from(a.path), Buffer.from(b.path));
 
 /** The archive of `entries`, each of them modified `seconds` after 1970. */

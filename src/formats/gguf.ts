@@ -24,7 +24,7 @@ const ALIGNMENT = 32;
 
 const padding = (bytes: number) => (ALIGNMENT - (bytes % ALIGNMENT)) % ALIGNMENT;
 
-export function ggufTensorBytes({ type, shape }: Pick<GgufTensor, "type" | "shape">): number {
+function ggufTensorBytes({ type, shape }: Pick<GgufTensor, "type" | "shape">): number {
   const { values, bytes } = ggufTypes[type];
   return (shape.reduce((size, n) => size * n, 1) / values) * bytes;
 }

@@ -2,7 +2,7 @@
 
 import { inGroup } from "./spec.ts";
 
-export const saveDtypes = ["auto", "f32", "bf16", "f16"] as const;
+const saveDtypes = ["auto", "f32", "bf16", "f16"] as const;
 
 /** Trackers that a run can report to. */
 export const trackers = ["tensorboard", "mlflow"] as const;

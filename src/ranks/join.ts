@@ -145,7 +145,7 @@ function shareOfThreads(all: readonly Facts[], rank: number): number {
 }
 
 /** How many a list such as `0-3,8` names. */
-export function countCpus(list: string): number {
+function countCpus(list: string): number {
   return list.split(",").reduce((count, range) => {
     const [first = 0, last = first] = range.split("-").map(Number);
     return count + last - first + 1;

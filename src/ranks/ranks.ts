@@ -24,7 +24,7 @@ export function onAllRanks<E extends NeftuneError>(error: E): E {
 const isShared = (error: unknown) => typeof error === "object" && error !== null && shared.has(error);
 
 /** How long a rank may be silent, in seconds: NEFTUNE_COMM_TIMEOUT, and its default. */
-export const TIMEOUT_VARIABLE = "NEFTUNE_COMM_TIMEOUT";
+const TIMEOUT_VARIABLE = "NEFTUNE_COMM_TIMEOUT";
 const TIMEOUT_SECONDS = 60;
 /** What remains of the timeout is for ending. */
 const PATIENCE_SHARE = 0.8;

@@ -5,7 +5,7 @@ import { onAllRanks } from "./ranks.ts";
 import type { Team } from "./team.ts";
 
 export const INTERRUPTED = 130;
-export const TERMINATED = 143;
+const TERMINATED = 143;
 
 /** What an aborted signal asks for; null: it is not aborted. SIGHUP asks for what SIGINT does. */
 export function wishOf(signal: AbortSignal | undefined): number | null {

@@ -61,7 +61,7 @@ const shown: readonly Shown[] = [
 const scaled = ({ x, y }: Curve, scale: number): Curve =>
   scale === 1 ? { x, y } : { x, y: y.map((value) => (value === null ? null : value * scale)) };
 
-export function bucketsFor(runs: number): number {
+function bucketsFor(runs: number): number {
   return Math.min(MOST_BUCKETS, Math.max(FEWEST_BUCKETS, Math.floor(BUCKETS / runs)));
 }
 

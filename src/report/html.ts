@@ -54,7 +54,7 @@ export function runLabel(name: string, index: number): string {
 }
 
 /** Colors repeat after six runs, then with another dash. */
-export const COLORS = 6;
+const COLORS = 6;
 const DASHES = 4;
 
 export function seriesClass(index: number): string {

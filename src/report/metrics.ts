@@ -4,7 +4,7 @@ import { countOf } from "../numbers.ts";
 import type { Curve } from "./curve.ts";
 
 /** The curves of a run, by name of the field. */
-export const stepFields = [
+const stepFields = [
   "loss",
   "grad_norm",
   "learning_rate",

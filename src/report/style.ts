@@ -1,12 +1,12 @@
 // The page's style. Series colors: six that differ by at least 20 in CIELAB also for people with protanopia, deuteranopia
 // and tritanopia, with contrast of at least 3 to their background; none is red or green, which would mean bad or good.
 
-export const seriesColors = {
+const seriesColors = {
   light: ["#1f56a8", "#d17000", "#b650ee", "#663600", "#2f2d39", "#8d8172"],
   dark: ["#8fc4ff", "#ffa62e", "#b845ff", "#a0764a", "#f6f6f8", "#858a94"],
 } as const;
 
-export const pageColors = {
+const pageColors = {
   light: {
     back: "#ffffff",
     card: "#f6f7f9",

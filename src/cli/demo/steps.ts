@@ -134,7 +134,7 @@ export async function trainBase(place: Workplace): Promise<void> {
 }
 
 /** The fine-tunings: each alpha with each seed, in the order of the settings. */
-export const ALPHAS = [0, 5] as const;
+const ALPHAS = [0, 5] as const;
 const SEEDS = 2;
 
 /** The held-out instructions as the base is asked them. */
