@@ -29,6 +29,7 @@ test("one run a value and seed, measured and compared; --resume does what is mis
   // Tokenized once: the data is described for the first run alone.
   expect(stderr.match(/^data: /gm)).toHaveLength(1);
   expect(stderr.match(/^template: /gm)).toHaveLength(1);
+  expect(stderr).not.toMatch(/^(?:model|noise|learning rate|batch): /m);
   expect(stderr.match(/^sweep: 4 runs/gm)).toHaveLength(1);
   for (const name of runs) {
     const config = JSON.parse(readFileSync(place.path("sweep", name, "config.json"), "utf8"));
@@ -77,7 +78,9 @@ test("a run that diverges is a result, too: the others go on, and the status is 
   const { status, stdout, stderr } = await place.run(...plain, ...rates, "--output", "rates", "--json");
   expect(status).toBe(1);
   expect(stderr).toMatch(/^learning-rate-1e30-seed-1: diverged at step \d: .*; the sweep goes on/m);
-  expect(stderr).toContain("error: 1 of 3 runs diverged (rates/learning-rate-1e30-seed-1)");
+  expect(stderr).toContain(
+    "error: 1 of 3 runs diverged (rates/learning-rate-1e30-seed-1); the report compares the others",
+  );
   const [lost, ...others] = JSON.parse(stdout).settings;
   expect([lost.runs, lost.diverged[0].path]).toEqual([[], "rates/learning-rate-1e30-seed-1"]);
   expect(others.map(({ runs, diverged }: typeof lost) => [runs.length, diverged])).toEqual([

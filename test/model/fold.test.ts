@@ -3,7 +3,7 @@
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import { readSafetensorsHeader, writeSafetensors } from "../../src/formats/safetensors.ts";
-import { foldOf } from "../../src/model/fold.ts";
+import { type FoldedGroup, foldedGroups, foldedSizes, foldOf } from "../../src/model/fold.ts";
 import {
   checkpointSource,
   Llama,
@@ -102,6 +102,7 @@ const cases: Record<string, { lora: LoraOptions; isNf4?: boolean; isFolded: bool
     lora: { ...all, r: 8, useRslora: true, targetModules: ["q_proj", "v_proj", "up_proj", "down_proj"] },
     isFolded: true,
   },
+  "one linear, the smallest": { lora: { ...all, targetModules: ["k_proj"] }, isFolded: true },
   "fewer linears in the last layer": {
     lora: {
       ...all,
@@ -124,7 +125,10 @@ const cases: Record<string, { lora: LoraOptions; isNf4?: boolean; isFolded: bool
 describe.skipIf(emulated === undefined)("on a GPU", () => {
   const device = emulated && openBackend(emulated);
   for (const [name, { lora, isNf4 = false, isFolded }] of Object.entries(cases)) {
-    const dtypes = isFolded === true && lora.r === 16 ? (["f32", "bf16"] as const) : (["f32"] as const);
+    const dtypes =
+      isFolded === true && lora.r === 16 && lora.targetModules.length > 1
+        ? (["f32", "bf16"] as const)
+        : (["f32"] as const);
     for (const dtype of dtypes) {
       test(`${name}, ${dtype}: the CPU's numbers`, () => {
         const cpu = Device.open({ threads: 2 });
@@ -148,6 +152,26 @@ describe.skipIf(emulated === undefined)("on a GPU", () => {
     const loading: Loading = { dtype: "f32", recompute: "none", quantization: null };
     expectAlike(train(device!, all, loading, mixed), train(cpu, all, loading, mixed), "f32");
     cpu.close();
+  });
+
+  test("biases are in the products", () => {
+    const cpu = Device.open({ threads: 2 });
+    const biased = checkpointSource(join(folder, "models", "tiny-qwen2-tied-bf16"));
+    const loading: Loading = { dtype: "f32", recompute: "none", quantization: null };
+    expectAlike(train(device!, all, loading, biased), train(cpu, all, loading, biased), "f32");
+    cpu.close();
+  });
+
+  test("few rows are multiplied with NF4 weights as they are stored", () => {
+    const model = load(device!, all, { dtype: "bf16", recompute: "none", quantization: { double: true } });
+    const isExpanded = (tokens: number) => {
+      const ids = new Int32Array(tokens).fill(5);
+      const short = layOut([{ ids, labels: ids, truncated: false }], true);
+      const { calls } = device!.record(() => void model.evaluate(short));
+      return calls.some(({ launches }) => launches.some(({ name }) => name === "dequantize_kernel"));
+    };
+    expect([isExpanded(8), isExpanded(9)]).toEqual([false, true]);
+    model.close();
   });
 
   test("values that a checkpoint brings are in the products", () => {
@@ -195,4 +219,41 @@ test("columns fill sums to multiples of 64; a group without adapters has none", 
   for (const other of [{ training: false }, { lora: { ...lora, dropout: 0.1 } }, { learnedNoise: true }])
     expect(foldOf(gpu, config, { ...options, lora, ...other })).toBeNull();
   expect(foldOf({ isHost: true }, config, { ...options, lora })).toBeNull();
+  // Another model's weights have no room for A and B beside them.
+  const shared = {} as NonNullable<Parameters<typeof foldOf>[2]["shared"]>;
+  expect(foldOf(gpu, config, { ...options, lora, shared })).toBeNull();
+});
+
+test("groups are folded in layers with all of their targets", () => {
+  const { config } = source;
+  const { lora } = cases["fewer linears in the last layer"]!;
+  const columns = { u: 1, g: 2 };
+  const groups = foldedGroups(config, lora, { qkv: columns, o: columns, gateUp: columns, down: columns });
+  const firsts = { "self_attn.q_proj": 3, "self_attn.o_proj": 1, "mlp.gate_proj": 2, "mlp.down_proj": 1 };
+  const wanted = Array.from({ length: layers }, (_, i) =>
+    Object.entries(firsts).map(([name, weights]): [string, FoldedGroup] => [
+      `model.layers.${i}.${name}.weight`,
+      { ...columns, weights },
+    ]),
+  ).flat();
+  expect([...groups]).toEqual(wanted.slice(0, -4).concat(wanted.slice(-1)));
+});
+
+test("memory for the largest matrix, and for the largest part beside its weights", () => {
+  const { config } = source;
+  const { hiddenSize: H, intermediateSize: I } = config;
+  const [none, wide, high] = [
+    { u: 0, g: 0 },
+    { u: 1000, g: 1 },
+    { u: 1, g: 1000 },
+  ];
+  const rest = { qkv: none, o: none };
+  expect(foldedSizes(config, { ...rest, gateUp: wide, down: none })).toEqual({
+    matrix: (2 * I + 1) * (H + 1000),
+    part: 2 * I * 1000,
+  });
+  expect(foldedSizes(config, { ...rest, gateUp: none, down: high })).toEqual({
+    matrix: (H + 1000) * (I + 1),
+    part: 1000 * I,
+  });
 });
