@@ -66,11 +66,15 @@ int64_t place(Buffers *buffers, float *memory, int64_t keys, const HeadSize &hea
 // A running maximum may lag behind by this much (p stays below 2⁸) before earlier sums are scaled down.
 constexpr float kLag = 8.0f;
 
-// Every row sees a key of its panel's first tile, so that a maximum is a number from then on.
-static_assert(kPanel < kTile, "the last row's first key, fewer than kPanel behind the first row's, is in the first tile");
+// The keys whose tiles a panel works on. Over a cache tiles begin at multiples of kTile, whatever the panel begins with:
+// what a query gets must not depend on how many are read with it. A row may then see nothing of its panel's first tile.
+Keys tiled_keys(const AttentionSize &size, int64_t length, int64_t panel, int64_t start) {
+  const Keys keys = panel_keys(size, length, panel, start);
+  return {size.slots == nullptr ? keys.begin : keys.begin / kTile * kTile, keys.end};
+}
 
 // From scores to probabilities of the tile's n keys from `start` on; true when sums so far must shrink. `first`: there
-// are none yet. Zeros follow the probabilities up to whole `Zeros` words of keys.
+// are none yet. Zeros follow the probabilities up to whole `Zeros` words of keys. A row's maximum is −∞ until it sees a key.
 template <bool Pairs, int64_t Zeros>
 bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, bool first, float scale) {
   const Vec least = splat(-__builtin_inff());
@@ -94,18 +98,21 @@ bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t 
       for (int i = 0; i < 4; i++) tops[i] = max(load(column + (k + i) * kPanel), tops[i]);
     for (; k < seen.all_end; k++) tops[0] = max(load(column + k * kPanel), tops[0]);
     masked_up_to(seen.end);
-    Vec top = max(max(tops[0], tops[1]), max(tops[2], tops[3])) * factor;
-    Vec total = Vec{};
+    Vec top = max(max(tops[0], tops[1]), max(tops[2], tops[3])) * factor, old = least;
     if (!first) {
-      Vec old = load(buffers.top + v * kLanes);
+      old = load(buffers.top + v * kLanes);
       VecI grows = top > old + splat(kLag);
       top = select(grows, top, old);
-      Vec shrink = exp2<false>(old - top);
-      store(buffers.shrink + v * kLanes, shrink);
-      total = load(buffers.total + v * kLanes) * shrink;
       shrinks = shrinks || any(grows);
     }
     store(buffers.top + v * kLanes, top);
+    top = select(top == least, Vec{}, top);  // −∞ − (−∞) would be NaN, not the 0 that such a p is
+    Vec total = Vec{};
+    if (!first) {
+      Vec shrink = exp2<false>(old - top);
+      store(buffers.shrink + v * kLanes, shrink);
+      total = load(buffers.total + v * kLanes) * shrink;
+    }
 
     auto probability = [&](int64_t key) {
       Vec p = exp2<Pairs>(fma(load(column + key * kPanel), factor, -top));
@@ -208,7 +215,7 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
 // The keys of all the panels of an item.
 Keys item_keys(const AttentionSize &size, const Work &item) {
   const int64_t length = size.length(item.sequence), start = size.start(item.sequence);
-  return {panel_keys(size, length, item.begin, start).begin, panel_keys(size, length, item.end - 1, start).end};
+  return {tiled_keys(size, length, item.begin, start).begin, tiled_keys(size, length, item.end - 1, start).end};
 }
 
 template <typename T, bool Amx>
@@ -221,7 +228,7 @@ int32_t forward(int threads, const Forward<T> &call) {
   int64_t total = 0, most = 0;
   for (int64_t s = 0; s < size.sequences; s++) {
     const int64_t length = size.length(s), start = size.start(s), panels = panel_count(size, length, start);
-    for (int64_t panel = 0; panel < panels; panel++) total += panel_keys(size, length, panel, start).count();
+    for (int64_t panel = 0; panel < panels; panel++) total += tiled_keys(size, length, panel, start).count();
     most += panels;
   }
   most *= size.kv_heads;
@@ -235,7 +242,7 @@ int32_t forward(int threads, const Forward<T> &call) {
     for (int64_t h = 0; h < size.kv_heads; h++)
       for (int64_t panel = 0; panel < panels;) {
         Work item = {0, int32_t(s), int32_t(h), int32_t(panel), 0, 0};
-        auto keys = [&] { return panel_keys(size, length, panel, start).count(); };
+        auto keys = [&] { return tiled_keys(size, length, panel, start).count(); };
         for (; panel < panels && (item.cost == 0 || item.cost + keys() <= share); panel++) item.cost += keys();
         item.end = int32_t(panel);
         longest = std::max(longest, item_keys(size, item).count());
@@ -267,7 +274,7 @@ int32_t forward(int threads, const Forward<T> &call) {
     pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
     for (int64_t panel = item.begin; panel < item.end; panel++)
       panel_forward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel, start),
-                            panel_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
+                            tiled_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld floats a thread", (long long)floats);

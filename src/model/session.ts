@@ -3,9 +3,8 @@
 // values behind: one that begins with the same tokens reads only what is new. Noise never acts here.
 //
 // On the CPU the bits that a sequence gets follow from its tokens and options, whatever else is in the session and
-// whatever was before. There are two exceptions: what continues tokens that the model made, and was not given, goes on from
-// their keys and values as they are, which reading them anew would round otherwise; and with a sliding window, so would
-// reading a prompt from its beginning that is read from its middle on.
+// whatever was before. There is one exception: what continues tokens that the model made, and was not given, goes on from
+// their keys and values as they are, which reading them anew would round otherwise.
 //
 // Owns the cache and its scratch memory, until close(). The model is borrowed.
 

@@ -122,7 +122,7 @@ forEachBackend((device) => {
     test(`${dtype}: samples that are new as a whole get the bits of attention without a cache`, () => {
       for (const shape of [
         { heads: 4, kvHeads: 2, headDim: 64 },
-        { heads: 2, kvHeads: 1, headDim: 20, window: 30 },
+        { heads: 2, kvHeads: 1, headDim: 20 },
       ]) {
         const lengths = [70, 1, 131];
         const { cache, slots, all } = filled(device, dtype, shape, lengths);
@@ -135,6 +135,38 @@ forEachBackend((device) => {
         expect(device.readFloats(cached!)).toEqual(device.readFloats(once!));
       }
     });
+
+    // On GPUs it may: docs/serving.md.
+    if (device.isHost)
+      test(`${dtype}: a token's bits do not depend on how many are read with it`, () => {
+        for (const shape of [
+          { heads: 4, kvHeads: 2, headDim: 64 },
+          { heads: 4, kvHeads: 2, headDim: 64, window: 30 },
+          { heads: 1, kvHeads: 1, headDim: 20, window: 101 },
+          { heads: 3, kvHeads: 1, headDim: 33, window: 1 },
+        ]) {
+          const [length, width] = [300, shape.heads * shape.headDim];
+          const { cache, qkv, slots } = filled(device, dtype, shape, [length]);
+          const read = (begin: number, end: number) => {
+            const rows = qkv.slice(begin * columnsOf(shape), end * columnsOf(shape));
+            const input = spread(device, dtype, rows, columnsOf(shape), 0);
+            const o = poisoned(device, dtype, [end - begin, width]);
+            const borders = { cuSeqlens: Int32Array.of(0, end - begin) };
+            attentionCached(device, o, input, cache, borders, slots, Int32Array.of(end), shape);
+            return device.readFloats(o);
+          };
+          const whole = read(0, length);
+          for (const [begin, end] of [
+            [1, 300],
+            [95, 130],
+            [190, 191],
+            [293, 300],
+          ] as const)
+            expect(read(begin, end), `from ${begin} to ${end}`).toEqual(
+              whole.slice(begin * width, end * width),
+            );
+        }
+      });
   }
 
   test("no tokens: nothing is written, nothing fails", () => {
