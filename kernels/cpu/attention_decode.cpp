@@ -13,6 +13,17 @@ constexpr int64_t kPiece = 512;
 // Keys whose values are copied at a time.
 constexpr int64_t kChunk = 64;
 
+// How many keys ahead memory is asked for: the hardware sees too late that a head's keys begin, and not beyond a page.
+constexpr int64_t kAhead = 2 * kLanes;
+
+// Asks for the rows [begin, end) of x, of which there are n.
+template <typename T>
+inline void ask_for(const T *x, int64_t begin, int64_t end, int64_t n, int64_t head_dim) {
+  const char *bytes = reinterpret_cast<const char *>(x + begin * head_dim);
+  const int64_t count = (std::min(end, n) - begin) * head_dim * int64_t(sizeof(T));
+  for (int64_t i = 0; i < count; i += 64) __builtin_prefetch(bytes + i);
+}
+
 // Of `block` packed keys with each of the packed queries: scores[r · kPiece …]. kStride: their row distance where it is
 // known, so that the loops are unrolled; else 0.
 template <bool Pairs, int64_t kStride>
@@ -32,13 +43,17 @@ inline void block_scores(float *scores, const float *queries, int64_t rows, int6
   }
 }
 
-// scores[r · kPiece + key] = queries[r]·k[key], queries packed [rows, stride]; `copy` has room for kLanes packed rows.
+// scores[r · kPiece + key] = queries[r]·k[key], queries packed [rows, stride]; `copy` has room for kLanes packed rows. The
+// values v, which are read next, are asked for meanwhile.
 template <bool Pairs, typename T>
-void scores_of(float *scores, const float *queries, int64_t rows, const HeadSize &head, const T *k, int64_t n,
-               int64_t head_dim, float *copy) {
+void scores_of(float *scores, const float *queries, int64_t rows, const HeadSize &head, const T *k, const T *v,
+               int64_t n, int64_t head_dim, float *copy) {
   // Keys that fill whole vectors of words are words already.
   const bool direct = (Pairs || sizeof(T) == 4) && head_dim * int64_t(sizeof(T)) == head.stride * 4;
+  ask_for(k, 0, kAhead, n, head_dim);
   for (int64_t key = 0; key < n; key += kLanes) {
+    ask_for(k, key + kAhead, key + kAhead + kLanes, n, head_dim);
+    ask_for(v, key, key + kLanes, n, head_dim);
     int64_t block = std::min(int64_t(kLanes), n - key);
     const T *first = k + key * head_dim;
     if (!direct)
@@ -155,7 +170,7 @@ int32_t decode(int threads, const Decode<T> &call) {
     int64_t start = (size.slots[item.sequence] * size.kv_heads + item.kv_head) * size.capacity + item.begin;
     const T *k = call.k_cache + start * size.head_dim, *v = call.v_cache + start * size.head_dim;
     int64_t keys = item.end - item.begin;
-    scores_of<Pairs>(scores, queries, group, head, k, keys, size.head_dim, copies);
+    scores_of<Pairs>(scores, queries, group, head, k, v, keys, size.head_dim, copies);
     float *out = partials + item.kind * group * partial;
     for (int64_t r = 0; r < group; r++)
       out[r * partial + columns + 1] =
