@@ -84,6 +84,22 @@ type PromptRows = Exclude<ProductRows, "together">;
 const SHORT_PROMPT = 16;
 const rowsOf = (tokens: number): PromptRows => (tokens <= SHORT_PROMPT ? "each" : "tiled");
 
+/** What of a slot a prompt can use: its `common` first tokens; and whether reading the prompt anew would make the same of them. */
+interface Match {
+  slot: Slot;
+  common: number;
+  isAsReadAnew: boolean;
+}
+
+function matchOf(slot: Slot, prompt: ArrayLike<number>): Match {
+  // The last token of the prompt is always read, as its logits are needed.
+  const most = Math.min(slot.tokens.length, prompt.length - 1);
+  let common = 0;
+  while (common < most && slot.tokens[common] === prompt[common]) common++;
+  const isAsReadAnew = slot.read.rows === rowsOf(prompt.length) && common <= slot.read.count;
+  return { slot, common: isAsReadAnew || common > SHORT_PROMPT ? common : 0, isAsReadAnew };
+}
+
 /** Tokens of one sequence that are read in one pass, from position `start` on. */
 interface Part {
   slot: Slot;
@@ -178,15 +194,11 @@ export class GenerationSession {
     const best = this.#bestSlot(prompt);
     if (best === null)
       throw new NeftuneError("generate", `all ${slots} sequences that fit at once are in use`);
-    const { slot } = best;
-    // The last token of the prompt is always read, as its logits are needed.
-    let common = options.promptLogprobs === true ? 0 : Math.min(best.common, prompt.length - 1);
-    const rows = rowsOf(prompt.length);
-    const isAsReadAnew = slot.read.rows === rows && common <= slot.read.count;
-    if (isAsReadAnew || common <= SHORT_PROMPT) {
-      if (!isAsReadAnew) common = 0;
-      slot.rows = rows;
-      slot.read = { count: prompt.length, rows };
+    const { slot, isAsReadAnew } = best;
+    const common = options.promptLogprobs === true ? 0 : best.common;
+    if (isAsReadAnew || common === 0) {
+      slot.rows = rowsOf(prompt.length);
+      slot.read = { count: prompt.length, rows: slot.rows };
     } else {
       slot.rows = rowsOf(prompt.length - common);
     }
@@ -207,20 +219,19 @@ export class GenerationSession {
   }
 
   /**
-   * The free slot that begins with most of the prompt and would not have to forget more than that; of equals, such as
+   * The free slot that has most of the prompt's beginning and would not have to forget more than that; of equals, such as
    * slots that are of no use, the one that is free longest.
    */
-  #bestSlot(prompt: ArrayLike<number>): { slot: Slot; common: number } | null {
-    let best: { slot: Slot; common: number; worth: number } | null = null;
+  #bestSlot(prompt: ArrayLike<number>): Match | null {
+    let best: (Match & { worth: number }) | null = null;
     for (const slot of this.#slots) {
       if (slot.sequence !== null) continue;
-      let common = 0;
-      while (common < slot.tokens.length && slot.tokens[common] === prompt[common]) common++;
+      const match = matchOf(slot, prompt);
       // Conversations begin alike, with a template and a system prompt: another one must not end this one's.
-      const worth = slot.tokens.length - common > common ? 0 : common;
+      const worth = slot.tokens.length - match.common > match.common ? 0 : match.common;
       const isBetter =
         best === null || worth > best.worth || (worth === best.worth && slot.freeSince < best.slot.freeSince);
-      if (isBetter) best = { slot, common, worth };
+      if (isBetter) best = { ...match, worth };
     }
     return best;
   }

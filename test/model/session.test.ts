@@ -174,6 +174,24 @@ describeBackends((device) => {
     });
   });
 
+  test("a short prompt does not take the place of a long one that begins alike and of which it can use nothing", () => {
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      inSession(model, 2, (session) => {
+        const once = { ...greedy, maxNewTokens: 1 };
+        const cachedOf = (ids: Int32Array) => {
+          const { cachedTokens } = session.add(ids, once);
+          finished(session);
+          return cachedTokens;
+        };
+        expect(cachedOf(prompt(20))).toBe(0);
+        expect(cachedOf(prompt(12))).toBe(0);
+        // Both are there still; a short prompt uses the short one.
+        expect(cachedOf(Int32Array.from([...prompt(20), 17]))).toBe(20);
+        expect(cachedOf(Int32Array.from([...prompt(12), 17]))).toBe(12);
+      });
+    });
+  });
+
   test("of much that is new behind a prefix, only that is read, beside others whose prompts begin", () => {
     withModel(
       device,
