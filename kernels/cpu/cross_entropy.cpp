@@ -1,10 +1,11 @@
 // The language model's head and its loss in one: logits exist for a chunk of rows at a time, in the caller's
-// workspace, in float32 whatever the activations are; their gradient replaces them in place.
+// workspace, in float32 whatever the activations are; their gradient replaces them in place. In bf16, where no gradient
+// of the weight is wanted, tiles of logits do (cross_entropy_tiles.cpp).
 #include <math.h>
 #include <string.h>
 
+#include "cross_entropy_tiles.h"
 #include "parallel.h"
-#include "vec.h"
 #include "weight.h"
 
 namespace nt {
@@ -100,6 +101,11 @@ int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, 
                              int64_t T, float gradient_scale, void *workspace, int64_t chunk) {
   const int64_t V = weight->out, H = weight->in, row_bytes = H * size_of(dtype);
   if (dx != nullptr) clear_other_rows(static_cast<char *>(dx), row_bytes, rows, n, T);
+  if (dtype == NT_BF16 && dweight == nullptr) {
+    const HeadLoss call = {weight,  losses, static_cast<bf16 *>(dx), static_cast<const bf16 *>(x), rows,
+                           targets, n,      gradient_scale};
+    if (takes_tiles(call)) return head_loss(context, call);
+  }
   auto *logits = static_cast<float *>(workspace);
   char *gathered_x = static_cast<char *>(workspace) + aligned(chunk * V * 4);
   char *gathered_dx = gathered_x + aligned(chunk * row_bytes);

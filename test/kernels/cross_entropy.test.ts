@@ -1,53 +1,19 @@
 import { expect, test } from "bun:test";
 import { crossEntropyWorkspace, linearCrossEntropy, type Tensor, Weight } from "../../src/native/index.ts";
+import { type Case, reference } from "./cross_entropy-reference.ts";
 import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes } from "./numbers.ts";
-import { dense, product, transpose } from "./products.ts";
-
-interface Case {
-  T: number;
-  H: number;
-  V: number;
-  rows: number[];
-}
 
 const every = (T: number) => Array.from({ length: T }, (_, i) => i);
 const cases: Case[] = [
   { T: 1, H: 1, V: 1, rows: [0] },
   { T: 3, H: 17, V: 5, rows: [1] },
   { T: 17, H: 65, V: 129, rows: [0, 2, 3, 9, 16] },
-  { T: 65, H: 33, V: 300, rows: every(65) },
+  { T: 61, H: 33, V: 300, rows: every(61) },
   { T: 12, H: 24, V: 4133, rows: [3, 4, 5, 11] },
   { T: 4, H: 8, V: 20_011, rows: [0, 2] },
 ];
 const scale = 1 / 7;
-
-/** losses, and dlogits of the gradient-scaled sum, in float64. */
-function reference(x: Float32Array, w: Float32Array, { T, H, V, rows }: Case, targets: ArrayLike<number>) {
-  const all = dense(x, T, H);
-  const picked = { rows: rows.length, columns: H, at: (i: number, j: number) => all.at(rows[i]!, j) };
-  const logits = product(picked, transpose(dense(w, V, H)));
-  const losses: number[] = [];
-  const dlogits = new Float64Array(logits.length);
-  rows.forEach((_, i) => {
-    const row = logits.subarray(i * V, (i + 1) * V);
-    const top = row.reduce((a, b) => Math.max(a, b), -Infinity);
-    const others = row.reduce((sum, l, j) => (j === targets[i] ? sum : sum + Math.exp(l - top)), 0);
-    const own = Math.exp(row[targets[i]!]! - top);
-    losses.push(own === 1 ? Math.log1p(others) : Math.log(others + own) - (row[targets[i]!]! - top));
-    for (let j = 0; j < V; j++) {
-      const p = Math.exp(row[j]! - top) / (others + own);
-      dlogits[i * V + j] = scale * (j === targets[i] ? -others / (others + own) : p);
-    }
-  });
-  const dpicked = product(dense(dlogits, rows.length, V), dense(w, V, H));
-  const dx = new Float64Array(T * H);
-  rows.forEach((row, i) => {
-    dx.set(dpicked.subarray(i * H, (i + 1) * H), row * H);
-  });
-  const dweight = product(transpose(dense(dlogits, rows.length, V)), picked);
-  return { losses, dx, dweight };
-}
 
 forEachBackend((device) => {
   for (const dtype of ["f32", "bf16"] as const) {
@@ -58,7 +24,7 @@ forEachBackend((device) => {
       const x = roundTo(dtype, random.floats(T * H));
       const w = roundTo(dtype, random.floats(V * H));
       const targets = Int32Array.from(rows, () => random.integer(V));
-      const wanted = reference(x, w, one, targets);
+      const wanted = reference(x, w, one, targets, scale);
       const limit = dtype === "f32" ? 5e-6 : 6e-3;
 
       for (const rowsOfWorkspace of [n, 1, 4]) {
@@ -133,7 +99,10 @@ forEachBackend((device) => {
     const targets = Int32Array.of(6, 0, 3);
     const loss = (xs: Float64Array | Float32Array, ws: Float64Array | Float32Array) =>
       scale *
-      reference(xs as Float32Array, ws as Float32Array, one, targets).losses.reduce((a, b) => a + b, 0);
+      reference(xs as Float32Array, ws as Float32Array, one, targets, scale).losses.reduce(
+        (a, b) => a + b,
+        0,
+      );
     const weight = Weight.dense(device, upload(device, "f32", [one.V, one.H], w));
     const dx = poisoned(device, "f32", [one.T, one.H]);
     const dweight = upload(device, "f32", [one.V, one.H], new Float32Array(one.V * one.H));
