@@ -1,5 +1,6 @@
 // Runs grids: which CUDA thread goes next, who waits for whom.
 //
+// In the natural order a warp runs until it ends or waits for others; a seed mixes all threads of the block.
 // A thread starts on the fiber of the thread that ended before it, so a kernel without barriers runs like a loop. One
 // that waits keeps its fiber until it is released. (Under ThreadSanitizer each thread has one fiber for itself: on a
 // shared stack two threads' locals would look like races.)
@@ -37,10 +38,15 @@ int unstarted[kMaxThreads];  // numbers of threads that have not begun: [next_un
 int next_unstarted;
 int unfinished;
 
-// Threads that may go on, in the order in which they were released.
+// Threads that may go on, in the order in which they will.
 struct Ready {
   Thread *ring[kMaxThreads];
   unsigned first, count;
+  void push_first(Thread *thread) {
+    first = (first + kMaxThreads - 1) % kMaxThreads;
+    ring[first] = thread;
+    count++;
+  }
   void push(Thread *thread) { ring[(first + count++) % kMaxThreads] = thread; }
   Thread *pop() {
     if (randomised) {
@@ -103,10 +109,10 @@ int take_unstarted() {
   return unstarted[next_unstarted++];
 }
 
-// All threads begin before any goes on, unless chance says otherwise.
+// Whether a thread begins before any goes on.
 bool begin_next() {
   if (!any_unstarted()) return false;
-  if (!randomised || ready.count == 0) return true;
+  if (!randomised || ready.count == 0) return ready.count == 0;
   return random_below(uint32_t(block_threads - next_unstarted) + ready.count) >= ready.count;
 }
 
@@ -177,11 +183,13 @@ void run_threads() {
 }
 
 void prepare_threads() {
+  static Thread all[kMaxThreads];
   const dim3 block = block_size;
   for (int i = 0; i < block_threads; i++) {
     if (threads[i] == nullptr) {
-      threads[i] = static_cast<Thread *>(calloc(1, sizeof(Thread)));
-      if (threads[i] == nullptr) abort();
+      threads[i] = &all[i];
+      threads[i]->pending = static_cast<Copy *>(calloc(kMaxCopies, sizeof(Copy)));
+      if (threads[i]->pending == nullptr) abort();
 #if defined(NT_EMULATED_TSAN)
       threads[i]->fiber = fibers[fiber_count++] = fiber_create(run_threads);
 #endif
@@ -414,8 +422,11 @@ void warp_collective(WarpOperation operation, unsigned mask, void *arguments, bo
     operation(meeting.lanes, mask);
     meeting.arrived = 0;
     meeting.generation++;
-    for (unsigned others = mask & ~(1u << lane); others != 0; others &= others - 1) {
-      Thread *other = threads[32 * warp + __builtin_ctz(others)];
+    unsigned others = mask & ~(1u << lane);
+    while (others != 0) {  // from the last lane to the first, so that the first goes on first
+      const int last = 31 - __builtin_clz(others);
+      others &= ~(1u << last);
+      Thread *other = threads[32 * warp + last];
       if (other->line != line || (other->file != file && strcmp(other->file, file) != 0))
         fail("divergent warp: lane %d is in a collective at %s:%d, lane %d at %s:%d", lane, file, line,
              other->position.lane, other->file, other->line);

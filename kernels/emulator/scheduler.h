@@ -23,8 +23,8 @@ struct Thread {
   const char *waits_in;  // null while it runs or may run
   const char *file;      // the line of its last barrier or collective
   int line;
-  int copies, committed;  // of pending[]; groups closed so far
-  Copy pending[kMaxCopies];
+  int copies, committed;  // of pending; groups closed so far
+  Copy *pending;          // kMaxCopies of them, apart: a block's threads are close together
 };
 
 extern Thread *threads[kMaxThreads];
