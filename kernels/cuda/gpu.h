@@ -237,17 +237,22 @@ __device__ __forceinline__ void store_pack_once(T *p, const Pack<T> &pack) {
   __stcs(reinterpret_cast<uint4 *>(p), bits);
 }
 
-// Sums and maxima over the warp, in every lane, in a fixed order.
-__device__ __forceinline__ float warp_sum(float x) {
+// Sums and maxima over the warp, in every lane, in a fixed order. Under the emulator, where each exchange is dear, the
+// warp meets once for all five (emulator.h), to the same bits.
+__device__ __forceinline__ float sum_by_shuffles(float x) {
   NT_UNROLL
   for (int step = 16; step > 0; step >>= 1) x += __shfl_xor_sync(kAllLanes, x, step);
   return x;
 }
-__device__ __forceinline__ float warp_max(float x) {
+__device__ __forceinline__ float max_by_shuffles(float x) {
   NT_UNROLL
   for (int step = 16; step > 0; step >>= 1) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, step));
   return x;
 }
+#ifdef __CUDACC__
+__device__ __forceinline__ float warp_sum(float x) { return sum_by_shuffles(x); }
+__device__ __forceinline__ float warp_max(float x) { return max_by_shuffles(x); }
+#endif
 
 // The block's sum in every thread, in a fixed order. blockDim.x is a multiple of 32, at most 1024. `scratch`: 32 floats
 // of shared memory; a barrier stands before their first use and after their last.

@@ -147,6 +147,16 @@ __attribute__((always_inline)) inline void store_global(void *p, const uint4 &x,
   *static_cast<uint4 *>(p) = x;
 }
 
+// gpu.h's sum_by_shuffles and max_by_shuffles, to the bit, in one meeting of the warp.
+inline float warp_sum(float x, NT_CALLER) {
+  emulator::warp_collective(emulator::warp_sum, 0xFFFFFFFFu, &x, false, file, line);
+  return x;
+}
+inline float warp_max(float x, NT_CALLER) {
+  emulator::warp_collective(emulator::warp_max, 0xFFFFFFFFu, &x, false, file, line);
+  return x;
+}
+
 inline float exp2_fast(float x) {
   float y = exp2f(x);
   return y < 1.17549435e-38f ? 0.0f : y;

@@ -101,6 +101,9 @@ void warp_match(void *const *lanes, unsigned mask);
 void warp_load_matrix(void *const *lanes, unsigned mask);
 void warp_load_matrix_transposed(void *const *lanes, unsigned mask);
 void warp_mma(void *const *lanes, unsigned mask);
+// Of a float of each lane.
+void warp_sum(void *const *lanes, unsigned mask);
+void warp_max(void *const *lanes, unsigned mask);
 
 // ---- shared memory (shared.cpp)
 

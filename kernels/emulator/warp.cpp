@@ -1,6 +1,7 @@
 // Warp collectives: what the last lane to arrive computes for all (PTX ISA: shfl.sync, vote.sync, redux.sync,
 // match.sync, ldmatrix, mma.m16n8k16).
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 #include "runtime.h"
@@ -30,6 +31,19 @@ uint32_t combine(Reduction reduction, uint32_t a, uint32_t b) {
     case kReduceXor: return a ^ b;
   }
   return 0;
+}
+
+// The exchanges of a butterfly, one after the other.
+template <class Combine>
+void combine_floats(void *const *lanes, unsigned mask, Combine combine) {
+  if (mask != 0xFFFFFFFFu) fail("a sum or maximum over a warp of which only the lanes %08x exist", mask);
+  float values[32], others[32];
+  for (int lane = 0; lane < 32; lane++) values[lane] = lane_of<float>(lanes, lane);
+  for (int step = 16; step > 0; step >>= 1) {
+    memcpy(others, values, sizeof values);
+    for (int lane = 0; lane < 32; lane++) values[lane] = combine(values[lane], others[lane ^ step]);
+  }
+  for (int lane = 0; lane < 32; lane++) lane_of<float>(lanes, lane) = values[lane];
 }
 
 void count_rows(void *const *lanes) {
@@ -74,6 +88,14 @@ void warp_match(void *const *lanes, unsigned mask) {
       mine.result |= unsigned(lane_of<Match>(lanes, other).value == mine.value) << other;
     });
   });
+}
+
+void warp_sum(void *const *lanes, unsigned mask) {
+  combine_floats(lanes, mask, [](float a, float b) { return a + b; });
+}
+
+void warp_max(void *const *lanes, unsigned mask) {
+  combine_floats(lanes, mask, [](float a, float b) { return fmaxf(a, b); });
 }
 
 // Row r of matrix j was read by lane 8j + r; lane l receives elements 2·(l mod 4) and + 1 of row l / 4.

@@ -64,6 +64,12 @@ __global__ void collectives_kernel(int *wrong) {
   bad += __reduce_add_sync(kAllLanes, lane) != 496 || __reduce_min_sync(kAllLanes, lane - 16) != -16;
   bad += __reduce_max_sync(kAllLanes, unsigned(lane)) != 31u || __reduce_or_sync(kAllLanes, 1u << lane) != kAllLanes;
   bad += __match_any_sync(kAllLanes, lane / 4) != 0xFu << (lane & ~3);
+  // In one meeting of the warp, the bits of the shuffles that GPUs run.
+  const float terms[] = {sinf(lane), 1e8f * cosf(3 * lane), -1.0f / (1 + lane), lane == 7 ? -INFINITY : -2.0f * lane};
+  for (const float x : terms) {
+    bad += __float_as_uint(nt::warp_sum(x)) != __float_as_uint(nt::sum_by_shuffles(x));
+    bad += __float_as_uint(nt::warp_max(x)) != __float_as_uint(nt::max_by_shuffles(x));
+  }
   // Parts of a warp by themselves.
   if (lane < 12) bad += __reduce_add_sync(0xFFFu, 1) != 12;
   bad += __popc(0xF0F0u) != 8 || __ffs(8) != 4 || __clz(1) != 31 || __brev(1u) != 0x80000000u;
