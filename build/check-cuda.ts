@@ -38,7 +38,7 @@ async function compiledResources(): Promise<Table> {
   return table;
 }
 
-/** Runs the kernel tests on the emulated backend. */
+/** Runs the kernel tests on the emulated backend, with threads and blocks in another order than `npm test` has. */
 async function countedAccesses(): Promise<Map<string, KernelCounts>> {
   await buildEmulated();
   const folder = mkdtempSync(join(tmpdir(), "neftune-check-"));
@@ -51,6 +51,7 @@ async function countedAccesses(): Promise<Map<string, KernelCounts>> {
         NEFTUNE_TEST_BACKENDS: "emulated",
         NEFTUNE_CUDA_LIBRARY: join(output, "libneftune-emulated.so"),
         NEFTUNE_EMULATOR_COUNT: file,
+        NEFTUNE_EMULATOR_SEED: "1",
       },
       stdout: "ignore",
       stderr: "pipe",
