@@ -1,5 +1,7 @@
 // LoRA's own products: u = s·x·Aᵀ down, g = s·dy·B back, and the gradients of A and B. The products with u and g on
 // the left belong to the linear layer (linear.cpp).
+#include <string.h>
+
 #include "skinny.h"
 
 namespace nt {
@@ -20,7 +22,10 @@ int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int6
   const Matrix q = transposed(a, dtype, in);
   const int32_t status = narrow_product(context, dtype, u, R, x, ldx, q, scale, T, R, in);
   if (status != NT_OK || u2 == nullptr) return status;
-  return narrow_product(context, dtype, u2, ldu2, x, ldx, q, scale, T, R, in);
+  for (int64_t t = 0; t < T; t++)
+    memcpy(const_cast<void *>(element(as_stored(u2, dtype, ldu2), t, 0)), element(as_stored(u, dtype, R), t, 0),
+           size_t(R * size_of(dtype)));
+  return NT_OK;
 }
 
 int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
@@ -29,12 +34,16 @@ int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, 
   for (int64_t i = 0; i < count; i++) {
     const nt_lora_target &target = targets[i];
     if (target.rows == 0) continue;
-    const void *own_dy = columns_from(dy, dtype, target.row);
-    int32_t status = project_back(context, dtype, columns_from(g, dtype, target.column), ldg, own_dy, lddy, target.b,
-                                  scale, T, target.rows, rank);
-    if (status == NT_OK && target.db != nullptr)
-      status = outer_product(context, dtype, target.db, true, columns_from(u, dtype, target.column), ldu, own_dy, lddy,
-                             T, rank, target.rows);
+    const auto run = [&](int64_t first, int64_t rows, float *db) {
+      const void *own_dy = element(as_stored(dy, dtype, lddy), first, target.row);
+      void *own_g = const_cast<void *>(element(as_stored(g, dtype, ldg), first, target.column));
+      const int32_t status =
+          project_back(context, dtype, own_g, ldg, own_dy, lddy, target.b, scale, rows, target.rows, rank);
+      if (status != NT_OK || db == nullptr) return status;
+      const void *own_u = element(as_stored(u, dtype, ldu), first, target.column);
+      return outer_product(context, dtype, db, true, own_u, ldu, own_dy, lddy, rows, rank, target.rows);
+    };
+    const int32_t status = by_outer_rows(context, dtype, T, target.db, target.rows * rank, run);
     if (status != NT_OK) return status;
   }
   return NT_OK;

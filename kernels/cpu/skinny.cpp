@@ -144,7 +144,7 @@ int32_t rank_product(nt_context *context, C *c, int64_t ldc, const T *p, int64_t
   const int64_t steps = blocks_of(r, Mode::kStep);
   const int64_t row_blocks = blocks_of(rows, kRows), panels = blocks_of(columns, kWidth);
   auto *packed_p =
-      static_cast<Packed *>(scratch(context, (row_blocks * kRows + panels * kWidth) * steps * int64_t(sizeof(Packed))));
+      static_cast<Packed *>(packed_memory((row_blocks * kRows + panels * kWidth) * steps * int64_t(sizeof(Packed))));
   if (packed_p == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack a rank-%lld product", (long long)r);
   Packed *packed_q = packed_p + row_blocks * kRows * steps;
   const T zero{};
@@ -268,7 +268,7 @@ int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T 
   const int64_t steps = blocks_of(rows, Mode::kStep), row_blocks = blocks_of(R, kRows);
   const int64_t panels = blocks_of(N, kWidth), pack = kOuterPanels * kOuterSteps * kWidth;
   auto *packed_p = static_cast<Packed *>(
-      scratch(context, (row_blocks * kRows * steps + context->threads * pack) * int64_t(sizeof(Packed))));
+      packed_memory((row_blocks * kRows * steps + context->threads * pack) * int64_t(sizeof(Packed))));
   if (packed_p == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld rows", (long long)rows);
   Packed *packed_q = packed_p + row_blocks * kRows * steps;
   const T zero{};
@@ -359,7 +359,7 @@ int32_t narrow_product(nt_context *context, int32_t dtype, void *c, int64_t ldc,
   if (amx_takes(context, dtype) && K % 32 == 0 && ldx % 2 == 0)
     return narrow_product_amx(context, static_cast<bf16 *>(c), ldc, static_cast<const bf16 *>(x), ldx, q, scale, T, R, K);
 #endif
-  void *turned = q.row == 1 ? nullptr : scratch(context, K * R * size_of(dtype));
+  void *turned = q.row == 1 ? nullptr : packed_memory(K * R * size_of(dtype));
   if (q.row != 1 && turned == nullptr)
     return fail(NT_OUT_OF_MEMORY, "lora: no memory for %lld columns, transposed", (long long)K);
   auto call = [&](auto *to, auto *from, auto *copy) {
@@ -393,6 +393,11 @@ int32_t outer_product(nt_context *context, int32_t dtype, float *c, bool c_trans
                          ldq, T, R, N);
   return outer_product(context, c, c_transposed, static_cast<const bf16 *>(p), ldp, static_cast<const bf16 *>(q), ldq,
                        T, R, N);
+}
+
+int64_t outer_rows(nt_context *context, int32_t dtype) {
+  if (amx_takes(context, dtype)) return kAmxOuterSteps;
+  return dtype == NT_F32 ? kOuterSteps * ModeOf<float>::Mode::kStep : kOuterSteps * ModeOf<bf16>::Mode::kStep;
 }
 
 }  // namespace nt

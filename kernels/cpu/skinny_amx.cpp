@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-#include "parallel.h"
+#include "skinny.h"
 #include "square.h"
 
 namespace nt {
@@ -14,7 +14,6 @@ constexpr int64_t kPair = 2;                   // bf16 in a word
 constexpr int64_t kBlock = 2 * kEdge;          // rows and columns of C that amx_product makes at once
 constexpr int64_t kStep = kEdge * kPair;       // of the sum, in one tile
 constexpr int64_t kCached = 256;               // rows of narrow_product that stay in a core's cache
-constexpr int64_t kOuterSteps = 256;           // rows of the sum between visits to outer_product's c
 constexpr int64_t kOuterColumns = 2 * kBlock;  // packed together: whole cache lines of rows pages apart
 constexpr int64_t kAhead = 8;                  // rows that are prefetched ahead
 
@@ -100,7 +99,7 @@ template <typename C>
 int32_t rank_product(nt_context *context, C *c, int64_t ldc, const bf16 *p, int64_t ldp, const Matrix &q, int64_t T,
                      int64_t N, int64_t r, bool accumulate) {
   const int64_t wide = up(r, kStep), right = right_words(r, N), left = kBlock * wide / kPair;
-  auto *words = static_cast<float *>(scratch(context, (right + context->threads * left) * 4));
+  auto *words = static_cast<float *>(packed_memory((right + context->threads * left) * 4));
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack a rank-%lld product", (long long)r);
   pack_right(context->threads, words, q, r, N);
   const int64_t blocks = up(T, kBlock) / kBlock;
@@ -143,7 +142,7 @@ int32_t rank_product_amx(nt_context *context, void *c, int32_t c_dtype, int64_t 
 int32_t narrow_product_amx(nt_context *context, bf16 *c, int64_t ldc, const bf16 *x, int64_t ldx, const Matrix &q,
                            float scale, int64_t T, int64_t R, int64_t K) {
   const int64_t right = right_words(K, R), rest = T % kEdge, pairs = K / kPair;
-  auto *words = static_cast<float *>(scratch(context, (right + kEdge * pairs) * 4));
+  auto *words = static_cast<float *>(packed_memory((right + kEdge * pairs) * 4));
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld columns", (long long)R);
   pack_right(context->threads, words, q, K, R);
   const int64_t blocks = T / kEdge;
@@ -169,8 +168,8 @@ int32_t narrow_product_amx(nt_context *context, bf16 *c, int64_t ldc, const bf16
 
 int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, const bf16 *p, int64_t ldp, const bf16 *q,
                           int64_t ldq, int64_t T, int64_t R, int64_t N) {
-  const int64_t lda = up(T, kStep) / kPair, left = up(R, kEdge) * lda, pack = kOuterSteps / kPair * kOuterColumns;
-  auto *words = static_cast<float *>(scratch(context, (left + context->threads * pack) * 4));
+  const int64_t lda = up(T, kStep) / kPair, left = up(R, kEdge) * lda, pack = kAmxOuterSteps / kPair * kOuterColumns;
+  auto *words = static_cast<float *>(packed_memory((left + context->threads * pack) * 4));
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld rows", (long long)T);
   parallel_for(context->threads, lda / kEdge, 8, [&](int64_t begin, int64_t end) {
     for (int64_t w = begin * kEdge; w < end * kEdge; w += kEdge)
@@ -201,8 +200,8 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
     alignas(64) float sums[kBlock * kBlock];
     const int64_t last = least(range.end * kBlock, N);
     for (int64_t n = range.begin * kBlock; n < last; n += kOuterColumns)
-      for (int64_t t = 0; t < T; t += kOuterSteps) {
-        const int64_t steps = least(kOuterSteps, up(T - t, kStep)), width = least(kOuterColumns, last - n);
+      for (int64_t t = 0; t < T; t += kAmxOuterSteps) {
+        const int64_t steps = least(kAmxOuterSteps, up(T - t, kStep)), width = least(kOuterColumns, last - n);
         pack_rows(right, t, steps, n, width);
         for (int64_t r = 0; r < R; r += kBlock)
           for (int64_t j = 0; j < width; j += kBlock) {

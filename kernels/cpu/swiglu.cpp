@@ -72,9 +72,14 @@ int32_t swiglu_backward(nt_context *context, T_ *gate_up, int64_t ldgate_up, T_ 
 template <typename T_>
 int32_t swiglu_backward_lora(nt_context *context, T_ *gate_up, int64_t ldgate_up, float *da, const void *g, int64_t ldg,
                              T_ *dh, int64_t lddh, int64_t T, int64_t R, int64_t I) {
-  const int32_t status = swiglu_backward(context, gate_up, ldgate_up, dh, dh, lddh, T, I);
-  if (status != NT_OK) return status;
-  return outer_product(context, sizeof(T_) == 2 ? NT_BF16 : NT_F32, da, false, g, ldg, dh, lddh, T, R, I);
+  const int32_t dtype = sizeof(T_) == 2 ? NT_BF16 : NT_F32;
+  return by_outer_rows(context, dtype, T, da, R * I, [&](int64_t first, int64_t rows, float *part) {
+    T_ *own = dh + first * lddh;
+    const int32_t status = swiglu_backward(context, gate_up + first * ldgate_up, ldgate_up, own, own, lddh, rows, I);
+    if (status != NT_OK) return status;
+    const void *own_g = element(as_stored(g, dtype, ldg), first, 0);
+    return outer_product(context, dtype, part, false, own_g, ldg, own, lddh, rows, R, I);
+  });
 }
 
 }  // namespace
