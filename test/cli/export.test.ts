@@ -150,6 +150,19 @@ describe("the Modelfile", () => {
     expect(notes.join()).toContain("no Ollama form of this model's template");
   });
 
+  test("what a template tells a model that is told nothing is the model's SYSTEM", () => {
+    const preface =
+      "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind<|im_end|>\n{% endif %}";
+    const told = written(
+      undefined,
+      llamaFolder({ chat_template: `${preface}${namedTemplates.chatml}` }),
+    ).text;
+    expect(told).toContain('<|im_start|>assistant\n"""\nSYSTEM """Be kind"""\nPARAMETER');
+    expect(written("vicuna").text).toContain('SYSTEM """A chat between a curious user and an');
+    for (const name of ["alpaca", "llama2", "llama3", "chatml", "mistral"])
+      expect(written(name).text).not.toContain("SYSTEM");
+  });
+
   test("one that is there is kept", () => {
     writeFileSync(join(root, "Modelfile"), "mine");
     expect(() => expectNoModelfile(root)).toThrow("has a Modelfile already");

@@ -38,24 +38,43 @@ const stops: Readonly<Partial<Record<KnownTemplate, string>>> = {
   chatml: "<|im_end|>",
 };
 
-/** Which of the known templates --prompt-template's value is; `option` undefined: the tokenizer's own. */
-function knownTemplate(option: string | undefined, tokenizer: Tokenizer): KnownTemplate | null {
+interface OllamaForm {
+  name: KnownTemplate;
+  /** What the template tells a model that is told nothing. */
+  system: string | null;
+}
+
+/** What --prompt-template's value is to Ollama; `option` undefined: the tokenizer's own. Null: nothing that is known. */
+function ollamaForm(option: string | undefined, tokenizer: Tokenizer): OllamaForm | null {
   const template = promptTemplate(option);
-  if (template.kind === "alpaca") return "alpaca";
-  if (Object.hasOwn(namedTemplates, template.kind)) return template.kind as TemplateName;
-  const source = template.kind === "file" ? template.source : tokenizer.chatTemplate;
-  if (source === null) return null;
+  if (template.kind === "alpaca") return { name: "alpaca", system: null };
   const names = Object.keys(namedTemplates) as TemplateName[];
+  const named = names.find((name) => name === template.kind);
+  const own = template.kind === "file" ? template.source : tokenizer.chatTemplate;
+  const source = named === undefined ? own : namedTemplates[named];
+  if (source === null) return null;
   const text = rendered(source, tokenizer);
-  return names.find((name) => text !== null && text === rendered(namedTemplates[name], tokenizer)) ?? null;
+  const name =
+    named ?? names.find((one) => text !== null && text === rendered(namedTemplates[one], tokenizer));
+  return name === undefined ? null : { name, system: defaultSystem(source, tokenizer) };
+}
+
+const CONVERSATION = (["system", "user", "assistant", "user"] as const).map((role, i) => ({
+  role,
+  content: `text ${i}`,
+}));
+
+/** What a template puts in a system message's place where there is none; null: nothing. */
+function defaultSystem(source: string, tokenizer: Tokenizer): string | null {
+  const [told, untold] = [0, 1].map((first) => rendered(source, tokenizer, CONVERSATION.slice(first, 2)));
+  const [before, after] = told?.split(CONVERSATION[0]!.content) ?? [];
+  if (untold == null || before === undefined || after === undefined) return null;
+  if (!untold.startsWith(before) || !untold.endsWith(after)) return null;
+  return untold.slice(before.length, untold.length - after.length) || null;
 }
 
 /** A conversation by a template; null where it refuses it. */
-function rendered(source: string, { bosToken, eosToken }: Tokenizer): string | null {
-  const messages = (["system", "user", "assistant", "user"] as const).map((role, i) => ({
-    role,
-    content: `text ${i}`,
-  }));
+function rendered(source: string, { bosToken, eosToken }: Tokenizer, messages = CONVERSATION): string | null {
   try {
     const template = new ChatTemplate(source, "template", { bosToken, eosToken, date: "2026-01-01" });
     return template.render(messages, null, true).replace(bosToken, "");
@@ -85,14 +104,15 @@ export interface OllamaModel {
 /** Writes DIR/Modelfile and returns its path. Throws NeftuneError ("io"). */
 export function writeModelfile(model: OllamaModel, context: Pick<Context, "note">): string {
   const { dir, tokenizer, template } = model;
-  const known = knownTemplate(template, tokenizer);
+  const form = ollamaForm(template, tokenizer);
   const lines = [`FROM ${pathFrom(dir, model.from)}`];
   if (model.adapter !== null) lines.push(`ADAPTER ${pathFrom(dir, model.adapter)}`);
-  if (known === null)
+  if (form === null)
     context.note("note: neftune has no Ollama form of this model's template; the Modelfile has no TEMPLATE");
-  else lines.push(`TEMPLATE """${goTemplates[known]}"""`);
+  else lines.push(`TEMPLATE """${goTemplates[form.name]}"""`);
+  if (form?.system != null) lines.push(`SYSTEM """${form.system}"""`);
   const ends = tokenizer.eosIds.map((id) => tokenizer.decode([id]));
-  const stop = known === null ? undefined : stops[known];
+  const stop = form === null ? undefined : stops[form.name];
   for (const end of new Set([...ends, ...(stop === undefined ? [] : [stop])].filter((text) => text !== "")))
     lines.push(`PARAMETER stop ${JSON.stringify(end)}`);
   const path = join(dir, MODELFILE);
