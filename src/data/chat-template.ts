@@ -1,7 +1,7 @@
 // A conversation as text, by a Jinja template as Transformers renders it.
 
 import { RowProblem } from "./fields.ts";
-import { JinjaTemplate, TemplateLimit } from "./jinja.ts";
+import { JinjaTemplate, TemplateLimit, threadTime } from "./jinja.ts";
 import type { Message } from "./messages.ts";
 import { strftime, type TemplateDate } from "./template-date.ts";
 
@@ -33,7 +33,7 @@ export class ChatTemplate {
 
   /** Starts the clock of a row. */
   beginRow(): void {
-    this.#deadline = performance.now() + ROW_MILLISECONDS;
+    this.#deadline = threadTime() + ROW_MILLISECONDS;
   }
 
   /** True where the source names a field or variable at all. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Encoder } from "../../src/data/encode.ts";
-import { JinjaTemplate, TemplateLimit } from "../../src/data/jinja.ts";
+import { JinjaTemplate, TemplateLimit, threadTime } from "../../src/data/jinja.ts";
 import { loadDataset } from "../../src/data/load-dataset.ts";
 import { Tokenizer } from "../../src/data/tokenizer.ts";
 import { InterruptedError } from "../../src/errors.ts";
@@ -9,7 +9,7 @@ import { encoder } from "./encoders.ts";
 import { folderOf, llamaFolder } from "./tiny-tokenizer.ts";
 
 function render(source: string, variables: Record<string, unknown> = {}, milliseconds = 5000): string {
-  return new JinjaTemplate(source, "test.jinja").render(variables, {}, performance.now() + milliseconds);
+  return new JinjaTemplate(source, "test.jinja").render(variables, {}, threadTime() + milliseconds);
 }
 
 describe("limits", () => {
@@ -47,6 +47,14 @@ describe("limits", () => {
   test("so are calls and nesting", () => {
     const recursive = "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}";
     expect(() => render(recursive, {}, 60_000)).toThrow("calls itself without end, or is nested too deeply");
+  });
+
+  test("time in which the process is stopped does not count", () => {
+    const pause = () => {
+      Bun.sleepSync(300);
+      return "";
+    };
+    expect(render("{{ pause() }}{% for i in range(3) %}{{ i }}{% endfor %}", { pause }, 200)).toBe("012");
   });
 
   test("an error names the template; whoever knows the row names it", () => {
