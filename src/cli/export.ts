@@ -24,7 +24,7 @@ import { adapterOption, expectModel } from "./inputs/model-data.ts";
 import { chooseTemplate } from "./inputs/prompt-template.ts";
 import { baseOf, noteBase, withMerger } from "./merge.ts";
 import { expectNewFile, makeFile } from "./outputs/new-file.ts";
-import { expectNoModelfile, writeModelfile } from "./outputs/ollama.ts";
+import { expectNoModelfile, makeOllamaFolder, writeModelfile } from "./outputs/ollama.ts";
 import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
 import { withWritingProgress } from "./terminal/writing-progress.ts";
 
@@ -167,6 +167,7 @@ export const exportCommand = defineCommand({
     const wish = { model: values.model, ...(adapter === undefined ? {} : { adapter }) };
     const found = await completeModel(await findModel(wish, "export", context), wish, context);
     const model = found.path;
+    if (ollama !== undefined) makeOllamaFolder(ollama);
     const start = performance.now();
     if (isAdapterOnly) {
       const request = { model, adapter: adapter!, type };

@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, w
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { makeFile } from "../../src/cli/outputs/new-file.ts";
-import { expectNoModelfile, writeModelfile } from "../../src/cli/outputs/ollama.ts";
+import { expectNoModelfile, makeOllamaFolder, writeModelfile } from "../../src/cli/outputs/ollama.ts";
 import { preTokenizerName } from "../../src/data/gguf/pre-tokenizer.ts";
 import { readPieces } from "../../src/data/gguf/sentencepiece.ts";
 import { tokenizerFields } from "../../src/data/gguf/vocabulary.ts";
@@ -107,9 +107,11 @@ test("a model card: license, sources, tags, as gguf-py 0.19 reads them", () => {
 describe("the Modelfile", () => {
   const written = (template: string | undefined, dir = byteFolder(), adapter: string | null = null) => {
     const notes: string[] = [];
+    const folder = join(root, `ollama-${Math.random()}`);
+    makeOllamaFolder(folder);
     const path = writeModelfile(
       {
-        dir: join(root, `ollama-${Math.random()}`),
+        dir: folder,
         from: join(root, "m.gguf"),
         adapter,
         tokenizer: Tokenizer.load(dir),
@@ -167,6 +169,7 @@ describe("the Modelfile", () => {
     writeFileSync(join(root, "Modelfile"), "mine");
     expect(() => expectNoModelfile(root)).toThrow("has a Modelfile already");
     expect(() => expectNoModelfile(join(root, "none"))).not.toThrow();
+    expect(() => makeOllamaFolder(join(root, "Modelfile"))).toThrow("cannot make the folder");
   });
 });
 

@@ -23,15 +23,24 @@ test("a run with its base, and a Modelfile with the template that it was trained
 }, 60_000);
 
 test("the adapter alone, as JSON", async () => {
-  const args = ["--model", "lora", "--adapter-only", "--output", "lora.gguf", "--ollama", "alone", "--json"];
+  const args = [
+    "--model",
+    "lora",
+    "--adapter-only",
+    "--output",
+    "alone/lora.gguf",
+    "--ollama",
+    "alone",
+    "--json",
+  ];
   const { stdout } = await place.must("export", ...args);
   expect(JSON.parse(stdout)).toMatchObject({
-    output: "lora.gguf",
+    output: "alone/lora.gguf",
     type: "f32",
     modelfile: "alone/Modelfile",
   });
-  expect(readGguf(place.path("lora.gguf")).fields.get("adapter.type")).toBe("lora");
-  expect(place.read("alone", "Modelfile")).toMatch(/^FROM .*\/model\nADAPTER \.\.\/lora\.gguf\n/);
+  expect(readGguf(place.path("alone/lora.gguf")).fields.get("adapter.type")).toBe("lora");
+  expect(place.read("alone", "Modelfile")).toMatch(/^FROM .*\/model\nADAPTER \.\/lora\.gguf\n/);
 }, 60_000);
 
 test.each<[string, string[], string, number]>([

@@ -89,8 +89,17 @@ export function expectNoModelfile(dir: string): void {
     throw new UsageError(`--ollama ${dir}: has a ${MODELFILE} already; choose another folder`);
 }
 
+/** Makes DIR where it is missing, as the GGUF may go there, too. Throws NeftuneError ("io"). */
+export function makeOllamaFolder(dir: string): void {
+  try {
+    mkdirSync(dir, { recursive: true });
+  } catch (error) {
+    throw ioError(dir, "make the folder", error);
+  }
+}
+
 export interface OllamaModel {
-  /** The folder to write into; made where it is missing. */
+  /** The folder to write into. */
   dir: string;
   /** The GGUF of the model, or the folder of the base of an adapter. */
   from: string;
@@ -116,11 +125,6 @@ export function writeModelfile(model: OllamaModel, context: Pick<Context, "note"
   for (const end of new Set([...ends, ...(stop === undefined ? [] : [stop])].filter((text) => text !== "")))
     lines.push(`PARAMETER stop ${JSON.stringify(end)}`);
   const path = join(dir, MODELFILE);
-  try {
-    mkdirSync(dir, { recursive: true });
-  } catch (error) {
-    throw ioError(dir, "make the folder", error);
-  }
   writeTextAtomically(path, `${lines.join("\n")}\n`);
   return path;
 }
