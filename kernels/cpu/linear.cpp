@@ -1,9 +1,11 @@
 // Linear layers with an optional low-rank (LoRA) term: y = x·Wᵀ + bias + u·Bᵀ, dx = dy·W + g·A, dW += dyᵀ·x.
 //
-// The low-rank product is written first and oneDNN adds the base product to it in registers: in bf16 what is rounded
-// in between is the small term alone, and no pass over y is added.
+// With AMX the low-rank term is part of the product's sum (amx_matmul.h). Elsewhere, and for few rows, it is written
+// first and the base product is added to it in registers: in bf16 what is rounded in between is the small term alone.
 #include <string.h>
 
+#include "amx_matmul.h"
+#include "../entry/entry.h"
 #include "few_rows.h"
 #include "parallel.h"
 #include "scratch.h"
@@ -15,14 +17,18 @@ namespace nt {
 
 namespace {
 
-// Expands an NF4 weight into its scratch as the product's right operand: in oneDNN's own layout where that is known,
-// else as a dense weight lies.
-int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed) {
+// Expands an NF4 weight into its scratch as the product's right operand: in panels where the product reads them, else as a
+// dense weight lies.
+int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, bool by_amx = false) {
   if (weight->scratch == nullptr) return NT_OK;
   bool panels = false;
   product.b.data = product.b_blocked = weight->scratch;
   if (nf4_makes_panels(weight)) {
-    int32_t status = takes_panels(context, product, &panels);
+    int32_t status = NT_OK;
+    if (by_amx)
+      panels = amx_takes_panels(product);
+    else
+      status = takes_panels(context, product, &panels);
     if (status != NT_OK) return status;
   }
   if (panels) {
@@ -72,6 +78,22 @@ int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) 
   return part_of_tile(context, rows_from(product, T - rest, rest), tile);
 }
 
+Product forward_product(const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a, int64_t lda,
+                        const float *bias, bool accumulate, int64_t T) {
+  return {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
+          transposed(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, bias, accumulate};
+}
+Product backward_product(const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a, int64_t lda,
+                         bool accumulate, int64_t T) {
+  return {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
+          as_stored(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, nullptr, accumulate};
+}
+
+int32_t by_amx(nt_context *context, const nt_weight *weight, Product product, bool transposed, const LowRankTerm &term) {
+  const int32_t status = expand(context, weight, product, transposed, true);
+  return status == NT_OK ? amx_matmul(context, product, term) : status;
+}
+
 }  // namespace
 
 int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
@@ -82,8 +104,7 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
     const auto product = amx_takes_rows(context, weight) ? amx_rows_product : few_rows_product;
     return product(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   }
-  Product product = {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                     transposed(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, bias, accumulate};
+  Product product = forward_product(weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
   if (rows != NT_ROWS_TOGETHER) return in_tiles(context, weight, product);
   const int32_t status = expand(context, weight, product, true);
   return status == NT_OK ? matmul(context, product) : status;
@@ -91,9 +112,7 @@ int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, vo
 
 int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                      const void *a, int64_t lda, bool accumulate, int64_t T) {
-  Product product = {T, weight->in, weight->out, as_stored(a, weight->dtype, lda),
-                     as_stored(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, nullptr,
-                     accumulate};
+  Product product = backward_product(weight, c, c_dtype, ldc, a, lda, accumulate, T);
   const int32_t status = expand(context, weight, product, false);
   return status == NT_OK ? matmul(context, product) : status;
 }
@@ -151,6 +170,28 @@ int32_t low_rank_forward(nt_context *context, int32_t dtype, void *y, int32_t y_
 int32_t low_rank_backward(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *g, int64_t ldg,
                           const void *a, int64_t rank, bool accumulate, int64_t T, int64_t in) {
   return rank_product(context, dtype, dx, dtype, lddx, g, ldg, as_stored(a, dtype, in), T, in, rank, accumulate);
+}
+
+int32_t linear_forward(nt_context *context, const nt_weight *weight, void *y, int32_t y_dtype, int64_t ldy,
+                       const void *x, int64_t ldx, const float *bias, const void *u, int64_t ldu,
+                       const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T, int32_t rows) {
+  if (rows == NT_ROWS_TOGETHER && amx_multiplies(context, weight->dtype, T))
+    return by_amx(context, weight, forward_product(weight, y, y_dtype, ldy, x, ldx, bias, false, T), true,
+                  {static_cast<const bf16 *>(u), ldu, rank, nullptr, count > 0 ? blocks : nullptr, count});
+  if (count > 0)
+    NT_TRY(low_rank_forward(context, weight->dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out));
+  return times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T, rows);
+}
+
+int32_t linear_backward_input(nt_context *context, const nt_weight *weight, void *dx, int64_t lddx, const void *dy,
+                              int64_t lddy, const void *g, int64_t ldg, const void *a, int64_t rank, bool accumulate,
+                              int64_t T) {
+  if (amx_multiplies(context, weight->dtype, T))
+    return by_amx(context, weight, backward_product(weight, dx, weight->dtype, lddx, dy, lddy, accumulate, T), false,
+                  {static_cast<const bf16 *>(g), ldg, rank, rank > 0 ? static_cast<const bf16 *>(a) : nullptr});
+  if (rank > 0)
+    NT_TRY(low_rank_backward(context, weight->dtype, dx, lddx, g, ldg, a, rank, accumulate, T, weight->in));
+  return times_weight(context, weight, dx, weight->dtype, lddx, dy, lddy, accumulate || rank > 0, T);
 }
 
 int32_t add_column_sums(nt_context *context, int32_t dtype, float *destination, const void *x, int64_t ldx,

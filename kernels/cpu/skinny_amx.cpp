@@ -4,86 +4,31 @@
 
 #include <string.h>
 
+#include "amx_words.h"
 #include "skinny.h"
-#include "square.h"
 
 namespace nt {
 namespace {
 
-constexpr int64_t kPair = 2;                   // bf16 in a word
-constexpr int64_t kBlock = 2 * kEdge;          // rows and columns of C that amx_product makes at once
-constexpr int64_t kStep = kEdge * kPair;       // of the sum, in one tile
 constexpr int64_t kCached = 256;               // rows of narrow_product that stay in a core's cache
 constexpr int64_t kOuterColumns = 2 * kBlock;  // packed together: whole cache lines of rows pages apart
 constexpr int64_t kAhead = 8;                  // rows that are prefetched ahead
-
-int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-__mmask32 first(int64_t n) { return n >= 32 ? ~__mmask32{0} : __mmask32((uint64_t(1) << (n < 0 ? 0 : n)) - 1); }
-
-// words[j, kEdge columns]: of rows row(2·j) and row(2·j + 1), `columns` elements each, those side by side in a word, for
-// kEdge pairs. A null row counts as zeros.
-template <typename Row>
-inline void interleave(Vec (&words)[kEdge], int64_t columns, const Row &row) {
-  auto widen = [&](const bf16 *from) {
-    if (from == nullptr) return _mm512_setzero_si512();
-    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(first(least(columns, kEdge))), from));
-  };
-  for (int64_t j = 0; j < kEdge; j++)
-    words[j] = (Vec)_mm512_or_si512(widen(row(2 * j)), _mm512_slli_epi32(widen(row(2 * j + 1)), 16));
-}
 
 // Words that pack_right writes.
 int64_t right_words(int64_t K, int64_t N) { return up(K, kStep) / kPair * up(N, kBlock); }
 
 // words[panels of kBlock columns, pairs of K, kBlock] = q[K, N] in pairs along K, zeros up to whole tiles.
 void pack_right(int threads, float *words, const Matrix &q, int64_t K, int64_t N) {
-  const auto *data = static_cast<const bf16 *>(q.data);
   const int64_t tiles = up(N, kBlock) / kEdge, panel = up(K, kStep) / kPair * kBlock;
   parallel_for(threads, tiles, 8, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin * kEdge; n < end * kEdge; n += kEdge)
       for (int64_t k = 0; k < K; k += kStep) {
         float *to = words + n / kBlock * panel + k / kPair * kBlock + n % kBlock;
         Vec block[kEdge];
-        if (q.row == 1) {
-          for (int64_t j = 0; j < kEdge; j++)
-            block[j] = n + j < N ? (Vec)_mm512_maskz_loadu_epi16(first(K - k), data + (n + j) * q.column + k) : Vec{};
-          transpose(block);
-        } else {
-          interleave(block, N - n, [&](int64_t i) { return k + i < K ? data + (k + i) * q.row + n : nullptr; });
-        }
+        right_tile(block, q, k, n, K, N);
         for (int64_t j = 0; j < kEdge; j++) store(to + j * kBlock, block[j]);
       }
   });
-}
-
-// c[rows, columns] = or += sums[rows, ld].
-inline void put(bf16 *c, int64_t ldc, const float *sums, int64_t ld, int64_t rows, int64_t columns, bool accumulate,
-                float scale) {
-  const __mmask16 low = __mmask16(first(least(columns, kEdge)));
-  const __mmask32 both = first(columns);
-  auto sum = [&](const float *from, const bf16 *old, __mmask16 mask) {
-    __m512 value = (__m512)(load(from) * splat(scale));
-    if (!accumulate) return value;
-    const __m512i wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, old));
-    return _mm512_add_ps(value, (__m512)_mm512_slli_epi32(wide, 16));
-  };
-  for (int64_t i = 0; i < rows; i++, c += ldc, sums += ld) {
-    if (columns > kEdge) {
-      const __m512 right = sum(sums + kEdge, c + kEdge, __mmask16(both >> 16));
-      _mm512_mask_storeu_epi16(c, both, (__m512i)_mm512_cvtne2ps_pbh(right, sum(sums, c, low)));
-    } else {
-      _mm256_mask_storeu_epi16(c, low, (__m256i)_mm512_cvtneps_pbh(sum(sums, c, low)));
-    }
-  }
-}
-inline void put(float *c, int64_t ldc, const float *sums, int64_t ld, int64_t rows, int64_t columns, bool accumulate,
-                float scale) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < columns; j++) {
-      const float value = sums[i * ld + j] * scale;
-      c[i * ldc + j] = accumulate ? c[i * ldc + j] + value : value;
-    }
 }
 
 // C[rows, columns] = or += scale · A·B for at most kBlock of each. A and B, a panel, hold words.

@@ -3,6 +3,7 @@
 // The low-rank term is written first and cuBLASLt adds the base product to it (beta = 1) before it rounds: in bf16
 // what is rounded in between is the small term alone. It costs a write and a read of y. A bias rides in the
 // product's epilogue.
+#include "../entry/entry.h"
 #include "blas.h"
 #include "lora_up.h"
 
@@ -91,6 +92,22 @@ int32_t low_rank_backward(nt_context *context, int32_t dtype, void *dx, int64_t 
   }
   return matmul(context, {T, in, rank, as_stored(g, dtype, ldg), as_stored(a, dtype, in), dx, dtype, lddx, nullptr,
                           accumulate});
+}
+
+int32_t linear_forward(nt_context *context, const nt_weight *weight, void *y, int32_t y_dtype, int64_t ldy,
+                       const void *x, int64_t ldx, const float *bias, const void *u, int64_t ldu,
+                       const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T, int32_t rows) {
+  if (count > 0)
+    NT_TRY(low_rank_forward(context, weight->dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out));
+  return times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T, rows);
+}
+
+int32_t linear_backward_input(nt_context *context, const nt_weight *weight, void *dx, int64_t lddx, const void *dy,
+                              int64_t lddy, const void *g, int64_t ldg, const void *a, int64_t rank, bool accumulate,
+                              int64_t T) {
+  if (rank > 0)
+    NT_TRY(low_rank_backward(context, weight->dtype, dx, lddx, g, ldg, a, rank, accumulate, T, weight->in));
+  return times_weight(context, weight, dx, weight->dtype, lddx, dy, lddy, accumulate || rank > 0, T);
 }
 
 constexpr int kSumThreads = 256;

@@ -90,9 +90,7 @@ NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, in
   NT_CHECK(rows >= NT_ROWS_TOGETHER && rows <= NT_ROWS_TILED, "%s: unknown kind of rows %d", op, int(rows));
   if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
   NT_CHECK(y != nullptr && x != nullptr, "%s: y and x must not be null", op);
-  if (count > 0)
-    NT_TRY(nt::low_rank_forward(context, dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out));
-  return nt::times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T, rows);
+  return nt::linear_forward(context, weight, y, y_dtype, ldy, x, ldx, bias, u, ldu, blocks, count, rank, T, rows);
 }
 
 NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void *dx, int64_t lddx, const void *dy,
@@ -108,9 +106,7 @@ NT_API int32_t nt_linear_backward_input(nt_context *context, int32_t dtype, void
   if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
   NT_CHECK(dx != nullptr && dy != nullptr, "%s: dx and dy must not be null", op);
   NT_CHECK(rank == 0 || (g != nullptr && a != nullptr), "%s: rank %lld needs g and A", op, (long long)rank);
-  if (rank > 0)
-    NT_TRY(nt::low_rank_backward(context, dtype, dx, lddx, g, ldg, a, rank, accumulate != 0, T, weight->in));
-  return nt::times_weight(context, weight, dx, dtype, lddx, dy, lddy, accumulate != 0 || rank > 0, T);
+  return nt::linear_backward_input(context, weight, dx, lddx, dy, lddy, g, ldg, a, rank, accumulate != 0, T);
 }
 
 NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, float *dweight, float *dbias,

@@ -26,6 +26,9 @@ export function poisoned(device: Device, dtype: DType, shape: readonly number[])
   return tensor;
 }
 
+/** `few` rows, and on a CPU also so many that its own products take them. */
+export const manyRows = (device: Device, few: number): number[] => (device.isHost ? [few, 150] : [few]);
+
 /** Runs the tests of `body` once for every backend at hand; NEFTUNE_CPU_ISA narrows the CPU's to one (then oneDNN's too). */
 export function forEachBackend(body: (device: Device, name: string) => void): void {
   const run = (name: string, device: Device) => {

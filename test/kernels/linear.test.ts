@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import {
-  type Device,
+  Device,
   type LoraBlock,
   type LowRankBlocks,
   linearBackwardInput,
@@ -10,7 +10,7 @@ import {
   Tensor,
   Weight,
 } from "../../src/native/index.ts";
-import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { forEachBackend, manyRows, poisoned, upload } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 import { dense, expectRowsAlone, plus, product, transpose } from "./products.ts";
 
@@ -259,9 +259,9 @@ forEachBackend((device) => {
   }
 
   for (const dtype of dtypes) {
-    for (const stack of stacks)
-      test(`${dtype} ${stack.length} stacked projections: each has its own B, or none`, () => {
-        const [T, inputs, rank] = [33, 40, 8];
+    for (const [stack, T] of stacks.flatMap((rows) => manyRows(device, 33).map((T) => [rows, T] as const)))
+      test(`${dtype} ${stack.length} stacked projections, T ${T}: each has its own B, or none`, () => {
+        const [inputs, rank] = [40, 8];
         const out = stack.reduce((sum, [rows]) => sum + rows, 0);
         const R = rank * stack.filter(([, has]) => has).length;
         const random = new Random(19);
@@ -456,4 +456,53 @@ forEachBackend((device) => {
     );
     weight.destroy();
   });
+});
+
+test("on a CPU, large products are right, and the same to the bit for every number of threads", () => {
+  // More than its own product sums, or packs, at a time.
+  const [T, inputs, out, rank] = [140, 3110, 2690, 35];
+  // bf16 holds these as they are.
+  const make = (n: number, step: number) =>
+    new Float32Array(n).map((_, i) => (((i % 9973) * step + i) % 127) / 64 - 1);
+  const [x, dy, w] = [make(T * inputs, 3), make(T * out, 5), make(out * inputs, 7)];
+  const [u, b, a] = [make(T * rank, 11), make(out * rank, 13), make(rank * inputs, 17)];
+  const results = [1, 2, 3].map((threads) => {
+    const device = Device.open({ threads });
+    const weight = Weight.dense(device, upload(device, "bf16", [out, inputs], w));
+    const [y, dx] = [device.allocate("bf16", [T, out]), device.allocate("bf16", [T, inputs])];
+    const low = lowRankOf(device, "bf16", u, b, T, out, rank);
+    linearForward(device, y, upload(device, "bf16", [T, inputs], x), weight, null, low);
+    const left = upload(device, "bf16", [T, rank], u);
+    const right = upload(device, "bf16", [rank, inputs], a);
+    linearBackwardInput(device, dx, upload(device, "bf16", [T, out], dy), weight, { left, right });
+    const got = [device.readFloats(y), device.readFloats(dx)] as const;
+    device.close();
+    return got;
+  });
+  const [y, dx] = results[0]!;
+  const columns = (all: number) => Array.from({ length: 30 }, (_, i) => (i * 977) % all);
+  const sum = (n: number, term: (k: number) => number) => {
+    let total = 0;
+    for (let k = 0; k < n; k++) total += term(k);
+    return total;
+  };
+  const sampled = (values: Float32Array, all: number) =>
+    columns(all).map((j, i) => values[((i * 7) % T) * all + j]!);
+  const wanted = columns(out).map((j, i) => {
+    const t = (i * 7) % T;
+    return (
+      sum(inputs, (k) => x[t * inputs + k]! * w[j * inputs + k]!) +
+      sum(rank, (k) => u[t * rank + k]! * b[j * rank + k]!)
+    );
+  });
+  const wantedDx = columns(inputs).map((j, i) => {
+    const t = (i * 7) % T;
+    return (
+      sum(out, (k) => dy[t * out + k]! * w[k * inputs + j]!) +
+      sum(rank, (k) => u[t * rank + k]! * a[k * inputs + j]!)
+    );
+  });
+  expectClose(Float32Array.from(sampled(y, out)), wanted, tolerance.bf16, "y");
+  expectClose(Float32Array.from(sampled(dx, inputs)), wantedDx, tolerance.bf16, "dx");
+  for (const other of results.slice(1)) expect(other).toEqual(results[0]!);
 });

@@ -12,7 +12,7 @@ import {
   Tensor,
   Weight,
 } from "../../src/native/index.ts";
-import { forEachBackend, poisoned, upload } from "./harness.ts";
+import { forEachBackend, manyRows, poisoned, upload } from "./harness.ts";
 import { allocateOn, rounded, storedDtypes, uploadStored } from "./nf4-reference.ts";
 import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 import { dense, expectRowsAlone, product, transpose } from "./products.ts";
@@ -110,15 +110,16 @@ forEachBackend((device) => {
 
   // Sizes at which a backend may have a layout of its own for the values, and others.
   for (const dtype of ["f32", "bf16"] as const)
-    for (const [out, inputs] of [
-      [128, 64],
-      [64, 192],
-      [96, 128],
-      [320, 256],
-      [48, 320],
-    ] as const)
-      test(`${dtype} [${out}, ${inputs}]: products are those of a dense weight of the same values, to the bit`, () => {
-        const T = 20;
+    for (const [out, inputs, T] of (
+      [
+        [128, 64],
+        [64, 192],
+        [96, 128],
+        [320, 256],
+        [48, 320],
+      ] as const
+    ).flatMap((shape) => manyRows(device, 20).map((T) => [...shape, T] as const)))
+      test(`${dtype} [${out}, ${inputs}], T ${T}: products are those of a dense weight of the same values, to the bit`, () => {
         const random = new Random(out);
         const make = (columns: number) =>
           upload(device, dtype, [T, columns], roundTo(dtype, random.floats(T * columns)));
