@@ -70,7 +70,7 @@ test("/set changes what answers are made with, within the options' ranges", () =
   expect(chat.settings).toMatchObject({ temperature: 0.7, minP: 0.05, maxNewTokens: 20 });
   for (const [line, note] of [
     ["/set temperature -1", "/set temperature expects a number of at least 0, got -1"],
-    ["/set top-p warm", "/set top-p expects a number above 0 and at most 1, got NaN"],
+    ["/set top-p warm", "/set top-p expects a number above 0 and at most 1, got warm"],
     ["/set min-p 2", "/set min-p expects a number of at least 0 and at most 1, got 2"],
     ["/set seed 1.5", "/set seed expects a whole number of at least 0, got 1.5"],
     ["/set heat 1", "/set takes a name and a value: temperature 0.7"],

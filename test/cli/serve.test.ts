@@ -357,6 +357,13 @@ test("a client that leaves frees its place", async () => {
   }
 });
 
+test("a port that is taken", () => {
+  const port = Number(new URL(server.url).port);
+  expect(() => new ModelServer(models, { ...tinyOptions, port })).toThrow(
+    `cannot listen on 127.0.0.1:${port}: another program has this port; choose another --port`,
+  );
+});
+
 test("keys, a full queue, time that is up", async () => {
   const own = new ModelServer(new Map([["one", models.get("base")!]]), {
     ...tinyOptions,

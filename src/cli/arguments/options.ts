@@ -131,7 +131,7 @@ function unknownOption(rawName: string, value: unknown, table: OptionTable): Usa
 }
 
 /** A value written as text. `name` is for messages: --alpha, or "alpha" in a file. */
-function readText(name: string, spec: OptionSpec, text: string): unknown {
+export function readText(name: string, spec: OptionSpec, text: string): unknown {
   switch (spec.type) {
     case "int":
     case "float": {

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { NeftuneError, UsageError } from "../../errors.ts";
 import { writeTextAtomically } from "../../formats/io.ts";
 import { suggestion } from "../../nearest.ts";
-import { readValue } from "../arguments/options.ts";
+import { readText } from "../arguments/options.ts";
 import { samplingOptions } from "../arguments/sampling-options.ts";
 import { escapeJson } from "../terminal/text.ts";
 
@@ -142,13 +142,7 @@ export class Chat {
     if (!Object.hasOwn(fields, name) || text === undefined || more.length > 0)
       return { note: `/set takes a name and a value: ${this.#shown()}` };
     const own = name as keyof typeof fields;
-    const value = readValue(
-      own,
-      `/set ${own}`,
-      settable[own],
-      text.trim() === "" ? Number.NaN : Number(text),
-    );
-    this.settings[fields[own]] = value as number;
+    this.settings[fields[own]] = readText(`/set ${own}`, settable[own], text) as number;
     return { note: this.#shown() };
   }
 

@@ -65,9 +65,11 @@ export class ModelServer {
         fetch: (request) => this.#answer(request),
       });
     } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      const reason = code === "EADDRINUSE" ? "another program has this port" : message;
       throw new NeftuneError(
         "io",
-        `cannot listen on ${options.host}:${options.port}: ${(error as Error).message}; choose another --port`,
+        `cannot listen on ${options.host}:${options.port}: ${reason}; choose another --port`,
         { cause: error },
       );
     }
