@@ -79,6 +79,12 @@ export class DivergenceWatch {
       throw this.#ofIdleSteps(this.#idle);
   }
 
+  /** To ask of the last evaluation, that of the result: an update may break values and leave them finite. */
+  expectFiniteLoss(step: number, loss: number): void {
+    if (Number.isFinite(loss)) return;
+    throw this.#error(this.#idle?.first ?? step, `the loss of the evaluation after step ${step} is ${loss}`);
+  }
+
   #ofIdleSteps({ first, last, reason }: { first: number; last: number; reason: string }): NeftuneError {
     const steps = first === last ? "that step" : `steps ${first} to ${last}`;
     return this.#error(first, `${reason}, and ${steps} made no update`);

@@ -6,10 +6,10 @@ import type { EmbeddingHook } from "../model/index.ts";
 import { stopError, wishOf } from "../ranks/wish.ts";
 import { EVAL_LOSSES_FILE, evalLossesText } from "../report/eval-losses.ts";
 import { shellWord } from "../shell.ts";
-import { isOutOfPatience, judge, whyStopped } from "./best.ts";
+import { type BestEvaluation, isOutOfPatience, judge, whyStopped } from "./best.ts";
 import type { Progress } from "./checkpoint.ts";
 import { DivergedError } from "./divergence.ts";
-import { evaluate, eventLoopTurn } from "./evaluate.ts";
+import { type Evaluation, evaluate, eventLoopTurn } from "./evaluate.ts";
 import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
 import { type MicroBatch, mergeMicroBatches } from "./micro-batches.ts";
@@ -248,32 +248,32 @@ export class Trainer {
     const { progress, files } = run;
     const { signal, reporter, team = null } = this.#settings;
     const samples = this.#evalSamples ?? samplesOf([]);
+    let found: Evaluation;
     try {
-      const { loss, perplexity, targetTokens, perSample } = await evaluate(this.model, samples, {
+      found = await evaluate(this.model, samples, {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
         ...(signal === undefined ? {} : { signal }),
         team,
         onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),
       });
-      const epoch = this.#epoch(progress.step);
-      progress.evaluation = {
-        step: progress.step,
-        epoch,
-        loss: finite(loss),
-        perplexity: finite(perplexity),
-        targetTokens,
-      };
-      files?.folder.expectOurs();
-      files?.folder.writeText(EVAL_LOSSES_FILE, evalLossesText(progress.step, perSample));
     } catch (error) {
       // The checkpoint that follows remembers that this evaluation is still to come.
       if (!(error instanceof InterruptedError)) throw error;
       run.stop = error.exitStatus;
       return;
     }
+    const { loss, perplexity, targetTokens, perSample } = found;
+    progress.evaluation = {
+      step: progress.step,
+      epoch: this.#epoch(progress.step),
+      loss: finite(loss),
+      perplexity: finite(perplexity),
+      targetTokens,
+    };
     progress.evalPending = false;
     files?.folder.expectOurs();
+    files?.folder.writeText(EVAL_LOSSES_FILE, evalLossesText(progress.step, perSample));
     files?.metrics.append(evalLine(progress.evaluation));
     progress.judgement = judge(progress.judgement, progress.evaluation, this.options);
     reporter?.onEval?.(progress.evaluation);
@@ -282,6 +282,8 @@ export class Trainer {
         `stopped early after step ${progress.step} of ${this.#schedule.totalSteps}: ${whyStopped(progress.judgement, this.options)}`,
       );
     }
+    if (this.#isFinished(progress) && this.#bestBefore(progress) === null)
+      run.watch.expectFiniteLoss(progress.step, loss);
   }
 
   #openRun(): Promise<Run> {
@@ -407,10 +409,15 @@ export class Trainer {
     return this.options.loadBestModelAtEnd && progress.judgement.best?.step === step;
   }
 
-  /** Takes back the values of the best evaluation, if that is asked for and was not the last. */
+  /** The evaluation whose values are the result instead of the last ones, if that is asked for. */
+  #bestBefore({ step, judgement: { best } }: Progress): BestEvaluation | null {
+    return this.options.loadBestModelAtEnd && best?.step !== step ? best : null;
+  }
+
+  /** Takes back the values of the best evaluation. */
   #takeBest({ files, progress }: Run): void {
-    const { best } = progress.judgement;
-    if (!this.options.loadBestModelAtEnd || best === null || best.step === progress.step) return;
+    const best = this.#bestBefore(progress);
+    if (best === null) return;
     // Of several ranks the first one writes the result.
     if (files === null) {
       this.#parameters.follow();

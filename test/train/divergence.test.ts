@@ -131,6 +131,55 @@ test("values that are not finite are not saved, at a checkpoint, at the end, or 
   }
 });
 
+describe("an evaluation that is not finite", () => {
+  const evaluating = { evalDataset: fakeSamples(3) };
+
+  /** A model whose evaluations find these losses, one after another. */
+  function finding(...losses: number[]): FakeModel {
+    const model = new FakeModel();
+    model.evaluate = ({ targets }) => new Float32Array(targets.length).fill(losses.shift()!);
+    return model;
+  }
+
+  test("after the last step ends the run; the checkpoint before stays, and there is no result", async () => {
+    for (const loss of [Number.NaN, Number.POSITIVE_INFINITY]) {
+      const output = newFolder();
+      const settings = { output, ...evaluating, options: { saveSteps: 5, evalSteps: 6 } };
+      const error = await failureOf(run(settings, finding(2, loss)));
+      expect(error.message).toBe(
+        `diverged at step 12: the loss of the evaluation after step 12 is ${loss}. The newest checkpoint is ${output}/checkpoints/step-00000010; no result was written to ${output}. Train again, into another --output, with a lower --learning-rate (it was 0.05)`,
+      );
+      expect(checkpoints(output)).toEqual(["step-00000005", "step-00000010"]);
+      expect(readdirSync(output)).not.toContain("adapter_model.safetensors");
+    }
+  });
+
+  test("after the last step is no fault of a result that is the best of those before", async () => {
+    const output = newFolder();
+    const options = { evalSteps: 6, loadBestModelAtEnd: true };
+    expect(await run({ output, ...evaluating, options }, finding(2, Number.NaN)).train()).toMatchObject({
+      steps: 12,
+      evaluation: { loss: null },
+    });
+    expect(readdirSync(output)).toContain("adapter_model.safetensors");
+  });
+
+  test("ends a run that stops early with it, if none was better", async () => {
+    const settings = {
+      output: newFolder(),
+      ...evaluating,
+      options: { evalSteps: 4, earlyStoppingPatience: 1 },
+    };
+    const error = await failureOf(run(settings, finding(Number.NaN, 2, 2)));
+    expect(error.message).toStartWith("diverged at step 4: the loss of the evaluation after step 4 is NaN. ");
+  });
+
+  test("before the last step is waited out", async () => {
+    const settings = { output: newFolder(), ...evaluating, options: { evalSteps: 6 } };
+    expect(await run(settings, finding(Number.NaN, 2)).train()).toMatchObject({ evaluation: { loss: 2 } });
+  });
+});
+
 test("AdamW's state that is not finite is not saved", async () => {
   const output = newFolder();
   const model = new FakeModel();
