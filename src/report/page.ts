@@ -24,11 +24,13 @@ export interface Extras {
 
 /** What a page may take; tables and answers come first, and curves get what is left. */
 const MOST_BYTES = 295_000;
+/** Where many runs leave curves too little, answers and long options give up half of theirs, again and again. */
+const LEAST_SHARE = 1 / 16;
 /** Of an option's value in a table. */
 const MOST_CHARACTERS = 300;
 
-const shortened = (text: string) =>
-  text.length <= MOST_CHARACTERS ? text : `${text.slice(0, MOST_CHARACTERS).toWellFormed()}…`;
+const shortened = (text: string, most = MOST_CHARACTERS) =>
+  text.length <= most ? text : `${text.slice(0, most).toWellFormed()}…`;
 const loss = (value: number | null) => value?.toFixed(4) ?? "–";
 
 function intervalText(interval: Interval | null, text: (value: number) => string): string {
@@ -129,9 +131,10 @@ function comparison(all: readonly Figures[]): string {
   return `${tableHtml({ caption: "Figures of each run", head, rows, numeric })}${how}`;
 }
 
-function differences(runs: readonly Run[]): string {
+function differences(runs: readonly Run[], share: number): string {
   if (runs.length < 2) return "";
-  const rows = differingOptions(runs).map((row) => row.map(shortened));
+  const most = Math.ceil(MOST_CHARACTERS * share);
+  const rows = differingOptions(runs).map((row) => row.map((text) => shortened(text, most)));
   if (rows.length === 0) return '<h2>Options that differ</h2><p class="soft">None.</p>';
   const head = ["option", ...runs.map(({ name }) => name)];
   return `<h2>Options that differ</h2>${tableHtml({ caption: "Value of each option by run", head, rows })}`;
@@ -177,13 +180,27 @@ function subtitle(runs: readonly Run[]): string {
 /** The page. Throws nothing for runs that are damaged: what they lack is left out, and said. */
 export function reportHtml(runs: readonly Run[], version: string, extras: Extras = {}): string {
   const figures = extras.figures ?? compare(runs);
+  for (let share = 1; ; share /= 2) {
+    const page = pageOf(runs, figures, version, extras, share);
+    if (share <= LEAST_SHARE || Buffer.byteLength(page) <= MOST_BYTES) return page;
+  }
+}
+
+/** The page with `share` of what answers and options may take. */
+function pageOf(
+  runs: readonly Run[],
+  figures: readonly Figures[],
+  version: string,
+  extras: Extras,
+  share: number,
+): string {
   const title = extras.title ?? (runs.length === 1 ? runs[0]!.name : `${runs.length} runs`);
   const notes = runs.flatMap(({ name, notes }) => notes.map((note) => `${name}: ${note}`));
   const legend =
     runs.length === 1
       ? `<div hidden>${runLabel(runs[0]!.name, 0)}</div>`
       : `<ul class="legend" aria-label="Runs">${runs.map(({ name }, i) => `<li>${runLabel(name, i)}</li>`).join("")}</ul>`;
-  const samples = samplesHtml(runs);
+  const samples = samplesHtml(runs, share);
   const measured = measuresTable(figures);
   const options = runs.length > 4 ? "" : runs.map(optionsHtml).join("\n").trim();
   const page = (charts: string) => `<!doctype html>
@@ -195,7 +212,7 @@ ${extras.lead === undefined ? "" : `<p class="lead">${escapeHtml(extras.lead)}</
 ${notes.map((note) => `<p class="warning">${escapeHtml(note)}</p>`).join("\n")}
 ${(extras.tables ?? []).map((table) => `<h2>${escapeHtml(table.caption)}</h2>${tableHtml(table)}`).join("\n")}
 ${runs.length === 1 ? cards(figures[0]!) : `<h2>Runs</h2>${comparison(figures)}`}
-${differences(runs)}
+${differences(runs, share)}
 <h2>Curves</h2>
 ${charts === "" ? '<p class="soft">No step is recorded yet.</p>' : `${legend}<div class="charts">${charts}</div>`}
 ${samples === "" ? "" : `<h2>Answers</h2>${measured === null ? "" : tableHtml(measured)}${samples}`}

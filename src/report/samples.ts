@@ -117,8 +117,8 @@ export function sharedEnd(texts: readonly string[]): string {
   return line < 0 ? "" : shared.slice(line);
 }
 
-/** The section's inside; the empty string where no run has answers. */
-export function samplesHtml(runs: readonly Run[]): string {
+/** The section's inside, with `share` of its prompts and texts; the empty string where no run has answers. */
+export function samplesHtml(runs: readonly Run[], share: number): string {
   const samples = samplesOf(runs);
   if (samples.length === 0) return "";
   const questions = samples.map(({ question }) => question);
@@ -129,13 +129,13 @@ export function samplesHtml(runs: readonly Run[]): string {
   const differing = (sample: Sample) => new Set(sample.outputs.map((output) => output?.trim())).size > 1;
   const chosen = [...samples.filter(differing), ...samples.filter((sample) => !differing(sample))].slice(
     0,
-    MOST_PROMPTS,
+    Math.ceil(MOST_PROMPTS * share),
   );
   // The prompt, what is expected, and an answer of each run.
   const texts = chosen.length * (runs.length + 2);
-  const room = { characters: MOST_CHARACTERS, bytes: MOST_BYTES / texts };
+  const room = { characters: MOST_CHARACTERS, bytes: (MOST_BYTES * share) / texts };
   const hasEarlier = runs.length <= MOST_RUNS_WITH_EARLIER;
-  const earlierBytes = MOST_EARLIER_BYTES / (chosen.length * runs.length);
+  const earlierBytes = (MOST_EARLIER_BYTES * share) / (chosen.length * runs.length);
   const shown = chosen.map((sample) => {
     const { question, references } = sample;
     const expected =

@@ -175,6 +175,28 @@ test.each([1, 4])(
   },
 );
 
+test("many runs whose answers and options are long: at most 300 KB, with curves and answers of each", () => {
+  const names = Array.from({ length: 24 }, (_, i) => `crowd-${i}`);
+  const instructions = Array.from({ length: 12 }, (_, k) => `${k}: ${"question ".repeat(150)}`);
+  for (const [i, name] of names.entries()) {
+    const rows = instructions.map((instruction) => ({ instruction, output: `${name} <&> `.repeat(200) }));
+    const options = Object.fromEntries(Array.from({ length: 20 }, (_, k) => [`o-${k}`, `${i}`.repeat(400)]));
+    makeRun(join(root, name), {
+      steps: 2_000,
+      alpha: i,
+      evalSamples: 9,
+      evalEvery: 10,
+      answers: rows,
+      options,
+    });
+  }
+  const html = pageOf(names);
+  expect(Buffer.byteLength(html)).toBeLessThan(300_000);
+  expect(html.match(/<path class="faint/g)!.length).toBe(3 * names.length);
+  expect(html.match(/<article>/g)!.length).toBeGreaterThan(0);
+  for (const name of names) expect(html).toContain(`<p>${name} &lt;&amp;&gt;`);
+});
+
 test.each(["started", "empty"])("a run that has only %s", (name) => {
   const html = contentOf(pageOf([name]));
   expect(html).not.toMatch(/NaN|undefined|Infinity/);
