@@ -1,11 +1,14 @@
 // neftune push: upload a run or a model to the Hugging Face Hub.
 
-import { basename, resolve } from "node:path";
+import { basename, join, resolve } from "node:path";
 import { UsageError } from "../errors.ts";
 import { type PushReporter, pushFiles } from "../formats/hub/index.ts";
 import { parseRepoName } from "../formats/hub-cache.ts";
+import { readText } from "../formats/io.ts";
+import { cardOfRepository } from "../report/index.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { pushableFiles } from "./outputs/push-files.ts";
+import { CARD_FILE } from "./run/files.ts";
 import { countOf, formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
 import { transferProgress } from "./terminal/transfer-progress.ts";
 
@@ -77,6 +80,9 @@ export const push = defineCommand({
     const pushed = await pushFiles(
       {
         ...{ id, branch, folder, names, isPrivate: values.private },
+        ...(names.includes(CARD_FILE)
+          ? { texts: new Map([[CARD_FILE, cardOfRepository(readText(join(folder, CARD_FILE)), id)]]) }
+          : {}),
         message: values.message ?? `Upload ${basename(resolve(folder))} with neftune`,
       },
       { env: context.env, signal: context.signal, reporter: pushReporter(context) },

@@ -1,6 +1,5 @@
 // neftune sweep: the same training with several values of alpha, or of any other option, and several seeds, compared.
 
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { InterruptedError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
@@ -8,15 +7,15 @@ import { reportHtml } from "../report/index.ts";
 import { shellWord } from "../shell.ts";
 import { DivergedError, type RunReporter } from "../train/index.ts";
 import { openDevice } from "./arguments/device.ts";
-import { trainOptions } from "./arguments/train-options.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { readQuestions } from "./inputs/questions.ts";
 import { expectNewFolder } from "./outputs/new-folder.ts";
 import { readRuns } from "./report.ts";
 import { REPORT_FILE, writePages } from "./run/files.ts";
-import { isElsewhere, type PlannedRun, planRun } from "./run/plan.ts";
+import { isElsewhere, type PlannedRun } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
 import { settingsOf } from "./sweep/grid.ts";
+import { planSweep, type SweptRun, sharedOptions } from "./sweep/plan.ts";
 import {
   type DivergedSweepRun,
   type SettingResult,
@@ -33,23 +32,6 @@ import { wrap } from "./terminal/text.ts";
 const SUMMARY_FILE = "sweep.json";
 /** The paper's number of prompts is its evaluation sets' own; so many held-out rows say enough of a run's answers. */
 const PROMPTS = 64;
-
-interface SweptRun extends PlannedRun {
-  label: string;
-  /** Place of its setting. */
-  setting: number;
-  seed: number;
-}
-
-const {
-  alpha: _alpha,
-  resume: _resume,
-  output: _output,
-  "report-to": _trackers,
-  "sample-prompts": _samples,
-  "sample-steps": _every,
-  ...shared
-} = trainOptions;
 
 export const sweep = defineCommand({
   description: [
@@ -89,7 +71,7 @@ export const sweep = defineCommand({
       min: 1,
       help: "stop an answer after N tokens",
     },
-    ...shared,
+    ...sharedOptions,
     output: {
       type: "path",
       group: "Output",
@@ -130,36 +112,7 @@ export const sweep = defineCommand({
     if (train["eval-split"] === undefined && train["eval-dataset"] === undefined)
       throw new UsageError("sweep needs data to compare on: --eval-split or --eval-dataset");
     if (!resume) expectNewFolder(output);
-    const planned: SweptRun[] = [];
-    for (const [setting, { name, values: swept }] of settings.entries()) {
-      for (let i = 0; i < seeds; i++) {
-        const label = `${name}-seed-${i + 1}`;
-        const seed = train.seed + i;
-        const dir = join(output, label);
-        const isThere = existsSync(join(dir, "metrics.jsonl"));
-        const given = new Map([
-          ...context.given,
-          ...Object.keys(swept).map((option) => [option, "flag"] as const),
-        ]);
-        // Alpha is a list here; where it is not swept, it is what train would take.
-        if (!("alpha" in swept)) given.delete("alpha");
-        // What is the same for all runs is said once.
-        const note = planned.length === 0 ? context.note : () => {};
-        const own = {
-          alpha: trainOptions.alpha.default,
-          "report-to": [],
-          "sample-prompts": undefined,
-          "sample-steps": trainOptions["sample-steps"].default,
-          ...train,
-          ...swept,
-        };
-        const plan = await planRun(
-          { ...own, seed, output: dir, resume: isThere },
-          { ...context, given, note },
-        );
-        planned.push({ ...plan, label, setting, seed });
-      }
-    }
+    const planned = await planSweep(settings, { train, seeds, output }, context);
     const [first] = planned;
     const ask = (request: PlannedRun["request"]) =>
       readQuestions("prompts", prompts!, request, context.signal);

@@ -130,3 +130,20 @@ export function modelCard(run: Run, facts: CardFacts, [figures] = compare([run])
     "",
   ].join("\n");
 }
+
+/** A card as it goes to the Hub: the lines that use the run name its repository instead of its folder. */
+export function cardOfRepository(card: string, id: string): string {
+  const [, name] = /^# (.+)$/m.exec(card) ?? [];
+  if (name === undefined) return card;
+  const used = (section: string) => {
+    // An adapter's base may be called as its run is.
+    const isAdapter = section.includes(" --adapter ");
+    const loads = isAdapter ? "PeftModel.from_pretrained(base, " : ".from_pretrained(";
+    const option = isAdapter ? " --adapter " : " --model ";
+    return section
+      .replaceAll(`${loads}${JSON.stringify(name)}`, `${loads}${JSON.stringify(id)}`)
+      .replaceAll(`${option}${shellWord(name)} `, `${option}${shellWord(id)} `);
+  };
+  const sections = card.split(/^(?=## )/m);
+  return sections.map((text) => (text.startsWith("## How to use it\n") ? used(text) : text)).join("");
+}

@@ -2,7 +2,7 @@
 
 export type { Answer } from "./answers.ts";
 export { ANSWERS_FILE, SAMPLES_FILE } from "./answers.ts";
-export { type CardFacts, modelCard } from "./card.ts";
+export { type CardFacts, cardOfRepository, modelCard } from "./card.ts";
 export { compare, differingOptions, type Figures } from "./compare.ts";
 export { EVAL_LOSSES_FILE, evalLossesText } from "./eval-losses.ts";
 export { measureRows } from "./measures.ts";

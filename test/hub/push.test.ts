@@ -99,6 +99,13 @@ describe("what arrives", () => {
     ]);
   });
 
+  test("a small file whose text is given instead, which another push finds there", async () => {
+    const texts = new Map([["README.md", "# Its repository’s"]]);
+    await pushed({ texts });
+    expect(onMain().get("README.md")!.bytes).toEqual(new TextEncoder().encode("# Its repository’s"));
+    expect((await pushed({ texts })).commit).toBeNull();
+  });
+
   test.each([
     [400_000, 3],
     [500_000, 2],

@@ -3,7 +3,7 @@ import { appendFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parse } from "yaml";
-import { type CardFacts, modelCard } from "../../src/report/card.ts";
+import { type CardFacts, cardOfRepository, modelCard } from "../../src/report/card.ts";
 import { readRun } from "../../src/report/run.ts";
 import { makeRun } from "./support.ts";
 
@@ -64,6 +64,28 @@ test("a revision of the base is not part of its name", () => {
   for (const kind of ["AutoModelForCausalLM", "AutoTokenizer"])
     expect(text).toContain(`${kind}.from_pretrained("org/base", revision="v1.2")`);
   expect(text).toContain("neftune generate --model org/base@v1.2 --adapter run");
+});
+
+test("on the Hub, the lines of use name the repository; all else stays, whoever wrote it", () => {
+  const adapter = cardOf(5, { base: "run" }).text;
+  const pushed = cardOfRepository(adapter, "me/first");
+  for (const line of [
+    'model = PeftModel.from_pretrained(base, "me/first")',
+    'base = AutoModelForCausalLM.from_pretrained("run")',
+    'neftune generate --model run --adapter me/first --prompt "…"',
+    "neftune export --model run --adapter me/first --output run.gguf",
+  ])
+    expect(pushed).toContain(`\n${line}\n`);
+  const others = (text: string) => text.replace(/## How to use it[\s\S]*## Options/, "");
+  expect(others(pushed)).toBe(others(adapter));
+
+  const full = cardOfRepository(cardOf(0, { base: "./mine", isAdapter: false }, "my run").text, "me/first");
+  expect(full.match(/from_pretrained\("me\/first"\)/g)).toHaveLength(2);
+  expect(full).toContain("neftune generate --model me/first --prompt");
+  expect(full).toContain("neftune export --model me/first --output 'my run.gguf'");
+
+  for (const own of ["# Mine\n\nUse --adapter run or run.\n", "no title: --adapter run \n", ""])
+    expect(cardOfRepository(own, "me/first")).toBe(own);
 });
 
 test("a folder's name may have an @", () => {

@@ -18,18 +18,24 @@ export class LocalFile {
   readonly path: string;
   readonly bytes: number;
   readonly #fd: number;
+  /** As they were when it was opened. */
+  readonly #size: number;
   readonly #changed: number;
+  /** What is uploaded in place of what it holds. */
+  readonly #text: Uint8Array | null;
   #sha256: string | null = null;
   #isClosed = false;
 
-  /** Opens the file until close(). Throws NeftuneError ("io"). */
-  constructor(folder: string, name: string) {
+  /** Opens the file until close(); `text` goes up in place of what it holds. Throws NeftuneError ("io"). */
+  constructor(folder: string, name: string, text?: string) {
     this.name = name;
     this.path = join(folder, name);
     try {
       this.#fd = openSync(this.path, "r");
       const { size, mtimeMs } = fstatSync(this.#fd);
-      this.bytes = size;
+      this.#text = text === undefined ? null : Buffer.from(text);
+      this.bytes = this.#text?.length ?? size;
+      this.#size = size;
       this.#changed = mtimeMs;
     } catch (error) {
       throw ioError(this.path, "read", error);
@@ -44,7 +50,7 @@ export class LocalFile {
   /** Throws NeftuneError where something has written to the file since it was opened. */
   expectUnchanged(): void {
     const { size, mtimeMs } = fstatSync(this.#fd);
-    if (size === this.bytes && mtimeMs === this.#changed) return;
+    if (size === this.#size && mtimeMs === this.#changed) return;
     throw new NeftuneError(
       "changed",
       `${this.path} changed while it was being uploaded; wait until nothing writes to it, then run the same command again`,
@@ -103,6 +109,7 @@ export class LocalFile {
   #read(at: number, bytes: number): Uint8Array {
     // A connection that was ended may still ask for more, and the descriptor may be another file's by then.
     if (this.#isClosed) throw new NeftuneError("io", `${this.path} is closed`);
+    if (this.#text !== null) return this.#text.slice(at, at + bytes);
     const buffer = new Uint8Array(bytes);
     try {
       for (let held = 0; held < bytes; ) {

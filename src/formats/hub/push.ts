@@ -39,6 +39,8 @@ export interface PushRequest {
   folder: string;
   /** Paths within the folder. */
   names: readonly string[];
+  /** What goes up in place of what small files hold, by name. */
+  texts?: ReadonlyMap<string, string>;
 }
 
 export interface PushedFile {
@@ -84,7 +86,7 @@ export async function pushFiles(request: PushRequest, options: PushOptions): Pro
   const asked: Asked = { kind: "model", id, revision: branch };
   const files: LocalFile[] = [];
   try {
-    for (const name of request.names) files.push(new LocalFile(folder, name));
+    for (const name of request.names) files.push(new LocalFile(folder, name, request.texts?.get(name)));
     await createRepo(client, asked, request.isPrivate);
     const planned = await planOnBranch(client, asked, files);
     return await pushPlanned(client, asked, planned, request, reporter);
