@@ -180,6 +180,37 @@ export function writeNoiseScale(dir: string, parameters: TrainedValues): void {
     writeSafetensors(join(dir, NOISE_SCALE_FILE), sources(parameters, scale), { format: "pt" });
 }
 
+/** A run's product: the adapter, or with tune "full" the model. */
+export function writeResult(
+  dir: string,
+  model: TrainableModel,
+  parameters: TrainedValues,
+  origin: ModelOrigin | null,
+  options: TrainerOptions,
+): void {
+  const lora = loraOf(model);
+  if (lora === null) writeModel(dir, model, parameters, origin, savedDtype(options, model.config));
+  else writeAdapter(dir, parameters, lora, origin?.name ?? null);
+  writeNoiseScale(dir, parameters);
+}
+
+/** Trained values to be written: `expectOurs` looks for their folder before each tensor, as writing may take minutes. */
+export function watchedValues(parameters: TrainedParameters, expectOurs: () => void): TrainedValues {
+  const watched =
+    <A extends unknown[], R>(read: (...which: A) => R) =>
+    (...which: A): R => {
+      expectOurs();
+      return read(...which);
+    };
+  return {
+    tensors: parameters.tensors,
+    part: (name) => parameters.part(name),
+    read: watched((name: string) => parameters.read(name)),
+    stateTensors: parameters.stateTensors,
+    readState: watched((name: string) => parameters.readState(name)),
+  };
+}
+
 /** The file of each trained tensor in a checkpoint, and its name there. */
 function storedTensors(dir: string, model: TrainableModel, parameters: TrainedParameters) {
   const isFull = loraOf(model) === null;

@@ -13,30 +13,17 @@ import { type Evaluation, evaluate, eventLoopTurn } from "./evaluate.ts";
 import { keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
 import { type MicroBatch, mergeMicroBatches } from "./micro-batches.ts";
-import {
-  loraOf,
-  type TrainableModel,
-  type TrainedParameters,
-  type TrainedValues,
-  trainedParameters,
-} from "./model.ts";
+import { type TrainableModel, type TrainedParameters, trainedParameters } from "./model.ts";
 import { neftune, readNoiseScale } from "./noise.ts";
 import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import { layOut, SampleOrder, totalSteps } from "./order.ts";
 import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
-import type { RunFolder } from "./run-folder.ts";
-import {
-  readTrainedValues,
-  savedDtype,
-  writeAdapter,
-  writeModel,
-  writeNoiseScale,
-  writeTrainingState,
-} from "./saved-weights.ts";
+import { readTrainedValues, watchedValues, writeResult, writeTrainingState } from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
 import { type StepBatch, type StepResult, type StepUpdate, trainStep } from "./step.ts";
 import { countStep, ownOf, trainStepOfTeam } from "./team.ts";
+import { nextUpdate } from "./update.ts";
 
 export interface TrainerSettings extends RunSettings {
   model: TrainableModel;
@@ -131,16 +118,19 @@ export class Trainer {
       this.#parameters.follow();
       return;
     }
-    files.folder.expectOurs();
-    this.#parameters.lead(() => this.#writeResult(files.folder));
-    files.folder.expectOurs();
+    const { folder } = files;
+    folder.expectOurs();
+    const { origin = null } = this.#settings;
+    const values = watchedValues(this.#parameters, () => folder.expectOurs());
+    this.#parameters.lead(() => writeResult(folder.path, this.model, values, origin, this.options));
+    folder.expectOurs();
   }
 
   /** One step, and what it says of itself. */
   #step(run: Run): StepMetrics {
     const { progress, watch } = run;
     const start = performance.now();
-    const update = this.#update(progress);
+    const update = nextUpdate(this.options, this.#schedule, progress);
     const result = this.#updateModel(run, update);
     const { loss, gradNorm, samples, tokens, targetTokens, skipped, communicationSeconds } = result;
 
@@ -208,29 +198,6 @@ export class Trainer {
     );
     this.#prepared = { step, batches };
     return batches;
-  }
-
-  /** The update that the next step is to make. */
-  #update({ step, optimizerSteps }: Progress): StepUpdate {
-    const { options } = this;
-    const scaleRate = options.neftScaleLearningRate ?? options.learningRate;
-    const rate = this.#schedule.rate(step);
-    const ratio = options.loraplusLrRatio;
-    return {
-      maxGradNorm: options.maxGradNorm,
-      adamw: {
-        learningRate: rate,
-        beta1: options.adamBeta1,
-        beta2: options.adamBeta2,
-        epsilon: options.adamEpsilon,
-        weightDecay: options.weightDecay,
-        step: optimizerSteps + 1,
-      },
-      rates: {
-        noise: scaleRate * this.#schedule.factor(step),
-        ...(ratio === null ? {} : { lora_B: rate * ratio }),
-      },
-    };
   }
 
   #log(run: Run, step: StepMetrics): void {
@@ -338,7 +305,13 @@ export class Trainer {
     const kept = loadBestModelAtEnd ? (progress.judgement.best?.step ?? null) : null;
     const origin = this.#settings.origin ?? null;
     const write = (dir: string) =>
-      writeTrainingState(dir, this.model, this.#valuesFor(folder), origin, !saveOnlyModel);
+      writeTrainingState(
+        dir,
+        this.model,
+        watchedValues(this.#parameters, () => folder.expectOurs()),
+        origin,
+        !saveOnlyModel,
+      );
     const path = this.#parameters.lead(() =>
       folder.checkpoints.save(progress, marks, { limit, kept }, write),
     );
@@ -352,36 +325,6 @@ export class Trainer {
       ` (metrics.jsonl in ${this.#settings.output} says why), so nothing was ` +
         "learned and nothing is written; check the base model and the data, or try --dtype f32",
     );
-  }
-
-  /** The run's product: the adapter, or with tune "full" the model. */
-  #writeResult(folder: RunFolder): void {
-    const { path: output } = folder;
-    const values = this.#valuesFor(folder);
-    const origin = this.#settings.origin ?? null;
-    const lora = loraOf(this.model);
-    if (lora === null)
-      writeModel(output, this.model, values, origin, savedDtype(this.options, this.model.config));
-    else writeAdapter(output, values, lora, origin?.name ?? null);
-    writeNoiseScale(output, values);
-  }
-
-  /** The trained values, to be written into the folder: it is looked for before each tensor, as writing may take minutes. */
-  #valuesFor(folder: RunFolder): TrainedValues {
-    const parameters = this.#parameters;
-    const inFolder =
-      <A extends unknown[], R>(read: (...which: A) => R) =>
-      (...which: A): R => {
-        folder.expectOurs();
-        return read(...which);
-      };
-    return {
-      tensors: parameters.tensors,
-      part: (name) => parameters.part(name),
-      read: inFolder((name: string) => parameters.read(name)),
-      stateTensors: parameters.stateTensors,
-      readState: inFolder((name: string) => parameters.readState(name)),
-    };
   }
 
   #epoch(step: number): number {
