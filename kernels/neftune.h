@@ -251,9 +251,9 @@ NT_API int32_t nt_nf4_dequantize(nt_context *context, void *destination, int32_t
 // y[T,out] = x[T,in]·Wᵀ + bias (float32 [out] or null) + u·Bᵀ (no blocks: none). x, u, B have `dtype`, y has
 // `y_dtype` (dtype or NT_F32). W may be the weights of several projections on top of each other; then B is
 // block-diagonal: `host_blocks`, ascending by row, without overlap; rows of W in no block have no low-rank term.
-// `rows`: with NT_ROWS_TOGETHER the order of a row's sums may depend on T. On the CPU a row of y has the same bits whatever
-// rows are beside it, and however many, with NT_ROWS_EACH (made for few rows: reading the weight bounds the speed) and
-// with NT_ROWS_TILED (made for many); the two differ from each other. A GPU takes all three alike.
+// `rows`: with NT_ROWS_TOGETHER the order of a row's sums may depend on T. A row of y has the same bits whatever rows are
+// beside it, and however many, with NT_ROWS_EACH (made for few rows: reading the weight bounds the speed) and with
+// NT_ROWS_TILED (made for many), where rows lie as far apart and, up to 16 bytes, as aligned; the two differ from each other.
 NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy,
                                  const void *x, int64_t ldx, const nt_weight *weight, const float *bias,
                                  const void *u, int64_t ldu, const nt_lora_block *host_blocks, int64_t blocks,
@@ -267,9 +267,10 @@ NT_API int32_t nt_linear_backward_weight(nt_context *context, int32_t dtype, flo
                                          const void *dy, int64_t lddy, const void *x, int64_t ldx, int64_t T,
                                          int64_t out, int64_t in);
 // LoRA's down projection, for all projections that read the same x at once (A stacked to R rows):
-// u[T,R] = scale · x[T,in]·Aᵀ, A[R,in]; also written to u2 (null: not wanted), where rows lie ldu2 apart.
+// u[T,R] = scale · x[T,in]·Aᵀ, A[R,in]; also written to u2 (null: not wanted), where rows lie ldu2 apart. `rows` as in
+// nt_linear_forward.
 NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x,
-                               int64_t ldx, const void *a, float scale, int64_t T, int64_t R, int64_t in);
+                               int64_t ldx, const void *a, float scale, int64_t T, int64_t R, int64_t in, int32_t rows);
 // For all projections of a stack, each with its own columns of dy, g and u: g[T,r] = scale · dy[T,rows]·B[rows,r];
 // db[rows,r] (float32) += dyᵀ·u[T,r] (where no db is wanted u may be null).
 NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,

@@ -18,7 +18,7 @@ int32_t project_back(nt_context *context, int32_t dtype, void *g, int64_t ldg, c
 }
 
 int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x, int64_t ldx,
-                     const void *a, float scale, int64_t T, int64_t R, int64_t in) {
+                     const void *a, float scale, int64_t T, int64_t R, int64_t in, int32_t /*rows*/) {
   const Matrix q = transposed(a, dtype, in);
   const int32_t status = narrow_product(context, dtype, u, R, x, ldx, q, scale, T, R, in);
   if (status != NT_OK || u2 == nullptr) return status;

@@ -3,8 +3,8 @@
 // with 2 · kv_heads · head_dim values a cached token.
 //
 // A block owns a piece of a sequence's keys and one key/value head; its 4 warps take tiles of 32 keys in turn and keep
-// a maximum, a sum and Σ p·v each, which are put together in order at the end. Where there are fewer sequences than the
-// device has room for, sequences are cut into several pieces, and a second kernel puts these together in order.
+// a maximum, a sum and Σ p·v each, which are put together in order at the end. Long sequences are cut into several pieces,
+// and a second kernel puts these together in order.
 #include "attention.h"
 
 namespace nt {
@@ -225,12 +225,12 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Arg
   }
 }
 
-// o of a sequence and head from its pieces, starts[sequence] … starts[sequence + 1] − 1. A block each.
+// o of the i-th sequence from `first` on and a head from its pieces, starts[i] … starts[i + 1] − 1. A block each.
 template <class T>
 __global__ void __launch_bounds__(kThreads, 8) attention_decode_combine_kernel(const Arguments<T> a,
-                                                                               const int32_t *starts) {
-  const int64_t sequence = blockIdx.x / unsigned(a.heads), head = blockIdx.x % unsigned(a.heads);
-  const int64_t begin = starts[sequence], end = starts[sequence + 1];
+                                                                               const int32_t *starts, int64_t first) {
+  const int64_t number = blockIdx.x / unsigned(a.heads), head = blockIdx.x % unsigned(a.heads);
+  const int64_t sequence = first + number, begin = starts[number], end = starts[number + 1];
   float most = -INFINITY, all = 0.0f;
   for (int64_t i = begin; i < end; i++) most = fmaxf(most, a.statistics[(i * a.heads + head) * 2]);
   float sums[2] = {0.0f, 0.0f};  // head_dim ≤ 256 = 2 · kThreads
@@ -252,47 +252,48 @@ __global__ void __launch_bounds__(kThreads, 8) attention_decode_combine_kernel(c
   }
 }
 
-// The pieces of a call, sequence by sequence: host memory of the caller's to free.
+// The keys of a piece: long enough to give the device 4 blocks a multiprocessor, two tiles for each warp at least, and no
+// more partial results than the workspace holds. What else the call computes has no say: a sequence's sums are the same in
+// any company.
+int64_t choose_piece(const nt_context *context, int64_t keys, int64_t blocks_per_piece, int64_t row_bytes) {
+  constexpr int64_t least = 2 * kWarps * kTile;
+  const int64_t wanted = ceil_div(4 * int64_t(context->multiprocessors), blocks_per_piece);
+  int64_t piece = ceil_div(ceil_div(keys, wanted) + 1, least) * least;
+  while (piece < keys && ceil_div(keys, piece) * row_bytes > context->workspace_bytes) piece *= 2;
+  return piece;
+}
+
+// The pieces of some of a call's sequences, in host memory.
 struct Plan {
   Piece *pieces;
   int32_t *starts;  // [sequences + 1]
   int64_t count;
   bool cut;  // some sequence has several
+
+  ~Plan() {
+    free(pieces);
+    free(starts);
+  }
 };
 
-// Pieces of `piece` keys; a sequence without keys has one piece all the same, which writes zeros.
-int64_t count_pieces(const CachedSize &cached, int64_t piece) {
-  int64_t count = 0;
-  for (int64_t s = 0; s < cached.sequences; s++) count += cached.count(s) > 0 ? ceil_div(cached.count(s), piece) : 1;
-  return count;
-}
-
-// Long enough to give the device 4 blocks a multiprocessor, but a tile for each warp at least, and no more partial
-// results than the workspace holds.
-int64_t choose_piece(const nt_context *context, const CachedSize &cached, int64_t blocks_per_piece, int64_t heads,
-                     int64_t head_dim) {
-  int64_t keys = 0, longest = 0;
-  for (int64_t s = 0; s < cached.sequences; s++) {
-    keys += cached.count(s);
-    if (cached.count(s) > longest) longest = cached.count(s);
-  }
-  constexpr int64_t least = kWarps * kTile;
-  const int64_t wanted = ceil_div(4 * int64_t(context->multiprocessors), blocks_per_piece);
-  int64_t piece = ceil_div(ceil_div(keys, wanted) + 1, least) * least;
-  const int64_t row_bytes = heads * (head_dim + 2) * int64_t(sizeof(float));
-  while (piece < longest && count_pieces(cached, piece) * row_bytes > context->workspace_bytes) piece *= 2;
-  return piece;
-}
-
-int32_t make_plan(Plan *plan, const CachedSize &cached, int64_t piece) {
-  const int64_t count = count_pieces(cached, piece);
-  *plan = {static_cast<Piece *>(malloc(size_t(count) * sizeof(Piece))),
-           static_cast<int32_t *>(malloc(size_t(cached.sequences + 1) * sizeof(int32_t))), 0, false};
+// Those of the sequences from `first` on whose partial results the workspace holds, at least one: `next` is the first that
+// is left. A sequence without keys has one piece all the same, which writes zeros.
+int32_t make_plan(const nt_context *context, Plan *plan, const CachedSize &cached, int64_t first, int64_t *next,
+                  int64_t blocks_per_piece) {
+  const int64_t row_bytes = cached.heads * (cached.head_dim + 2) * int64_t(sizeof(float));
+  const int64_t most = context->workspace_bytes / row_bytes;
+  const auto piece_of = [&](int64_t s) { return choose_piece(context, cached.count(s), blocks_per_piece, row_bytes); };
+  const auto pieces_of = [&](int64_t s) { return cached.count(s) > 0 ? ceil_div(cached.count(s), piece_of(s)) : 1; };
+  int64_t count = pieces_of(first);
+  *next = first + 1;
+  for (; *next < cached.sequences && count + pieces_of(*next) <= most; ++*next) count += pieces_of(*next);
+  plan->pieces = static_cast<Piece *>(malloc(size_t(count) * sizeof(Piece)));
+  plan->starts = static_cast<int32_t *>(malloc(size_t(*next - first + 1) * sizeof(int32_t)));
   if (plan->pieces == nullptr || plan->starts == nullptr)
     return fail(NT_OUT_OF_MEMORY, "attention_decode: no host memory for %lld pieces", (long long)count);
-  for (int64_t s = 0; s < cached.sequences; s++) {
-    plan->starts[s] = int32_t(plan->count);
-    const int64_t length = cached.lengths[s];
+  for (int64_t s = first; s < *next; s++) {
+    plan->starts[s - first] = int32_t(plan->count);
+    const int64_t length = cached.lengths[s], piece = piece_of(s);
     int64_t begin = cached.begin(s);
     do {
       const int64_t end = begin + piece < length ? begin + piece : length;
@@ -301,40 +302,33 @@ int32_t make_plan(Plan *plan, const CachedSize &cached, int64_t piece) {
     } while (begin < length);
     plan->cut = plan->cut || cached.count(s) > piece;
   }
-  plan->starts[cached.sequences] = int32_t(plan->count);
+  plan->starts[*next - first] = int32_t(plan->count);
   return NT_OK;
 }
 
 template <class T, int elements, int lanes, int accesses, int size>
 int32_t run(nt_context *context, Arguments<T> &arguments, const CachedSize &cached) {
-  const int64_t blocks_per_piece = arguments.kv_heads * ceil_div(arguments.group, size), sequences = cached.sequences;
-  const int64_t piece = choose_piece(context, cached, blocks_per_piece, arguments.heads, arguments.head_dim);
-  Plan plan;
-  int32_t status = make_plan(&plan, cached, piece);
-  const int32_t *starts = nullptr;
-  if (status == NT_OK) {
-    arguments.pieces = device_table(context, plan.pieces, plan.count);
-    if (plan.cut) starts = device_table(context, plan.starts, sequences + 1);
-    if (arguments.pieces == nullptr || (plan.cut && starts == nullptr)) status = NT_DEVICE;
-  }
-  free(plan.pieces);
-  free(plan.starts);
-  if (status != NT_OK) return status;
-  if (plan.cut) {
-    arguments.sums = static_cast<float *>(context->workspace);
-    arguments.statistics = arguments.sums + plan.count * arguments.heads * arguments.head_dim;
-  }
-
+  const int64_t blocks_per_piece = arguments.kv_heads * ceil_div(arguments.group, size);
   const size_t at_the_end = size_t(kWarps * size) * size_t(arguments.head_dim + 2) * sizeof(float);
   const size_t weights = size_t(kWarps * kTile * size) * sizeof(float);
-  NT_CUDA(launch(attention_decode_kernel<T, elements, lanes, accesses, size>,
-                 dim3(unsigned(plan.count * blocks_per_piece)), dim3(kThreads),
-                 at_the_end > weights ? at_the_end : weights, context->stream, arguments),
-          "attention_decode");
-  if (plan.cut)
-    NT_CUDA(launch(attention_decode_combine_kernel<T>, dim3(unsigned(sequences * arguments.heads)), dim3(kThreads), 0,
-                   context->stream, arguments, starts),
-            "attention_decode: combine");
+  for (int64_t first = 0, next; first < cached.sequences; first = next) {
+    Plan plan = {};
+    NT_TRY(make_plan(context, &plan, cached, first, &next, blocks_per_piece));
+    const int32_t *starts = nullptr;
+    arguments.pieces = device_table(context, plan.pieces, plan.count);
+    if (plan.cut) starts = device_table(context, plan.starts, next - first + 1);
+    if (arguments.pieces == nullptr || (plan.cut && starts == nullptr)) return NT_DEVICE;
+    arguments.sums = plan.cut ? static_cast<float *>(context->workspace) : nullptr;
+    arguments.statistics = plan.cut ? arguments.sums + plan.count * arguments.heads * arguments.head_dim : nullptr;
+    NT_CUDA(launch(attention_decode_kernel<T, elements, lanes, accesses, size>,
+                   dim3(unsigned(plan.count * blocks_per_piece)), dim3(kThreads),
+                   at_the_end > weights ? at_the_end : weights, context->stream, arguments),
+            "attention_decode");
+    if (plan.cut)
+      NT_CUDA(launch(attention_decode_combine_kernel<T>, dim3(unsigned((next - first) * arguments.heads)),
+                     dim3(kThreads), 0, context->stream, arguments, starts, first),
+              "attention_decode: combine");
+  }
   return NT_OK;
 }
 

@@ -1,4 +1,5 @@
-// Causal attention on tensor cores (FlashAttention-2, arXiv 2307.08691, algorithm 1), bf16, head_dim 64, 80, 96, 128 or 256:
+// Causal attention on tensor cores (FlashAttention-2, arXiv 2307.08691, algorithm 1), bf16, head_dim 64, 80, 96, 128 or
+// 256:
 //   s = q·kᵀ,  p = exp(scale · s − m),  o = Σ p·v / Σ p,  lse = m + log Σ p.
 // A block of 4 warps owns a tile of queries of one sample and head and walks the tiles of keys from the diagonal down.
 #include "attention.h"
@@ -28,6 +29,7 @@ struct Arguments {
   const SampleTile *tiles;
   int64_t tokens;
   int heads, group, window;
+  bool each_alone;  // a query's bits must not depend on which queries share its tile
   float scale_log2;  // scale · log₂ e: p = 2^(scale_log2 · s − m), one FMA and one MUFU
 };
 
@@ -94,9 +96,11 @@ __device__ __forceinline__ void mask(float (&s)[groups][keys / 8][4], int behind
     }
 }
 
-// Scores become p, and the state's references and totals follow.
+// Scores become p, and the state's references and totals follow: of all rows of a warp where one has to, or with
+// `each_alone` of that one alone.
 template <int head_dim, int keys, int groups>
-__device__ __forceinline__ void softmax(State<head_dim, groups> &state, float (&s)[groups][keys / 8][4], float scale) {
+__device__ __forceinline__ void softmax(State<head_dim, groups> &state, float (&s)[groups][keys / 8][4], float scale,
+                                        bool each_alone) {
   float greatest[groups][2];
   bool grows = false;
   NT_UNROLL
@@ -115,7 +119,8 @@ __device__ __forceinline__ void softmax(State<head_dim, groups> &state, float (&
     NT_UNROLL
     for (int group = 0; group < groups; group++) NT_UNROLL
       for (int half = 0; half < 2; half++) {
-        const float top = fmaxf(state.top[group][half], greatest[group][half]);
+        const bool stays = each_alone && greatest[group][half] <= state.top[group][half] + kLag;
+        const float top = stays ? state.top[group][half] : fmaxf(state.top[group][half], greatest[group][half]);
         const float shrink = exp2_fast(state.top[group][half] - top);
         state.top[group][half] = top;
         state.total[group][half] *= shrink;
@@ -232,7 +237,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
       load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldkv, a.ldkv, keys);
     copy_async_commit();
     if (sees) {
-      softmax<head_dim, keys, groups>(state, s, a.scale_log2);
+      softmax<head_dim, keys, groups>(state, s, a.scale_log2, general && a.each_alone);
       weigh<head_dim, keys, groups>(state, s, values, lane);
     }
     first_key -= keys;
@@ -254,7 +259,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
     if (first_key > last_tile)
       load_tile<head_dim, keys, kThreads, true>(key_tile, k + int64_t(first_key - keys) * a.ldkv, a.ldkv, keys);
     copy_async_commit();
-    softmax<head_dim, keys, groups>(state, s, a.scale_log2);
+    softmax<head_dim, keys, groups>(state, s, a.scale_log2, general && a.each_alone);
     weigh<head_dim, keys, groups>(state, s, values, lane);
   }
 
@@ -311,6 +316,7 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
                                int(size.heads),
                                int(size.group),
                                int(size.window),
+                               size.slots != nullptr,
                                size.scale * kLog2E};
   constexpr size_t shared = Tile<head_dim, rows>::kBytes + 2 * Tile<head_dim, keys>::kBytes;
   NT_CUDA(launch(attention_forward_kernel<head_dim, rows, keys, general>, dim3(unsigned(table.count * size.heads)),

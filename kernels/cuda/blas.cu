@@ -82,9 +82,9 @@ cudaError_t launch_plain(nt_context *context, const Product &p) {
                  p.b.column, p.bias, p.m, p.n, p.k, p.alpha, p.accumulate);
 }
 
-// The largest power of two up to 256 that divides the address.
-int64_t alignment(const void *p) {
-  const uint64_t bits = reinterpret_cast<uintptr_t>(p) | 256;
+// The largest power of two up to `most` that divides the address.
+int64_t alignment(const void *p, uint64_t most) {
+  const uint64_t bits = reinterpret_cast<uintptr_t>(p) | most;
   return int64_t(bits & (~bits + 1));
 }
 
@@ -334,9 +334,11 @@ int32_t matmul(nt_context *context, const Product &p) {
   }
 
   Blas &blas = *context->blas;
+  // Nothing is copied more than 16 bytes at a time: tiles of rows say no more, so that all have one algorithm.
+  const auto aligned = [&](const void *operand) { return alignment(operand, p.is_tile ? 16 : 256); };
   const PlanKey key = {p.n, p.m, p.k, lda, ldb, p.ldc, p.a.dtype, p.c_dtype, transpose_a, transpose_b,
-                       bias != nullptr ? alignment(bias) : 0, alignment(p.b.data), alignment(p.a.data),
-                       alignment(p.c)};
+                       bias != nullptr ? aligned(bias) : 0, aligned(p.b.data), aligned(p.a.data),
+                       aligned(p.c)};
   if (!reserve(&blas)) return fail(NT_OUT_OF_MEMORY, "matmul: out of memory");
   Plan **slot = find(blas, key);
   if (*slot == nullptr) {

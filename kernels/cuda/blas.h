@@ -17,10 +17,14 @@ struct Product {
   const float *bias = nullptr;
   bool accumulate = false;
   float alpha = 1;
+  bool is_tile = false;  // matmul_rows's
 };
 
 // Uses the context's workspace.
 int32_t matmul(nt_context *context, const Product &product);
+
+// The same where `rows` (an nt_rows) says what a row of c may depend on (row_tiles.cu).
+int32_t matmul_rows(nt_context *context, const Product &product, int32_t rows);
 
 // The same by a kernel of our own, one thread an element: for what cuBLASLt has no algorithm for, and as its check.
 int32_t matmul_plain(nt_context *context, const Product &product);
@@ -47,15 +51,15 @@ namespace nt {
 
 // Of NF4 weights (nf4.cu, nf4_product.cu): scratch = the values,
 int32_t nf4_expand(nt_context *context, const nt_weight *weight);
-// whether a product c = a·Wᵀ can be made straight from the codes, as few rows are, and that product.
-bool nf4_takes_rows(const nt_weight *weight, const void *a, int64_t lda, int64_t T);
+// whether a product c = a·Wᵀ of few rows can be made straight from the codes, and that product.
+bool nf4_takes_rows(const nt_weight *weight, const void *a, int64_t lda);
 int32_t nf4_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc, const void *a,
                      int64_t lda, const float *bias, bool accumulate, int64_t T);
 
 // The same with the weight in bf16 (bf16_product.cu).
-bool bf16_takes_rows(const nt_weight *weight, const void *a, int64_t lda, int64_t T);
+bool bf16_takes_rows(const nt_weight *weight, const void *a, int64_t lda);
 int32_t bf16_few_rows(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
-                      const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
+                       const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T);
 
 // The weight as a matrix in memory: an NF4 weight's scratch holds it until the next product of any of them.
 inline int32_t expanded(nt_context *context, const nt_weight *weight, const void **data) {
@@ -63,20 +67,11 @@ inline int32_t expanded(nt_context *context, const nt_weight *weight, const void
   return weight->scratch == nullptr ? int32_t(NT_OK) : nf4_expand(context, weight);
 }
 
-// c[T,out] = a[T,in]·Wᵀ + bias and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype.
-inline int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype,
-                                       int64_t ldc, const void *a, int64_t lda, const float *bias, bool accumulate,
-                                       int64_t T, int32_t /*rows*/ = NT_ROWS_TOGETHER) {
-  if (weight->scratch != nullptr && nf4_takes_rows(weight, a, lda, T))
-    return nf4_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
-  if (weight->scratch == nullptr && bf16_takes_rows(weight, a, lda, T))
-    return bf16_few_rows(context, weight, c, c_dtype, ldc, a, lda, bias, accumulate, T);
-  const void *data;
-  const int32_t status = expanded(context, weight, &data);
-  if (status != NT_OK) return status;
-  return matmul(context, {T, weight->out, weight->in, as_stored(a, weight->dtype, lda),
-                          transposed(data, weight->dtype, weight->ld), c, c_dtype, ldc, bias, accumulate});
-}
+// c[T,out] = a[T,in]·Wᵀ + bias and c[T,in] = a[T,out]·W; `accumulate` adds to what c holds. a has W's dtype. few_rows.h
+// says when few rows have kernels of their own.
+int32_t times_weight_transposed(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
+                                const void *a, int64_t lda, const float *bias, bool accumulate, int64_t T,
+                                int32_t rows = NT_ROWS_TOGETHER);
 inline int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int32_t c_dtype, int64_t ldc,
                             const void *a, int64_t lda, bool accumulate, int64_t T) {
   const void *data;

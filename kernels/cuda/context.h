@@ -29,6 +29,10 @@ struct nt_context {
   nt::Blas *blas;
   int64_t big_plain_products;  // that cuBLASLt had no algorithm for
 
+  // Rows of a product and its result, filled up to a tile (row_tiles.cu); null until the first.
+  void *tile;
+  int64_t tile_bytes;
+
   unsigned *counters;  // kCounters zeros, between kernels; see last_block.h
 };
 

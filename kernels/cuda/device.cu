@@ -128,6 +128,7 @@ void close_device(nt_context *context) {
   blas_destroy(context);
   staging_destroy(context);
   if (context->workspace != nullptr) cudaFree(context->workspace);
+  if (context->tile != nullptr) cudaFree(context->tile);
   if (context->counters != nullptr) cudaFree(context->counters);
   if (context->stream != nullptr) cudaStreamDestroy(context->stream);
   free(context);

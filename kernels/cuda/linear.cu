@@ -48,8 +48,8 @@ bool can_up(int32_t dtype, void *y, int32_t y_dtype, int64_t ldy, const void *u,
 
 // y[T,out] = u·Bᵀ, zeros where no block is.
 int32_t low_rank_forward(nt_context *context, int32_t dtype, void *y, int32_t y_dtype, int64_t ldy, const void *u,
-                         int64_t ldu, const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T,
-                         int64_t out) {
+                         int64_t ldu, const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T, int64_t out,
+                         int32_t rows) {
   const bool up = can_up(dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, out);
   LowRankSegments segments = {};
   const auto flush = [&]() -> int32_t {
@@ -71,8 +71,10 @@ int32_t low_rank_forward(nt_context *context, int32_t dtype, void *y, int32_t y_
     } else {
       status = clear_columns(context, y, y_dtype, ldy, T, row, block.row);
       if (status == NT_OK && block.rows > 0)
-        status = matmul(context, {T, block.rows, rank, as_stored(columns_from(u, dtype, block.column), dtype, ldu),
-                                  transposed(block.b, dtype, rank), columns_from(y, y_dtype, block.row), y_dtype, ldy});
+        status = matmul_rows(context,
+                             {T, block.rows, rank, as_stored(columns_from(u, dtype, block.column), dtype, ldu),
+                              transposed(block.b, dtype, rank), columns_from(y, y_dtype, block.row), y_dtype, ldy},
+                             rows);
     }
     if (status != NT_OK) return status;
     row = block.row + block.rows;
@@ -98,7 +100,8 @@ int32_t linear_forward(nt_context *context, const nt_weight *weight, void *y, in
                        const void *x, int64_t ldx, const float *bias, const void *u, int64_t ldu,
                        const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T, int32_t rows) {
   if (count > 0)
-    NT_TRY(low_rank_forward(context, weight->dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out));
+    NT_TRY(low_rank_forward(context, weight->dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out,
+                            rows));
   return times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T, rows);
 }
 

@@ -29,19 +29,19 @@ int32_t add_outer(nt_context *context, int32_t dtype, float *db, const void *dy,
 }
 
 int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x, int64_t ldx,
-                     const void *a, float scale, int64_t T, int64_t R, int64_t in) {
+                     const void *a, float scale, int64_t T, int64_t R, int64_t in, int32_t rows) {
   const bool down = can_lora_down(u, R, x, ldx, a, in, T, in, R) &&
                     (u2 == nullptr || can_lora_down(u2, ldu2, x, ldx, a, in, T, in, R));
   if (dtype == NT_BF16 && down) {
-    NT_CUDA(lora_down(context, u, u2, ldu2, x, ldx, a, in, scale, T, in, R), "lora_forward");
+    NT_CUDA(lora_down(context, u, u2, ldu2, x, ldx, a, in, scale, T, in, R, rows), "lora_forward");
     return NT_OK;
   }
   Product product = {T, R, in, as_stored(x, dtype, ldx), transposed(a, dtype, in), u, dtype, R, nullptr, false, scale};
-  const int32_t status = matmul(context, product);
+  const int32_t status = matmul_rows(context, product, rows);
   if (status != NT_OK || u2 == nullptr) return status;
   product.c = u2;
   product.ldc = ldu2;
-  return matmul(context, product);
+  return matmul_rows(context, product, rows);
 }
 
 int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,

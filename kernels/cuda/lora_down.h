@@ -30,8 +30,8 @@ __host__ __device__ constexpr int down_bytes(int rows, int tiles, bool k_outside
 }
 
 // c[t, n] = scale · Σ_k x[t, k]·w(k, n) for the block's `rows` (64 or 32) rows from first_row on and 8·tiles columns from
-// first_column on, and so in c2 unless it is null; w is w[n, k], or w[k, n] when k_outside, rows ldw apart. k advances by 64 through the stages of
-// cp.async. With 64 rows each of the four warps has 16 of them; with 32 two warps share 16 rows, each taking half of
+// first_column on, and so in c2 unless it is null; w is w[n, k], or w[k, n] when k_outside, rows ldw apart. k advances by 64
+// through the stages of cp.async. With 64 rows each of the four warps has 16 of them; with 32 two warps share 16 rows, each taking half of
 // every stage's k, and the second adds its sums to the first's at the end.
 template <int rows, int tiles, bool k_outside>
 __device__ __forceinline__ void lora_down_block(unsigned char *memory, bf16 *c, int64_t ldc, bf16 *c2, int64_t ldc2,
@@ -159,11 +159,12 @@ inline bool can_lora_down(const void *c, int64_t ldc, const void *x, int64_t ldx
 }
 
 // c[T,columns] and c2 (null: not wanted) = scale · x[T,K]·w[columns,K]ᵀ; 32 rows a block where 64 would leave
-// multiprocessors without work.
+// multiprocessors without work, or where `rows` has the order of a row's sums not depend on T.
 inline cudaError_t lora_down(nt_context *context, void *c, void *c2, int64_t ldc2, const void *x, int64_t ldx,
-                             const void *w, int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns) {
+                             const void *w, int64_t ldw, float scale, int64_t T, int64_t K, int64_t columns,
+                             int32_t rows) {
   const int64_t column_tiles = ceil_div(columns, kDownColumns);
-  const bool many = ceil_div(T, 64) * column_tiles >= context->multiprocessors;
+  const bool many = rows == NT_ROWS_TOGETHER && ceil_div(T, 64) * column_tiles >= context->multiprocessors;
   const int64_t width = ceil_div(columns, column_tiles);
   const auto run = width <= 16   ? (many ? launch_down<64, 2> : launch_down<32, 2>)
                    : width <= 32 ? (many ? launch_down<64, 4> : launch_down<32, 4>)

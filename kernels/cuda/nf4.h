@@ -38,16 +38,16 @@ __device__ __forceinline__ float block_absmax(const Nf4Absmax &absmax, int64_t b
   return nt_nf4_absmax(kNf4Map[absmax.codes[block]], absmax.second[block / kNf4Nested], *absmax.offset);
 }
 
-// x rounded to what was quantized, then to what is computed with. (Only float16 to bf16 is two roundings.)
-template <int dtype, int wanted = NT_F32>
+// x rounded to what was quantized.
+template <int dtype>
 __device__ __forceinline__ float stored(float x) {
   if constexpr (dtype == NT_F16) x = from_f16(to_f16(x));
-  if constexpr (dtype == NT_BF16 || wanted == NT_BF16) x = to_float(from_float<bf16>(x));
+  if constexpr (dtype == NT_BF16) x = to_float(from_float<bf16>(x));
   return x;
 }
 
 // Values i … of a word of codes, in memory's order: the even ones lie in the high halves of its bytes.
-template <int dtype, int wanted = NT_F32>
+template <int dtype>
 __device__ __forceinline__ void word_values(float (&values)[kCodesAWord], const float *codebook, uint32_t word,
                                             float absmax) {
   NT_UNROLL
@@ -55,7 +55,7 @@ __device__ __forceinline__ void word_values(float (&values)[kCodesAWord], const 
     const int shift = 4 * (i ^ 1) - 2;  // leaves the code times four, the entry's distance in bytes
     const uint32_t at = (shift < 0 ? word << 2 : word >> (shift < 0 ? 0 : shift)) & 60u;
     const float entry = *reinterpret_cast<const float *>(reinterpret_cast<const char *>(codebook) + at);
-    values[i] = stored<dtype, wanted>(entry * absmax);
+    values[i] = stored<dtype>(entry * absmax);
   }
 }
 

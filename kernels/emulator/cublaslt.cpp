@@ -1,6 +1,7 @@
 // A stand-in for cuBLASLt with the meaning of NVIDIA's, for what ../cuda/cublaslt.h declares: plain blocked products in
 // float32 on the CPU. Stricter than the real one: it checks every extent against the device's allocations, holds
-// callers to the alignments they declared, and overwrites the workspace at both ends.
+// callers to the alignments they declared, and overwrites the workspace at both ends. The order of a product's sums
+// depends on its sizes, as NVIDIA's does.
 #include "../cuda/cublaslt.h"
 
 #include <immintrin.h>
@@ -152,19 +153,23 @@ float *pack(const void *data, DataType type, int64_t count, int64_t k, int64_t s
 
 constexpr int kRows = 16, kColumns = 6;  // of one tile: twelve vectors of sums
 
-// sums[column][row] = Σ_k a[k][row] · b[k][column], in order of k.
-void multiply_tile(float (&sums)[kColumns][kRows], const float *a, const float *b, int64_t k) {
+// sums[column][row] = Σ_k a[k][row] · b[k][column], in order of k from `from` on and then from 0 on.
+void multiply_tile(float (&sums)[kColumns][kRows], const float *a, const float *b, int64_t k, int64_t from) {
   __m256 low[kColumns], high[kColumns];
   for (int j = 0; j < kColumns; j++) low[j] = high[j] = _mm256_setzero_ps();
-  for (int64_t p = 0; p < k; p++) {
-    const __m256 first = _mm256_load_ps(a + p * kRows), second = _mm256_load_ps(a + p * kRows + 8);
+  const auto add = [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; p++) {
+      const __m256 first = _mm256_load_ps(a + p * kRows), second = _mm256_load_ps(a + p * kRows + 8);
 #pragma GCC unroll 6
-    for (int j = 0; j < kColumns; j++) {
-      const __m256 factor = _mm256_broadcast_ss(b + p * kColumns + j);
-      low[j] = _mm256_fmadd_ps(first, factor, low[j]);
-      high[j] = _mm256_fmadd_ps(second, factor, high[j]);
+      for (int j = 0; j < kColumns; j++) {
+        const __m256 factor = _mm256_broadcast_ss(b + p * kColumns + j);
+        low[j] = _mm256_fmadd_ps(first, factor, low[j]);
+        high[j] = _mm256_fmadd_ps(second, factor, high[j]);
+      }
     }
-  }
+  };
+  add(from, k);
+  add(0, from);
   for (int j = 0; j < kColumns; j++) {
     _mm256_storeu_ps(sums[j], low[j]);
     _mm256_storeu_ps(sums[j] + 8, high[j]);
@@ -208,7 +213,7 @@ cudaError_t run_product(void *arguments, void *) {
   for (int64_t i = 0; i < m; i += kRows) {
     for (int64_t j = 0; j < n; j += kColumns) {
       float sums[kColumns][kRows];
-      multiply_tile(sums, left + i * k, right + j * k, k);
+      multiply_tile(sums, left + i * k, right + j * k, k, n % 2 * (k / 2));
       for (int64_t column = j; column < j + kColumns && column < n; column++)
         for (int64_t row = i; row < i + kRows && row < m; row++) store(p, row, column, sums[column - j][row - i]);
     }

@@ -110,6 +110,19 @@ cudaError_t run_fill(void *arguments, void *) {
   return cudaSuccess;
 }
 
+struct RowsCopy {
+  void *destination;
+  const void *source;
+  size_t to_pitch, from_pitch, width, height;
+};
+cudaError_t run_rows_copy(void *arguments, void *) {
+  const RowsCopy &rows = *static_cast<const RowsCopy *>(arguments);
+  for (size_t i = 0; i < rows.height; i++)
+    memcpy(static_cast<char *>(rows.destination) + i * rows.to_pitch,
+           static_cast<const char *>(rows.source) + i * rows.from_pitch, rows.width);
+  return cudaSuccess;
+}
+
 cudaError_t copy(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind) {
   if (bytes == 0) return cudaSuccess;
   const bool to_device = kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToDevice;
@@ -276,6 +289,17 @@ cudaError_t cudaMemcpy(void *destination, const void *source, size_t bytes, cuda
 }
 cudaError_t cudaMemcpyAsync(void *destination, const void *source, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
   return copy(destination, source, bytes, kind);
+}
+cudaError_t cudaMemcpy2DAsync(void *destination, size_t to_pitch, const void *source, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t) {
+  if (width == 0 || height == 0) return cudaSuccess;
+  if (kind != cudaMemcpyDeviceToDevice || width > to_pitch || width > from_pitch)
+    return refuse("cudaMemcpy2D: other than rows on the device that fit their distances");
+  if (!memory_holds(destination, (height - 1) * to_pitch + width) ||
+      !memory_holds(source, (height - 1) * from_pitch + width))
+    return refuse("cudaMemcpy2D: rows that are not in one device allocation");
+  const RowsCopy rows = {destination, source, to_pitch, from_pitch, width, height};
+  return keep(stream_enqueue(run_rows_copy, &rows, sizeof rows));
 }
 cudaError_t cudaMemsetAsync(void *destination, int byte, size_t bytes, cudaStream_t) {
   if (bytes == 0) return cudaSuccess;

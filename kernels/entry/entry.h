@@ -30,6 +30,12 @@ inline int32_t check_rows(const char *op, const char *name, int64_t tokens, int6
   return NT_OK;
 }
 
+// An nt_rows.
+inline int32_t check_row_kind(const char *op, int32_t rows) {
+  NT_CHECK(rows >= NT_ROWS_TOGETHER && rows <= NT_ROWS_TILED, "%s: unknown kind of rows %d", op, int(rows));
+  return NT_OK;
+}
+
 // Rows of `columns` elements of a tensor, `distance` elements from one to the next.
 inline int32_t check_distance(const char *op, const char *name, int64_t distance, int64_t columns) {
   NT_CHECK(distance >= columns, "%s: rows of %s have %lld elements and do not fit into distance %lld", op, name,

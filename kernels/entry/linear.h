@@ -87,7 +87,7 @@ NT_API int32_t nt_linear_forward(nt_context *context, int32_t dtype, void *y, in
            "%s: rows of %lld and %lld elements do not fit into distances %lld and %lld", op, (long long)weight->in,
            (long long)weight->out, (long long)ldx, (long long)ldy);
   NT_TRY(nt::check_lora_blocks(op, u, ldu, blocks, count, rank, weight->out));
-  NT_CHECK(rows >= NT_ROWS_TOGETHER && rows <= NT_ROWS_TILED, "%s: unknown kind of rows %d", op, int(rows));
+  NT_TRY(nt::check_row_kind(op, rows));
   if (T == 0 || weight->out == 0 || weight->in == 0) return NT_OK;
   NT_CHECK(y != nullptr && x != nullptr, "%s: y and x must not be null", op);
   return nt::linear_forward(context, weight, y, y_dtype, ldy, x, ldx, bias, u, ldu, blocks, count, rank, T, rows);

@@ -14,12 +14,14 @@ inline int32_t check_stacked(const char *op, int32_t dtype, int64_t ldx, int64_t
 }  // namespace nt
 
 NT_API int32_t nt_lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int64_t ldu2, const void *x,
-                               int64_t ldx, const void *a, float scale, int64_t T, int64_t R, int64_t in) {
+                               int64_t ldx, const void *a, float scale, int64_t T, int64_t R, int64_t in,
+                               int32_t rows) {
   NT_TRY(nt::check_stacked("lora_forward", dtype, ldx, T, R, in));
   NT_TRY(nt::check_distance("lora_forward", "u2", u2 == nullptr ? R : ldu2, R));
+  NT_TRY(nt::check_row_kind("lora_forward", rows));
   if (T == 0 || R == 0 || in == 0) return NT_OK;
   NT_CHECK(u != nullptr && x != nullptr && a != nullptr, "lora_forward: u, x and A must not be null");
-  return nt::lora_forward(context, dtype, u, u2, ldu2, x, ldx, a, scale, T, R, in);
+  return nt::lora_forward(context, dtype, u, u2, ldu2, x, ldx, a, scale, T, R, in, rows);
 }
 
 NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,

@@ -130,18 +130,19 @@ export function groupForward(
   rows: ProductRows,
 ): void {
   const { folded } = group;
-  if (folded !== null && (folded.expand === null || x.rowCount > FEW_ROWS)) {
+  const isFew = rows === "each" || (rows === "together" && x.rowCount <= FEW_ROWS);
+  if (folded !== null && (folded.expand === null || !isFew)) {
     const [stack] = group.stacks as [LoraStack];
     const wide = x.widened(folded.u);
     const behind = wide.columns(group.in, stack.a.rowCount);
-    loraForward(device, lowRankOf(u[0]!, stack), x, stack.a, group.loraScale, behind);
+    loraForward(device, lowRankOf(u[0]!, stack), x, stack.a, group.loraScale, behind, rows);
     folded.expand?.("forward");
     linearForward(device, y, wide, folded.forward, folded.bias, null, rows);
     return;
   }
   for (const [i, stack] of group.stacks.entries()) {
     const input = stackInput(device, group, stack, x, scratch, context);
-    loraForward(device, lowRankOf(u[i]!, stack), input, stack.a, group.loraScale);
+    loraForward(device, lowRankOf(u[i]!, stack), input, stack.a, group.loraScale, null, rows);
   }
   for (const product of group.products) {
     // Where there are several stacks, each product is one linear, which is in one of them at most; one stack may be

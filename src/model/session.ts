@@ -2,9 +2,9 @@
 // and advances every sequence that has been read by one token, as one batch. A sequence that ends leaves its keys and
 // values behind: one that begins with the same tokens reads only what is new. Noise never acts here.
 //
-// On the CPU the bits that a sequence gets follow from its tokens and options, whatever else is in the session and
-// whatever was before. There is one exception: what continues tokens that the model made, and was not given, goes on from
-// their keys and values as they are, which reading them anew would round otherwise.
+// The bits that a sequence gets follow from its tokens and options, whatever else is in the session and whatever was
+// before. There is one exception: what continues tokens that the model made, and was not given, goes on from their keys and
+// values as they are, which reading them anew would round otherwise.
 //
 // Owns the cache and its scratch memory, until close(). The model is borrowed.
 

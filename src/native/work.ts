@@ -188,7 +188,7 @@ const operations: Partial<Record<FunctionName, Operation>> = {
     column_sum_part_kernel: ({ n, size }) => moves(n.T * n.out * size),
     column_sum_kernel: little,
   }),
-  nt_lora_forward: operation("dtype u u2 ldu2 x ldx a scale T R in", {
+  nt_lora_forward: operation("dtype u u2 ldu2 x ldx a scale T R in rows", {
     lora_down_kernel: ({ n, size }) =>
       moves((n.T * n.in + n.T * n.R * (1 + present(n.u2)) + n.R * n.in) * size, 2 * n.T * n.R * n.in),
   }),

@@ -211,8 +211,9 @@ void lora() {
       for (int64_t R : {p.rank, 3 * p.rank}) {
         void *a = numbers(dtype, R * p.in), *u = numbers(dtype, p.T * R);
         const Matrix second = matrix(dtype, p.T, R, p.gap);
-        CALL(nt_lora_forward, dtype, u, nullptr, 0, x.data, x.ld, a, 2.0f, p.T, R, p.in);
-        CALL(nt_lora_forward, dtype, u, second.data, second.ld, x.data, x.ld, a, 2.0f, p.T, R, p.in);
+        CALL(nt_lora_forward, dtype, u, nullptr, 0, x.data, x.ld, a, 2.0f, p.T, R, p.in, NT_ROWS_TILED);
+        CALL(nt_lora_forward, dtype, u, second.data, second.ld, x.data, x.ld, a, 2.0f, p.T, R, p.in,
+             NT_ROWS_TOGETHER);
         CALL(nt_lora_backward_a, dtype, zeros(R * p.in), u, R, x.data, x.ld, p.T, R, p.in);
       }
       const Matrix g = matrix(dtype, p.T, 2 * p.rank, p.gap), u = matrix(dtype, p.T, 2 * p.rank, p.gap);

@@ -206,6 +206,7 @@ const refusals: Refusal[] = [
   ["nt_lora_forward", { 9: -1 }, "lora_forward: sizes must be ≥ 0, got T 0, R -1, in 0"],
   ["nt_lora_forward", { 10: 1 }, "lora_forward: rows of x have 1 elements and do not fit into distance 0"],
   ["nt_lora_forward", { 2: "device", 5: 1, 9: 1, 10: 1 }, "lora_forward: rows of u2 have 1 elements"],
+  ["nt_lora_forward", { 11: 3 }, "lora_forward: unknown kind of rows 3"],
   ["nt_lora_forward", { 5: 1, 8: 1, 9: 1, 10: 1 }, "lora_forward: u, x and A must not be null"],
   ["nt_lora_backward", { 11: -1 }, "lora_backward: sizes must be ≥ 0, got T -1, rank 0, 0 targets"],
   ["nt_lora_backward", { 8: 1 }, "lora_backward: targets must not be null"],

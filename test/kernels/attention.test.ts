@@ -223,7 +223,7 @@ forEachBackend((device, name) => {
       test(`${dtype}: decoding over the cache, ${heads}/${kvHeads} heads of ${headDim}, window ${window}`, () => {
         const shape = { heads, kvHeads, headDim, window };
         const columns = columnsOf(shape);
-        const lengths = [17, 3, headDim < 20 ? 1100 : 130]; // pieces hold 512 keys
+        const lengths = [17, 3, headDim < 20 ? 1100 : 130]; // pieces hold 256 or 512 keys
         const [capacity, slots] = [1101, Int32Array.of(3, 0, 1)];
         const T = tokensOf(lengths);
         const qkv = roundTo(dtype, new Random(heads).floats(T * columns, 2));
@@ -269,6 +269,13 @@ forEachBackend((device, name) => {
         const got = gather(device, o);
         const lastRows = last.flatMap((t) => Array.from(wanted.o.subarray(t * width, (t + 1) * width)));
         expectClose(got, lastRows, tolerance[dtype], "o");
+        // Alone, a sequence gets the same bits.
+        for (const [s, length] of lengths.entries()) {
+          const own = poisoned(device, dtype, [1, width]);
+          const query = input.rows(s, 1);
+          attentionDecode(device, own, query, cache, slots.slice(s, s + 1), Int32Array.of(length), shape);
+          expect(device.readFloats(own)).toEqual(got.slice(s * width, (s + 1) * width));
+        }
         attentionDecode(device, o, input, cache, slots, Int32Array.of(0, 1, 2), shape);
         expect(
           gather(device, o)

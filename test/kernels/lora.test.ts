@@ -8,7 +8,7 @@ import {
 } from "../../src/native/index.ts";
 import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
-import { dense, product, transpose } from "./products.ts";
+import { dense, expectRowsAlone, product, transpose } from "./products.ts";
 
 // [T, in or out, rank, elements between rows]; ranks past `in` appear when a caller multiplies g·A alone.
 const shapes: [number, number, number, number][] = [
@@ -67,6 +67,39 @@ forEachBackend((device) => {
         expectClose(once, wanted, limit, "u");
         loraForward(device, u, xTensor, aTensor, scale);
         expect(device.readFloats(u)).toEqual(once);
+      });
+
+      test(`lora_forward of rows that are each their own, ${name}`, () => {
+        const [x, a] = [make(T * wide), make(rank * wide)];
+        const aTensor = upload(device, dtype, [rank, wide], a);
+        for (const kind of ["each", "tiled"] as const) {
+          const rowsOf = (begin: number, n: number) => {
+            const own = x.slice(begin * wide, (begin + n) * wide);
+            const u = poisoned(device, dtype, [n, rank]);
+            loraForward(device, u, upload(device, dtype, [n, wide], own), aTensor, scale, null, kind);
+            return device.readFloats(u);
+          };
+          const all = rowsOf(0, T);
+          const wanted = product(
+            dense(x, T, wide),
+            transpose(dense(a, rank, wide)),
+            new Float64Array(T * rank),
+            scale,
+          );
+          expectClose(all, wanted, limit, kind);
+          const some = Math.ceil(T / 2);
+          expectRowsAlone(
+            all,
+            rank,
+            [
+              [0, 1],
+              [T - 1, 1],
+              [T - some, some],
+            ],
+            rowsOf,
+            kind,
+          );
+        }
       });
 
       for (const factor of [scale, 1]) {
@@ -231,7 +264,7 @@ forEachBackend((device) => {
     loraBackwardA(device, out, x.rows(0, 0).reshape([0, 2]), x.rows(0, 0));
     for (const value of device.readFloats(out)) expect(value).toBeNaN();
     const forward = (dtype: number, ldx: number, T: number, u: number | null) =>
-      device.call("nt_lora_forward", dtype, u, null, 0, x.ptr, ldx, x.ptr, 1, T, 2, 3);
+      device.call("nt_lora_forward", dtype, u, null, 0, x.ptr, ldx, x.ptr, 1, T, 2, 3, 0);
     expect(() => forward(2, 3, 1, out.ptr)).toThrow("dtype must be f32 or bf16, got 2");
     expect(() => forward(0, 2, 1, out.ptr)).toThrow("3 elements and do not fit into distance 2");
     expect(() => forward(0, 3, -4, out.ptr)).toThrow("T -4");

@@ -28,11 +28,11 @@ export interface LowRankBlocks {
 }
 
 /**
- * How the rows of x may be taken together: as T of them are fastest; or so that, on the CPU, a row of y has the same bits
- * whatever rows are beside it, in a way made for few rows ("each") or for many ("tiled").
+ * How the rows of x may be taken together: as T of them are fastest; or so that a row of y has the same bits whatever rows
+ * are beside it, in a way made for few rows ("each") or for many ("tiled").
  */
 export type ProductRows = "together" | "each" | "tiled";
-const rowsCode: Record<ProductRows, number> = { together: 0, each: 1, tiled: 2 };
+export const rowsCode: Record<ProductRows, number> = { together: 0, each: 1, tiled: 2 };
 
 /** Four words a block, as nt_lora_block has them. */
 function blockWords(op: string, x: Tensor, lora: LowRankBlocks, rank: number): BigInt64Array {

@@ -3,6 +3,7 @@
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix } from "./check.ts";
+import { type ProductRows, rowsCode } from "./linear.ts";
 
 /**
  * u[T,R] = scale · x[T,in]·A[R,in]ᵀ, for the stacked A of all projections that read x; also into `second` (null: not
@@ -15,6 +16,7 @@ export function loraForward(
   a: Tensor,
   scale: number,
   second: Tensor | null = null,
+  rows: ProductRows = "together",
 ): void {
   const op = "lora_forward";
   const [T, R, inputs] = [x.rowCount, u.columnCount, x.columnCount];
@@ -35,6 +37,7 @@ export function loraForward(
     T,
     R,
     inputs,
+    rowsCode[rows],
   );
 }
 
