@@ -6,13 +6,15 @@
 // same for the same library, device, shape, types, row distances and alignments, so a resumed run goes on exactly as
 // the one before. NEFTUNE_TUNE_MATMUL=1 times the first eight instead and keeps the fastest: a few per cent at some
 // shapes, but two processes may choose differently, and their runs then differ in the last bits, unless one takes over
-// the other's choices (tuning.h). Split k is never allowed: its sums may depend on timing.
+// the other's choices (tuning.h). By default k is never split, as sums of parts may depend on timing; algorithms that split
+// it are timed beside the others once they have shown equal bits (trial.h).
 #include "blas.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "cublaslt.h"
+#include "trial.h"
 #include "tuning.h"
 
 namespace nt {
@@ -30,6 +32,7 @@ struct Blas {
   lt::Context *handle;
   lt::Preference *preference;
   Tuning *tuning;  // null: off
+  bool refused_split;  // and said so
   Plan **plans;    // open addressing; null: free
   int64_t capacity, count;
 };
@@ -41,45 +44,9 @@ constexpr int kCandidates = 8;
 // The end of the workspace, where a bias rounded to bf16 lies beside what cuBLASLt uses.
 constexpr int64_t kBiasBytes = 1 << 20;
 
-// c[m,n] = alpha · Σ_k a·b + bias (+ c), one thread an element, 32 columns × 8 rows a block; four partial sums.
-template <class In, class Out>
-__global__ __launch_bounds__(256, 4) void product_plain_kernel(Out *c, int64_t ldc, const In *a, int64_t a_row,
-                                                               int64_t a_column, const In *b, int64_t b_row,
-                                                               int64_t b_column, const float *bias, int64_t m,
-                                                               int64_t n, int64_t k, float alpha, bool accumulate) {
-  const int64_t j = int64_t(blockIdx.x) * 32 + threadIdx.x;
-  if (j >= n) return;
-  for (int64_t i = int64_t(blockIdx.y) * 8 + threadIdx.y; i < m; i += int64_t(gridDim.y) * 8) {
-    const In *left = a + i * a_row, *right = b + j * b_column;
-    float sum[4] = {};
-    int64_t p = 0;
-    for (; p + 4 <= k; p += 4) {
-      NT_UNROLL
-      for (int part = 0; part < 4; part++)
-        sum[part] = fmaf(to_float(left[(p + part) * a_column]), to_float(right[(p + part) * b_row]), sum[part]);
-    }
-    for (; p < k; p++) sum[0] = fmaf(to_float(left[p * a_column]), to_float(right[p * b_row]), sum[0]);
-    float value = alpha * ((sum[0] + sum[1]) + (sum[2] + sum[3]));
-    if (bias != nullptr) value += bias[j];
-    if (accumulate) value += to_float(c[i * ldc + j]);
-    c[i * ldc + j] = from_float<Out>(value);
-  }
-}
-
 __global__ __launch_bounds__(256, 4) void bias_to_bf16_kernel(bf16 *destination, const float *source, int64_t n) {
   const int64_t i = int64_t(blockIdx.x) * 256 + threadIdx.x;
   if (i < n) destination[i] = from_float<bf16>(source[i]);
-}
-
-template <class In, class Out>
-cudaError_t launch_plain(nt_context *context, const Product &p) {
-  const int64_t row_blocks = ceil_div(p.m, 8);
-  const dim3 grid(unsigned(ceil_div(p.n, 32)), unsigned(row_blocks < 65535 ? row_blocks : 65535));
-  const Watched watched(context->stream, {nullptr, "product_plain", int64_t(grid.x) * grid.y, 0, p.m, p.n, p.k,
-                                          int32_t(sizeof(In)), int32_t(sizeof(Out)), p.accumulate});
-  return enqueue(product_plain_kernel<In, Out>, grid, dim3(32, 8), 0, context->stream, static_cast<Out *>(p.c), p.ldc,
-                 static_cast<const In *>(p.a.data), p.a.row, p.a.column, static_cast<const In *>(p.b.data), p.b.row,
-                 p.b.column, p.bias, p.m, p.n, p.k, p.alpha, p.accumulate);
 }
 
 // The largest power of two up to `most` that divides the address.
@@ -201,58 +168,60 @@ lt::Status run(nt_context *context, const Plan &plan, const lt::Algorithm &algor
                          d, plan.c, &algorithm, context->workspace, size_t(workspace_bytes), context->stream);
 }
 
-// The fastest candidate, each timed on the real operands into a buffer of its own; an earlier one where a later one wins
-// less than 2 %. −1 where none could be timed, as without memory to try in.
-int fastest(nt_context *context, const Plan &plan, const Product &p, const lt::Heuristic *candidates, int count,
-            int64_t workspace_bytes) {
-  constexpr int kRepeats = 3;
-  const size_t bytes = size_t((p.m - 1) * p.ldc + p.n) * size_t(size_of(p.c_dtype));
-  void *trial = nullptr;
-  cudaEvent_t begin = nullptr, end = nullptr;
-  float best = 0;
-  int chosen = -1;
-  if (cudaMalloc(&trial, bytes) == cudaSuccess && cudaMemsetAsync(trial, 0, bytes, context->stream) == cudaSuccess &&
-      cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess) {
-    for (int i = 0; i < count; i++) {
-      const auto once = [&] {
-        return run(context, plan, candidates[i].algorithm, p, trial, workspace_bytes) == lt::kSuccess;
-      };
-      float milliseconds = 0;
-      if (candidates[i].state != lt::kSuccess || !once()) continue;  // the first run loads the kernel
-      bool ran = cudaEventRecord(begin, context->stream) == cudaSuccess;
-      for (int repeat = 0; repeat < kRepeats && ran; repeat++) ran = once();
-      ran = ran && cudaEventRecord(end, context->stream) == cudaSuccess && cudaEventSynchronize(end) == cudaSuccess &&
-            cudaEventElapsedTime(&milliseconds, begin, end) == cudaSuccess;
-      if (!ran) continue;
-      if (chosen < 0 || milliseconds < 0.98f * best) {
-        best = milliseconds;
-        chosen = i;
-      }
-    }
-  }
-  if (begin != nullptr) cudaEventDestroy(begin);
-  if (end != nullptr) cudaEventDestroy(end);
-  if (trial != nullptr) cudaFree(trial);
-  cudaGetLastError();  // what failed here was a trial: the next launch must not report it
-  return chosen;
+// Whether the algorithm adds parts of k that were summed apart. Unknown counts as yes.
+bool splits_k(const Blas &blas, const lt::Algorithm &algorithm) {
+  uint32_t scheme = lt::kReductionNone;
+  size_t written;
+  const lt::Status status = blas.lt->MatmulAlgoConfigGetAttribute(&algorithm, lt::kAlgorithmReductionScheme, &scheme,
+                                                                  sizeof scheme, &written);
+  return status != lt::kSuccess || scheme != lt::kReductionNone;
 }
 
 // The plan's algorithm is what its bucket of sizes has been given, where that can make this product; a bucket that has
 // nothing yet is given the fastest of the candidates, and nothing where none was timed.
-int32_t tune(nt_context *context, Plan *plan, const Product &p, const lt::Heuristic *candidates, int count,
-             int64_t workspace_bytes) {
-  const Blas &blas = *context->blas;
+int32_t tune(nt_context *context, Plan *plan, const Product &p, const void *bias, const lt::Heuristic *candidates,
+             int count, int64_t workspace_bytes) {
+  Blas &blas = *context->blas;
+  const auto by = [&](const lt::Algorithm &algorithm) {
+    return [&, algorithm](const Product &product, const void *own_bias) {
+      lt::Status status = lt::kSuccess;
+      if (own_bias != nullptr)
+        status = blas.lt->MatmulDescSetAttribute(plan->descriptor, lt::kBiasPointer, &own_bias, sizeof own_bias);
+      return status == lt::kSuccess &&
+             run(context, *plan, algorithm, product, product.c, workspace_bytes) == lt::kSuccess;
+    };
+  };
+  // The first candidate does not split k.
+  const auto may_run = [&](const lt::Algorithm &algorithm) {
+    if (!splits_k(blas, algorithm)) return true;
+    const bool *known = trust_in(*blas.tuning, algorithm, p.k);
+    if (known != nullptr) return *known;
+    const bool trusted = is_reproducible(context, p, bias, by(algorithm), by(candidates[0].algorithm));
+    keep_trust(blas.tuning, algorithm, p.k, trusted);
+    if (!trusted && !blas.refused_split) {
+      blas.refused_split = true;
+      fprintf(stderr,
+              "neftune: an algorithm of cuBLASLt that splits k = %lld did not give the same, right bits each time; such "
+              "are not used\n",
+              (long long)p.k);
+    }
+    return trusted;
+  };
   const lt::Algorithm *chosen = chosen_for(*blas.tuning, plan->key);
   if (chosen == nullptr) {
-    const int best = fastest(context, *plan, p, candidates, count, workspace_bytes);
-    if (best < 0) return NT_OK;
-    plan->algorithm = candidates[best].algorithm;
+    Trial trial(context, p);
+    for (int i = 0; i < count; i++)
+      if (candidates[i].state == lt::kSuccess && may_run(candidates[i].algorithm))
+        trial.time(i, bias, by(candidates[i].algorithm));
+    if (trial.fastest() < 0) return NT_OK;
+    plan->algorithm = candidates[trial.fastest()].algorithm;
     return keep_choice(blas.tuning, plan->key, plan->algorithm);
   }
   lt::Heuristic result = {};
   const lt::Status status = blas.lt->MatmulAlgoCheck(blas.handle, plan->descriptor, plan->a, plan->b, plan->c, plan->c,
                                                      chosen, &result);
-  if (status == lt::kSuccess && result.state == lt::kSuccess && int64_t(result.workspace_bytes) <= workspace_bytes)
+  if (status == lt::kSuccess && result.state == lt::kSuccess && int64_t(result.workspace_bytes) <= workspace_bytes &&
+      may_run(*chosen))
     plan->algorithm = *chosen;
   return NT_OK;
 }
@@ -262,17 +231,29 @@ int32_t choose(nt_context *context, Plan *plan, const Product &p, const void *bi
   lt::Status status = describe(blas, plan, bias);
   if (status == lt::kSuccess) status = prefer(blas, plan->key, workspace_bytes);
   if (status != lt::kSuccess) return refuse(blas, status, plan->key, "description");
-  lt::Heuristic candidates[kCandidates];
+  lt::Heuristic candidates[2 * kCandidates];
   int count = 0;
-  status = blas.lt->MatmulAlgoGetHeuristic(blas.handle, plan->descriptor, plan->a, plan->b, plan->c, plan->c,
-                                           blas.preference, blas.tuning != nullptr ? kCandidates : 1, candidates, &count);
+  const auto ask = [&](int wanted, lt::Heuristic *results, int *given) {
+    return blas.lt->MatmulAlgoGetHeuristic(blas.handle, plan->descriptor, plan->a, plan->b, plan->c, plan->c,
+                                           blas.preference, wanted, results, given);
+  };
+  status = ask(blas.tuning != nullptr ? kCandidates : 1, candidates, &count);
   if (status != lt::kSuccess && status != lt::kNotSupported) return refuse(blas, status, plan->key, "heuristic");
   if (status == lt::kNotSupported || count == 0 || candidates[0].state != lt::kSuccess) {
     plan->plain = true;
     return NT_OK;
   }
   plan->algorithm = candidates[0].algorithm;
-  return blas.tuning == nullptr ? NT_OK : tune(context, plan, p, candidates, count, workspace_bytes);
+  if (blas.tuning == nullptr) return NT_OK;
+  const uint32_t split = lt::kReductionComputeType;
+  int others = 0;
+  if (blas.lt->MatmulPreferenceSetAttribute(blas.preference, lt::kReductionSchemeMask, &split, sizeof split) ==
+          lt::kSuccess &&
+      ask(kCandidates, candidates + count, &others) == lt::kSuccess) {
+    for (int i = count, end = count + others; i < end; i++)
+      if (splits_k(blas, candidates[i].algorithm)) candidates[count++] = candidates[i];
+  }
+  return tune(context, plan, p, bias, candidates, count, workspace_bytes);
 }
 
 // From this many multiplications on, a product that cuBLASLt does not make is worth a word.
@@ -296,17 +277,6 @@ bool odd(const void *data, int32_t dtype, int64_t ld) {
 }
 
 }  // namespace
-
-int32_t matmul_plain(nt_context *context, const Product &p) {
-  if (p.a.dtype == NT_F32) {
-    NT_CUDA((launch_plain<float, float>(context, p)), "matmul");
-  } else if (p.c_dtype == NT_F32) {
-    NT_CUDA((launch_plain<bf16, float>(context, p)), "matmul");
-  } else {
-    NT_CUDA((launch_plain<bf16, bf16>(context, p)), "matmul");
-  }
-  return NT_OK;
-}
 
 int32_t matmul(nt_context *context, const Product &p) {
   if (p.m == 0 || p.n == 0) return NT_OK;

@@ -19,7 +19,8 @@ enum DataType : int32_t { kFloat32 = 0, kBfloat16 = 14 };
 enum ComputeType : int32_t { kCompute32 = 68 };  // float32 sums; float32 operands as they are, not as TF32
 enum Operation : int32_t { kNone = 0, kTranspose = 1 };
 enum Epilogue : uint32_t { kEpilogueDefault = 1, kEpilogueBias = 4 };
-enum ReductionScheme : uint32_t { kReductionNone = 0 };
+// How the parts of a split k are added: none are; or in float32 in the workspace, by a step of its own.
+enum ReductionScheme : uint32_t { kReductionNone = 0, kReductionComputeType = 2 };
 
 enum DescriptorAttribute : int32_t {
   kTransposeA = 3,    // int32_t, an Operation
@@ -29,11 +30,15 @@ enum DescriptorAttribute : int32_t {
 };
 enum PreferenceAttribute : int32_t {
   kMaxWorkspaceBytes = 1,    // uint64_t
-  kReductionSchemeMask = 3,  // uint32_t; 0 allows no split of k
+  kReductionSchemeMask = 3,  // uint32_t, of ReductionScheme; 0 allows no split of k
   kMinAlignmentA = 5,        // uint32_t, bytes; so are the next three
   kMinAlignmentB = 6,
   kMinAlignmentC = 7,
   kMinAlignmentD = 8,
+};
+
+enum AlgorithmAttribute : int32_t {
+  kAlgorithmReductionScheme = 3,  // uint32_t
 };
 
 // The library's own objects, made and freed by it.
@@ -81,6 +86,8 @@ static_assert(sizeof(Heuristic) == 96, "laid out as cublasLtMatmulHeuristicResul
   X(lt::Status, MatmulAlgoCheck,                                                                                      \
     (lt::Context * context, lt::Descriptor * descriptor, lt::MatrixLayout * a, lt::MatrixLayout * b,                  \
      lt::MatrixLayout * c, lt::MatrixLayout * d, const lt::Algorithm *algorithm, lt::Heuristic *result))              \
+  X(lt::Status, MatmulAlgoConfigGetAttribute,                                                                         \
+    (const lt::Algorithm *algorithm, lt::AlgorithmAttribute attribute, void *value, size_t bytes, size_t *written))   \
   X(lt::Status, Matmul,                                                                                               \
     (lt::Context * context, lt::Descriptor * descriptor, const void *alpha, const void *a,                            \
      lt::MatrixLayout *a_layout, const void *b, lt::MatrixLayout *b_layout, const void *beta, const void *c,          \

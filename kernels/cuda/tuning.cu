@@ -50,10 +50,18 @@ bool read_choice(Choice *choice, const char **at) {
 
 }  // namespace
 
+constexpr int kMostTried = 512;
+
 struct Tuning {
   char head[320];
   Choice *choices;
   int64_t count, capacity;
+  struct {
+    lt::Algorithm algorithm;
+    int64_t k;
+    bool trusted;
+  } tried[kMostTried];
+  int tried_count;
 };
 
 Tuning *tuning_create(const nt_context *context, size_t library_version) {
@@ -87,6 +95,18 @@ int32_t keep_choice(Tuning *tuning, const PlanKey &key, const lt::Algorithm &alg
   }
   tuning->choices[tuning->count++] = {bucket_of(key), algorithm};
   return NT_OK;
+}
+
+const bool *trust_in(const Tuning &tuning, const lt::Algorithm &algorithm, int64_t k) {
+  for (int i = 0; i < tuning.tried_count; i++) {
+    const auto &each = tuning.tried[i];
+    if (each.k == k && memcmp(&each.algorithm, &algorithm, sizeof algorithm) == 0) return &each.trusted;
+  }
+  return nullptr;
+}
+
+void keep_trust(Tuning *tuning, const lt::Algorithm &algorithm, int64_t k, bool trusted) {
+  if (tuning->tried_count < kMostTried) tuning->tried[tuning->tried_count++] = {algorithm, k, trusted};
 }
 
 int64_t write_choices(const Tuning &tuning, char *text, int64_t size) {

@@ -23,6 +23,11 @@ void tuning_destroy(Tuning *tuning);
 const lt::Algorithm *chosen_for(const Tuning &tuning, const PlanKey &key);
 int32_t keep_choice(Tuning *tuning, const PlanKey &key, const lt::Algorithm &algorithm);
 
+// Whether an algorithm that splits k may be used for sums of that length; null where it has not been tried.
+const bool *trust_in(const Tuning &tuning, const lt::Algorithm &algorithm, int64_t k);
+// What does not fit is tried again.
+void keep_trust(Tuning *tuning, const lt::Algorithm &algorithm, int64_t k, bool trusted);
+
 // A line that names library and device, then a line for each choice: its key and its algorithm, in hexadecimal numbers.
 // Returns the length, writes as much as fits.
 int64_t write_choices(const Tuning &tuning, char *text, int64_t size);

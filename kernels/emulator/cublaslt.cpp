@@ -1,14 +1,16 @@
 // A stand-in for cuBLASLt with the meaning of NVIDIA's, for what ../cuda/cublaslt.h declares: plain blocked products in
 // float32 on the CPU. Stricter than the real one: it checks every extent against the device's allocations, holds
 // callers to the alignments they declared, and overwrites the workspace at both ends. The order of a product's sums
-// depends on its sizes, as NVIDIA's does.
+// depends on its sizes, as NVIDIA's does. NEFTUNE_EMULATOR_SPLIT_K=sound, varying or short adds an algorithm that splits k:
+// one in order, one whose bits vary, one that leaves out what is left of k beyond a multiple of 32.
 #include "../cuda/cublaslt.h"
 
-#include <immintrin.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "device_memory.h"
+#include "sums.h"
 #include "stream.h"
 
 namespace nt::lt {
@@ -68,8 +70,6 @@ Status invalid(const char *what) {
   return kInvalidValue;
 }
 
-size_t size_of(DataType type) { return type == kFloat32 ? 4 : 2; }
-
 struct Shape {
   int64_t m, n, k;
 };
@@ -104,80 +104,19 @@ bool supported(const MatrixLayout *layout, uint32_t alignment) {
   return alignment >= 4 && size_t(layout->ld) * size_of(layout->type) % 4 == 0;
 }
 
-float bf16_to_float(uint16_t bits) {
-  const uint32_t wide = uint32_t(bits) << 16;
-  float x;
-  memcpy(&x, &wide, 4);
-  return x;
-}
-uint16_t float_to_bf16(float x) {
-  uint32_t bits;
-  memcpy(&bits, &x, 4);
-  if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return 0x7FFF;
-  return uint16_t((bits + 0x7FFFu + (bits >> 16 & 1)) >> 16);
-}
-float widened(float x) { return x; }
-float widened(uint16_t x) { return bf16_to_float(x); }
-float load(const void *data, DataType type, int64_t i) {
-  return type == kFloat32 ? static_cast<const float *>(data)[i] : widened(static_cast<const uint16_t *>(data)[i]);
-}
+// Numbers of algorithms: two compute the same; the others split k.
+constexpr uint64_t kPlainAlgorithms = 2, kSound = 2, kVarying = 3, kShort = 4;
 
-// `count` vectors of length k in panels of `width` side by side: panel[k][width], the last filled up with zeros.
-// Element p of vector i is data[i · step + p · stride]; the loops go along whichever of the two is 1.
-template <class T>
-void pack(float *packed, const T *data, int64_t count, int64_t k, int64_t step, int64_t stride, int64_t width) {
-  for (int64_t first = 0; first < count; first += width, packed += width * k) {
-    const int64_t vectors = count - first < width ? count - first : width;
-    if (vectors < width) memset(packed, 0, size_t(width * k) * sizeof(float));
-    if (step == 1) {
-      for (int64_t p = 0; p < k; p++)
-        for (int64_t i = 0; i < vectors; i++) packed[p * width + i] = widened(data[first + i + p * stride]);
-    } else {
-      for (int64_t i = 0; i < vectors; i++)
-        for (int64_t p = 0; p < k; p++) packed[p * width + i] = widened(data[(first + i) * step + p * stride]);
-    }
-  }
-}
-
-float *pack(const void *data, DataType type, int64_t count, int64_t k, int64_t step, int64_t stride, int64_t width) {
-  const int64_t rounded = (count + width - 1) / width * width;
-  auto *packed = static_cast<float *>(aligned_alloc(64, (size_t(rounded * k) * sizeof(float) + 63) / 64 * 64));
-  if (packed == nullptr) abort();
-  if (type == kFloat32) {
-    pack(packed, static_cast<const float *>(data), count, k, step, stride, width);
-  } else {
-    pack(packed, static_cast<const uint16_t *>(data), count, k, step, stride, width);
-  }
-  return packed;
-}
-
-constexpr int kRows = 16, kColumns = 6;  // of one tile: twelve vectors of sums
-
-// sums[column][row] = Σ_k a[k][row] · b[k][column], in order of k from `from` on and then from 0 on.
-void multiply_tile(float (&sums)[kColumns][kRows], const float *a, const float *b, int64_t k, int64_t from) {
-  __m256 low[kColumns], high[kColumns];
-  for (int j = 0; j < kColumns; j++) low[j] = high[j] = _mm256_setzero_ps();
-  const auto add = [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; p++) {
-      const __m256 first = _mm256_load_ps(a + p * kRows), second = _mm256_load_ps(a + p * kRows + 8);
-#pragma GCC unroll 6
-      for (int j = 0; j < kColumns; j++) {
-        const __m256 factor = _mm256_broadcast_ss(b + p * kColumns + j);
-        low[j] = _mm256_fmadd_ps(first, factor, low[j]);
-        high[j] = _mm256_fmadd_ps(second, factor, high[j]);
-      }
-    }
-  };
-  add(from, k);
-  add(0, from);
-  for (int j = 0; j < kColumns; j++) {
-    _mm256_storeu_ps(sums[j], low[j]);
-    _mm256_storeu_ps(sums[j] + 8, high[j]);
-  }
+// Which of those that split k there is; 0: none.
+uint64_t offered_split() {
+  const char *chosen = getenv("NEFTUNE_EMULATOR_SPLIT_K");
+  if (chosen == nullptr) return 0;
+  return strcmp(chosen, "sound") == 0 ? kSound : strcmp(chosen, "varying") == 0 ? kVarying : kShort;
 }
 
 // A checked product, as it waits in the stream.
 struct Product {
+  uint64_t algorithm;
   Descriptor descriptor;
   MatrixLayout a_layout, b_layout, c_layout, d_layout;
   Shape shape;
@@ -208,12 +147,17 @@ cudaError_t run_product(void *arguments, void *) {
   memset(p.workspace + p.workspace_bytes - kWorkspace, 0xFF, kWorkspace);
   const bool ta = p.descriptor.transpose_a == kTranspose, tb = p.descriptor.transpose_b == kTranspose;
   const int64_t lda = p.a_layout.ld, ldb = p.b_layout.ld, m = p.shape.m, n = p.shape.n, k = p.shape.k;
+  static int64_t varying = 0;
+  if (p.algorithm == kVarying) varying++;
+  // Sums of k from `from` on come first; what lies beyond `end` is left out.
+  const int64_t from = (n + varying) % 2 * (k / 2), end = p.algorithm == kShort ? k - k % 32 : k;
+  if (p.algorithm < kPlainAlgorithms && offered_split() != 0) usleep(20000);  // what splits k is to be the fastest
   float *left = pack(p.a, p.a_layout.type, m, k, ta ? lda : 1, ta ? 1 : lda, kRows);
   float *right = pack(p.b, p.b_layout.type, n, k, tb ? 1 : ldb, tb ? ldb : 1, kColumns);
   for (int64_t i = 0; i < m; i += kRows) {
     for (int64_t j = 0; j < n; j += kColumns) {
       float sums[kColumns][kRows];
-      multiply_tile(sums, left + i * k, right + j * k, k, n % 2 * (k / 2));
+      multiply_tile(sums, left + i * k, right + j * k, end, from < end ? from : 0);
       for (int64_t column = j; column < j + kColumns && column < n; column++)
         for (int64_t row = i; row < i + kRows && row < m; row++) store(p, row, column, sums[column - j][row - i]);
     }
@@ -284,10 +228,8 @@ Status MatmulPreferenceSetAttribute(Preference *p, PreferenceAttribute attribute
   return invalid("an attribute that the emulator does not know");
 }
 
-// Two algorithms, which compute the same and remember the alignments of a, b, c, d that they were chosen for, as four
-// bytes of log2.
-constexpr int kAlgorithms = 2;
-Algorithm algorithm_for(int number, const uint32_t (&alignment)[4]) {
+// Algorithms remember the alignments of a, b, c, d that they were chosen for, as four bytes of log2.
+Algorithm algorithm_for(uint64_t number, const uint32_t (&alignment)[4]) {
   uint64_t logarithms = 0;
   for (int i = 0; i < 4; i++) logarithms |= uint64_t(__builtin_ctz(alignment[i])) << (8 * i);
   return {{kAlgorithmMark, uint64_t(number), logarithms}};
@@ -330,12 +272,14 @@ Status MatmulAlgoGetHeuristic(Context *context, Descriptor *descriptor, MatrixLa
     if (!supported(layouts[i], alignment)) return kNotSupported;
   }
   if (preference->workspace_bytes < kWorkspace) return kNotSupported;
-  const int given = requested < kAlgorithms ? requested : kAlgorithms;
-  for (int i = 0; i < given; i++) {
-    results[i] = {algorithm_for(i, preference->alignment), kWorkspace, kSuccess, 1.0f, {}};
-    allowed(results[i].algorithm, shape, true);
-  }
-  *returned = given;
+  const auto give = [&](uint64_t number) {
+    if (*returned == requested) return;
+    Heuristic &result = results[(*returned)++];
+    result = {algorithm_for(number, preference->alignment), kWorkspace, kSuccess, 1.0f, {}};
+    allowed(result.algorithm, shape, true);
+  };
+  if ((preference->reduction_schemes & kReductionComputeType) != 0 && offered_split() != 0) give(offered_split());
+  for (uint64_t number = 0; number < kPlainAlgorithms; number++) give(number);
   return kSuccess;
 }
 
@@ -343,12 +287,23 @@ Status MatmulAlgoCheck(Context *context, Descriptor *descriptor, MatrixLayout *a
                        MatrixLayout *d, const Algorithm *algorithm, Heuristic *result) {
   if (!is(context, kContextMark) || algorithm == nullptr || result == nullptr)
     return invalid("a null argument of the check");
-  if (algorithm->data[0] != kAlgorithmMark || algorithm->data[1] >= kAlgorithms) return kNotSupported;
+  if (algorithm->data[0] != kAlgorithmMark || algorithm->data[1] > kShort) return kNotSupported;
   Shape shape;
   const Status status = check(descriptor, a, b, c, d, &shape);
   if (status != kSuccess) return status;
   *result = {*algorithm, kWorkspace, kSuccess, 1.0f, {}};
   allowed(*algorithm, shape, true);
+  return kSuccess;
+}
+
+Status MatmulAlgoConfigGetAttribute(const Algorithm *algorithm, AlgorithmAttribute attribute, void *value, size_t bytes,
+                                    size_t *written) {
+  uint32_t scheme;
+  if (algorithm == nullptr || attribute != kAlgorithmReductionScheme || bytes != sizeof scheme || written == nullptr)
+    return invalid("an attribute of an algorithm that the emulator does not know");
+  scheme = algorithm->data[1] < kPlainAlgorithms ? kReductionNone : kReductionComputeType;
+  memcpy(value, &scheme, sizeof scheme);
+  *written = sizeof scheme;
   return kSuccess;
 }
 
@@ -378,7 +333,8 @@ Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const
   if (has_bias && (descriptor->bias == nullptr ||
                    !emulator::memory_holds(descriptor->bias, size_t(shape.m) * size_of(type))))
     return invalid("a bias that is not in one device allocation");
-  const Product product = {*descriptor, *a_layout, *b_layout, *c_layout,
+  const Product product = {algorithm->data[1],
+                           *descriptor, *a_layout, *b_layout, *c_layout,
                            *d_layout,   shape,     scale,     keep,
                            a,           b,         c,         d,
                            static_cast<char *>(workspace), workspace_bytes};

@@ -26,10 +26,10 @@ const script = `
     device.writeFloats(made, sine(made.size));
     return made;
   };
-  const weight = Weight.dense(device, tensor(24, 32));
+  const weight = Weight.dense(device, tensor(24, 40));
   const values = rows.map((T) => {
     const y = device.allocate("f32", [T, 24]);
-    linearForward(device, y, tensor(T, 32), weight, null);
+    linearForward(device, y, tensor(T, 40), weight, null);
     return [...device.readFloats(y)];
   });
   console.log(JSON.stringify({ choices: device.matmulChoices(), values, refusals }));`;
@@ -42,9 +42,16 @@ interface Run {
 
 for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")) {
   describe(`${kind}: chosen algorithms`, () => {
-    const run = async (rows: number[], given: string | null = null, tune = "1", damaged: string[] = []) => {
+    const run = async (
+      rows: number[],
+      given: string | null = null,
+      tune = "1",
+      damaged: string[] = [],
+      split?: string,
+    ) => {
       const argument = JSON.stringify({ given, rows, damaged });
-      const where = { cwd: import.meta.dir, env: { ...env, NEFTUNE_TUNE_MATMUL: tune } };
+      const chosen = { NEFTUNE_TUNE_MATMUL: tune, NEFTUNE_EMULATOR_SPLIT_K: split };
+      const where = { cwd: import.meta.dir, env: { ...env, ...chosen } };
       return spawned([process.execPath, "-e", script, argument], where);
     };
     const must = async (...args: Parameters<typeof run>) => {
@@ -88,6 +95,34 @@ for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")
       expect(refusals).toHaveLength(texts.length);
       expect(kept).toBe(`${head}\n`);
     });
+
+    if (kind === "emulated")
+      test("one that splits k is taken where its bits are the same each time and no k is lost", async () => {
+        const plain = await must([33, 44]);
+        const sound = await run([33, 44], null, "1", [], "sound");
+        expect(sound.stderr).toBe("");
+        const { choices, values } = JSON.parse(sound.stdout) as Run;
+        expect(choices).not.toBe(plain.choices);
+        expect(values).toEqual(plain.values);
+        for (const fault of ["varying", "short"]) {
+          const refused = await run([33, 44], null, "1", [], fault);
+          expect(
+            refused.stderr.match(/splits k = 40 did not give the same, right bits each time/g),
+          ).toHaveLength(1);
+          expect((JSON.parse(refused.stdout) as Run).choices.split("\n")[1]).toMatch(/ 414c474f [01] /);
+          // Nor is it taken over from another process.
+          const given = await run(
+            [33],
+            choices.replaceAll(" 414c474f 2 ", ` 414c474f ${fault === "short" ? 4 : 3} `),
+            "1",
+            [],
+            fault,
+          );
+          expect((JSON.parse(given.stdout) as Run).values).toEqual(plain.values.slice(0, 1));
+          // By default none is asked for.
+          expect((await run([33], null, "0", [], fault)).stderr).toBe("");
+        }
+      }, 60_000);
 
     test("those of another library or device, and damaged ones, are refused", async () => {
       const { choices } = await must([33]);
