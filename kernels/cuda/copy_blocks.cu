@@ -6,7 +6,8 @@ namespace nt {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int kShares = 16;  // blocks of threads that a block of rows is shared among
+// A block of rows is shared among as many blocks of threads as give each thread of the largest so many units, up to a limit.
+constexpr int64_t kUnits = 4, kMostShares = 128;
 
 // What a launch takes: a kernel's arguments have 4 KB.
 constexpr int64_t kMostBlocks = 96;
@@ -21,7 +22,7 @@ __global__ void __launch_bounds__(kThreads, 4) copy_blocks_kernel(const CopiedBl
   const uint32_t units = uint32_t(block.row_bytes / int64_t(sizeof(Unit)));
   const uint64_t total = uint64_t(block.rows) * units;
   const auto *source = static_cast<const Unit *>(block.source);
-  for (uint64_t index = global_thread(); index < total; index += kShares * kThreads) {
+  for (uint64_t index = global_thread(); index < total; index += gridDim.x * kThreads) {
     const ChunkPlace place = chunk_place(index, units);
     auto *row = reinterpret_cast<Unit *>(static_cast<char *>(block.destination) + place.row * block.distance);
     row[place.chunk] = source[index];
@@ -39,15 +40,26 @@ bool is_aligned(const nt_copied_block *blocks, int64_t count, uintptr_t bytes) {
   return (bits & (bytes - 1)) == 0;
 }
 
+int64_t shares_of(const nt_copied_block *blocks, int64_t count, int64_t unit_bytes) {
+  int64_t most = 1;
+  for (int64_t i = 0; i < count; i++) {
+    const int64_t shares = ceil_div(blocks[i].rows * blocks[i].row_bytes, unit_bytes * kUnits * kThreads);
+    if (shares > most) most = shares;
+  }
+  return most < kMostShares ? most : kMostShares;
+}
+
 int32_t copy_blocks(nt_context *context, const nt_copied_block *blocks, int64_t count) {
   for (; count > 0; blocks += kMostBlocks, count -= kMostBlocks) {
     const int64_t some = count < kMostBlocks ? count : kMostBlocks;
     CopiedBlocks table = {};
     memcpy(table.block, blocks, size_t(some) * sizeof(nt_copied_block));
-    auto *kernel = is_aligned(blocks, some, 16)  ? copy_blocks_kernel<uint4>
-                   : is_aligned(blocks, some, 2) ? copy_blocks_kernel<uint16_t>
-                                                 : copy_blocks_kernel<uint8_t>;
-    NT_CUDA(launch(kernel, dim3(kShares, unsigned(some)), dim3(kThreads), 0, context->stream, table), "copy_blocks");
+    const int unit = is_aligned(blocks, some, 16) ? 16 : is_aligned(blocks, some, 2) ? 2 : 1;
+    auto *kernel = unit == 16  ? copy_blocks_kernel<uint4>
+                   : unit == 2 ? copy_blocks_kernel<uint16_t>
+                               : copy_blocks_kernel<uint8_t>;
+    const dim3 grid(unsigned(shares_of(blocks, some, unit)), unsigned(some));
+    NT_CUDA(launch(kernel, grid, dim3(kThreads), 0, context->stream, table), "copy_blocks");
   }
   return NT_OK;
 }

@@ -159,8 +159,8 @@ __device__ __forceinline__ void put_one(bf16 *y, float x) { *y = from_float<bf16
 __device__ __forceinline__ void put_one(f16 *y, float x) { y->bits = to_f16(x); }
 
 // A thread turns four words of codes into 32 values: 4-byte loads and 16-byte stores, both in whole lines a warp. What
-// is left (`words` counts whole aligned words, 0 where nothing is aligned or rows end inside words) goes value by value. Bytes a value: 0.52
-// read, sizeof(To) written, left in the caches for the product that reads it.
+// is left (`words` counts whole aligned words, 0 where nothing is aligned or rows end inside words) goes value by value.
+// Bytes a value: 0.52 read, sizeof(To) written, left in the caches for the product that reads it.
 template <class To, int dtype>
 __global__ __launch_bounds__(kThreads, 4) void dequantize_kernel(To *y, int64_t ld, int64_t columns,
                                                                  const uint8_t *codes, Nf4Absmax absmax, int64_t words,

@@ -158,9 +158,9 @@ __device__ __forceinline__ void add_weight_gradient(float (&sums)[kChunk<T>], co
 }
 
 // c = mean(dy · weight · x) · rstd²; dx = rstd · (dy · weight − x · c) + residual. Bytes an element: reads dy, x,
-// residual, writes dx: 8 in bf16. dx may alias dy (with rows as far apart) or residual: a thread reads a chunk before it writes it. A part, that
-// is a block or a warp of one, takes one row; with `weighted` `part_rows` consecutive rows, and it leaves Σ dy · x · rstd
-// over them in partials[part]: sums in registers, but for columns that the registers do not hold.
+// residual, writes dx: 8 in bf16. dx may alias dy (with rows as far apart) or residual: a thread reads a chunk before it
+// writes it. A part, that is a block or a warp of one, takes one row; with `weighted` `part_rows` consecutive rows, and it
+// leaves Σ dy · x · rstd over them in partials[part]: sums in registers, but for columns that the registers do not hold.
 template <class T, bool vector, bool weighted>
 __global__ void __launch_bounds__(kMostThreads, vector && !weighted ? 2 : 1)
     rmsnorm_backward_kernel(T *dx, int64_t lddx, float *partials, const T *dy, const T *x, const float *weight,

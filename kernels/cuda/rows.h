@@ -9,8 +9,6 @@ namespace nt {
 template <class T>
 constexpr int kChunk = Pack<T>::size;
 
-// Kernels count columns in 32 bits, with room for a step beyond the end.
-
 // Null is aligned: what is absent does not forbid the fast path.
 inline bool aligned16(const void *p) { return (reinterpret_cast<uintptr_t>(p) & 15) == 0; }
 template <class... Pointers>
