@@ -15,7 +15,7 @@ export interface Context {
   /** Aborts at the first Ctrl-C, SIGTERM or SIGHUP, where the command is interruptible. */
   readonly signal: AbortSignal;
   /** Lets a signal wait for the work under way, because there is something to save; see interrupt.ts. */
-  finishFirst?(): void;
+  finishFirst?(until?: string): void;
   /** The ranks that run this command together; none: this process alone does. */
   readonly team?: Team | null;
   /** True where standard error is a terminal and --quiet is off. */

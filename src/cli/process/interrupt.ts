@@ -22,8 +22,8 @@ export const Hearing = {
 
 export interface Interrupt {
   signal: AbortSignal;
-  /** From now on a signal may wait for what is under way. */
-  finishFirst(): void;
+  /** From now on a signal may wait for what is under way; `until` says for what, by default the step. */
+  finishFirst(until?: string): void;
 }
 
 /** Listens from now on; `note` tells a person that the signal was heard. */
@@ -32,18 +32,20 @@ export function listen(note: (text: string) => void): Interrupt {
   if (!isIgnored("SIGHUP")) names.push("SIGHUP");
   const controller = new AbortController();
   const state = new Int32Array(new SharedArrayBuffer(4));
+  let until = ""; // what is waited for
   const stop = (name: NodeJS.Signals) => {
     for (const each of names) process.removeListener(each, stop);
     controller.abort(new DOMException(name, "AbortError"));
     const isPatient = Atomics.load(state, 0) === Hearing.patient;
     if (!isPatient) Atomics.store(state, 0, Hearing.heard);
-    note(`stopping${isPatient ? " after this step" : ""}; Ctrl-C again ends at once`);
+    note(`stopping${isPatient ? ` ${until}` : ""}; Ctrl-C again ends at once`);
   };
   for (const name of names) process.on(name, stop);
   watch({ names, state: state.buffer });
   return {
     signal: controller.signal,
-    finishFirst: () => {
+    finishFirst: (what = "after this step") => {
+      until = what;
       if (!controller.signal.aborted) Atomics.store(state, 0, Hearing.patient);
     },
   };
