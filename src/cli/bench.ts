@@ -8,7 +8,7 @@ import { openDevice } from "./arguments/device.ts";
 import { fileSamples } from "./bench/file-samples.ts";
 import { benchGeneration, describeGeneration } from "./bench/generation.ts";
 import { measure } from "./bench/measure.ts";
-import { deviceRates } from "./bench/rates.ts";
+import { CeilingBesideSteps, deviceRates } from "./bench/rates.ts";
 import { describe, summarize } from "./bench/report.ts";
 import { denseSamples, makeBatches } from "./bench/work.ts";
 import { type Context, defineCommand } from "./command.ts";
@@ -89,6 +89,8 @@ export const bench = defineCommand({
         ? { r: values["lora-r"], alpha: 16, dropout: 0, targetModules: [...linearModules], useRslora: false }
         : null;
     const device = openDevice(values, context);
+    // Several ranks would wait for each other's.
+    const beside = device.isHost && ranks === 1 ? new CeilingBesideSteps(device, values.dtype) : null;
     try {
       const measured = await measure(
         device,
@@ -106,13 +108,15 @@ export const bench = defineCommand({
           seed: values.seed,
         },
         context,
+        () => beside?.afterStep(),
       );
       const tokens = Math.round(batches.reduce((sum, batch) => sum + batch.tokens, 0) / batches.length);
       context.draw("measuring this machine's matmul rate");
-      const rates = deviceRates(device, config, values.dtype, tokens);
+      const rates = deviceRates(device, config, values.dtype, tokens, beside);
       const report = summarize(measured, rates, values, device.info, ranks);
       context.print(values.json ? toJson(report) : describe(report));
     } finally {
+      beside?.close();
       device.close();
     }
   },

@@ -1,6 +1,8 @@
 import { expect, test } from "bun:test";
 import { benchGeneration, describeGeneration } from "../../src/cli/bench/generation.ts";
 import { kernelRows, kernelTable, kernelUses } from "../../src/cli/bench/kernels.ts";
+import { measure } from "../../src/cli/bench/measure.ts";
+import { CeilingBesideSteps, deviceRates } from "../../src/cli/bench/rates.ts";
 import { denseSamples, hasTargets, makeBatches, median, stepFlops } from "../../src/cli/bench/work.ts";
 import { parseConfig } from "../../src/model/index.ts";
 import { Device, type RecordedCall } from "../../src/native/index.ts";
@@ -77,6 +79,45 @@ test("kernels of an operation are summed; copies over the bus have no bound", ()
 test("median", () => {
   expect(median([3, 1, 2])).toBe(2);
   expect(median([4, 1, 2, 3])).toBe(2.5);
+});
+
+test("a CPU's ceiling is measured after each measured step, and is no part of the steps' operations", async () => {
+  const device = Device.open({ threads: 1 });
+  const context = { signal: new AbortController().signal, draw: () => {} };
+  const beside = new CeilingBesideSteps(device, "f32");
+  let rated = 0;
+  try {
+    const measured = await measure(
+      device,
+      config,
+      makeBatches(denseSamples(3, 5, 32, 1), 3, 1, 1),
+      {
+        ...{ tune: "full", quantization: null, dtype: "f32", recompute: "none", optim: "adamw", lora: null },
+        ...{ learningRate: 1e-3, warmup: 1, seed: 1 },
+      },
+      context,
+      () => {
+        rated++;
+        beside.afterStep();
+      },
+    );
+    expect([measured.steps.length, rated]).toEqual([3, 2]);
+    // Two steps of three layers with four products forward each.
+    expect(measured.seconds_by_operation.nt_linear_forward?.calls).toBe(2 * 3 * 4);
+    const { matmuls } = deviceRates(device, config, "f32", 5, beside);
+    expect(matmuls[0]).toEqual(beside.rate);
+    expect(matmuls.map(({ shape }) => shape.join(" "))).toEqual([
+      "2048 2048 2048",
+      "5 8 16",
+      "5 8 8",
+      "5 8 32",
+      "5 16 8",
+    ]);
+    for (const { gflops } of matmuls) expect(gflops).toBeGreaterThan(0);
+  } finally {
+    beside.close();
+    device.close();
+  }
 });
 
 test("generation: rates, the weights that a token reads, and the memory's rate", async () => {

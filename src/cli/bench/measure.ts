@@ -82,13 +82,17 @@ export function loadModel(
   });
 }
 
-/** Trains on `batches`, of several ranks each on its own; the first `warmup` of them are not measured. */
+/**
+ * Trains on `batches`, of several ranks each on its own; the first `warmup` are not measured. `afterStep` is called after
+ * each of the others.
+ */
 export async function measure(
   device: Device,
   config: LlamaConfig,
   all: readonly Batch[],
   settings: BenchSettings,
-  context: Context,
+  context: Pick<Context, "team" | "signal" | "draw">,
+  afterStep: () => void,
 ): Promise<Measured> {
   const { lora } = settings;
   const { team = null } = context;
@@ -104,7 +108,8 @@ export async function measure(
   try {
     const profile = new Map<string, { seconds: number; calls: number }>();
     for (const [i, batch] of batches.entries()) {
-      if (i === settings.warmup) device.profile = profile;
+      const isMeasured = i >= settings.warmup;
+      device.profile = isMeasured ? profile : null;
       // Between steps Ctrl-C gets its turn.
       await Bun.sleep(0);
       if (team === null && context.signal.aborted) throw new InterruptedError("bench was stopped");
@@ -114,8 +119,9 @@ export async function measure(
       const rate = formatCount(step.tokens / step.seconds);
       context.draw(`step ${i + 1}/${batches.length}  loss ${step.loss.toFixed(4)}  ${rate} tokens/s`);
       steps.push({ ...step, host, flops: stepFlops(config, batch, lora) });
+      device.profile = null;
+      if (isMeasured) afterStep();
     }
-    device.profile = null;
     const again = () =>
       timedStep(model, batches.at(-1)!, settings.learningRate, batches.length + 1, countsOf(-1), context);
     const calls = device.isHost ? null : device.record(again).calls;

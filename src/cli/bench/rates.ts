@@ -1,7 +1,15 @@
 // What the device itself can do, measured in the same run as the steps: products, and on a GPU a copy.
 
 import { groupModules, groupNames, type LlamaConfig, linearShape } from "../../model/index.ts";
-import { copyTensor, type Device, dtypeBytes, linearForward, random, Weight } from "../../native/index.ts";
+import {
+  copyTensor,
+  type Device,
+  dtypeBytes,
+  linearForward,
+  random,
+  type Tensor,
+  Weight,
+} from "../../native/index.ts";
 import { median } from "./work.ts";
 
 export interface DeviceRates {
@@ -19,6 +27,7 @@ export interface MatmulRate {
 
 /** How long, in seconds, products of one shape are repeated. */
 const CEILING_SECONDS = 0.4;
+const SECONDS_AFTER_STEP = 0.2;
 
 /** Products enqueued on a GPU before each wait, which takes as long as a small product. */
 const GPU_PRODUCTS = 20;
@@ -26,48 +35,107 @@ const GPU_PRODUCTS = 20;
 /** Edge of the product that stands for the device's ceiling: large enough to reach it, small enough to finish quickly. */
 const ceilingEdge = { cpu: 2048, cuda: 8192, emulated: 256 } as const;
 
-/** The device's own rate for y[m,n] = x[m,k]·W[n,k]ᵀ: the median of repeated products. GFLOP/s. */
-function matmulRate(device: Device, dtype: "f32" | "bf16", m: number, k: number, n: number): number {
-  const x = device.allocate(dtype, [m, k]);
-  const data = device.allocate(dtype, [n, k]);
-  const y = device.allocate(dtype, [m, n]);
-  random(device, x, "normal", 1, 0, 0);
-  random(device, data, "normal", 1, 0, 1);
-  const weight = Weight.dense(device, data);
-  const times: number[] = [];
-  const products = device.isHost ? 1 : GPU_PRODUCTS;
-  try {
-    const end = performance.now() + CEILING_SECONDS * 1000;
-    while (times.length < 5 || performance.now() < end) {
-      const start = performance.now();
-      for (let i = 0; i < products; i++) linearForward(device, y, x, weight, null);
-      device.synchronize();
-      times.push((performance.now() - start) / 1000 / products);
-    }
-  } finally {
-    weight.destroy();
-    for (const tensor of [x, data, y]) device.free(tensor.ptr);
+/** y[m,n] = x[m,k]·W[n,k]ᵀ on random values, again and again. */
+class RepeatedProduct {
+  readonly #device: Device;
+  readonly #tensors: { x: Tensor; data: Tensor; y: Tensor };
+  readonly #weight: Weight;
+  readonly #times: number[] = [];
+
+  constructor(
+    device: Device,
+    dtype: "f32" | "bf16",
+    readonly shape: MatmulRate["shape"],
+  ) {
+    const [m, k, n] = shape;
+    this.#device = device;
+    const x = device.allocate(dtype, [m, k]);
+    const data = device.allocate(dtype, [n, k]);
+    random(device, x, "normal", 1, 0, 0);
+    random(device, data, "normal", 1, 0, 1);
+    this.#tensors = { x, data, y: device.allocate(dtype, [m, n]) };
+    this.#weight = Weight.dense(device, data);
+    // The first makes the primitive.
+    this.#multiply(1);
   }
-  // The first makes the primitive.
-  return (2 * m * k * n) / median(times.slice(1)) / 1e9;
+
+  #multiply(products: number): void {
+    const { x, y } = this.#tensors;
+    for (let i = 0; i < products; i++) linearForward(this.#device, y, x, this.#weight, null);
+    this.#device.synchronize();
+  }
+
+  /** Repeats it for so many seconds, and at least `least` times. */
+  measure(seconds: number, least: number): void {
+    const products = this.#device.isHost ? 1 : GPU_PRODUCTS;
+    const end = performance.now() + seconds * 1000;
+    for (let i = 0; i < least || performance.now() < end; i++) {
+      const start = performance.now();
+      this.#multiply(products);
+      this.#times.push((performance.now() - start) / 1000 / products);
+    }
+  }
+
+  /** The median of all that was measured. */
+  get rate(): MatmulRate {
+    const [m, k, n] = this.shape;
+    return { shape: this.shape, gflops: (2 * m * k * n) / median(this.#times) / 1e9 };
+  }
+
+  close(): void {
+    this.#weight.destroy();
+    for (const tensor of Object.values(this.#tensors)) this.#device.free(tensor.ptr);
+  }
 }
 
-/** The ceiling's cube first (on the CPU 2048³), then each different shape of the model's linears, for a step's tokens. */
-function matmulRates(
-  device: Device,
-  config: LlamaConfig,
-  dtype: "f32" | "bf16",
-  tokens: number,
-): MatmulRate[] {
+const ceilingProduct = (device: Device, dtype: "f32" | "bf16") => {
   const edge = ceilingEdge[device.info.backend];
-  const shapes = new Map<string, [number, number, number]>([["cube", [edge, edge, edge]]]);
+  return new RepeatedProduct(device, dtype, [edge, edge, edge]);
+};
+
+function matmulRate(product: RepeatedProduct): MatmulRate {
+  try {
+    product.measure(CEILING_SECONDS, 4);
+    return product.rate;
+  } finally {
+    product.close();
+  }
+}
+
+/**
+ * A CPU's ceiling, measured a little after every step: on a machine with other work the rate swings, and the steps have to
+ * be compared with what it was meanwhile. Holds its operands' memory until `close`.
+ */
+export class CeilingBesideSteps {
+  readonly #product: RepeatedProduct;
+
+  constructor(device: Device, dtype: "f32" | "bf16") {
+    this.#product = ceilingProduct(device, dtype);
+  }
+
+  afterStep(): void {
+    this.#product.measure(SECONDS_AFTER_STEP, 1);
+  }
+
+  get rate(): MatmulRate {
+    return this.#product.rate;
+  }
+
+  close(): void {
+    this.#product.close();
+  }
+}
+
+/** Each different shape of the model's linears, for a step's tokens. */
+function linearShapes(config: LlamaConfig, tokens: number): MatmulRate["shape"][] {
+  const shapes = new Map<string, MatmulRate["shape"]>();
   for (const name of groupNames) {
     const group = groupModules[name].map((module) => linearShape(config, module));
     const inputs = group[0]![1];
     const out = group.reduce((sum, [rows]) => sum + rows, 0);
     shapes.set(`${inputs}x${out}`, [tokens, inputs, out]);
   }
-  return [...shapes.values()].map((shape) => ({ shape, gflops: matmulRate(device, dtype, ...shape) }));
+  return [...shapes.values()];
 }
 
 /** Large enough that no cache holds it; under the emulator, small enough not to wait for. */
@@ -94,15 +162,18 @@ function copyRate(device: Device): number {
   }
 }
 
-/** Measures them; `copy` is null on the CPU. */
+/** Products' rates, the ceiling's first, which is measured now unless it was `beside` the steps; `copy` is null on the CPU. */
 export function deviceRates(
   device: Device,
   config: LlamaConfig,
   dtype: "f32" | "bf16",
   tokens: number,
+  beside: CeilingBesideSteps | null,
 ): { matmuls: MatmulRate[]; copy: number | null } {
+  const ceiling = beside?.rate ?? matmulRate(ceilingProduct(device, dtype));
+  const shapes = linearShapes(config, tokens);
   return {
-    matmuls: matmulRates(device, config, dtype, tokens),
+    matmuls: [ceiling, ...shapes.map((shape) => matmulRate(new RepeatedProduct(device, dtype, shape)))],
     copy: device.isHost ? null : copyRate(device),
   };
 }
