@@ -249,8 +249,10 @@ export class Trainer {
         `stopped early after step ${progress.step} of ${this.#schedule.totalSteps}: ${whyStopped(progress.judgement, this.options)}`,
       );
     }
-    if (this.#isFinished(progress) && this.#bestBefore(progress) === null)
+    if (this.#isFinished(progress) && this.#bestBefore(progress) === null) {
+      this.#expectUpdates(progress);
       run.watch.expectFiniteLoss(progress.step, loss);
+    }
   }
 
   #openRun(): Promise<Run> {

@@ -174,6 +174,17 @@ describe("an evaluation that is not finite", () => {
     expect(error.message).toStartWith("diverged at step 4: the loss of the evaluation after step 4 is NaN. ");
   });
 
+  test("of a model that made no update is that of the base", async () => {
+    const model = failing(0);
+    model.evaluate = ({ targets }) => new Float32Array(targets.length).fill(Number.NaN);
+    const output = newFolder();
+    const options = { maxSteps: 3, evalSteps: 3 };
+    const error = await failureOf(run({ output, ...evaluating, options }, model));
+    expect(error.message).toBe(
+      `none of the 3 steps made an update (metrics.jsonl in ${output} says why), so nothing was learned and nothing is written; check the base model and the data, or try --dtype f32`,
+    );
+  });
+
   test("before the last step is waited out", async () => {
     const settings = { output: newFolder(), ...evaluating, options: { evalSteps: 6 } };
     expect(await run(settings, finding(Number.NaN, 2)).train()).toMatchObject({ evaluation: { loss: 2 } });
