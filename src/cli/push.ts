@@ -27,6 +27,18 @@ function expectBranch(name: string): string {
   throw new UsageError(`--revision ${JSON.stringify(name)}: expected the name of a branch, such as main`);
 }
 
+/** What goes up in place of what files hold: a card that says where the run is. */
+function textsOf(
+  folder: string,
+  names: readonly string[],
+  { id, branch }: { id: string; branch: string },
+): Map<string, string> {
+  if (!names.includes(CARD_FILE)) return new Map();
+  const own = readText(join(folder, CARD_FILE));
+  const card = cardOfRepository(own, id, branch);
+  return card === own ? new Map() : new Map([[CARD_FILE, card]]);
+}
+
 function pushReporter(context: Pick<Context, "note" | "draw" | "isTerminal">): PushReporter {
   const progress = transferProgress(context);
   return {
@@ -80,9 +92,7 @@ export const push = defineCommand({
     const pushed = await pushFiles(
       {
         ...{ id, branch, folder, names, isPrivate: values.private },
-        ...(names.includes(CARD_FILE)
-          ? { texts: new Map([[CARD_FILE, cardOfRepository(readText(join(folder, CARD_FILE)), id)]]) }
-          : {}),
+        texts: textsOf(folder, names, { id, branch }),
         message: values.message ?? `Upload ${basename(resolve(folder))} with neftune`,
       },
       { env: context.env, signal: context.signal, reporter: pushReporter(context) },

@@ -15,7 +15,7 @@ export interface FoundRepo {
 }
 
 const ID = /^(?:\w[\w.-]*\/)?\w[\w.-]*$/;
-const DEFAULT_REVISION = "main";
+export const DEFAULT_REVISION = "main";
 
 /** A path whose `~` is the home folder. */
 export function expandHome(path: string, env: Environment): string {

@@ -1,6 +1,6 @@
 // RUN/README.md: a model card in the Hub's form. The YAML head is what the Hub reads (huggingface.co/docs/hub/model-cards).
 
-import { parseRepoName } from "../formats/hub-cache.ts";
+import { DEFAULT_REVISION, parseRepoName } from "../formats/hub-cache.ts";
 import { shellWord } from "../shell.ts";
 import { compare } from "./compare.ts";
 import type { Run } from "./run.ts";
@@ -131,18 +131,27 @@ export function modelCard(run: Run, facts: CardFacts, [figures] = compare([run])
   ].join("\n");
 }
 
-/** A card as it goes to the Hub: the lines that use the run name its repository instead of its folder. */
-export function cardOfRepository(card: string, id: string): string {
+/**
+ * A card as it goes to the Hub: the lines that use the run name its repository and branch instead of its folder. An adapter
+ * is downloaded before neftune uses it, as --adapter takes a folder.
+ */
+export function cardOfRepository(card: string, id: string, branch: string): string {
   const [, name] = /^# (.+)$/m.exec(card) ?? [];
   if (name === undefined) return card;
+  const isDefault = branch === DEFAULT_REVISION;
+  const inPython = `${JSON.stringify(id)}${isDefault ? "" : `, revision=${JSON.stringify(branch)}`}`;
+  const revision = isDefault ? "" : ` --revision ${shellWord(branch)}`;
+  const download = `hf download ${shellWord(id)}${revision} --local-dir ${shellWord(name)}`;
+  const model = shellWord(isDefault ? id : `${id}@${branch}`);
   const used = (section: string) => {
     // An adapter's base may be called as its run is.
     const isAdapter = section.includes(" --adapter ");
-    const loads = isAdapter ? "PeftModel.from_pretrained(base, " : ".from_pretrained(";
-    const option = isAdapter ? " --adapter " : " --model ";
-    return section
-      .replaceAll(`${loads}${JSON.stringify(name)}`, `${loads}${JSON.stringify(id)}`)
-      .replaceAll(`${option}${shellWord(name)} `, `${option}${shellWord(id)} `);
+    const load = isAdapter ? "PeftModel.from_pretrained(base, " : ".from_pretrained(";
+    const loaded = section.replaceAll(`${load}${JSON.stringify(name)}`, `${load}${inPython}`);
+    if (loaded === section) return section;
+    return isAdapter
+      ? loaded.replace(/^neftune .* --adapter /gm, (command) => `${download}\n${command}`)
+      : loaded.replaceAll(` --model ${shellWord(name)} `, ` --model ${model} `);
   };
   const sections = card.split(/^(?=## )/m);
   return sections.map((text) => (text.startsWith("## How to use it\n") ? used(text) : text)).join("");

@@ -68,24 +68,39 @@ test("a revision of the base is not part of its name", () => {
 
 test("on the Hub, the lines of use name the repository; all else stays, whoever wrote it", () => {
   const adapter = cardOf(5, { base: "run" }).text;
-  const pushed = cardOfRepository(adapter, "me/first");
-  for (const line of [
+  const pushed = cardOfRepository(adapter, "me/first", "main");
+  // --adapter takes a folder.
+  const download = "hf download me/first --local-dir run";
+  for (const lines of [
     'model = PeftModel.from_pretrained(base, "me/first")',
     'base = AutoModelForCausalLM.from_pretrained("run")',
-    'neftune generate --model run --adapter me/first --prompt "…"',
-    "neftune export --model run --adapter me/first --output run.gguf",
+    `${download}\nneftune generate --model run --adapter run --prompt "…"`,
+    `${download}\nneftune export --model run --adapter run --output run.gguf`,
   ])
-    expect(pushed).toContain(`\n${line}\n`);
+    expect(pushed).toContain(`\n${lines}\n`);
   const others = (text: string) => text.replace(/## How to use it[\s\S]*## Options/, "");
   expect(others(pushed)).toBe(others(adapter));
+  expect(cardOfRepository(pushed, "you/second", "main")).toBe(pushed);
 
-  const full = cardOfRepository(cardOf(0, { base: "./mine", isAdapter: false }, "my run").text, "me/first");
+  const full = cardOfRepository(
+    cardOf(0, { base: "./mine", isAdapter: false }, "my run").text,
+    "me/first",
+    "main",
+  );
   expect(full.match(/from_pretrained\("me\/first"\)/g)).toHaveLength(2);
   expect(full).toContain("neftune generate --model me/first --prompt");
   expect(full).toContain("neftune export --model me/first --output 'my run.gguf'");
 
   for (const own of ["# Mine\n\nUse --adapter run or run.\n", "no title: --adapter run \n", ""])
-    expect(cardOfRepository(own, "me/first")).toBe(own);
+    expect(cardOfRepository(own, "me/first", "main")).toBe(own);
+});
+
+test("on another branch than main, the lines of use name it", () => {
+  const card = (isAdapter: boolean) => cardOfRepository(cardOf(0, { isAdapter }).text, "me/first", "v1.2");
+  expect(card(true)).toContain('PeftModel.from_pretrained(base, "me/first", revision="v1.2")');
+  expect(card(true)).toContain("\nhf download me/first --revision v1.2 --local-dir run\nneftune generate ");
+  expect(card(false)).toContain('AutoTokenizer.from_pretrained("me/first", revision="v1.2")');
+  expect(card(false)).toContain("neftune generate --model me/first@v1.2 --prompt");
 });
 
 test("a folder's name may have an @", () => {
