@@ -89,9 +89,10 @@ export const bench = defineCommand({
         ? { r: values["lora-r"], alpha: 16, dropout: 0, targetModules: [...linearModules], useRslora: false }
         : null;
     const device = openDevice(values, context);
-    // Several ranks would wait for each other's.
-    const beside = device.isHost && ranks === 1 ? new CeilingBesideSteps(device, values.dtype) : null;
+    let beside: CeilingBesideSteps | null = null;
     try {
+      // Several ranks would wait for each other's.
+      if (device.isHost && ranks === 1) beside = new CeilingBesideSteps(device, values.dtype);
       const measured = await measure(
         device,
         config,
