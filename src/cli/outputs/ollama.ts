@@ -73,10 +73,11 @@ function defaultSystem(source: string, tokenizer: Tokenizer): string | null {
   return untold.slice(before.length, untold.length - after.length) || null;
 }
 
-/** A conversation by a template; null where it refuses it. */
+/** A conversation by a template; null where it refuses it or takes too long. */
 function rendered(source: string, { bosToken, eosToken }: Tokenizer, messages = CONVERSATION): string | null {
   try {
     const template = new ChatTemplate(source, "template", { bosToken, eosToken, date: "2026-01-01" });
+    template.beginRow();
     return template.render(messages, null, true).replace(bosToken, "");
   } catch {
     return null;
