@@ -56,22 +56,22 @@ test("ten runs of 10,000 steps: at most 300 KB in at most 2 s", () => {
   expect(Buffer.byteLength(html)).toBeLessThan(300_000);
 });
 
+/** A run with many points, these answers, and `count` options whose values are long and different for each alpha. */
+function makeLongRun(name: string, alpha: number, count: number, answers: readonly object[]): void {
+  const options = Object.fromEntries(
+    Array.from({ length: count }, (_, k) => [`o-${k}`, `${alpha}`.repeat(400)]),
+  );
+  makeRun(join(root, name), { steps: 2_000, alpha, evalSamples: 9, evalEvery: 10, answers, options });
+}
+
 test("ten runs with many points whose options, answers and evaluations are long: at most 300 KB", () => {
   const names = many.map((name) => `wide-${name}-${"é".repeat(40)}`);
   const long = answers.map((row) => ({ ...row, output: "答え🐙<&>".repeat(200) }));
   for (const [i, name] of names.entries()) {
-    const options = Object.fromEntries(Array.from({ length: 30 }, (_, k) => [`o-${k}`, `${i}`.repeat(400)]));
     const rows = Array.from({ length: 20 }, (_, k) =>
       long.map((row) => ({ ...row, instruction: `Q${k}` })),
     ).flat();
-    makeRun(join(root, name), {
-      steps: 2_000,
-      alpha: i,
-      evalSamples: 9,
-      evalEvery: 10,
-      answers: rows,
-      options,
-    });
+    makeLongRun(name, i, 30, rows);
   }
   const html = pageOf(names);
   expect(Buffer.byteLength(html)).toBeLessThan(300_000);
@@ -180,15 +180,7 @@ test("many runs whose answers and options are long: at most 300 KB, with curves 
   const instructions = Array.from({ length: 12 }, (_, k) => `${k}: ${"question ".repeat(150)}`);
   for (const [i, name] of names.entries()) {
     const rows = instructions.map((instruction) => ({ instruction, output: `${name} <&> `.repeat(200) }));
-    const options = Object.fromEntries(Array.from({ length: 20 }, (_, k) => [`o-${k}`, `${i}`.repeat(400)]));
-    makeRun(join(root, name), {
-      steps: 2_000,
-      alpha: i,
-      evalSamples: 9,
-      evalEvery: 10,
-      answers: rows,
-      options,
-    });
+    makeLongRun(name, i, 20, rows);
   }
   const html = pageOf(names);
   expect(Buffer.byteLength(html)).toBeLessThan(300_000);
