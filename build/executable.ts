@@ -1,7 +1,7 @@
 // The one executable: sources, native libraries and Bun's runtime in a file.
 
-import { chmodSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { chmodSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
 import type { BuildFacts } from "../src/cli/version.ts";
 import { root } from "./compile.ts";
 import { type Platform, x64 } from "./platform.ts";
@@ -25,9 +25,24 @@ export interface Runtime {
   bun: string;
 }
 
-/** Bundles src/main.ts, the workers and the platform's native libraries. */
+/** Bundles src/main.ts, the workers and the platform's native libraries. What was there is replaced whole: it may run. */
 export async function buildExecutable(facts: BuildFacts, runtime?: Runtime): Promise<void> {
-  const { name, executable: outfile } = runtime?.platform ?? x64;
+  const { name, executable } = runtime?.platform ?? x64;
+  const unfinished = `${executable}.unfinished`;
+  mkdirSync(unfinished, { recursive: true });
+  try {
+    const outfile = join(unfinished, basename(executable));
+    await bundle(outfile, name, facts, runtime);
+    withoutBunVariables(outfile);
+    chmodSync(outfile, 0o755);
+    renameSync(outfile, executable);
+  } finally {
+    rmSync(unfinished, { recursive: true });
+  }
+  console.error(`${executable}: ${(statSync(executable).size / 2 ** 20).toFixed(0)} MiB`);
+}
+
+async function bundle(outfile: string, name: string, facts: BuildFacts, runtime?: Runtime): Promise<void> {
   const result = await Bun.build({
     entrypoints,
     target: "bun",
@@ -43,9 +58,6 @@ export async function buildExecutable(facts: BuildFacts, runtime?: Runtime): Pro
     },
   });
   if (!result.success) throw new AggregateError(result.logs, "bundling failed");
-  withoutBunVariables(outfile);
-  chmodSync(outfile, 0o755);
-  console.error(`${outfile}: ${(statSync(outfile).size / 2 ** 20).toFixed(0)} MiB`);
 }
 
 /**
