@@ -42,7 +42,12 @@ export async function buildExecutable(facts: BuildFacts, runtime?: Runtime): Pro
   console.error(`${executable}: ${(statSync(executable).size / 2 ** 20).toFixed(0)} MiB`);
 }
 
-async function bundle(outfile: string, name: string, facts: BuildFacts, runtime?: Runtime): Promise<void> {
+async function bundle(
+  outfile: string,
+  name: Platform["name"],
+  facts: BuildFacts,
+  runtime?: Runtime,
+): Promise<void> {
   const result = await Bun.build({
     entrypoints,
     target: "bun",
