@@ -26,7 +26,7 @@ export function poisoned(device: Device, dtype: DType, shape: readonly number[])
   return tensor;
 }
 
-/** `few` rows, and on a CPU also so many that its own products take them. */
+/** `few` rows, and on a CPU also enough rows for the backend's own products. */
 export const manyRows = (device: Device, few: number): number[] => (device.isHost ? [few, 150] : [few]);
 
 /** Runs the tests of `body` once for every backend at hand; NEFTUNE_CPU_ISA narrows the CPU's to one (then oneDNN's too). */

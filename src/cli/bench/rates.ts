@@ -65,7 +65,7 @@ class RepeatedProduct {
     this.#device.synchronize();
   }
 
-  /** Repeats it for so many seconds, and at least `least` times. */
+  /** Repeats the product for `seconds`, and at least `least` times. */
   measure(seconds: number, least: number): void {
     const products = this.#device.isHost ? 1 : GPU_PRODUCTS;
     const end = performance.now() + seconds * 1000;
