@@ -69,7 +69,9 @@ float softmax_row(float *l, int64_t V, int64_t target, float gradient_scale, boo
     }
     set(d[target], float(-gradient_scale * (others / total)));
   }
-  return float(at_target == top ? log1p(others) : double(top) - at_target + log(total));
+  // Where the target's logit is infinite, the difference is no number, and nor is the loss.
+  const bool dominates = at_target == top && top < INFINITY;
+  return float(dominates ? log1p(others) : double(top) - at_target + log(total));
 }
 
 void scatter_rows(int threads, int64_t n, int64_t row_bytes, const int32_t *rows, const char *gathered, char *destination) {

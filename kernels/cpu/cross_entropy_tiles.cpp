@@ -180,7 +180,8 @@ class HeadTiles {
 
   // A token's loss and dx, in the order of the tokens; the tile's memory is free by now.
   void finish(int64_t token, int64_t at) {
-    const double others = totals_[at], top = double(tops_[at]) / kLog2E;
+    // Beside a target's infinite logit the others' sum is a finite number, but the loss, ∞ − ∞, is none.
+    const double others = at_target_[at] == INFINITY ? NAN : totals_[at], top = double(tops_[at]) / kLog2E;
     // How far the logarithm of the others' sum lies above the target's logit.
     const double above = log(others) + top - at_target_[at];
     call_.losses[token] = float(above > 0 ? above + log1p(::exp(-above)) : log1p(::exp(above)));
@@ -201,6 +202,7 @@ class HeadTiles {
     for (; j + kLanes <= H; j += kLanes) store_rounded(dx + j, fma(own, load(row + j), factor * load(sums + j)));
     if (j < H) store_part(dx + j, fma(own, load_part(row + j, H - j), factor * load(sums + j)), H - j);
   }
+
   const HeadLoss &call_;
   int64_t columns_;  // H in whole pairs of tiles
   int64_t words_, stride_, pair_stride_, used_;

@@ -91,10 +91,30 @@ forEachBackend((device, name) => {
   test("a logit that is no number makes its token's loss none, and no other's", () => {
     const one: Case = { T: 70, H: 4, V: 150, rows: every(70) };
     const given = inputs(one, (_, x) => x.fill(NaN, 66 * 4, 67 * 4));
-    const { losses } = run(device, given);
-    losses.forEach((loss, i) => {
-      expect(Number.isNaN(loss)).toBe(i === 66);
+    const { losses, dx } = run(device, given);
+    for (const values of [losses, dx!])
+      values.forEach((value, i) => {
+        expect(Number.isNaN(value)).toBe(Math.floor((i / values.length) * 70) === 66);
+      });
+  });
+
+  // Few tokens are taken by plain products.
+  test.each([70, 5])("infinite logits give %d tokens what PyTorch's loss gives", (T) => {
+    const [V, own] = [150, 140];
+    const given = inputs({ T, H: 1, V, rows: every(T) }, (w, x) => {
+      w.fill(0);
+      w[own] = 2;
+      x.fill(1);
+      x.set([3e38, -3e38, 3e38, -3e38]); // Twice that is infinite.
     });
+    given.targets.fill(7);
+    given.targets.fill(own, 0, 2);
+    const { losses, dx } = run(device, given);
+    expect([...losses.subarray(0, 3)]).toEqual([NaN, Infinity, NaN]);
+    expect(losses[3]).toBeCloseTo(Math.log(V - 1), 5);
+    expect(losses[4]).toBeCloseTo(Math.log(V - 1 + Math.exp(2)), 5);
+    expect([dx![0], dx![2], dx![3]]).toEqual([NaN, NaN, 0]);
+    expect(dx![1]).toBeCloseTo(-2 * scale, 2);
   });
 
   test("the same bits with one thread, two and five", () => {
