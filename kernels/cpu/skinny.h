@@ -36,9 +36,11 @@ inline void *packed_memory(int64_t bytes) {
 // to c[count]. A thread does one after the other, so that what is read twice is in its cache. The same bits as run(0, T, c).
 template <typename Run>
 int32_t by_outer_rows(nt_context *context, int32_t dtype, int64_t T, float *c, int64_t count, const Run &run) {
+  constexpr int64_t kMostElements = 16 << 20;  // in the sums of several runs together, 64 MB
   static thread_local Scratch memory;
-  const int64_t some = outer_rows(context, dtype), runs = (T + some - 1) / some, most = 8 * context->threads;
-  if (c == nullptr || runs < 2 * context->threads) return run(int64_t(0), T, c);
+  const int64_t some = outer_rows(context, dtype), runs = (T + some - 1) / some, threads = context->threads;
+  const int64_t room = kMostElements / count, most = room < 8 * threads ? room : 8 * threads;
+  if (c == nullptr || runs < 2 * threads || most < 2 * threads) return run(int64_t(0), T, c);
   auto *parts = static_cast<float *>(memory.at_least((runs < most ? runs : most) * count * int64_t(sizeof(float))));
   if (parts == nullptr) return run(int64_t(0), T, c);
   std::atomic<int32_t> status{NT_OK};
