@@ -23,10 +23,10 @@ struct LowRankTerm {
   }
 };
 
-// From so many rows on it is faster than oneDNN, which reads a weight as it lies for few.
+// With at least this many rows it is faster than oneDNN, which for few rows reads a weight as it lies.
 constexpr int64_t kAmxLeastRows = 128;
 
-// Whether products of so many rows in `dtype` are made here.
+// Whether products of this many rows in `dtype` are computed here.
 inline bool amx_multiplies(nt_context *context, int32_t dtype, int64_t rows) {
   return kAmx && dtype == NT_BF16 && rows >= kAmxLeastRows && has_amx(context);
 }
