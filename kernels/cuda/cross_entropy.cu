@@ -113,7 +113,8 @@ __global__ __launch_bounds__(kRowThreads, 2) void cross_entropy_kernel(float *lo
   const float others = block_sum(sum * expf(top - highest), scratch);
   const float total = others + expf(at_target - highest);
   if (threadIdx.x == 0)
-    losses[row] = at_target == highest ? log1pf(others) : highest - at_target + logf(total);
+    // With an infinite logit there is no loss: ∞ − ∞ is NaN.
+    losses[row] = at_target == highest && highest < INFINITY ? log1pf(others) : highest - at_target + logf(total);
   if (!gradient) return;
 
   T *d = reinterpret_cast<T *>(l);

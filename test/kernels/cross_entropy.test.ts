@@ -171,4 +171,30 @@ forEachBackend((device) => {
     expect(device.readFloats(dx)).toEqual(new Float32Array(15));
     weight.destroy();
   });
+
+  test.each(["f32", "bf16"] as const)("%s: a target's infinite logit makes its loss not finite", (dtype) => {
+    const [T, V] = [3, 150];
+    const weight = Weight.dense(
+      device,
+      upload(
+        device,
+        dtype,
+        [V, 1],
+        Float32Array.from({ length: V }, (_, j) => (j === 140 ? 2 : 0)),
+      ),
+    );
+    // Twice that is infinite.
+    const x = upload(device, dtype, [T, 1], Float32Array.of(3e38, -3e38, 1));
+    const losses = poisoned(device, "f32", [T]);
+    const workspace = poisoned(device, "f32", [crossEntropyWorkspace(device, dtype, T, 1, V) / 4]);
+    const targets = Int32Array.of(140, 140, 140);
+    linearCrossEntropy(device, losses, x, weight, Int32Array.of(0, 1, 2), targets, workspace, {
+      ...{ dx: null, dweight: null, scale },
+    });
+    const [high, low, one] = device.readFloats(losses);
+    expect(high).toBeNaN();
+    expect(Number.isFinite(low)).toBe(false);
+    expect(one).toBeCloseTo(Math.log(V - 1 + Math.exp(2)) - 2, 4);
+    weight.destroy();
+  });
 });
