@@ -430,7 +430,7 @@ void warp_collective(WarpOperation operation, unsigned mask, void *arguments, bo
       if (other->line != line || (other->file != file && strcmp(other->file, file) != 0))
         fail("divergent warp: lane %d is in a collective at %s:%d, lane %d at %s:%d", lane, file, line,
              other->position.lane, other->file, other->line);
-      ready.push(other);
+      ready.push_first(other);
     }
     maybe_pause(thread);
   }
