@@ -22,18 +22,17 @@ int32_t copy_rows(nt_context *context, void *to, const void *from, int64_t rows,
   return NT_OK;
 }
 
-// The context's memory for a tile; null after a failure.
-char *tile_memory(nt_context *context, int64_t bytes) {
-  if (context->tile_bytes >= bytes) return static_cast<char *>(context->tile);
+// Makes the context's memory for a tile that large; cudaFree waits for what still uses the old one.
+int32_t reserve_tile(nt_context *context, int64_t bytes) {
+  if (context->tile_bytes >= bytes) return NT_OK;
   if (context->tile != nullptr) cudaFree(context->tile);
   context->tile = nullptr;
   context->tile_bytes = 0;
-  if (check_cuda(cudaMalloc(&context->tile, size_t(bytes)), "memory for a tile of rows") != NT_OK) return nullptr;
+  NT_CUDA(cudaMalloc(&context->tile, size_t(bytes)), "memory for a tile of rows");
+  // Products read all of it, also what no rows have been copied to yet.
+  NT_CUDA(cudaMemsetAsync(context->tile, 0, size_t(bytes), context->stream), "a tile of rows");
   context->tile_bytes = bytes;
-  // What no product has written yet is read all the same.
-  if (check_cuda(cudaMemsetAsync(context->tile, 0, size_t(bytes), context->stream), "a tile of rows") != NT_OK)
-    return nullptr;
-  return static_cast<char *>(context->tile);
+  return NT_OK;
 }
 
 // The product's m rows as the first of a tile; what lies behind them does not matter. Rows lie as far apart and as aligned
@@ -43,8 +42,8 @@ int32_t part_of_tile(nt_context *context, const Product &product, int64_t tile) 
   const int64_t c_distance = product.ldc * size_of(product.c_dtype);
   const auto offset = [](const void *p) { return int64_t(reinterpret_cast<uintptr_t>(p) % kAlignment); };
   const int64_t a_bytes = ceil_div(tile * a_distance + offset(product.a.data), kAlignment) * kAlignment;
-  char *const memory = tile_memory(context, a_bytes + tile * c_distance + offset(product.c));
-  if (memory == nullptr) return NT_OUT_OF_MEMORY;
+  NT_TRY(reserve_tile(context, a_bytes + tile * c_distance + offset(product.c)));
+  char *const memory = static_cast<char *>(context->tile);
   char *const a = memory + offset(product.a.data), *const c = memory + a_bytes + offset(product.c);
   const int64_t c_bytes = product.n * size_of(product.c_dtype);
   NT_TRY(copy_rows(context, a, product.a.data, product.m, a_distance, product.k * size_of(product.a.dtype)));
