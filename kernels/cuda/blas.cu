@@ -196,7 +196,9 @@ int32_t tune(nt_context *context, Plan *plan, const Product &p, const void *bias
     if (!splits_k(blas, algorithm)) return true;
     const bool *known = trust_in(*blas.tuning, algorithm, p.k);
     if (known != nullptr) return *known;
-    const bool trusted = is_reproducible(context, p, bias, by(algorithm), by(candidates[0].algorithm));
+    const Trust trust = trust_by_trial(context, p, bias, by(algorithm), by(candidates[0].algorithm));
+    if (trust == Trust::kUnknown) return false;
+    const bool trusted = trust == Trust::kGiven;
     keep_trust(blas.tuning, algorithm, p.k, trusted);
     if (!trusted && !blas.refused_split) {
       blas.refused_split = true;

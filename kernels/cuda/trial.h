@@ -114,17 +114,20 @@ inline bool count_differences(nt_context *context, unsigned *count, const void *
   return p.c_dtype == NT_F32 ? run(uint32_t(0)) : run(uint16_t(0));
 }
 
+// What a trial of an algorithm that splits k has shown; kUnknown: there was no memory for one.
+enum class Trust { kUnknown, kRefused, kGiven };
+
 // Whether `run` has every k in its sums, and gives the same bits each time, also with products by `other` in between.
 // Ones times ones are k: added to −k, as c's type has it, every element that is left out shows.
 template <class Run, class Other>
-bool is_reproducible(nt_context *context, const Product &p, const void *bias, const Run &run, const Other &other) {
+Trust trust_by_trial(nt_context *context, const Product &p, const void *bias, const Run &run, const Other &other) {
   constexpr int kRepeats = 4;
   const auto padded = [](int64_t bytes) { return ceil_div(bytes, 256) * 256; };
   const int64_t a = elements_of(p.a, p.m, p.k), b = elements_of(p.b, p.k, p.n), c = result_elements(p);
   const int64_t operand = a > b ? a : b, c_bytes = padded(c * size_of(p.c_dtype));
   const int64_t bias_bytes = padded(p.n * 4), operand_bytes = padded(operand * size_of(p.a.dtype));
   const TrialMemory memory(2 * c_bytes + bias_bytes + operand_bytes + 256);
-  if (memory.data() == nullptr) return false;
+  if (memory.data() == nullptr) return Trust::kUnknown;
   char *const first = memory.data(), *const again = first + c_bytes, *const no_bias = again + c_bytes;
   char *const ones = no_bias + bias_bytes;
   auto *const count = reinterpret_cast<unsigned *>(ones + operand_bytes);
@@ -150,9 +153,10 @@ bool is_reproducible(nt_context *context, const Product &p, const void *bias, co
   for (int i = 0; i < kRepeats && good; i++)
     good = made(other, again) && made(run, again) && count_differences(context, count, first, again, p);
   unsigned different = 1;
-  return good &&
+  good = good &&
          cudaMemcpyAsync(&different, count, sizeof different, cudaMemcpyDeviceToHost, context->stream) == cudaSuccess &&
          cudaStreamSynchronize(context->stream) == cudaSuccess && different == 0;
+  return good ? Trust::kGiven : Trust::kRefused;
 }
 
 }  // namespace

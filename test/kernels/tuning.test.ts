@@ -5,11 +5,12 @@ import { spawned } from "../spawned.ts";
 
 /**
  * Makes products of these numbers of rows after taking over the choices given, and what it can of damaged ones; prints
- * those it then has, the values, and what was said of the damaged ones.
+ * those it then has, the values, and what was said of the damaged ones. For the first `crowded` products the device has no
+ * memory left.
  */
 const script = `
   import { Device, linearForward, Weight } from ${JSON.stringify(join(import.meta.dir, "../../src/native/index.ts"))};
-  const { given, rows, damaged } = JSON.parse(process.argv.at(-1));
+  const { given, rows, damaged, crowded } = JSON.parse(process.argv.at(-1));
   const device = Device.open({ kind: "cuda" });
   if (given !== null) device.useMatmulChoices(given);
   const refusals = damaged.map((text) => {
@@ -27,9 +28,11 @@ const script = `
     return made;
   };
   const weight = Weight.dense(device, tensor(24, 40));
-  const values = rows.map((T) => {
-    const y = device.allocate("f32", [T, 24]);
-    linearForward(device, y, tensor(T, 40), weight, null);
+  const values = rows.map((T, i) => {
+    const [y, x] = [device.allocate("f32", [T, 24]), tensor(T, 40)];
+    const taken = i < crowded ? device.malloc(device.freeMemory()) : null;
+    linearForward(device, y, x, weight, null);
+    if (taken !== null) device.free(taken);
     return [...device.readFloats(y)];
   });
   console.log(JSON.stringify({ choices: device.matmulChoices(), values, refusals }));`;
@@ -48,8 +51,9 @@ for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")
       tune = "1",
       damaged: string[] = [],
       split?: string,
+      crowded = 0,
     ) => {
-      const argument = JSON.stringify({ given, rows, damaged });
+      const argument = JSON.stringify({ given, rows, damaged, crowded });
       const chosen = { NEFTUNE_TUNE_MATMUL: tune, NEFTUNE_EMULATOR_SPLIT_K: split };
       const where = { cwd: import.meta.dir, env: { ...env, ...chosen } };
       return spawned([process.execPath, "-e", script, argument], where);
@@ -104,6 +108,10 @@ for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")
         const { choices, values } = JSON.parse(sound.stdout) as Run;
         expect(choices).not.toBe(plain.choices);
         expect(values).toEqual(plain.values);
+        // Without memory to try it in it is not used, nor refused for good.
+        const crowded = await run([33, 34], null, "1", [], "sound", 1);
+        expect(crowded.stderr).toBe("");
+        expect((JSON.parse(crowded.stdout) as Run).choices.split("\n")[1]).toMatch(/ 414c474f 2 /);
         for (const fault of ["varying", "short"]) {
           const refused = await run([33, 44], null, "1", [], fault);
           expect(
