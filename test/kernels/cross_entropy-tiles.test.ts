@@ -117,10 +117,11 @@ forEachBackend((device, name) => {
     expect(dx![1]).toBeCloseTo(-2 * scale, 2);
   });
 
-  test("the same bits with one thread, two and five", () => {
+  const isa = name.split(" ")[1]!;
+  // Without bf16 instructions there are no tiles, and oneDNN's products in float32 may depend on the number of threads.
+  test.skipIf(isa !== "avx512_bf16")("the same bits with one thread, two and five", () => {
     const given = inputs({ T: 330, H: 48, V: 500, rows: every(330) });
     const wanted = run(device, given);
-    const isa = name.split(" ")[1]!;
     for (const threads of [1, 5]) {
       const other = Device.open({
         threads,
