@@ -122,6 +122,13 @@ describe("a run", () => {
     expect(adapterBytes(plain).equals(adapterBytes(output))).toBe(false);
   });
 
+  test("whose best evaluation is the last takes no values back", async () => {
+    const best: unknown[] = [];
+    const reporter = { onBest: (...told: unknown[]) => best.push(told) };
+    await run(newFolder(), { loadBestModelAtEnd: true }, [3, 2, 2, 2, 2, 1], { reporter });
+    expect(best).toEqual([]);
+  });
+
   test("saves a new best also between the steps of --save-steps, and remembers it when resumed", async () => {
     const losses = [3, 1, 2, 2, 2, 2];
     const options = { loadBestModelAtEnd: true, saveSteps: 100, saveTotalLimit: 1 };

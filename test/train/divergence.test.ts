@@ -154,6 +154,17 @@ describe("an evaluation that is not finite", () => {
     }
   });
 
+  test("is the end of what began with the first of the last steps without an update", async () => {
+    const model = failing(10);
+    model.evaluate = ({ targets }) => new Float32Array(targets.length).fill(Number.NaN);
+    const error = await failureOf(
+      run({ output: newFolder(), ...evaluating, options: { evalSteps: 12 } }, model),
+    );
+    expect(error.message).toStartWith(
+      "diverged at step 11: the loss of the evaluation after step 12 is NaN. The newest checkpoint is ",
+    );
+  });
+
   test("after the last step is no fault of a result that is the best of those before", async () => {
     const output = newFolder();
     const options = { evalSteps: 6, loadBestModelAtEnd: true };
