@@ -124,6 +124,7 @@ export class RunFolder {
 
   /** Keeps a text in a file of the folder. */
   writeText(name: string, text: string): void {
+    this.expectOurs();
     writeTextAtomically(join(this.path, name), text);
   }
 

@@ -239,7 +239,6 @@ export class Trainer {
       targetTokens,
     };
     progress.evalPending = false;
-    files?.folder.expectOurs();
     files?.folder.writeText(EVAL_LOSSES_FILE, evalLossesText(progress.step, perSample));
     files?.metrics.append(evalLine(progress.evaluation));
     progress.judgement = judge(progress.judgement, progress.evaluation, this.options);

@@ -397,6 +397,21 @@ describe("the folder of a run, taken away after step 5", () => {
       expect(readdirSync(join(`${output}-old`, "checkpoints"))).toHaveLength(1);
   });
 
+  test("taken away during an evaluation", async () => {
+    const [output, victim] = [newFolder(), newFolder()];
+    mkdirSync(victim);
+    const reporter = {
+      onEvalProgress: (done: number) => {
+        if (done < 3) return;
+        renameSync(output, `${output}-old`);
+        symlinkSync(victim, output);
+      },
+    };
+    const settings = { output, reporter, evalDataset: fakeSamples(3), options: { evalSteps: 5 } };
+    expect(await failureOf(run(settings).trainer.train())).toMatchObject({ code: "moved" });
+    expect(readdirSync(victim)).toEqual([]);
+  });
+
   test.each(["lora", "full"] as const)("taken away while the result is written, tune %s", async (tune) => {
     const [output, victim] = [newFolder(), newFolder()];
     mkdirSync(victim);
