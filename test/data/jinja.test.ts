@@ -1,5 +1,6 @@
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { join } from "node:path";
+import { ChatTemplate } from "../../src/data/chat-template.ts";
 import { Encoder } from "../../src/data/encode.ts";
 import { JinjaTemplate, TemplateLimit, threadTime } from "../../src/data/jinja.ts";
 import { loadDataset } from "../../src/data/load-dataset.ts";
@@ -55,6 +56,26 @@ describe("limits", () => {
       return "";
     };
     expect(render("{{ pause() }}{% for i in range(3) %}{{ i }}{% endfor %}", { pause }, 200)).toBe("012");
+  });
+
+  test("a conversation has ten seconds of its own, however long the thread has computed", () => {
+    let seconds = 3600;
+    const clock = spyOn(process, "threadCpuUsage");
+    clock.mockImplementation(() => ({ user: (seconds - 100) * 1e6, system: 100e6 }));
+    try {
+      const settings = { bosToken: "", eosToken: "", date: "2026-01-01" } as const;
+      const template = new ChatTemplate("{% for m in messages %}{{ m.role }}{% endfor %}", "t", settings);
+      const text = () => template.render([{ role: "user", content: "" }], null, false);
+      template.beginRow();
+      seconds += 10;
+      expect(text()).toBe("user");
+      seconds += 0.001;
+      expect(text).toThrow("the chat template (t) takes too long on this row");
+      template.beginRow();
+      expect(text()).toBe("user");
+    } finally {
+      clock.mockRestore();
+    }
   });
 
   test("an error names the template; whoever knows the row names it", () => {

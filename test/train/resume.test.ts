@@ -397,6 +397,23 @@ describe("the folder of a run, taken away after step 5", () => {
       expect(readdirSync(join(`${output}-old`, "checkpoints"))).toHaveLength(1);
   });
 
+  test("taken away while AdamW's state is saved: the rest of it is not read", async () => {
+    const [output, victim] = [newFolder(), newFolder()];
+    mkdirSync(victim);
+    const { model, trainer } = run({ output });
+    const read = model.parameters.readState.bind(model.parameters);
+    let reads = 0;
+    model.parameters.readState = (name) => {
+      if (reads++ === 0) {
+        renameSync(output, `${output}-old`);
+        symlinkSync(victim, output);
+      }
+      return read(name);
+    };
+    expect(await failureOf(trainer.train())).toMatchObject({ code: "moved" });
+    expect([reads, readdirSync(victim)]).toEqual([1, []]);
+  });
+
   test("taken away during an evaluation", async () => {
     const [output, victim] = [newFolder(), newFolder()];
     mkdirSync(victim);
