@@ -1,6 +1,6 @@
 // export: what a name tells, the Modelfile, tokenizers that llama.cpp splits as it knows or not at all.
 
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, spyOn, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -163,6 +163,32 @@ describe("the Modelfile", () => {
     expect(written("vicuna").text).toContain('SYSTEM """A chat between a curious user and an');
     for (const name of ["alpaca", "llama2", "llama3", "chatml", "mistral"])
       expect(written(name).text).not.toContain("SYSTEM");
+    // An empty one, or one that is not all that the template adds.
+    const untold = (text: string) => `{% if messages[0]['role'] != 'system' %}${text}{% endif %}`;
+    const block = (text: string) => `<|im_start|>system\n${text}<|im_end|>\n`;
+    for (const source of [
+      `${untold(block(""))}${namedTemplates.chatml}`,
+      `${untold(`Well: ${block("Be kind")}`)}${namedTemplates.chatml}`,
+      `${untold(block("Be kind"))}${namedTemplates.chatml}${untold("Well:")}`,
+    ]) {
+      const { text } = written(undefined, llamaFolder({ chat_template: source }));
+      expect(text).toContain("<|im_start|>{{ .Role }}");
+      expect(text).not.toContain("SYSTEM");
+    }
+  });
+
+  test("a template that takes too long is none that is known", () => {
+    const turns = "{% for i in range(20) %}{% for j in range(1) %}{% endfor %}{% endfor %}";
+    const folder = llamaFolder({ chat_template: `${turns}${namedTemplates.chatml}` });
+    expect(written(undefined, folder).text).toContain("<|im_start|>");
+    let seconds = 0;
+    const clock = spyOn(process, "threadCpuUsage");
+    clock.mockImplementation(() => ({ user: 1e6 * seconds++, system: 0 }));
+    try {
+      expect(written(undefined, folder).text).not.toContain("<|im_start|>");
+    } finally {
+      clock.mockRestore();
+    }
   });
 
   test("one that is there is kept", () => {
