@@ -1,6 +1,6 @@
 // Sequences that come and go in one session: each gets what it gets alone.
 
-import { describe, expect, test } from "bun:test";
+import { describe, expect, spyOn, test } from "bun:test";
 import { join } from "node:path";
 import { makeBatch } from "../../src/data/batch.ts";
 import { IGNORE } from "../../src/data/sample.ts";
@@ -121,7 +121,11 @@ describeBackends((device) => {
         const second = Int32Array.from([...first.prompt, ...first.output, 17, 18, 19]);
         const next = session.add(second, greedy);
         expect(next.cachedTokens).toBe(31); // all but the last new token, which was never read
+        const read = spyOn(model, "forwardHidden");
         finished(session);
+        // So few, as new tokens are: tiles would take as long as for a long prompt.
+        expect(read.mock.calls.map(([{ tokens }, , rows]) => [tokens, rows])[0]).toEqual([4, "each"]);
+        read.mockRestore();
         expect(next.output).toEqual([...generate(model, [second], greedy)[0]!]);
         // The same prompt again: its last token is read for its logits.
         const again = session.add(second, greedy);
@@ -153,6 +157,35 @@ describeBackends((device) => {
         finished(session);
         // These were given.
         expect(session.add(Int32Array.from([...longer.subarray(0, 12), 18]), greedy).cachedTokens).toBe(12);
+      });
+    });
+  });
+
+  test.each([
+    [6, 0],
+    [7, 17],
+  ])("a prompt goes on from 10 tokens and %d that the model made: %d are not read", (made, cached) => {
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      inSession(model, 1, (session) => {
+        const { output } = session.add(prompt(10), greedy);
+        finished(session);
+        const other = (output[made]! + 1) % 500;
+        const next = Int32Array.from([...prompt(10), ...output.slice(0, made), other, 17]);
+        expect(session.add(next, greedy).cachedTokens).toBe(cached);
+      });
+    });
+  });
+
+  test.each([
+    [10, 10],
+    [9, 0],
+  ])("of 20 tokens that another sequence left behind, %d in common are worth %d", (common, cached) => {
+    withModel(device, "tiny-gqa-bf16-sharded", (model) => {
+      inSession(model, 2, (session) => {
+        session.add(prompt(20), { ...greedy, maxNewTokens: 1 });
+        finished(session);
+        const next = prompt(20).map((id, i) => (i < common ? id : (id + 1) % 500));
+        expect(session.add(next, greedy).cachedTokens).toBe(cached);
       });
     });
   });
