@@ -103,9 +103,9 @@ test("on another branch than main, the lines of use name it", () => {
   expect(card(false)).toContain("neftune generate --model me/first@v1.2 --prompt");
 });
 
-test("a folder's name may have an @", () => {
-  const { text } = cardOf(5, { base: "./models@home" });
-  expect(text).toContain('AutoTokenizer.from_pretrained("./models@home")');
+test.each(["./models@home", "models@home"])("a folder's name may have an @: %s", (base) => {
+  const { text } = cardOf(5, { base });
+  expect(text).toContain(`AutoTokenizer.from_pretrained("${base}")`);
 });
 
 test("commands and code quote names", () => {
