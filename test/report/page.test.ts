@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { readAnswers } from "../../src/report/answers.ts";
 import { reportHtml } from "../../src/report/page.ts";
 import { namesOf, readRun } from "../../src/report/run.ts";
-import { sharedEnd, sharedStart } from "../../src/report/samples.ts";
+import { samplesHtml, sharedEnd, sharedStart } from "../../src/report/samples.ts";
 import { Browser, chromium, noChromium } from "./chromium.ts";
 import { makeRun } from "./support.ts";
 
@@ -187,6 +187,18 @@ test("many runs whose answers and options are long: at most 300 KB, with curves 
   expect(html.match(/<path class="faint/g)!.length).toBe(3 * names.length);
   expect(html.match(/<article>/g)!.length).toBeGreaterThan(0);
   for (const name of names) expect(html).toContain(`<p>${name} &lt;&amp;&gt;`);
+});
+
+test("a quarter of the room for answers is a quarter of the prompts, each with as much text", () => {
+  const rows = Array.from({ length: 12 }, (_, k) => ({
+    instruction: `${k}${"問".repeat(2000)}`,
+    output: "答".repeat(2000),
+  }));
+  makeLongRun("answers", 5, 0, rows);
+  const runs = [readRun(join(root, "answers"))];
+  const [whole, quarter] = [1, 1 / 4].map((share) => samplesHtml(runs, share));
+  expect([whole, quarter].map((html) => html!.match(/<article>/g)!.length)).toEqual([12, 3]);
+  expect(Buffer.byteLength(quarter!) / Buffer.byteLength(whole!)).toBeCloseTo(0.25, 1);
 });
 
 test.each(["started", "empty"])("a run that has only %s", (name) => {
