@@ -35,7 +35,7 @@ export {
 export { type Reporter, type RunPlan, type TrainResult, together } from "./reporter.ts";
 export { RunFolder } from "./run-folder.ts";
 export { type SamplePrompt, type Sampling, samplingLimits, samplingReporter } from "./sampler.ts";
-export { savedDtype, writeAdapter, writeModel } from "./saved-weights.ts";
+export { savedDtype } from "./saved-weights.ts";
 export { makeSchedule } from "./schedule.ts";
 export {
   accumulateGradients,

@@ -100,7 +100,7 @@ function expectHeld(name: string, dtype: FloatDType, bytes: Uint8Array): Uint8Ar
 }
 
 /** Writes a PEFT adapter into `dir`: float32, as PEFT does. The config comes last and makes it whole. */
-export function writeAdapter(
+function writeAdapter(
   dir: string,
   parameters: TrainedValues,
   lora: LoraOptions,
@@ -129,7 +129,7 @@ export function savedDtype(
  * Writes a fully trained model into `dir`: shards of at most 5 GB in `dtype`, after the base's config and tokenizer
  * (without a base, a config of the model's own).
  */
-export function writeModel(
+function writeModel(
   dir: string,
   model: TrainableModel,
   parameters: TrainedValues,
@@ -174,7 +174,7 @@ export function writeTrainingState(
 }
 
 /** Writes the learned scale of the noise, float32 [H], beside the model that it was trained with; nothing where there is none. */
-export function writeNoiseScale(dir: string, parameters: TrainedValues): void {
+function writeNoiseScale(dir: string, parameters: TrainedValues): void {
   const scale = parameters.part("noise");
   if (scale.length > 0)
     writeSafetensors(join(dir, NOISE_SCALE_FILE), sources(parameters, scale), { format: "pt" });
