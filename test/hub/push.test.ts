@@ -340,7 +340,9 @@ describe("the command", () => {
   const run = (...args: string[]) =>
     spawned([process.execPath, main, "push", ...args], { cwd: root, env: { PATH: "/usr/bin:/bin", ...env } });
 
-  test("says what was sent where, as text and as JSON", async () => {
+  test("says what was sent where, as text and as JSON; the card names the repository", async () => {
+    const card = (name: string) => `# here\n\n## How to use it\n\nmodel = A.from_pretrained("${name}")\n`;
+    write("README.md", card("here"));
     const { status, stdout, stderr } = await run(folder, "me/run");
     expect(stderr).toMatch(/uploading to me\/run: 6 files, 293 KiB/);
     expect({ status, stdout }).toMatchObject({
@@ -350,6 +352,7 @@ describe("the command", () => {
     expect(uploads.repos.get("me/run")!.commits[0]!.summary).toBe(
       `Upload ${folder.split("/").at(-1)} with neftune`,
     );
+    expect(Buffer.from(onMain().get("README.md")!.bytes).toString()).toBe(card("me/run"));
     const again = await run(folder, "me/run", "--json", "--revision", "main", "--message", "again");
     expect(JSON.parse(again.stdout)).toMatchObject({
       ...{ repo: "me/run", revision: "main", kind: "adapter", commit: null, sent_bytes: 0 },
