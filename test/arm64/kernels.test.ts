@@ -7,7 +7,7 @@ import { ensureBun } from "../../build/arm64/bun.ts";
 import { emulator, ensureDebian } from "../../build/arm64/debian.ts";
 
 const root = join(import.meta.dir, "../..");
-const names = (process.env.NEFTUNE_ARM64_KERNELS ?? "linear,swiglu,random").split(",");
+const names = (process.env.NEFTUNE_ARM64_KERNELS ?? "linear,linear-rows,swiglu,random").split(",");
 
 describe.skipIf(process.env.NEFTUNE_TEST_ARM64 !== "1")(
   "arm64 (skipped without NEFTUNE_TEST_ARM64=1; npm run test:arm64 builds it)",
