@@ -340,19 +340,27 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
 }
 cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  const cudaError_t status = stream_wait(event->position);
   free(event);
-  return cudaSuccess;
+  return keep(status);
 }
+// Work like any other: the time is that at which all before it is done.
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
+  const auto record = [](void *arguments, void *) {
+    (*static_cast<cudaEvent_t *>(arguments))->recorded = milliseconds();
+    return cudaSuccess;
+  };
+  event->recorded = dry() ? milliseconds() : 0;
+  const cudaError_t status = stream_enqueue(record, &event, sizeof event, nullptr, 0);
   event->position = stream_position();
-  event->recorded = milliseconds();
-  return cudaSuccess;
+  return keep(status);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) { return keep(stream_wait(event->position)); }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return stream_passed(event->position) ? cudaSuccess : cudaErrorNotReady;
 }
 cudaError_t cudaEventElapsedTime(float *elapsed, cudaEvent_t begin, cudaEvent_t end) {
+  if (!stream_passed(begin->position) || !stream_passed(end->position)) return cudaErrorNotReady;
   if (begin->recorded == 0 || end->recorded == 0 || ((begin->flags | end->flags) & cudaEventDisableTiming))
     return keep(cudaErrorInvalidResourceHandle);
   *elapsed = float(end->recorded - begin->recorded);
