@@ -9,6 +9,7 @@
 #include <sys/auxv.h>
 
 #include "cpu/parallel.h"
+#include "cpu/rounding.h"
 #include "cpu/scratch.h"
 #include "cpu/vec.h"
 
@@ -42,8 +43,6 @@ MatmulState *state_of(nt_context *context) {
   state->native_bf16 = (getauxval(AT_HWCAP2) & kHasBf16) != 0;
   return context->matmul = state;
 }
-
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // Whether the matrix lies in memory row by row. Both strides may be 1 (one row or one column): then the one that BLAS
 // takes for the distance of rows has to be long enough.

@@ -26,9 +26,10 @@ constexpr int64_t kAsideColumns = 1024;           // of sums that are
 constexpr int64_t kRightWords = 4 << 20;          // of b, packed at a time
 constexpr int64_t kFewestRows = 128;              // of a piece of work, if there are as many
 
-int64_t pieces(int64_t count, int64_t size) { return (count + size - 1) / size; }
 // The size of equal pieces of `count`, none larger than `most`, in multiples.
-int64_t equal(int64_t count, int64_t most, int64_t multiple) { return up(pieces(count, pieces(count, most)), multiple); }
+int64_t equal(int64_t count, int64_t most, int64_t multiple) {
+  return round_up(ceil_div(count, ceil_div(count, most)), multiple);
+}
 int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Steps of the sum, and pieces of work. What becomes of an element of c does not depend on them: sums that are put aside
@@ -38,20 +39,20 @@ struct Plan {
   int64_t rows, columns, columns_packed;
   bool packs_alone;  // each thread its panels
 
-  Plan(const Product &p, int64_t R, int threads) : steps(up(p.k, kStep) / kStep), extra(up(R, kStep) / kStep) {
-    const int64_t panels = pieces(p.n, kPanel), blocks = pieces(p.m, kBlock);
-    const int64_t shares = pieces(4 * threads, panels);  // of the rows, where columns are too few for all threads
+  Plan(const Product &p, int64_t R, int threads) : steps(ceil_div(p.k, kStep)), extra(ceil_div(R, kStep)) {
+    const int64_t panels = ceil_div(p.n, kPanel), blocks = ceil_div(p.m, kBlock);
+    const int64_t shares = ceil_div(4 * threads, panels);  // of the rows, where columns are too few for all threads
     deep = equal(steps, kDeepestAlone, 1);
     packs_alone = p.b_blocked == nullptr && blocks * left_block() <= kMostLeftWords;
     if (!packs_alone) deep = equal(steps, kDeepest, 1);
     const int64_t cached = packs_alone ? blocks : most(1, kLeftWords / left_block());
-    rows = equal(p.m, least(cached * kBlock, most(kFewestRows, pieces(p.m, shares))), kBlock);
+    rows = equal(p.m, least(cached * kBlock, most(kFewestRows, ceil_div(p.m, shares))), kBlock);
     columns_packed = panels * kPanel;
     if (p.b_blocked == nullptr && !packs_alone)
       columns_packed = least(columns_packed, most(kPanel, kRightWords / ((steps + extra) * kPanelStep) * kPanel));
     // Rows are packed anew for each piece where they are not there for all of the sum.
     const int64_t wanted = deep < steps ? threads : 4 * threads;
-    columns = up(pieces(columns_packed, pieces(wanted, pieces(p.m, rows))), kPanel);
+    columns = round_up(ceil_div(columns_packed, ceil_div(wanted, ceil_div(p.m, rows))), kPanel);
     if (deep < steps) columns = least(columns, kAsideColumns);
   }
   int64_t left_block() const { return (deep + extra) * kLeftStep; }
@@ -81,7 +82,7 @@ void pack_panel(float *to, const Matrix &q, int64_t K, int64_t N, int64_t n, int
 void pack_low_rank(int threads, float *to, Range *used, const LowRankTerm &term, int64_t extra, int64_t n,
                    int64_t columns, int64_t N) {
   const int64_t rank = term.rank;
-  parallel_for(threads, pieces(columns, kPanel), 8, [&](int64_t first_panel, int64_t last_panel) {
+  parallel_for(threads, ceil_div(columns, kPanel), 8, [&](int64_t first_panel, int64_t last_panel) {
     for (int64_t panel = first_panel; panel < last_panel; panel++) {
       float *at = to + panel * extra * kPanelStep;
       const int64_t begin = n + panel * kPanel;
@@ -98,7 +99,7 @@ void pack_low_rank(int threads, float *to, Range *used, const LowRankTerm &term,
         const int64_t from = most(begin, block.row), end = least(begin + kPanel, block.row + block.rows);
         if (from >= end) continue;
         range.begin = least(range.begin, block.column / kStep);
-        range.end = most(range.end, pieces(block.column + rank, kStep));
+        range.end = most(range.end, ceil_div(block.column + rank, kStep));
         for (int64_t j = from; j < end; j++) {
           const bf16 *b = static_cast<const bf16 *>(block.b) + (j - block.row) * rank;
           for (int64_t k = block.column; k < block.column + rank; k++)
@@ -113,7 +114,7 @@ void pack_low_rank(int threads, float *to, Range *used, const LowRankTerm &term,
 // Rows of a into blocks, `steps` steps from value k of K on; zeros beyond K and up to whole tiles of rows.
 void pack_rows(float *to, int64_t distance, const bf16 *a, int64_t lda, int64_t rows, int64_t k, int64_t steps,
                int64_t K) {
-  for (int64_t i = 0; i < up(rows, kEdge); i++) {
+  for (int64_t i = 0; i < round_up(rows, kEdge); i++) {
     float *at = to + i / kBlock * distance + i % kBlock * kEdge;
     for (int64_t step = 0; step < steps; step++) {
       const int64_t from = k + step * kStep;
@@ -245,7 +246,7 @@ template <typename C>
 bool multiply(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
               const Panels &panels) {
   const int64_t columns = least(plan.columns_packed, product.n - panels.n);
-  const int64_t across = pieces(columns, plan.columns), down = pieces(product.m, plan.rows);
+  const int64_t across = ceil_div(columns, plan.columns), down = ceil_div(product.m, plan.rows);
   bool has_memory = true;
   parallel_for(context->threads, down * across, 1, [&](int64_t begin, int64_t end) {
     static thread_local Kept kept;
@@ -279,7 +280,7 @@ int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTer
   for (int64_t n = 0; n < product.n; n += plan.columns_packed) {
     const int64_t columns = least(plan.columns_packed, product.n - n);
     if (packs_all)
-      parallel_for(context->threads, pieces(columns, kPanel), 1, [&](int64_t begin, int64_t end) {
+      parallel_for(context->threads, ceil_div(columns, kPanel), 1, [&](int64_t begin, int64_t end) {
         for (int64_t panel = begin; panel < end; panel++)
           pack_panel(words + panel * plan.steps * kPanelStep, product.b, product.k, product.n, n + panel * kPanel, 0,
                      plan.steps);

@@ -3,6 +3,7 @@
 #pragma once
 #include "../matrix.h"
 #include "amx.h"
+#include "rounding.h"
 #include "square.h"
 
 #ifdef __AMX_BF16__
@@ -13,7 +14,6 @@ constexpr int64_t kPair = 2;               // bf16 in a word
 constexpr int64_t kStep = kEdge * kPair;   // of the sum, in one tile
 constexpr int64_t kBlock = 2 * kEdge;      // rows and columns of C that four tiles hold
 
-inline int64_t up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline __mmask32 first(int64_t n) { return n >= 32 ? ~__mmask32{0} : __mmask32((uint64_t(1) << (n < 0 ? 0 : n)) - 1); }
 

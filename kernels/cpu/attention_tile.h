@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "exp2.h"
+#include "rounding.h"
 #include "square.h"
 
 namespace nt {
@@ -33,7 +34,6 @@ template <>
 inline constexpr bool kPairs<bf16> = true;
 #endif
 
-inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 inline int64_t clamp(int64_t x, int64_t low, int64_t high) { return x < low ? low : x > high ? high : x; }
 
 // Sizes that follow from head_dim, in words.

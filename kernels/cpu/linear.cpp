@@ -4,10 +4,11 @@
 // first and the base product is added to it in registers: in bf16 what is rounded in between is the small term alone.
 #include <string.h>
 
-#include "amx_matmul.h"
 #include "../entry/entry.h"
+#include "amx_matmul.h"
 #include "few_rows.h"
 #include "parallel.h"
+#include "rounding.h"
 #include "scratch.h"
 #include "skinny.h"
 #include "vec.h"
@@ -50,7 +51,7 @@ void copy_rows(void *to, const void *from, int64_t rows, int64_t distance, int64
 int32_t part_of_tile(nt_context *context, const Product &product, int64_t tile) {
   static thread_local Scratch memory;
   const int64_t a_distance = product.a.row * size_of(product.a.dtype), c_distance = product.ldc * size_of(product.c_dtype);
-  const int64_t a_bytes = (tile * a_distance + 63) / 64 * 64, c_bytes = product.n * size_of(product.c_dtype);
+  const int64_t a_bytes = round_up(tile * a_distance, 64), c_bytes = product.n * size_of(product.c_dtype);
   auto *a = static_cast<char *>(memory.at_least(a_bytes + tile * c_distance));
   if (a == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory for a tile of %lld rows", (long long)tile);
   char *c = a + a_bytes;

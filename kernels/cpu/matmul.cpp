@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "parallel.h"
+#include "rounding.h"
 #include "vec.h"
 
 namespace nt {
@@ -305,8 +306,6 @@ void to_bf16(int threads, void *c, int64_t ldc, const float *source, int64_t row
   });
 }
 
-int64_t round_up(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
-
 // Converts a stored piece to dense f32 at *next and moves *next behind it.
 Matrix converted(int threads, const Matrix &matrix, int64_t rows, int64_t columns, float **next) {
   if (matrix.dtype == NT_F32) return matrix;
@@ -321,7 +320,7 @@ Matrix converted(int threads, const Matrix &matrix, int64_t rows, int64_t column
 // The same product in f32, for machines without bf16 instructions: pieces of a and panels of b are converted first.
 int32_t run_converted(nt_context *context, MatmulState *state, const Product &p, int64_t tile) {
   int64_t rows = p.m < kConvertedRows ? p.m : kConvertedRows;
-  if (tile < p.m) rows = (rows + tile - 1) / tile * tile;
+  if (tile < p.m) rows = round_up(rows, tile);
   int64_t width = round_up(kConvertedElements / p.k + 1, 64);
   if (width > p.n) width = p.n;
   int64_t floats = round_up(rows * p.k, 64) + round_up(width * p.k, 64) + rows * width;

@@ -4,6 +4,7 @@
 
 #include "pair_rows.h"
 #include "parallel.h"
+#include "rounding.h"
 #include "skinny_amx.h"
 #include "vec.h"
 
@@ -106,8 +107,6 @@ inline void multiply(Tile &tile, const typename Mode::Packed *p, const typename 
   tile = sum;
 }
 
-int64_t blocks_of(int64_t count, int64_t size) { return (count + size - 1) / size; }
-
 // c[rows, columns] = or += tile.
 template <typename T>
 inline void put(T *c, int64_t ldc, const Tile &tile, int64_t rows, int64_t columns, bool accumulate) {
@@ -141,8 +140,8 @@ template <typename Mode, typename T, typename C>
 int32_t rank_product(nt_context *context, C *c, int64_t ldc, const T *p, int64_t ldp, const T *q, int64_t q_row,
                      int64_t q_column, int64_t rows, int64_t columns, int64_t r, bool accumulate) {
   using Packed = typename Mode::Packed;
-  const int64_t steps = blocks_of(r, Mode::kStep);
-  const int64_t row_blocks = blocks_of(rows, kRows), panels = blocks_of(columns, kWidth);
+  const int64_t steps = ceil_div(r, Mode::kStep);
+  const int64_t row_blocks = ceil_div(rows, kRows), panels = ceil_div(columns, kWidth);
   auto *packed_p =
       static_cast<Packed *>(packed_memory((row_blocks * kRows + panels * kWidth) * steps * int64_t(sizeof(Packed))));
   if (packed_p == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack a rank-%lld product", (long long)r);
@@ -265,8 +264,8 @@ int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T 
                       int64_t ldq, int64_t rows, int64_t R, int64_t N) {
   using Mode = typename ModeOf<T>::Mode;
   using Packed = typename Mode::Packed;
-  const int64_t steps = blocks_of(rows, Mode::kStep), row_blocks = blocks_of(R, kRows);
-  const int64_t panels = blocks_of(N, kWidth), pack = kOuterPanels * kOuterSteps * kWidth;
+  const int64_t steps = ceil_div(rows, Mode::kStep), row_blocks = ceil_div(R, kRows);
+  const int64_t panels = ceil_div(N, kWidth), pack = kOuterPanels * kOuterSteps * kWidth;
   auto *packed_p = static_cast<Packed *>(
       packed_memory((row_blocks * kRows * steps + context->threads * pack) * int64_t(sizeof(Packed))));
   if (packed_p == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld rows", (long long)rows);
@@ -369,7 +368,7 @@ int32_t narrow_product(nt_context *context, int32_t dtype, void *c, int64_t ldc,
       a = copy;
     }
     const int64_t lda = copy != nullptr ? K : q.column;
-    parallel_for(context->threads, blocks_of(T, kDotRows), 1, [&](int64_t begin, int64_t end) {
+    parallel_for(context->threads, ceil_div(T, kDotRows), 1, [&](int64_t begin, int64_t end) {
       narrow_rows(to, ldc, from, ldx, a, lda, scale, begin * kDotRows, end * kDotRows < T ? end * kDotRows : T, R, K);
     });
   };

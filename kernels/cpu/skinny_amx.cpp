@@ -15,11 +15,11 @@ constexpr int64_t kOuterColumns = 2 * kBlock;  // packed together: whole cache l
 constexpr int64_t kAhead = 8;                  // rows that are prefetched ahead
 
 // Words that pack_right writes.
-int64_t right_words(int64_t K, int64_t N) { return up(K, kStep) / kPair * up(N, kBlock); }
+int64_t right_words(int64_t K, int64_t N) { return round_up(K, kStep) / kPair * round_up(N, kBlock); }
 
 // words[panels of kBlock columns, pairs of K, kBlock] = q[K, N] in pairs along K, zeros up to whole tiles.
 void pack_right(int threads, float *words, const Matrix &q, int64_t K, int64_t N) {
-  const int64_t tiles = up(N, kBlock) / kEdge, panel = up(K, kStep) / kPair * kBlock;
+  const int64_t tiles = round_up(N, kBlock) / kEdge, panel = round_up(K, kStep) / kPair * kBlock;
   parallel_for(threads, tiles, 8, [&](int64_t begin, int64_t end) {
     for (int64_t n = begin * kEdge; n < end * kEdge; n += kEdge)
       for (int64_t k = 0; k < K; k += kStep) {
@@ -43,11 +43,11 @@ inline void block(C *c, int64_t ldc, const void *a, int64_t lda, const float *b,
 template <typename C>
 int32_t rank_product(nt_context *context, C *c, int64_t ldc, const bf16 *p, int64_t ldp, const Matrix &q, int64_t T,
                      int64_t N, int64_t r, bool accumulate) {
-  const int64_t wide = up(r, kStep), right = right_words(r, N), left = kBlock * wide / kPair;
+  const int64_t wide = round_up(r, kStep), right = right_words(r, N), left = kBlock * wide / kPair;
   auto *words = static_cast<float *>(packed_memory((right + context->threads * left) * 4));
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack a rank-%lld product", (long long)r);
   pack_right(context->threads, words, q, r, N);
-  const int64_t blocks = up(T, kBlock) / kBlock;
+  const int64_t blocks = ceil_div(T, kBlock);
   on_threads(int(least(blocks, context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
     const Range range = piece(blocks, thread, threads);
@@ -91,7 +91,7 @@ int32_t narrow_product_amx(nt_context *context, bf16 *c, int64_t ldc, const bf16
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld columns", (long long)R);
   pack_right(context->threads, words, q, K, R);
   const int64_t blocks = T / kEdge;
-  on_threads(int(least(up(T, kEdge) / kEdge, context->threads)), [&](int thread, int threads) {
+  on_threads(int(least(ceil_div(T, kEdge), context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
     const Range range = piece(blocks, thread, threads);
     const int64_t end = range.end * kEdge;
@@ -113,7 +113,8 @@ int32_t narrow_product_amx(nt_context *context, bf16 *c, int64_t ldc, const bf16
 
 int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, const bf16 *p, int64_t ldp, const bf16 *q,
                           int64_t ldq, int64_t T, int64_t R, int64_t N) {
-  const int64_t lda = up(T, kStep) / kPair, left = up(R, kEdge) * lda, pack = kAmxOuterSteps / kPair * kOuterColumns;
+  const int64_t lda = round_up(T, kStep) / kPair, left = round_up(R, kEdge) * lda;
+  const int64_t pack = kAmxOuterSteps / kPair * kOuterColumns;
   auto *words = static_cast<float *>(packed_memory((left + context->threads * pack) * 4));
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld rows", (long long)T);
   parallel_for(context->threads, lda / kEdge, 8, [&](int64_t begin, int64_t end) {
@@ -137,7 +138,7 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
         for (int64_t j = 0; j < kEdge; j++) store(to + (k / kPair + j) * kOuterColumns + i, block[j]);
       }
   };
-  const int64_t panels = up(N, kBlock) / kBlock;
+  const int64_t panels = ceil_div(N, kBlock);
   on_threads(int(least(panels, context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
     const Range range = piece(panels, thread, threads);
@@ -146,7 +147,7 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
     const int64_t last = least(range.end * kBlock, N);
     for (int64_t n = range.begin * kBlock; n < last; n += kOuterColumns)
       for (int64_t t = 0; t < T; t += kAmxOuterSteps) {
-        const int64_t steps = least(kAmxOuterSteps, up(T - t, kStep)), width = least(kOuterColumns, last - n);
+        const int64_t steps = least(kAmxOuterSteps, round_up(T - t, kStep)), width = least(kOuterColumns, last - n);
         pack_rows(right, t, steps, n, width);
         for (int64_t r = 0; r < R; r += kBlock)
           for (int64_t j = 0; j < width; j += kBlock) {
