@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "amx_words.h"
@@ -30,7 +31,6 @@ constexpr int64_t kFewestRows = 128;              // of a piece of work, if ther
 int64_t equal(int64_t count, int64_t most, int64_t multiple) {
   return round_up(ceil_div(count, ceil_div(count, most)), multiple);
 }
-int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
 // Steps of the sum, and pieces of work. What becomes of an element of c does not depend on them: sums that are put aside
 // are in float32, as in tiles.
@@ -45,15 +45,15 @@ struct Plan {
     deep = equal(steps, kDeepestAlone, 1);
     packs_alone = p.b_blocked == nullptr && blocks * left_block() <= kMostLeftWords;
     if (!packs_alone) deep = equal(steps, kDeepest, 1);
-    const int64_t cached = packs_alone ? blocks : most(1, kLeftWords / left_block());
-    rows = equal(p.m, least(cached * kBlock, most(kFewestRows, ceil_div(p.m, shares))), kBlock);
+    const int64_t cached = packs_alone ? blocks : std::max<int64_t>(1, kLeftWords / left_block());
+    rows = equal(p.m, std::min(cached * kBlock, std::max(kFewestRows, ceil_div(p.m, shares))), kBlock);
     columns_packed = panels * kPanel;
     if (p.b_blocked == nullptr && !packs_alone)
-      columns_packed = least(columns_packed, most(kPanel, kRightWords / ((steps + extra) * kPanelStep) * kPanel));
+      columns_packed = std::min(columns_packed, std::max(kPanel, kRightWords / ((steps + extra) * kPanelStep) * kPanel));
     // Rows are packed anew for each piece where they are not there for all of the sum.
     const int64_t wanted = deep < steps ? threads : 4 * threads;
     columns = round_up(ceil_div(columns_packed, ceil_div(wanted, ceil_div(p.m, rows))), kPanel);
-    if (deep < steps) columns = least(columns, kAsideColumns);
+    if (deep < steps) columns = std::min(columns, kAsideColumns);
   }
   int64_t left_block() const { return (deep + extra) * kLeftStep; }
   int64_t left_words() const { return rows / kBlock * left_block(); }
@@ -96,10 +96,10 @@ void pack_low_rank(int threads, float *to, Range *used, const LowRankTerm &term,
       Range range = {extra, 0};
       for (int64_t i = 0; i < term.count; i++) {
         const nt_lora_block &block = term.blocks[i];
-        const int64_t from = most(begin, block.row), end = least(begin + kPanel, block.row + block.rows);
+        const int64_t from = std::max(begin, block.row), end = std::min(begin + kPanel, block.row + block.rows);
         if (from >= end) continue;
-        range.begin = least(range.begin, block.column / kStep);
-        range.end = most(range.end, ceil_div(block.column + rank, kStep));
+        range.begin = std::min(range.begin, block.column / kStep);
+        range.end = std::max(range.end, ceil_div(block.column + rank, kStep));
         for (int64_t j = from; j < end; j++) {
           const bf16 *b = static_cast<const bf16 *>(block.b) + (j - block.row) * rank;
           for (int64_t k = block.column; k < block.column + rank; k++)
@@ -159,10 +159,10 @@ class Piece {
         aside_(left_ + plan.left_words()), own_panel_(aside_ + plan.aside_words()) {}
 
   void run(int64_t m, int64_t n) {
-    const int64_t rows = least(plan_.rows, product_.m - m);
-    const int64_t end = least(least(n + plan_.columns, panels_.n + plan_.columns_packed), product_.n);
+    const int64_t rows = std::min(plan_.rows, product_.m - m);
+    const int64_t end = std::min({n + plan_.columns, panels_.n + plan_.columns_packed, product_.n});
     for (int64_t k = 0; k < plan_.steps; k += plan_.deep) {
-      const int64_t steps = least(plan_.deep, plan_.steps - k);
+      const int64_t steps = std::min(plan_.deep, plan_.steps - k);
       pack(m, rows, k, steps);
       for (int64_t panel = n; panel < end; panel += kPanel) {
         const float *right = own_panel_;
@@ -171,8 +171,8 @@ class Piece {
         else
           right = panels_.base + ((panel - panels_.n) / kPanel * plan_.steps + k) * kPanelStep;
         for (int64_t i = 0; i < rows; i += kBlock) {
-          if (k + steps == plan_.steps) expect_write(m + i, least(kBlock, rows - i), panel);
-          for (int64_t j = panel; j < least(panel + kPanel, end); j += kBlock)
+          if (k + steps == plan_.steps) expect_write(m + i, std::min(kBlock, rows - i), panel);
+          for (int64_t j = panel; j < std::min(panel + kPanel, end); j += kBlock)
             block(m + i, rows - i, j, i, aside(i, j - n), k, steps, right + j % kPanel);
         }
       }
@@ -219,7 +219,7 @@ class Piece {
     const bool is_last = k + steps == plan_.steps;
     const Range used = is_last && plan_.extra > 0 ? panels_.used[panel] : Range{0, 0};
     C *c = result(m, n);
-    rows = least(rows, kBlock);
+    rows = std::min(rows, kBlock);
     const float *left = left_ + i / kBlock * plan_.left_block();
     const float *low_left = left + plan_.deep * kLeftStep;
     const float *low_right = panels_.low_rank + panel * plan_.extra * kPanelStep + inside;
@@ -228,7 +228,7 @@ class Piece {
     else
       block_sums<1>(sums, steps, left, right, used, low_left, low_right);
     if (!is_last) return;
-    const int64_t columns = least(kBlock, product_.n - n);
+    const int64_t columns = std::min(kBlock, product_.n - n);
     if (product_.bias != nullptr) add_bias(sums.at, rows, columns, product_.bias + n);
     if (columns == kBlock && !product_.accumulate)
       for (int64_t row = 0; row < rows; row++) put(c + row * product_.ldc, sums.at + row * kBlock);
@@ -245,7 +245,7 @@ class Piece {
 template <typename C>
 bool multiply(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
               const Panels &panels) {
-  const int64_t columns = least(plan.columns_packed, product.n - panels.n);
+  const int64_t columns = std::min(plan.columns_packed, product.n - panels.n);
   const int64_t across = ceil_div(columns, plan.columns), down = ceil_div(product.m, plan.rows);
   bool has_memory = true;
   parallel_for(context->threads, down * across, 1, [&](int64_t begin, int64_t end) {
@@ -278,7 +278,7 @@ int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTer
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)product.n);
   auto *used = reinterpret_cast<Range *>(words + base + low_rank);
   for (int64_t n = 0; n < product.n; n += plan.columns_packed) {
-    const int64_t columns = least(plan.columns_packed, product.n - n);
+    const int64_t columns = std::min(plan.columns_packed, product.n - n);
     if (packs_all)
       parallel_for(context->threads, ceil_div(columns, kPanel), 1, [&](int64_t begin, int64_t end) {
         for (int64_t panel = begin; panel < end; panel++)

@@ -1,6 +1,8 @@
 // What products by AMX read and write: words of two bf16 that follow each other in the direction of the sum, and results
 // in bf16 or float32.
 #pragma once
+#include <algorithm>
+
 #include "../matrix.h"
 #include "amx.h"
 #include "rounding.h"
@@ -14,7 +16,6 @@ constexpr int64_t kPair = 2;               // bf16 in a word
 constexpr int64_t kStep = kEdge * kPair;   // of the sum, in one tile
 constexpr int64_t kBlock = 2 * kEdge;      // rows and columns of C that four tiles hold
 
-inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 inline __mmask32 first(int64_t n) { return n >= 32 ? ~__mmask32{0} : __mmask32((uint64_t(1) << (n < 0 ? 0 : n)) - 1); }
 
 // words[j, kEdge columns]: of rows row(2·j) and row(2·j + 1), `columns` elements each, those side by side in a word, for
@@ -23,7 +24,7 @@ template <typename Row>
 inline void interleave(Vec (&words)[kEdge], int64_t columns, const Row &row) {
   auto widen = [&](const bf16 *from) {
     if (from == nullptr) return _mm512_setzero_si512();
-    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(first(least(columns, kEdge))), from));
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(__mmask16(first(std::min(columns, kEdge))), from));
   };
   for (int64_t j = 0; j < kEdge; j++)
     words[j] = (Vec)_mm512_or_si512(widen(row(2 * j)), _mm512_slli_epi32(widen(row(2 * j + 1)), 16));
@@ -52,7 +53,7 @@ inline void put(float *c, const float *sums) {
 // c[rows, columns] = or += sums[rows, ld].
 inline void put(bf16 *c, int64_t ldc, const float *sums, int64_t ld, int64_t rows, int64_t columns, bool accumulate,
                 float scale) {
-  const __mmask16 low = __mmask16(first(least(columns, kEdge)));
+  const __mmask16 low = __mmask16(first(std::min(columns, kEdge)));
   const __mmask32 both = first(columns);
   auto sum = [&](const float *from, const bf16 *old, __mmask16 mask) {
     __m512 value = (__m512)(load(from) * splat(scale));
@@ -73,7 +74,7 @@ inline void put(float *c, int64_t ldc, const float *sums, int64_t ld, int64_t ro
                 float scale) {
   for (int64_t i = 0; i < rows; i++)
     for (int64_t j = 0; j < columns; j += kEdge) {
-      const __mmask16 mask = __mmask16(first(least(columns - j, kEdge)));
+      const __mmask16 mask = __mmask16(first(std::min(columns - j, kEdge)));
       Vec value = load(sums + i * ld + j) * splat(scale);
       if (accumulate) value += (Vec)_mm512_maskz_loadu_ps(mask, c + i * ldc + j);
       _mm512_mask_storeu_ps(c + i * ldc + j, mask, (__m512)value);

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include <algorithm>
+
 #include "amx_words.h"
 #include "skinny.h"
 
@@ -37,7 +39,7 @@ inline void block(C *c, int64_t ldc, const void *a, int64_t lda, const float *b,
                   int64_t columns, bool accumulate, float scale) {
   alignas(64) float sums[kBlock * kBlock];
   amx_product(rows > kEdge, columns > kEdge, 0, pairs, a, lda, b, kBlock, sums, kBlock, false);
-  put(c, ldc, sums, kBlock, rows, least(kBlock, columns), accumulate, scale);
+  put(c, ldc, sums, kBlock, rows, std::min(kBlock, columns), accumulate, scale);
 }
 
 template <typename C>
@@ -48,13 +50,13 @@ int32_t rank_product(nt_context *context, C *c, int64_t ldc, const bf16 *p, int6
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack a rank-%lld product", (long long)r);
   pack_right(context->threads, words, q, r, N);
   const int64_t blocks = ceil_div(T, kBlock);
-  on_threads(int(least(blocks, context->threads)), [&](int thread, int threads) {
+  on_threads(int(std::min<int64_t>(blocks, context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
     const Range range = piece(blocks, thread, threads);
     auto *rows = reinterpret_cast<bf16 *>(words + right + thread * left);  // [kBlock, wide]
     memset(rows, 0, size_t(left) * 4);
-    for (int64_t t = range.begin * kBlock; t < least(range.end * kBlock, T); t += kBlock) {
-      const int64_t height = least(kBlock, T - t);
+    for (int64_t t = range.begin * kBlock; t < std::min(range.end * kBlock, T); t += kBlock) {
+      const int64_t height = std::min(kBlock, T - t);
       for (int64_t i = 0; i < height; i++) memcpy(rows + i * wide, p + (t + i) * ldp, size_t(r) * sizeof(bf16));
       for (int64_t n = 0; n < N; n += kBlock)
         block(c + t * ldc + n, ldc, rows, wide / kPair, words + n * wide / kPair, wide / kPair, height, N - n,
@@ -69,8 +71,8 @@ inline void add_transposed(float *c, int64_t R, const float *sums, int64_t ld, i
   Vec block[kEdge];
   for (int64_t j = 0; j < kEdge; j++) block[j] = load(sums + j * ld);
   transpose(block);
-  const __mmask16 mask = __mmask16(first(least(rows, kEdge)));
-  for (int64_t j = 0; j < least(columns, kEdge); j++) {
+  const __mmask16 mask = __mmask16(first(std::min(rows, kEdge)));
+  for (int64_t j = 0; j < std::min(columns, kEdge); j++) {
     const __m512 old = _mm512_maskz_loadu_ps(mask, c + j * R);
     _mm512_mask_storeu_ps(c + j * R, mask, _mm512_add_ps(old, (__m512)block[j]));
   }
@@ -91,15 +93,15 @@ int32_t narrow_product_amx(nt_context *context, bf16 *c, int64_t ldc, const bf16
   if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld columns", (long long)R);
   pack_right(context->threads, words, q, K, R);
   const int64_t blocks = T / kEdge;
-  on_threads(int(least(ceil_div(T, kEdge), context->threads)), [&](int thread, int threads) {
+  on_threads(int(std::min<int64_t>(ceil_div(T, kEdge), context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
     const Range range = piece(blocks, thread, threads);
     const int64_t end = range.end * kEdge;
     for (int64_t first = range.begin * kEdge; first < end; first += kCached)
       for (int64_t n = 0; n < R; n += kBlock)
-        for (int64_t t = first, last = least(first + kCached, end); t < last; t += kBlock)
-          block(c + t * ldc + n, ldc, x + t * ldx, ldx / kPair, words + n * pairs, pairs, least(kBlock, last - t), R - n,
-                false, scale);
+        for (int64_t t = first, last = std::min(first + kCached, end); t < last; t += kBlock)
+          block(c + t * ldc + n, ldc, x + t * ldx, ldx / kPair, words + n * pairs, pairs, std::min(kBlock, last - t),
+                R - n, false, scale);
     if (rest == 0 || thread != threads - 1) return;
     // Rows too few for a tile, and zeros behind them.
     auto *rows = reinterpret_cast<bf16 *>(words + right);
@@ -139,21 +141,22 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
       }
   };
   const int64_t panels = ceil_div(N, kBlock);
-  on_threads(int(least(panels, context->threads)), [&](int thread, int threads) {
+  on_threads(int(std::min<int64_t>(panels, context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
     const Range range = piece(panels, thread, threads);
     float *right = words + left + thread * pack;
     alignas(64) float sums[kBlock * kBlock];
-    const int64_t last = least(range.end * kBlock, N);
+    const int64_t last = std::min(range.end * kBlock, N);
     for (int64_t n = range.begin * kBlock; n < last; n += kOuterColumns)
       for (int64_t t = 0; t < T; t += kAmxOuterSteps) {
-        const int64_t steps = least(kAmxOuterSteps, round_up(T - t, kStep)), width = least(kOuterColumns, last - n);
+        const int64_t steps = std::min(kAmxOuterSteps, round_up(T - t, kStep));
+        const int64_t width = std::min(kOuterColumns, last - n);
         pack_rows(right, t, steps, n, width);
         for (int64_t r = 0; r < R; r += kBlock)
           for (int64_t j = 0; j < width; j += kBlock) {
             amx_product(R - r > kEdge, width - j > kEdge, 0, steps / kPair, words + r * lda + t / kPair, lda, right + j,
                         kOuterColumns, sums, kBlock, false);
-            const int64_t rows = least(kBlock, R - r), columns = least(kBlock, width - j);
+            const int64_t rows = std::min(kBlock, R - r), columns = std::min(kBlock, width - j);
             if (!c_transposed) {
               put(c + r * N + n + j, N, sums, kBlock, rows, columns, true, 1.0f);
               continue;
