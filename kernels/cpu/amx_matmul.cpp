@@ -112,7 +112,7 @@ void pack_low_rank(int threads, float *to, Range *used, const LowRankTerm &term,
 }
 
 // Rows of a into blocks, `steps` steps from value k of K on; zeros beyond K and up to whole tiles of rows.
-void pack_rows(float *to, int64_t distance, const bf16 *a, int64_t lda, int64_t rows, int64_t k, int64_t steps,
+void pack_left(float *to, int64_t distance, const bf16 *a, int64_t lda, int64_t rows, int64_t k, int64_t steps,
                int64_t K) {
   for (int64_t i = 0; i < round_up(rows, kEdge); i++) {
     float *at = to + i / kBlock * distance + i % kBlock * kEdge;
@@ -190,9 +190,9 @@ class Piece {
   void pack(int64_t m, int64_t rows, int64_t k, int64_t steps) {
     if (kept_->call == panels_.call && kept_->m == m) return;
     const auto *a = static_cast<const bf16 *>(element(product_.a, m, 0));
-    pack_rows(left_, plan_.left_block(), a, product_.a.row, rows, k * kStep, steps, product_.k);
+    pack_left(left_, plan_.left_block(), a, product_.a.row, rows, k * kStep, steps, product_.k);
     if (k == 0 && plan_.extra > 0)
-      pack_rows(left_ + plan_.deep * kLeftStep, plan_.left_block(), term_.left + m * term_.ld, term_.ld, rows, 0,
+      pack_left(left_ + plan_.deep * kLeftStep, plan_.left_block(), term_.left + m * term_.ld, term_.ld, rows, 0,
                 plan_.extra, term_.width());
     kept_->call = panels_.call;
     kept_->m = plan_.deep == plan_.steps ? m : -1;

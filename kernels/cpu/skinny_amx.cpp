@@ -128,7 +128,7 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
         for (int64_t j = 0; j < kEdge; j++) store(words + (i + j) * lda + w, block[j]);
       }
   });
-  auto pack_rows = [&](float *to, int64_t t, int64_t steps, int64_t n, int64_t width) {
+  auto pack_pairs = [&](float *to, int64_t t, int64_t steps, int64_t n, int64_t width) {
     for (int64_t k = 0; k < steps; k += kStep)
       for (int64_t i = 0; i < width; i += kEdge) {
         if (i % kBlock == 0)
@@ -151,7 +151,7 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
       for (int64_t t = 0; t < T; t += kAmxOuterSteps) {
         const int64_t steps = std::min(kAmxOuterSteps, round_up(T - t, kStep));
         const int64_t width = std::min(kOuterColumns, last - n);
-        pack_rows(right, t, steps, n, width);
+        pack_pairs(right, t, steps, n, width);
         for (int64_t r = 0; r < R; r += kBlock)
           for (int64_t j = 0; j < width; j += kBlock) {
             amx_product(R - r > kEdge, width - j > kEdge, 0, steps / kPair, words + r * lda + t / kPair, lda, right + j,
