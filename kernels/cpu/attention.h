@@ -5,23 +5,10 @@
 
 #include "../entry/attention_checks.h"
 #include "attention_tile.h"
-#include "context.h"
+#include "item_memory.h"
 #include "parallel.h"
-#include "scratch.h"
 
 namespace nt {
-
-// Hands out parts of a buffer; without one it only counts.
-struct Parts {
-  float *memory;
-  int64_t used = 0;
-
-  float *take(int64_t floats) {
-    float *start = memory == nullptr ? nullptr : memory + used;
-    used += round_up(floats, 64);
-    return start;
-  }
-};
 
 // ------------------------------------------------------------------ panels
 
@@ -113,12 +100,6 @@ struct Work {
   int64_t cost;
   int32_t sequence, kv_head, begin, end, kind;
 };
-
-// Memory of the calling thread, kept for its next item or call; null when there is none left.
-inline float *item_memory(int64_t floats) {
-  static thread_local Scratch memory;
-  return static_cast<float *>(memory.at_least(floats * 4));
-}
 
 inline Work *work_list(int64_t count) {
   static thread_local Scratch memory;

@@ -7,7 +7,12 @@
 
 #include <math.h>
 
-#include "attention_amx.h"
+#include <atomic>
+#include <type_traits>
+
+#include "exp2.h"
+#include "item_memory.h"
+#include "word_tiles_amx.h"
 
 namespace nt {
 namespace {
