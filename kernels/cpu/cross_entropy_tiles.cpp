@@ -82,7 +82,8 @@ class HeadTiles {
     const int64_t vectors = (count + kLanes - 1) / kLanes, at = first - begin;
     const float *tokens = tokens_ + at * stride_;
     if constexpr (Amx) {
-      product(n, vectors, tile_, stride_, tokens, words_, scores_, false);
+      multiply_amx(n, vectors, tile_, stride_, tokens, kPanel, scores_, kPanel, false,
+                   [&](int64_t, int64_t, int64_t) { return Range{0, words_}; });
     } else {
       multiply<true, false>(n, vectors, tile_, stride_, tokens, kPanel, scores_, kPanel, false,
                             [&](int64_t, int64_t) { return Part{0, 0, words_}; });
@@ -98,21 +99,12 @@ class HeadTiles {
     float *sums = sums_ + at * columns_;
     if (shrinks) shrink(sums, count, vectors);
     if constexpr (Amx) {
-      product(columns_, vectors, pairs_, pair_stride_, probabilities_, round_up((n + 1) / 2, kEdge), sums, !start);
+      multiply_amx(columns_, vectors, pairs_, pair_stride_, probabilities_, kPanel, sums, kPanel, !start,
+                   [&](int64_t, int64_t, int64_t) { return Range{0, (n + 1) / 2}; });
     } else {
       multiply<true, true>(count, columns_ / kLanes, probabilities_, kPanel, pairs_, columns_, sums, columns_, !start,
                            [&](int64_t, int64_t) { return Part{0, 0, (n + 1) / 2}; });
     }
-  }
-
-  // C[rows, vectors] (+)= A[rows, words]·B[words, vectors], where rows of B and C are a panel wide. What B holds for two
-  // tiles stays in the first cache.
-  static void product(int64_t rows, int64_t vectors, const float *a, int64_t lda, const float *b, int64_t words,
-                      float *c, bool add) {
-    for (int64_t v = 0; v < vectors; v += 2)
-      for (int64_t m = 0; m < rows; m += 2 * kEdge)
-        amx_product(rows - m > kEdge, vectors - v > 1, 0, words, a + m * lda, lda, b + v * kEdge, kPanel,
-                    c + m * kPanel + v * kEdge, kPanel, add);
   }
 
   // From n logits of each token to their powers, in pairs, and their totals; true when sums so far must shrink.
