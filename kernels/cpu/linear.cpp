@@ -156,8 +156,8 @@ int32_t low_rank_forward(nt_context *context, int32_t dtype, void *y, int32_t y_
   for (int64_t i = 0; i < count; i++) {
     const nt_lora_block &block = blocks[i];
     clear_columns(y, y_dtype, ldy, T, row, block.row);
-    const char *left = static_cast<const char *>(u) + block.column * size_of(dtype);
-    char *columns = static_cast<char *>(y) + block.row * size_of(y_dtype);
+    const void *left = columns_from(u, dtype, block.column);
+    void *columns = columns_from(y, y_dtype, block.row);
     int32_t status = rank_product(context, dtype, columns, y_dtype, ldy, left, ldu, transposed(block.b, dtype, rank), T,
                                   block.rows, rank, false);
     if (status != NT_OK) return status;

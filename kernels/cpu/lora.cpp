@@ -23,8 +23,7 @@ int32_t lora_forward(nt_context *context, int32_t dtype, void *u, void *u2, int6
   const int32_t status = narrow_product(context, dtype, u, R, x, ldx, q, scale, T, R, in);
   if (status != NT_OK || u2 == nullptr) return status;
   for (int64_t t = 0; t < T; t++)
-    memcpy(const_cast<void *>(element(as_stored(u2, dtype, ldu2), t, 0)), element(as_stored(u, dtype, R), t, 0),
-           size_t(R * size_of(dtype)));
+    memcpy(columns_from(u2, dtype, t * ldu2), columns_from(u, dtype, t * R), size_t(R * size_of(dtype)));
   return NT_OK;
 }
 
@@ -35,12 +34,12 @@ int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, 
     const nt_lora_target &target = targets[i];
     if (target.rows == 0) continue;
     const auto run = [&](int64_t first, int64_t rows, float *db) {
-      const void *own_dy = element(as_stored(dy, dtype, lddy), first, target.row);
-      void *own_g = const_cast<void *>(element(as_stored(g, dtype, ldg), first, target.column));
+      const void *own_dy = columns_from(dy, dtype, first * lddy + target.row);
+      void *own_g = columns_from(g, dtype, first * ldg + target.column);
       const int32_t status =
           project_back(context, dtype, own_g, ldg, own_dy, lddy, target.b, scale, rows, target.rows, rank);
       if (status != NT_OK || db == nullptr) return status;
-      const void *own_u = element(as_stored(u, dtype, ldu), first, target.column);
+      const void *own_u = columns_from(u, dtype, first * ldu + target.column);
       return outer_product(context, dtype, db, true, own_u, ldu, own_dy, lddy, rows, rank, target.rows);
     };
     const int32_t status = by_outer_rows(context, dtype, T, target.db, target.rows * rank, run);

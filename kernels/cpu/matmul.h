@@ -22,14 +22,14 @@ struct Product {
 int32_t matmul(nt_context *context, const Product &product);
 
 inline const void *element(const Matrix &matrix, int64_t i, int64_t j) {
-  return static_cast<const char *>(matrix.data) + (i * matrix.row + j * matrix.column) * size_of(matrix.dtype);
+  return columns_from(matrix.data, matrix.dtype, i * matrix.row + j * matrix.column);
 }
 
 // The product's rows from `row` on, `rows` of them.
 inline Product rows_from(Product product, int64_t row, int64_t rows) {
   product.m = rows;
   product.a.data = element(product.a, row, 0);
-  product.c = static_cast<char *>(product.c) + row * product.ldc * size_of(product.c_dtype);
+  product.c = columns_from(product.c, product.c_dtype, row * product.ldc);
   return product;
 }
 
@@ -43,7 +43,7 @@ int32_t by_tiles(const Product &product, int64_t tile, Run run) {
   return NT_OK;
 }
 
-// The same, `tile` rows of a and c after each other; m is a multiple of it. What becomes of a row depends neither on the
+// matmul, `tile` rows of a and c after each other; m is a multiple of it. What becomes of a row depends neither on the
 // other rows nor on m.
 int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile);
 // The fewest rows at which products with a weight of `dtype` are nearly as fast as with many.

@@ -77,7 +77,7 @@ int32_t swiglu_backward_lora(nt_context *context, T_ *gate_up, int64_t ldgate_up
     T_ *own = dh + first * lddh;
     const int32_t status = swiglu_backward(context, gate_up + first * ldgate_up, ldgate_up, own, own, lddh, rows, I);
     if (status != NT_OK) return status;
-    const void *own_g = element(as_stored(g, dtype, ldg), first, 0);
+    const void *own_g = columns_from(g, dtype, first * ldg);
     return outer_product(context, dtype, part, false, own_g, ldg, own, lddh, rows, R, I);
   });
 }
