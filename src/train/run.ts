@@ -14,7 +14,7 @@ import {
   makeIdentity,
   makeRounding,
 } from "./identity.ts";
-import { restoreMatmulChoices } from "./matmul-choices.ts";
+import { readMatmulChoices, restoreMatmulChoices } from "./matmul-choices.ts";
 import { type MetricsFile, missingNote } from "./metrics.ts";
 import { type ModelOrigin, type TrainableModel, trainedParameters } from "./model.ts";
 import { optionName, type TrainerOptions } from "./options.ts";
@@ -104,7 +104,10 @@ export async function openRun(training: Training, settings: RunSettings): Promis
     const fingerprints = { dataset_fingerprint: data, eval_dataset_fingerprint: evalData };
     const enter = () => enterRun(folder, marks, fingerprints, training, settings);
     const run = trainedParameters(model).lead(enter);
-    if (team !== null) await shareRun(team, model, run);
+    const choices = run.plan.resumedFrom === null ? [] : readMatmulChoices(folder);
+    if (team !== null) await shareRun(team, model, run, choices);
+    for (const note of await restoreMatmulChoices(choices, model.device, team))
+      settings.reporter?.onNote?.(note);
     return run;
   } catch (error) {
     folder.close();
@@ -112,11 +115,16 @@ export async function openRun(training: Training, settings: RunSettings): Promis
   }
 }
 
-/** How far a run is, for the ranks that have no files. */
-type SharedProgress = Pick<Run, "progress"> & Pick<RunPlan, "resumedFrom">;
+/** How far a run is, for the ranks that have no files, and what readMatmulChoices found. */
+type SharedProgress = Pick<Run, "progress"> & Pick<RunPlan, "resumedFrom"> & { choices: readonly string[] };
 
-async function shareRun(team: Team, model: TrainableModel, { progress, plan }: Run): Promise<void> {
-  const shared: SharedProgress = { progress, resumedFrom: plan.resumedFrom };
+async function shareRun(
+  team: Team,
+  model: TrainableModel,
+  { progress, plan }: Run,
+  choices: readonly string[],
+): Promise<void> {
+  const shared: SharedProgress = { progress, resumedFrom: plan.resumedFrom, choices };
   await team.ranks.share(JSON.stringify(shared));
   if (plan.resumedFrom !== null) broadcastState(team, sharedStateOf(trainedParameters(model)));
 }
@@ -125,8 +133,9 @@ async function shareRun(team: Team, model: TrainableModel, { progress, plan }: R
 async function joinRun(team: Team, training: Training, settings: RunSettings): Promise<Run> {
   trainedParameters(training.model).follow();
   const [first] = await team.ranks.share("");
-  const { progress, resumedFrom } = JSON.parse(first!) as SharedProgress;
+  const { progress, resumedFrom, choices } = JSON.parse(first!) as SharedProgress;
   if (resumedFrom !== null) broadcastState(team, sharedStateOf(trainedParameters(training.model)));
+  await restoreMatmulChoices(choices, training.model.device, team);
   const plan = planOf(training, settings, progress, resumedFrom);
   settings.reporter?.onPlan?.(plan);
   return startOf(null, plan, progress, training, () => resumedFrom);
@@ -153,7 +162,6 @@ function enterRun(
   const resumed = restoreNewest(folder.checkpoints, marks, totalSteps, model, parameters);
   const progress = { ...(resumed?.progress ?? startProgress) };
   if (resumed === null && training.evalSamples !== null) progress.evalPending = options.evalOnStart;
-  const untuned = resumed === null ? null : restoreMatmulChoices(folder, model.device);
   const lost = options.loadBestModelAtEnd ? forgetLostBest(progress, folder.checkpoints) : null;
   const kebab = Object.fromEntries(Object.entries(options).map(([key, value]) => [optionName(key), value]));
   for (const [name, text] of Object.entries(files ?? {})) folder.writeText(name, text);
@@ -171,7 +179,7 @@ function enterRun(
   const plan = planOf(training, settings, progress, resumed?.checkpoint ?? null);
   reporter?.onPlan?.(plan);
   const metrics = folder.openMetrics(progress);
-  for (const note of [...(resumed?.notes ?? []), missingNote(metrics), untuned, lost])
+  for (const note of [...(resumed?.notes ?? []), missingNote(metrics), lost])
     if (note !== null) reporter?.onNote?.(note);
   if (progress.logging.at(-1)?.every !== options.loggingSteps) {
     progress.logging = [...progress.logging, { after: progress.step, every: options.loggingSteps }];

@@ -10,7 +10,7 @@ import { type BestEvaluation, isOutOfPatience, judge, whyStopped } from "./best.
 import type { Progress } from "./checkpoint.ts";
 import { DivergedError } from "./divergence.ts";
 import { type Evaluation, evaluate, eventLoopTurn } from "./evaluate.ts";
-import { keepMatmulChoices } from "./matmul-choices.ts";
+import { gatherMatmulChoices, keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
 import { type MicroBatch, mergeMicroBatches } from "./micro-batches.ts";
 import { type TrainableModel, type TrainedParameters, trainedParameters } from "./model.ts";
@@ -204,8 +204,6 @@ export class Trainer {
     run.tokens += step.tokens;
     const isLogged = step.skipped !== null || this.#isDue(this.options.loggingSteps, step.step);
     run.files?.folder.expectOurs();
-    // Before anything that a resumed run starts from.
-    if (run.files !== null) keepMatmulChoices(run.files.folder, this.model.device);
     if (isLogged) run.files?.metrics.append(stepLine(step));
     this.#settings.reporter?.onStep?.(step, run.plan);
     if (step.skipped !== null && step.targetTokens > 0) run.watch.idled(step.step, step.skipped);
@@ -282,11 +280,22 @@ export class Trainer {
     const isDue =
       this.#isBest(step, run) ||
       (isUseful && (this.#isDue(this.options.saveSteps, step) || this.#isFinished(run.progress)));
-    if (step !== run.savedStep && (stop || isDue)) this.#save(run);
+    if (step !== run.savedStep && (stop || isDue)) {
+      await this.#keepChoices(run);
+      this.#save(run);
+    }
     if (!stop) return;
     const { output } = this.#settings;
     const message = `stopped after step ${step} of ${this.#schedule.totalSteps}; to continue, run the same command with --output ${shellWord(output)} --resume`;
     throw stopError(message, wish, team);
+  }
+
+  /** Before a checkpoint, so that what a resumed run starts from was computed by what is kept. All ranks call it. */
+  async #keepChoices({ files }: Run): Promise<void> {
+    const texts = await gatherMatmulChoices(this.model.device, this.#settings.team);
+    if (files === null) return;
+    files.folder.expectOurs();
+    keepMatmulChoices(files.folder, texts);
   }
 
   #save(run: Run): void {

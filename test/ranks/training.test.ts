@@ -44,8 +44,14 @@ const kinds: [name: string, ranks: number, options: string[]][] = [
   ["full with 8-bit states", 2, [...full, "--optim", "adamw8bit"]],
 ];
 
-async function alone(output: string, device: string, options: readonly string[], env: object): Promise<void> {
-  const command = [...neftune, ...trainArguments(), "--device", device, "--output", output, ...options];
+async function alone(
+  output: string,
+  device: string,
+  options: readonly string[],
+  env: object,
+  steps = 6,
+): Promise<void> {
+  const command = [...neftune, ...trainArguments(steps), "--device", device, "--output", output, ...options];
   const child = Bun.spawn(command, {
     cwd: place,
     env: env as never,
@@ -118,6 +124,36 @@ describe.skipIf(emulated === undefined)("on emulated GPUs", () => {
     const devices = { NEFTUNE_EMULATOR_DEVICES: String(ranks) };
     await alone(many, "cuda:all", options, { ...env, ...devices });
     expectSameRun(many, one);
+  });
+
+  test("each rank goes by the algorithms of products that it chose before it was stopped", async () => {
+    const options = [...lora, "--save-steps", "2", "--lr-scheduler-type", "constant"];
+    const run = (ranks: number, steps: number, ...more: string[]) => {
+      const env = { NEFTUNE_TUNE_MATMUL: "1", NEFTUNE_EMULATOR_DEVICES: String(ranks) };
+      return alone(
+        "tuned",
+        "cuda:all",
+        [...options, ...more],
+        { ...environment(place, emulated), ...env },
+        steps,
+      );
+    };
+    const file = at("tuned/matmul-choices.txt");
+    const partsOf = () =>
+      readFileSync(file, "utf8")
+        .split("\n\n")
+        .map((part) => part.trimEnd());
+    await run(2, 2);
+    const parts = partsOf();
+    expect(parts.map((part) => part.split("\n").length > 5)).toEqual([true, true]);
+    // The second rank's are made others, each, than those of the first, which it would find by timing at best by chance.
+    const [first, second] = parts.map((part, rank) =>
+      part.replace(/ 414c474f [01] /g, ` 414c474f ${rank} `),
+    ) as [string, string];
+    writeFileSync(file, `${first}\n\n${second}\n`);
+    await run(2, 4, "--resume");
+    const resumed = partsOf();
+    expect(resumed.map((part, rank) => part.startsWith([first, second][rank]!))).toEqual([true, true]);
   });
 
   describe("what differs is named before anything is loaded", () => {
