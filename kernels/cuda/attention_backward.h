@@ -1,5 +1,6 @@
 // What the two fast passes of the attention backward share: products of tiles in tensor cores, and results on their
-// way out. Both passes have head_dim 64, 80, 96 or 128 in bf16 with aligned rows, and recompute
+// way out. Both passes have head_dim 64, 80, 96, 128 or 256 in bf16 with aligned rows, and
+// recompute
 //   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O.
 // A warp owns 16·M rows of the block's own tile and their sums in registers; tiles of the other side stream by.
 #pragma once
@@ -86,10 +87,11 @@ __device__ __forceinline__ Place tile_place(const SampleTile *tiles, int number)
 struct Lane {
   int index, row, down, along;
 };
-template <class T, int M>
+// `sharing` warps have the same rows.
+template <class T, int M, int sharing = 1>
 __device__ __forceinline__ Lane this_lane() {
   const int thread = computed_here(threadIdx.x), lane = thread & 31;
-  return {lane, 16 * M * (thread >> 5), T::lane_down(lane), T::lane_along(lane)};
+  return {lane, 16 * M * (thread / (32 * sharing)), T::lane_down(lane), T::lane_along(lane)};
 }
 
 // Starts copying rows position … of a sample's x and y, head_dim columns from `column` on, to two tiles; rows from `end`
@@ -97,9 +99,10 @@ __device__ __forceinline__ Lane this_lane() {
 template <class T, int rows, int threads>
 __device__ __forceinline__ void load_tiles(unsigned char *x_tile, const bf16 *x, int ldx, unsigned char *y_tile,
                                            const bf16 *y, int ldy, int token, int position, int end, int column) {
-  constexpr int step = threads / T::kChunks;
+  constexpr int most = threads / T::kChunks, step = most < rows ? most : rows;
   static_assert(step % 8 == 0 && rows % step == 0, "a thread's rows have one swizzle, and all threads as many");
   const int thread = computed_here(threadIdx.x), row = thread / T::kChunks, chunk = thread % T::kChunks;
+  if (most > rows && row >= rows) return;
   unsigned char *x_to = x_tile + T::offset(row, chunk), *y_to = y_tile + T::offset(row, chunk);
   NT_UNROLL
   for (int r = 0; r < rows; r += step) {
@@ -176,11 +179,11 @@ __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, 
 // Turns the warp's rows back by RoPE, where they were turned; `token` is that of the block's first row, `valid` its rows
 // that exist. A pair (i, i + head_dim / 2) lies in one lane, so that this happens in registers. The tables (8 bytes a
 // pair) come out of L2, for a row of all pairs at once. A position below 0 makes NaN, as in rope.cu.
-template <class A, int head_dim, int M>
+template <class A, int head_dim, int sharing = 1, int M>
 __device__ __forceinline__ void turn_back(float (&sum)[M][head_dim / 8][4], const Rope &rope, int token, int valid) {
   constexpr int N = head_dim / 16;  // of half a head
   if (rope.positions == nullptr) return;
-  const Lane lane = this_lane<A, M>();
+  const Lane lane = this_lane<A, M, sharing>();
   NT_UNROLL
   for (int m = 0; m < M; m++) {
     NT_UNROLL
@@ -212,10 +215,10 @@ __device__ __forceinline__ void turn_back(float (&sum)[M][head_dim / 8][4], cons
 
 // Writes scale · sum to the rows of `out`, `ld` apart, that exist (the first `valid`), 16 bytes a lane. On the way they
 // lie in `tile`, in the warp's own rows, which no other warp reads.
-template <class A, int head_dim, int M>
+template <class A, int head_dim, int sharing = 1, int M>
 __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const float (&sum)[M][head_dim / 8][4],
                                            float scale, unsigned char *tile) {
-  const Lane lane = this_lane<A, M>();
+  const Lane lane = this_lane<A, M, sharing>();
   unsigned char *own = tile + lane.row * A::kRowBytes;
   __syncwarp();  // the other lanes have read the rows
   NT_UNROLL

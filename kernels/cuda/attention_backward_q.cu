@@ -9,7 +9,10 @@
 // sample's end are zeros and have lse = ∞, so P = 0.
 //
 //               queries a block × keys a tile   warps × queries   registers of sums   shared memory
-// head_dim 128          128 × 32                    4 × 32            128 + 64         97 KB, two blocks
+// head_dim 256          128 × 32                    8 × 16            128 + 32        193 KB
+//                       128 × 16                    8 × 16            128 + 16        161 KB, on cards with 163 KB
+//                        64 × 16                    4 × 16            128 + 16         97 KB, on cards with 99 KB
+//          128          128 × 32                    4 × 32            128 + 64         97 KB, two blocks
 //                       256 × 32                    8 × 32            128 + 64        162 KB, where two do not fit
 //                       128 × 32                    8 × 16             64 + 32         97 KB, on cards with 99 KB
 //       96, 80          128 × 32                    4 × 32             96 + 64         73 KB, two blocks
@@ -225,6 +228,12 @@ int32_t attention_backward_q(nt_context *context, const AttentionBackward &call)
   if (call.size.head_dim == 96) {
     typedef QTiling<96, 2, 4, 32, 2> Two;
     return limit >= 2 * Two::bytes ? launch_q<Two>(context, call) : launch_q<QTiling<96, 1, 8, 64, 1>>(context, call);
+  }
+  if (call.size.head_dim == 256) {
+    typedef QTiling<256, 1, 8, 32, 1> Wide;
+    typedef QTiling<256, 1, 8, 16, 1> Middle;
+    if (limit >= Wide::bytes) return launch_q<Wide>(context, call);
+    return limit >= Middle::bytes ? launch_q<Middle>(context, call) : launch_q<QTiling<256, 1, 4, 16, 1>>(context, call);
   }
   typedef QTiling<128, 2, 4, 32, 2> Two;
   typedef QTiling<128, 2, 8, 32, 1> Wide;

@@ -332,9 +332,7 @@ bool is_aligned(const AttentionForward &call) {
 
 int32_t forward(nt_context *context, const AttentionForward &call) {
   const AttentionSize &size = call.size;
-  const bool is_wide = call.dtype == NT_BF16 && size.head_dim == 256;
-  if (!(has_tiles(call.dtype, size.head_dim) || is_wide) || !is_aligned(call))
-    return attention_forward_plain(context, call);
+  if (!has_tiles(call.dtype, size.head_dim) || !is_aligned(call)) return attention_forward_plain(context, call);
   if (size.window != kNoWindow || size.slots != nullptr) {
     switch (size.head_dim) {
       case 64: return forward<64, 128, 64, true>(context, call);

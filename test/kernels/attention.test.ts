@@ -42,7 +42,7 @@ const cases: [AttentionShape, number[]][] = [
   [{ heads: 2, kvHeads: 1, headDim: 256 }, [33]],
 ];
 
-// Lengths around the borders of the CUDA backend's tiles on tensor cores (64 and 128 rows and keys, 32 rows a warp), at
+// Lengths around the borders of the CUDA backend's tiles on tensor cores (32 to 128 rows and keys, 16 or 32 rows a warp), at
 // the head sizes that have them. These read rows that are aligned to 16 bytes.
 const tiled: [AttentionShape, number[]][] = [
   [{ heads: 1, kvHeads: 1, headDim: 64 }, [63, 64, 65, 0, 127]],
@@ -50,7 +50,8 @@ const tiled: [AttentionShape, number[]][] = [
   [{ heads: 8, kvHeads: 1, headDim: 64 }, [33, 130]],
   [{ heads: 1, kvHeads: 1, headDim: 80 }, [129, 64]],
   [{ heads: 4, kvHeads: 2, headDim: 80 }, [65, 0, 1, 128]],
-  [{ heads: 2, kvHeads: 1, headDim: 256 }, [65, 1]],
+  [{ heads: 1, kvHeads: 1, headDim: 256 }, [33, 0, 129]],
+  [{ heads: 4, kvHeads: 2, headDim: 256 }, [65, 1]],
   [{ heads: 1, kvHeads: 1, headDim: 96 }, [129, 64, 127]],
   [{ heads: 2, kvHeads: 1, headDim: 96 }, [65, 1, 128]],
   [{ heads: 8, kvHeads: 1, headDim: 96 }, [31, 63]],
@@ -86,12 +87,13 @@ forEachBackend((device, name) => {
   }
 
   test("aligned and unaligned rows give the same results, which the CUDA backend computes by different kernels", () => {
-    for (const headDim of [64, 96, 128]) {
+    for (const headDim of [64, 96, 128, 256]) {
       const shape = { heads: 2, kvHeads: 1, headDim };
-      const lengths = [70, 140];
+      const lengths = headDim === 256 ? [70, 15] : [70, 140];
+      const T = tokensOf(lengths);
       const random = new Random(headDim);
-      const qkv = roundTo("bf16", random.floats(210 * columnsOf(shape), 3));
-      const dout = roundTo("bf16", random.floats(210 * 2 * headDim));
+      const qkv = roundTo("bf16", random.floats(T * columnsOf(shape), 3));
+      const dout = roundTo("bf16", random.floats(T * 2 * headDim));
       const aligned = runBoth(device, "bf16", shape, lengths, qkv, dout, alignedGaps);
       const unaligned = runBoth(device, "bf16", shape, lengths, qkv, dout);
       expectClose(aligned.o, unaligned.o, tolerance.bf16, "o");
@@ -105,14 +107,15 @@ forEachBackend((device, name) => {
     ["bf16", 80, alignedGaps],
     ["bf16", 96, alignedGaps],
     ["bf16", 128, alignedGaps],
+    ["bf16", 256, alignedGaps],
     ["bf16", 128, unalignedGaps],
     ["bf16", 34, alignedGaps],
     ["f32", 64, alignedGaps],
   ] as const) {
     test(`${dtype}, heads of ${headDim}: gradients of q and k as they were before RoPE, gaps ${gaps}`, () => {
       const shape = { heads: 4, kvHeads: 2, headDim };
-      const lengths = [70, 1, 0, 139];
-      const [T, columns, rotated] = [210, columnsOf(shape), 6];
+      const lengths = headDim === 256 ? [70, 1, 0, 17] : [70, 1, 0, 139];
+      const [T, columns, rotated] = [tokensOf(lengths), columnsOf(shape), 6];
       const random = new Random(headDim);
       const qkv = roundTo(dtype, random.floats(T * columns, 2));
       const dout = roundTo(dtype, random.floats(T * 4 * headDim));
