@@ -20,11 +20,23 @@ export const cudaSources = (): string[] =>
     .sort()
     .map((file) => join(cudaFolder, file));
 
+/**
+ * Architectures in groups that get machine code from one PTX, that of a group's first: the kernels' PTX for the others
+ * differs in the name of its target only, and making it takes most of nvcc's time. From 10 on, major versions share one.
+ */
+const generations = (architectures: readonly string[]): string[][] =>
+  Object.values(Object.groupBy(architectures, (sm) => Math.min(Math.floor(Number(sm) / 10), 10))).map(
+    (group) => group!,
+  );
+
 /** nvcc's command up to the source file, without `-o`. */
 function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): string[] {
-  const newest = architectures.at(-1)!;
-  const generate = architectures.map((sm) => `-gencode=arch=compute_${sm},code=sm_${sm}`);
-  generate.push(`-gencode=arch=compute_${newest},code=compute_${newest}`);
+  const groups = generations(architectures);
+  const generate = groups.map((group) => {
+    const code = group.map((sm) => `sm_${sm}`);
+    if (group === groups.at(-1)) code.push(`compute_${group[0]}`); // for later GPUs
+    return `-gencode=arch=compute_${group[0]},code=[${code}]`;
+  });
   return [
     ...[
       toolkit.nvcc,

@@ -9,8 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-#include <memory>  // before CUDA's own meaning of __noinline__
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 

@@ -5,8 +5,11 @@
 namespace nt::emulator {
 namespace {
 
+bool landed(const Copy &copy) { return copy.operation == nullptr; }
+
 void land(Copy &copy) {
-  if (copy.operation != nullptr) copy.operation(copy.destination, copy.source);
+  if (landed(copy)) return;
+  copy.operation(copy.destination, copy.source);
   copy.operation = nullptr;
 }
 
@@ -16,7 +19,7 @@ void copies_begin(Thread *thread) { thread->copies = thread->committed = 0; }
 
 void copies_land_some(Thread *thread) {
   for (int i = 0; i < thread->copies; i++)
-    if (random_below(4) == 0) land(thread->pending[i]);
+    if (!landed(thread->pending[i]) && random_below(4) == 0) land(thread->pending[i]);
 }
 
 void copies_end(Thread *thread) {

@@ -4,7 +4,6 @@
 //
 // Not emulated: contraction to FMA, occupancy, time. A thread that spins on another's store hangs.
 #pragma once
-#include <immintrin.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <math.h>
@@ -162,8 +161,11 @@ inline float exp2_fast(float x) {
   return y < 1.17549435e-38f ? 0.0f : y;
 }
 
-inline uint16_t to_f16(float x) { return _cvtss_sh(x, 0); }
-inline float from_f16(uint16_t bits) { return _cvtsh_ss(bits); }
+// F16C's instructions by their built-ins: immintrin.h would take most of the time that a kernel file's headers take.
+typedef float Floats __attribute__((vector_size(16)));
+typedef short Halves __attribute__((vector_size(16)));
+inline uint16_t to_f16(float x) { return uint16_t(__builtin_ia32_vcvtps2ph(Floats{x}, 0)[0]); }
+inline float from_f16(uint16_t bits) { return __builtin_ia32_vcvtph2ps(Halves{short(bits)})[0]; }
 
 inline int computed_here(int x) { return x; }
 

@@ -7,8 +7,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include <memory>  // before CUDA's own meaning of __noinline__
-
 #include <cuda_runtime.h>
 
 // Parameters that say which line of a kernel called, for reports.
