@@ -24,8 +24,11 @@ export function floatTypeNamed(format: "safetensors" | "torch", name: unknown): 
 export function decodeFloats(dtype: FloatDType, bytes: Uint8Array): Float32Array<ArrayBuffer> {
   const aligned = bytes.slice().buffer;
   if (dtype === "f32") return new Float32Array(aligned);
-  if (dtype === "f16") return Float32Array.from(new Float16Array(aligned));
-  return new Float32Array(Uint32Array.from(new Uint16Array(aligned), (half) => (half << 16) >>> 0).buffer);
+  if (dtype === "f16") return new Float32Array(new Float16Array(aligned));
+  const halves = new Uint16Array(aligned);
+  const words = new Uint32Array(halves.length);
+  for (let i = 0; i < halves.length; i++) words[i] = halves[i]! << 16;
+  return new Float32Array(words.buffer);
 }
 
 /** Float32 values as little-endian bytes, rounded to nearest even; NaN stays NaN. For f32 a view of the values. */
