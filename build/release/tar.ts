@@ -1,6 +1,6 @@
 // A gzipped tar whose bytes follow from its files alone: sorted names, one time, root as owner, no host's traits.
 
-import { gzipSync } from "node:zlib";
+import { gzipped } from "./deflate.ts";
 
 export interface Entry {
   /** Path inside the archive, with "/" between its parts. */
@@ -50,5 +50,5 @@ export function tarGz(entries: readonly Entry[], seconds: number): Buffer {
     blocks.push(header(entry, seconds), entry.bytes, Buffer.alloc(rest));
   }
   blocks.push(Buffer.alloc(2 * BLOCK));
-  return gzipSync(Buffer.concat(blocks), { level: 9 });
+  return gzipped(blocks);
 }

@@ -1,6 +1,7 @@
 // A zip (a Python wheel is one) whose bytes follow from its files alone.
 
-import { crc32, deflateRawSync } from "node:zlib";
+import { crc32 } from "node:zlib";
+import { deflated } from "./deflate.ts";
 import type { Entry } from "./tar.ts";
 
 /** MS-DOS time and date, in UTC; they begin with 1980. */
@@ -20,7 +21,7 @@ export function zip(entries: readonly Entry[], seconds: number): Buffer {
   let offset = 0;
   for (const { path, bytes, isExecutable } of entries) {
     const name = Buffer.from(path);
-    const data = deflateRawSync(bytes, { level: 9 });
+    const data = deflated(bytes);
     // What the file's own header and the directory at the end both say.
     const common = Buffer.alloc(26);
     common.writeUInt16LE(20, 0); // needs version 2.0

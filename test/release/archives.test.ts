@@ -31,6 +31,31 @@ function run(...command: string[]): string {
 
 const sum = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
+/** Large enough to be compressed once for all archives. */
+const large = Buffer.alloc((1 << 20) + 77, Array.from({ length: 999 }, (_, i) => `${i * i},`).join(""));
+const around = (path: string): Entry[] => [
+  { path: "a", bytes: Buffer.from("before") },
+  { path, bytes: large, isExecutable: true },
+  { path: "z", bytes: Buffer.from("behind") },
+];
+
+test("a large file in a tar, in another and in a zip: whole in each, and compressed alike", () => {
+  writeFileSync(join(scratch, "large.tar.gz"), tarGz(around("m"), SECONDS));
+  writeFileSync(join(scratch, "other.tar.gz"), tarGz(around("n"), SECONDS));
+  writeFileSync(join(scratch, "large.zip"), zip(around("o"), SECONDS));
+  for (const name of ["large", "other"]) {
+    run("gzip", "--test", `${name}.tar.gz`);
+    run("tar", "-xzf", `${name}.tar.gz`);
+  }
+  const extract =
+    'import zipfile\nz = zipfile.ZipFile("large.zip")\nassert z.testzip() is None\nz.extractall()';
+  run("python3", "-c", extract);
+  for (const name of ["m", "n", "o"]) expect(readFileSync(join(scratch, name)).equals(large)).toBe(true);
+  expect(readFileSync(join(scratch, "z"), "utf8")).toBe("behind");
+  const sizes = ["large.tar.gz", "large.zip"].map((name) => readFileSync(join(scratch, name)).length);
+  expect(Math.max(...sizes)).toBeLessThan(large.length / 50);
+});
+
 describe("a tar", () => {
   test("holds every file with its mode, owner and time", () => {
     writeFileSync(join(scratch, "some.tar.gz"), tarGz(entries, SECONDS));
