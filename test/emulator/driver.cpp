@@ -88,6 +88,7 @@ void rmsnorm() {
   for (int32_t dtype : kDtypes) {
     for (int64_t H : {1, 64, 66, 1000, 4096, 9001}) {
       for (int64_t T : {0, 1, 5}) {
+        if (T == 1 && H > 1000) continue;  // one block, where T = 5 has five of the same; seconds each under ThreadSanitizer
         void *x = numbers(dtype, T * H), *delta = numbers(dtype, T * H), *y = numbers(dtype, T * H);
         void *sum = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
         float *rstd = zeros(T), *weight = floats(H), *dweight = zeros(H);
