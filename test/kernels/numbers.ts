@@ -24,17 +24,19 @@ export class Random {
   }
 
   floats(n: number, scale = 1): Float32Array<ArrayBuffer> {
-    return Float32Array.from({ length: n }, () => this.next() * scale);
+    const values = new Float32Array(n);
+    for (let i = 0; i < n; i++) values[i] = this.next() * scale;
+    return values;
   }
 }
 
 /** Rounds to the dtype's precision, so that a reference starts from the same inputs as the kernel. */
 export function roundTo(dtype: DType, values: Float32Array): Float32Array<ArrayBuffer> {
-  if (dtype !== "bf16") return Float32Array.from(values);
-  const bits = new Uint32Array(Float32Array.from(values).buffer);
-  return new Float32Array(
-    Uint32Array.from(bits, (b) => ((b + 0x7fff + ((b >>> 16) & 1)) & 0xffff0000) >>> 0).buffer,
-  );
+  const rounded = new Float32Array(values);
+  if (dtype !== "bf16") return rounded;
+  const bits = new Uint32Array(rounded.buffer);
+  for (let i = 0; i < bits.length; i++) bits[i] = (bits[i]! + 0x7fff + ((bits[i]! >>> 16) & 1)) & 0xffff0000;
+  return rounded;
 }
 
 /** The gradient of `loss` at `values`, by central differences of `step`, in the precision of `values`. */
