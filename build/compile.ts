@@ -63,14 +63,14 @@ export async function inParallel(jobs: (() => Promise<void>)[]): Promise<void> {
 }
 
 /** Compresses a library beside itself (.zst), for embedding; an empty file there stands for one that was left out. */
-export function compress(library: string): void {
+export async function compress(library: string): Promise<void> {
   const bytes = readFileSync(library);
   const hash = hashOf([], [library]);
   const stamp = join(objects, `${stampName(library)}.zst.stamp`);
   const packed = `${library}.zst`;
   const isPacked = existsSync(packed) && statSync(packed).size > 0;
   if (isPacked && existsSync(stamp) && readFileSync(stamp, "utf8") === hash) return;
-  writeFileSync(`${packed}.new`, Bun.zstdCompressSync(bytes, { level: 15 }));
+  writeFileSync(`${packed}.new`, await Bun.zstdCompress(bytes, { level: 15 }));
   renameSync(`${packed}.new`, packed);
   writeFileSync(stamp, hash);
 }

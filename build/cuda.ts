@@ -113,7 +113,7 @@ export async function buildCuda(cross?: Cross): Promise<void> {
     [...parts, runtime],
     tools.env,
   );
-  compress(library);
+  await compress(library);
   writeFileSync(stampFile(platform), cudaStamp(platform));
   const mib = (path: string) => `${(statSync(path).size / 2 ** 20).toFixed(1)} MiB`;
   console.error(`${library}: ${mib(library)}, ${mib(`${library}.zst`)} compressed`);

@@ -208,11 +208,11 @@ export async function buildNative(): Promise<string[]> {
   const built = Object.entries(variants).map(([name, flags]) =>
     kernelVariant({ ...common, name, flags }, tools),
   );
-  await inParallel(built.flatMap((variant) => variant.jobs));
+  await inParallel([() => compress(dnnl), ...built.flatMap((variant) => variant.jobs)]); // the longest first
   for (const variant of built) {
     await variant.link();
     libraries.push(variant.library);
   }
-  for (const library of libraries) compress(library);
+  await inParallel(libraries.map((library) => () => compress(library)));
   return libraries;
 }

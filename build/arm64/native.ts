@@ -45,7 +45,8 @@ export async function buildNativeArm64(): Promise<void> {
     },
     tools,
   );
-  await inParallel(neon.jobs);
+  await inParallel([() => compress(openblas), ...neon.jobs]); // the longest first
   await neon.link();
-  for (const library of [pool, openblas, neon.library, await buildFaults(tools, arm64)]) compress(library);
+  const libraries = [pool, openblas, neon.library, await buildFaults(tools, arm64)];
+  await inParallel(libraries.map((library) => () => compress(library)));
 }
