@@ -1,7 +1,6 @@
 // Warp collectives: what the last lane to arrive computes for all (PTX ISA: shfl.sync, vote.sync, redux.sync,
 // match.sync, ldmatrix, mma.m16n8k16).
 #include <immintrin.h>
-#include <math.h>
 #include <string.h>
 
 #include "runtime.h"
@@ -33,17 +32,29 @@ uint32_t combine(Reduction reduction, uint32_t a, uint32_t b) {
   return 0;
 }
 
-// The exchanges of a butterfly, one after the other.
+// The exchanges of a butterfly, one after the other: lanes 8i … 8i + 7 in values[i].
 template <class Combine>
 void combine_floats(void *const *lanes, unsigned mask, Combine combine) {
   if (mask != 0xFFFFFFFFu) fail("a sum or maximum over a warp of which only the lanes %08x exist", mask);
-  float values[32], others[32];
-  for (int lane = 0; lane < 32; lane++) values[lane] = lane_of<float>(lanes, lane);
-  for (int step = 16; step > 0; step >>= 1) {
-    memcpy(others, values, sizeof values);
-    for (int lane = 0; lane < 32; lane++) values[lane] = combine(values[lane], others[lane ^ step]);
+  alignas(32) float stored[32];
+  for (int lane = 0; lane < 32; lane++) stored[lane] = lane_of<float>(lanes, lane);
+  __m256 values[4], others[4];
+  auto combine_all = [&] {
+    for (int i = 0; i < 4; i++) values[i] = combine(values[i], others[i]);
+  };
+  for (int i = 0; i < 4; i++) values[i] = _mm256_load_ps(stored + 8 * i);
+  for (int step : {2, 1}) {
+    for (int i = 0; i < 4; i++) others[i] = values[i ^ step];
+    combine_all();
   }
-  for (int lane = 0; lane < 32; lane++) lane_of<float>(lanes, lane) = values[lane];
+  for (int i = 0; i < 4; i++) others[i] = _mm256_permute2f128_ps(values[i], values[i], 1);
+  combine_all();
+  for (int i = 0; i < 4; i++) others[i] = _mm256_permute_ps(values[i], 0b01001110);
+  combine_all();
+  for (int i = 0; i < 4; i++) others[i] = _mm256_permute_ps(values[i], 0b10110001);
+  combine_all();
+  for (int i = 0; i < 4; i++) _mm256_store_ps(stored + 8 * i, values[i]);
+  for (int lane = 0; lane < 32; lane++) lane_of<float>(lanes, lane) = stored[lane];
 }
 
 void count_rows(void *const *lanes) {
@@ -91,11 +102,13 @@ void warp_match(void *const *lanes, unsigned mask) {
 }
 
 void warp_sum(void *const *lanes, unsigned mask) {
-  combine_floats(lanes, mask, [](float a, float b) { return a + b; });
+  combine_floats(lanes, mask, [](__m256 a, __m256 b) { return _mm256_add_ps(a, b); });
 }
 
 void warp_max(void *const *lanes, unsigned mask) {
-  combine_floats(lanes, mask, [](float a, float b) { return fmaxf(a, b); });
+  combine_floats(lanes, mask, [](__m256 a, __m256 b) {  // fmaxf: where one is NaN, the other
+    return _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps(b, b, _CMP_UNORD_Q));
+  });
 }
 
 // Row r of matrix j was read by lane 8j + r; lane l receives elements 2·(l mod 4) and + 1 of row l / 4.
