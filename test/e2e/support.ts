@@ -78,8 +78,8 @@ export class Place {
   }
 }
 
-/** Rows of train.json and held-out.json. */
-const ROWS = 48;
+/** Rows of train.json and of held-out.json: several batches, the last of held-out.json's smaller than the others. */
+const ROWS = { train: 48, heldOut: 20 };
 
 const shape = {
   model_type: "llama",
@@ -97,12 +97,12 @@ const shape = {
 /** Makes model (random weights, a tokenizer of 512 tokens), train.json and held-out.json in a place. */
 export async function makeModel(place: Place): Promise<void> {
   const data = makeDemoData(1);
-  const rows = (all: typeof data.train) =>
+  const rows = (all: typeof data.train, count: number) =>
     JSON.stringify(
-      all.slice(0, ROWS).map(({ instruction, input, output }) => ({ instruction, input, output })),
+      all.slice(0, count).map(({ instruction, input, output }) => ({ instruction, input, output })),
     );
-  place.write("train.json", rows(data.train));
-  place.write("held-out.json", rows(data.heldOut));
+  place.write("train.json", rows(data.train, ROWS.train));
+  place.write("held-out.json", rows(data.heldOut, ROWS.heldOut));
   mkdirSync(place.path("tokenizer"));
   const tokenizer = trainTokenizer(
     data.train.flatMap((row) => [row.instruction, row.input, row.output]),
