@@ -67,20 +67,19 @@ uint32_t next_round(int thread, const void *site) {
 
 // Wavefronts of one phase: `count` lanes' words, `bytes` each.
 unsigned wavefronts(const void *const *addresses, int count, size_t bytes) {
-  unsigned fullest = 1;
-  for (unsigned bank = 0; bank < 32; bank++) {
-    uintptr_t words[32];
-    unsigned different = 0;
-    for (int i = 0; i < count; i++) {
-      const uintptr_t first = reinterpret_cast<uintptr_t>(addresses[i]) / 4;
-      for (uintptr_t word = first; word < first + (bytes + 3) / 4; word++) {
-        if (word % 32 != bank) continue;
-        bool known = false;
-        for (unsigned j = 0; j < different; j++) known = known || words[j] == word;
-        if (!known && different < 32) words[different++] = word;
-      }
+  uintptr_t words[32][32];  // of each bank, the different ones
+  unsigned different[32] = {}, fullest = 1;
+  for (int i = 0; i < count; i++) {
+    const uintptr_t first = reinterpret_cast<uintptr_t>(addresses[i]) / 4;
+    for (uintptr_t word = first; word < first + (bytes + 3) / 4; word++) {
+      uintptr_t *known = words[word % 32];
+      unsigned &n = different[word % 32];
+      unsigned at = 0;
+      while (at < n && known[at] != word) at++;
+      if (at < n || n == 32) continue;
+      known[n++] = word;
+      if (n > fullest) fullest = n;
     }
-    if (different > fullest) fullest = different;
   }
   return fullest;
 }
