@@ -60,8 +60,12 @@ function widenHalf(bits: number): number {
 export function valuesOf(dtype: FloatDType, bytes: Uint8Array<ArrayBuffer>): Float32Array {
   if (dtype === "f32") return floatsOf(bytes);
   const halves = new Uint16Array(bytes.buffer);
-  if (dtype === "f16") return Float32Array.from(halves, widenHalf);
-  return new Float32Array(Uint32Array.from(halves, (half) => (half << 16) >>> 0).buffer);
+  const values = new Float32Array(halves.length);
+  const words = new Uint32Array(values.buffer);
+  for (const [i, half] of halves.entries())
+    if (dtype === "f16") values[i] = widenHalf(half);
+    else words[i] = half << 16;
+  return values;
 }
 
 /** The float16 nearest to x, ties to even, as bits. */
@@ -137,8 +141,10 @@ export function dequantized({ dtype, shape, codes, absmax, absmax2 }: HostNf4): 
     const entry = fround(reference.dynamic_map[absmax[block]!]!);
     return fround(fround(entry * absmax2[block >> 8]!) + absmax2.at(-1)!);
   };
-  return Float32Array.from({ length: shape[0] * shape[1] }, (_, i) => {
+  const values = new Float32Array(shape[0] * shape[1]);
+  for (let i = 0; i < values.length; i++) {
     const code = i % 2 === 0 ? codes[i >> 1]! >> 4 : codes[i >> 1]! & 15;
-    return rounded(dtype, fround(codebook[code]! * absmaxOf(i >> 6)));
-  });
+    values[i] = codebook[code]! * absmaxOf(i >> 6);
+  }
+  return dtype === "f16" ? values.map((value) => rounded(dtype, value)) : roundTo(dtype, values);
 }
