@@ -12,6 +12,7 @@
 #include "cpu/rounding.h"
 #include "cpu/scratch.h"
 #include "cpu/vec.h"
+#include "cpu/word_matmul.h"
 
 extern "C" {
 void scipy_openblas_set_num_threads(int threads);
@@ -160,6 +161,8 @@ int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) 
 int64_t tile_rows(nt_context *, int32_t) { return 64; }
 
 bool has_amx(nt_context *) { return false; }
+
+bool words_multiply(nt_context *, int32_t, int64_t) { return false; }
 
 // OpenBLAS has no layout of its own that a caller could write.
 int32_t takes_panels(nt_context *, const Product &, bool *takes) {

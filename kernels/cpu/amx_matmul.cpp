@@ -192,7 +192,7 @@ class Piece {
     const auto *a = static_cast<const bf16 *>(element(product_.a, m, 0));
     pack_left(left_, plan_.left_block(), a, product_.a.row, rows, k * kStep, steps, product_.k);
     if (k == 0 && plan_.extra > 0)
-      pack_left(left_ + plan_.deep * kLeftStep, plan_.left_block(), term_.left + m * term_.ld, term_.ld, rows, 0,
+      pack_left(left_ + plan_.deep * kLeftStep, plan_.left_block(), static_cast<const bf16 *>(term_.left) + m * term_.ld, term_.ld, rows, 0,
                 plan_.extra, term_.width());
     kept_->call = panels_.call;
     kept_->m = plan_.deep == plan_.steps ? m : -1;

@@ -1,27 +1,10 @@
 // Products of bf16 by AMX, with a low-rank term in the same sum.
 #pragma once
-#include "../neftune.h"
 #include "amx.h"
+#include "low_rank_term.h"
 #include "matmul.h"
 
 namespace nt {
-
-// left[m, R] · right[R, n]: `whole` is right [rank, n], R = rank; or right is zero outside of blocks, B of a LoRA each, whose
-// transposes [rank, rows] stand at rows `column` … column + rank and columns row … row + rows of it.
-struct LowRankTerm {
-  const bf16 *left = nullptr;
-  int64_t ld = 0, rank = 0;
-  const bf16 *whole = nullptr;
-  const nt_lora_block *blocks = nullptr;
-  int64_t count = 0;
-
-  // R
-  int64_t width() const {
-    int64_t end = whole == nullptr ? 0 : rank;
-    for (int64_t i = 0; i < count; i++) end = blocks[i].column + rank > end ? blocks[i].column + rank : end;
-    return end;
-  }
-};
 
 // With at least this many rows it is faster than oneDNN, which for few rows reads a weight as it lies.
 constexpr int64_t kAmxLeastRows = 128;

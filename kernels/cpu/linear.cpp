@@ -1,7 +1,7 @@
 // Linear layers with an optional low-rank (LoRA) term: y = x·Wᵀ + bias + u·Bᵀ, dx = dy·W + g·A, dW += dyᵀ·x.
 //
-// With AMX the low-rank term is part of the product's sum (amx_matmul.h). Elsewhere, and for few rows, it is written
-// first and the base product is added to it in registers: in bf16 what is rounded in between is the small term alone.
+// For many rows the low-rank term is part of the product's sum (amx_matmul.h, word_matmul.h). For few rows it is written first
+// and the base product is added to it in registers: in bf16 what is rounded in between is the small term alone.
 #include <string.h>
 
 #include "../entry/entry.h"
@@ -13,6 +13,7 @@
 #include "skinny.h"
 #include "vec.h"
 #include "weight.h"
+#include "word_matmul.h"
 
 namespace nt {
 
@@ -28,7 +29,7 @@ int32_t expand(nt_context *context, const nt_weight *weight, Product &product, b
     int32_t status = NT_OK;
     if (by_amx)
       panels = amx_takes_panels(product);
-    else
+    else if (!words_multiply(context, weight->dtype, product.m))
       status = takes_panels(context, product, &panels);
     if (status != NT_OK) return status;
   }
@@ -73,6 +74,10 @@ int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) 
   const int64_t T = product.m, tile = tile_rows(context, weight->dtype), rest = T % tile;
   product.m = tile;
   int32_t status = expand(context, weight, product, true);
+  if (words_multiply(context, weight->dtype, tile)) {
+    product.m = T;
+    return status == NT_OK ? word_matmul(context, product, {}) : status;
+  }
   product.m = T - rest;
   if (status == NT_OK && product.m > 0) status = matmul_tiles(context, product, tile);
   if (status != NT_OK || rest == 0) return status;
@@ -90,9 +95,17 @@ Product backward_product(const nt_weight *weight, void *c, int32_t c_dtype, int6
           as_stored(weight->data, weight->dtype, weight->ld), nullptr, c, c_dtype, ldc, nullptr, accumulate};
 }
 
-int32_t by_amx(nt_context *context, const nt_weight *weight, Product product, bool transposed, const LowRankTerm &term) {
-  const int32_t status = expand(context, weight, product, transposed, true);
-  return status == NT_OK ? amx_matmul(context, product, term) : status;
+// Whether the low-rank term can be part of the product's sum.
+bool in_one_sum(nt_context *context, int32_t dtype, int64_t rows, const LowRankTerm &term) {
+  return amx_multiplies(context, dtype, rows) ||
+         (words_multiply(context, dtype, rows) && term.width() <= kMostLowRank);
+}
+
+int32_t one_sum(nt_context *context, const nt_weight *weight, Product product, bool transposed, const LowRankTerm &term) {
+  const bool by_amx = amx_multiplies(context, weight->dtype, product.m);
+  const int32_t status = expand(context, weight, product, transposed, by_amx);
+  if (status != NT_OK) return status;
+  return by_amx ? amx_matmul(context, product, term) : word_matmul(context, product, term);
 }
 
 }  // namespace
@@ -176,9 +189,9 @@ int32_t low_rank_backward(nt_context *context, int32_t dtype, void *dx, int64_t 
 int32_t linear_forward(nt_context *context, const nt_weight *weight, void *y, int32_t y_dtype, int64_t ldy,
                        const void *x, int64_t ldx, const float *bias, const void *u, int64_t ldu,
                        const nt_lora_block *blocks, int64_t count, int64_t rank, int64_t T, int32_t rows) {
-  if (rows == NT_ROWS_TOGETHER && amx_multiplies(context, weight->dtype, T))
-    return by_amx(context, weight, forward_product(weight, y, y_dtype, ldy, x, ldx, bias, false, T), true,
-                  {static_cast<const bf16 *>(u), ldu, rank, nullptr, count > 0 ? blocks : nullptr, count});
+  const LowRankTerm term = {u, ldu, rank, nullptr, count > 0 ? blocks : nullptr, count};
+  if (rows == NT_ROWS_TOGETHER && T > kFewRows && in_one_sum(context, weight->dtype, T, term))
+    return one_sum(context, weight, forward_product(weight, y, y_dtype, ldy, x, ldx, bias, false, T), true, term);
   if (count > 0)
     NT_TRY(low_rank_forward(context, weight->dtype, y, y_dtype, ldy, u, ldu, blocks, count, rank, T, weight->out));
   return times_weight_transposed(context, weight, y, y_dtype, ldy, x, ldx, bias, count > 0, T, rows);
@@ -187,9 +200,10 @@ int32_t linear_forward(nt_context *context, const nt_weight *weight, void *y, in
 int32_t linear_backward_input(nt_context *context, const nt_weight *weight, void *dx, int64_t lddx, const void *dy,
                               int64_t lddy, const void *g, int64_t ldg, const void *a, int64_t rank, bool accumulate,
                               int64_t T) {
-  if (amx_multiplies(context, weight->dtype, T))
-    return by_amx(context, weight, backward_product(weight, dx, weight->dtype, lddx, dy, lddy, accumulate, T), false,
-                  {static_cast<const bf16 *>(g), ldg, rank, rank > 0 ? static_cast<const bf16 *>(a) : nullptr});
+  const LowRankTerm term = {g, ldg, rank, rank > 0 ? a : nullptr};
+  if (in_one_sum(context, weight->dtype, T, term))
+    return one_sum(context, weight, backward_product(weight, dx, weight->dtype, lddx, dy, lddy, accumulate, T), false,
+                   term);
   if (rank > 0)
     NT_TRY(low_rank_backward(context, weight->dtype, dx, lddx, g, ldg, a, rank, accumulate, T, weight->in));
   return times_weight(context, weight, dx, weight->dtype, lddx, dy, lddy, accumulate || rank > 0, T);

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "parallel.h"
-#include "rounding.h"
-#include "vec.h"
+#include "word_matmul.h"
+#include "word_tiles.h"
 
 namespace nt {
 
@@ -16,8 +15,6 @@ namespace {
 constexpr int kCapacity = 256;
 // The M for which oneDNN chooses a weight's layout; the layout then serves every M.
 constexpr int64_t kTypicalRows = 1024;
-// Pieces in which bf16 operands are converted where oneDNN cannot multiply them.
-constexpr int64_t kConvertedRows = 2048, kConvertedElements = 1 << 20;
 
 // All that a primitive depends on, as plain numbers so that keys compare by their bytes.
 struct Key {
@@ -84,7 +81,7 @@ MatmulState *state_of(nt_context *context) {
   }
   int isa = int(dnnl_get_effective_cpu_isa());
   state->avx512 = (isa & dnnl_cpu_isa_avx512_core) == dnnl_cpu_isa_avx512_core;
-  state->native_bf16 = (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
+  state->native_bf16 = kPairs<bf16> && (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
   state->amx = (isa & dnnl_cpu_isa_avx512_core_amx) == dnnl_cpu_isa_avx512_core_amx;
   return context->matmul = state;
 }
@@ -278,93 +275,24 @@ int32_t run(MatmulState *state, const Product &p) {
   return NT_OK;
 }
 
-// destination[rows, columns] (f32, dense) = source, rows ld apart.
-void to_f32(int threads, float *destination, const void *source, int64_t rows, int64_t columns, int64_t ld) {
-  const bf16 *from = static_cast<const bf16 *>(source);
-  parallel_for(threads, rows, 1 + (1 << 15) / columns, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      const bf16 *x = from + i * ld;
-      float *y = destination + i * columns;
-      int64_t j = 0;
-      for (; j + kLanes <= columns; j += kLanes) store(y + j, load(x + j));
-      if (j < columns) store_part(y + j, load_part(x + j, columns - j), columns - j);
-    }
-  });
-}
-
-// c[rows, columns] (bf16, rows ldc apart) = or += source (f32, dense).
-void to_bf16(int threads, void *c, int64_t ldc, const float *source, int64_t rows, int64_t columns, bool accumulate) {
-  bf16 *to = static_cast<bf16 *>(c);
-  parallel_for(threads, rows, 1 + (1 << 15) / columns, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) {
-      const float *x = source + i * columns;
-      bf16 *y = to + i * ldc;
-      int64_t j = 0;
-      for (; j + kLanes <= columns; j += kLanes) store(y + j, accumulate ? load(x + j) + load(y + j) : load(x + j));
-      for (; j < columns; j++) set(y[j], accumulate ? x[j] + to_float(y[j]) : x[j]);
-    }
-  });
-}
-
-// Converts a stored piece to dense f32 at *next and moves *next behind it.
-Matrix converted(int threads, const Matrix &matrix, int64_t rows, int64_t columns, float **next) {
-  if (matrix.dtype == NT_F32) return matrix;
-  bool stored = matrix.column == 1;
-  int64_t outer = stored ? rows : columns, inner = stored ? columns : rows;
-  float *at = *next;
-  to_f32(threads, at, matrix.data, outer, inner, stored ? matrix.row : matrix.column);
-  *next = at + round_up(rows * columns, 64);
-  return {at, NT_F32, stored ? inner : 1, stored ? 1 : inner};
-}
-
-// The same product in f32, for machines without bf16 instructions: pieces of a and panels of b are converted first.
-int32_t run_converted(nt_context *context, MatmulState *state, const Product &p, int64_t tile) {
-  int64_t rows = p.m < kConvertedRows ? p.m : kConvertedRows;
-  if (tile < p.m) rows = round_up(rows, tile);
-  int64_t width = round_up(kConvertedElements / p.k + 1, 64);
-  if (width > p.n) width = p.n;
-  int64_t floats = round_up(rows * p.k, 64) + round_up(width * p.k, 64) + rows * width;
-  auto *buffer = static_cast<float *>(scratch(context, floats * 4));
-  if (buffer == nullptr)
-    return fail(NT_OUT_OF_MEMORY, "matmul: no memory for %lld bytes of converted operands", (long long)floats * 4);
-  bool direct = p.c_dtype == NT_F32;
-  for (int64_t i = 0; i < p.m; i += rows) {
-    Product part = p;
-    part.m = p.m - i < rows ? p.m - i : rows;
-    float *after_a = buffer;
-    part.a.data = element(p.a, i, 0);
-    part.a = converted(context->threads, part.a, part.m, p.k, &after_a);
-    for (int64_t j = 0; j < p.n; j += width) {
-      part.n = p.n - j < width ? p.n - j : width;
-      float *next = after_a;
-      part.b = p.b;
-      part.b.data = element(p.b, 0, j);
-      part.b = converted(context->threads, part.b, p.k, part.n, &next);
-      part.bias = p.bias == nullptr ? nullptr : p.bias + j;
-      void *c = static_cast<char *>(p.c) + (i * p.ldc + j) * size_of(p.c_dtype);
-      part.c = direct ? c : next;
-      part.c_dtype = NT_F32;
-      part.ldc = direct ? p.ldc : part.n;
-      part.accumulate = direct && p.accumulate;
-      int32_t status = by_tiles(part, tile, [&](const Product &tile_of) { return run(state, tile_of); });
-      if (status != NT_OK) return status;
-      if (!direct) to_bf16(context->threads, c, p.ldc, next, part.m, part.n, p.accumulate);
-    }
-  }
-  return NT_OK;
-}
-
 }  // namespace
 
-int32_t matmul(nt_context *context, const Product &product) { return matmul_tiles(context, product, product.m); }
+int32_t matmul(nt_context *context, const Product &product) {
+  if (words_multiply(context, product.a.dtype, product.m)) return word_matmul(context, product, {});
+  return matmul_tiles(context, product, product.m);
+}
 
 int32_t matmul_tiles(nt_context *context, const Product &product, int64_t tile) {
   if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;
   MatmulState *state = state_of(context);
   if (state == nullptr) return fail(NT_DEVICE, "matmul: oneDNN cannot be started");
-  bool bf16_operands = product.a.dtype == NT_BF16 || product.b.dtype == NT_BF16;
-  if (bf16_operands && !state->native_bf16) return run_converted(context, state, product, tile);
   return by_tiles(product, tile, [&](const Product &part) { return run(state, part); });
+}
+
+bool words_multiply(nt_context *context, int32_t dtype, int64_t rows) {
+  const MatmulState *state = state_of(context);
+  if (state == nullptr || (dtype == NT_BF16 && state->amx)) return false;
+  return rows >= kWordLeastRows || (dtype == NT_BF16 && !state->native_bf16);
 }
 
 int64_t tile_rows(nt_context *context, int32_t dtype) {

@@ -3,6 +3,7 @@
 #pragma once
 #include "../matrix.h"
 #include "context.h"
+#include "panel.h"
 
 namespace nt {
 
@@ -52,7 +53,6 @@ int64_t tile_rows(nt_context *context, int32_t dtype);
 // Whether the product reads b_blocked (which may still be undefined) and oneDNN's layout of it is kPanel columns after
 // each other, without padding: in a panel, for each k in f32 and each pair of k in bf16, the columns' values side by
 // side. A caller can then write b_blocked itself.
-constexpr int64_t kPanel = 64;
 int32_t takes_panels(nt_context *context, const Product &product, bool *takes);
 
 // One buffer a context, valid until the next call; grows and never shrinks. Null: out of memory.

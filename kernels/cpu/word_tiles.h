@@ -4,6 +4,7 @@
 #pragma once
 #include <string.h>
 
+#include "panel.h"
 #include "rounding.h"
 #include "square.h"
 
@@ -16,7 +17,6 @@ constexpr int kAccumulators = 24;
 constexpr int kVectors = 2;
 constexpr int kAccumulators = 12;
 #endif
-constexpr int64_t kPanel = 64;  // lanes that are taken together: rows of an operand that is stored transposed
 
 template <typename T>
 constexpr bool kPairs = false;

@@ -27,7 +27,7 @@ export function poisoned(device: Device, dtype: DType, shape: readonly number[])
 }
 
 /** `few` rows, and on a CPU also enough rows for the backend's own products. */
-export const manyRows = (device: Device, few: number): number[] => (device.isHost ? [few, 150] : [few]);
+export const manyRows = (device: Device, few: number): number[] => (device.isHost ? [few, 300] : [few]);
 
 /** Runs the tests of `body` once for every backend at hand; NEFTUNE_CPU_ISA narrows the CPU's to one (then oneDNN's too). */
 export function forEachBackend(body: (device: Device, name: string) => void): void {

@@ -1,4 +1,5 @@
-// Products in bf16 too large for a CPU's caches: long sums are put aside in between, and wide weights are packed in parts.
+// Products too large for a CPU's caches: long sums are put aside in between, and wide weights and many rows are packed in
+// parts.
 
 import { expect, test } from "bun:test";
 import { linearBackwardInput, linearForward, Weight } from "../../src/native/index.ts";
@@ -6,12 +7,17 @@ import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, tolerance } from "./numbers.ts";
 import { dense, plus, product, transpose } from "./products.ts";
 
-// [T, in, out]: a weight that a thread packs for itself, panel by panel, and one that is packed in two parts.
+// [T, in, out, rank]. By AMX: a weight that a thread packs for itself, panel by panel, and one that is packed in two parts. By
+// vectors: sums in one part and in several, more rows and columns than are put aside at a time, a rank that is not taken into
+// the sum.
 const shapes = [
-  [140, 1700, 70],
-  [384, 8192, 1088],
+  [140, 1700, 70, 8],
+  [384, 8192, 1088, 8],
+  [300, 700, 130, 40],
+  [2100, 800, 2200, 8],
+  [300, 330, 90, 200],
 ] as const;
-const rank = 8;
+const dtypes = ["bf16", "f32"] as const;
 
 /** Multiples of ⅛ between −1 and 1, which bf16 holds. */
 function eighths(n: number, seed: number): Float32Array<ArrayBuffer> {
@@ -20,7 +26,7 @@ function eighths(n: number, seed: number): Float32Array<ArrayBuffer> {
   return values;
 }
 
-function madeOf([T, inputs, out]: (typeof shapes)[number]) {
+function madeOf([T, inputs, out, rank]: (typeof shapes)[number]) {
   const blockRows = Math.floor(out / 20); // The last rows of the weight have a low-rank term.
   const [x, w, dy, start] = [T * inputs, out * inputs, T * out, T * inputs].map(eighths);
   const [u, a, b] = [T * rank, rank * inputs, blockRows * rank].map(eighths);
@@ -46,24 +52,25 @@ function madeOf([T, inputs, out]: (typeof shapes)[number]) {
 }
 
 for (const shape of shapes) {
-  const [T, inputs, out] = shape;
+  const [T, inputs, out, rank] = shape;
   let made: ReturnType<typeof madeOf> | undefined;
   forEachBackend((device) => {
     if (!device.isHost) return; // A GPU's tiles are the same for every size.
-    test(`T ${T}, ${inputs} → ${out}, forward and backward`, () => {
+    test.each(dtypes)(`%s, T ${T}, ${inputs} → ${out}, rank ${rank}, forward and backward`, (dtype) => {
       made ??= madeOf(shape);
       const on = (columns: number, values: Float32Array<ArrayBuffer>) =>
-        upload(device, "bf16", [values.length / columns, columns], values);
+        upload(device, dtype, [values.length / columns, columns], values);
       const weight = Weight.dense(device, on(inputs, made.w));
       const u = on(rank, made.u);
       const low = { u, blocks: [{ b: on(rank, made.b), row: out - made.blockRows, column: 0 }] };
       const y = poisoned(device, "f32", [T, out]);
       linearForward(device, y, on(inputs, made.x), weight, upload(device, "f32", [out], made.bias), low);
+      // A rank that is not taken into the sum is added to y, which is float32.
       expectClose(made.pick(device.readFloats(y), out), made.y, tolerance.f32, "y");
       const dx = on(inputs, made.start);
       linearBackwardInput(device, dx, on(out, made.dy), weight, { left: u, right: on(inputs, made.a) }, true);
       const got = device.readFloats(dx);
-      expectClose(made.pick(got, inputs), made.dx, tolerance.bf16, "dx");
+      expectClose(made.pick(got, inputs), made.dx, tolerance[dtype], "dx");
       expect(got.every(Number.isFinite)).toBe(true);
       weight.destroy();
       for (const tensor of [y, dx, u]) device.free(tensor.ptr);

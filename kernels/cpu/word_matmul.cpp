@@ -1,0 +1,250 @@
+#include "word_matmul.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include "parallel.h"
+#include "scratch.h"
+#include "word_packing.h"
+
+namespace nt {
+namespace {
+
+// As in Goto's algorithm (ACM TOMS 34, 12), operands are copied into the order in which a micro-kernel reads them: a's rows by
+// all threads together at first, b in strips of as many columns as a micro-kernel holds, by the thread that uses them, which
+// then lie in its L2 cache while the rows pass by. bf16 is packed as floats where the CPU multiplies only these, and so
+// widened once for many uses. The low-rank term is a few more words of the same sum, so that c is written once and not read.
+constexpr int64_t kRows = kAccumulators / kVectors;     // of a micro-kernel
+constexpr int64_t kDeepest = kLanes == 16 ? 768 : 320;  // words of the sum that are taken at a time
+// From one of a's rows to the next: a number for the compiler, and an odd one of cache lines, so that rows fall into
+// different sets.
+constexpr int64_t kStride = kDeepest + kMostLowRank + 16;
+static_assert(kStride % 32 == 16, "rows fall into the same sets");
+constexpr int64_t kStripWords = (kLanes == 16 ? 160 : 48) << 10;  // of strips in the cache,
+constexpr int64_t kRowWords = (kLanes == 16 ? 64 : 24) << 10;     // and of rows
+constexpr int64_t kPanelRows = 2048, kAsideWords = 4 << 20;       // of a that are packed at a time; of sums put aside
+
+// Of `strips`, how many a thread takes at a time: at most `most`, and if they are not far fewer, so that all have as many.
+int64_t even(int64_t strips, int64_t most) {
+  for (int64_t some = most; 2 * some > most; some--)
+    if (strips % some == 0) return some;
+  return most;
+}
+
+// Words of the sum, and pieces of work.
+struct Plan {
+  int64_t words, deep, extra;           // of k, of it at a time, of the low-rank term
+  int64_t panel_rows, panel_columns;    // that are multiplied, `deep` words of them, before others
+  int64_t rows, columns;                // of a thread's piece of that
+  int64_t cached_rows;                  // of a piece, for one strip after the other
+
+  Plan(const Product &p, int64_t K, int64_t R, int threads) : words(K), extra(R) {
+    deep = round_up(ceil_div(words, ceil_div(words, kDeepest)), kLanes);
+    panel_rows = std::min(p.m, kPanelRows);
+    panel_columns = round_up(p.n, kStrip);
+    if (deep < words) panel_columns = std::min(panel_columns, kAsideWords / panel_rows / kStrip * kStrip);
+    columns = even(panel_columns / kStrip, std::min(panel_columns, kStripWords / (deep + extra)) / kStrip) * kStrip;
+    // Enough pieces that no thread waits long for another's last.
+    const int64_t pieces = ceil_div(8 * threads, ceil_div(panel_columns, columns));
+    rows = round_up(ceil_div(panel_rows, std::min(pieces, ceil_div(panel_rows, 4 * kRows))), kRows);
+    cached_rows = kRowWords / (deep + extra) / kRows * kRows;
+  }
+  int64_t strip_words() const { return columns * (deep + extra); }
+  int64_t left_words() const { return round_up(panel_rows, kLanes) * kStride; }
+  int64_t aside_words() const { return deep < words ? panel_rows * panel_columns : 0; }
+};
+
+// What is being multiplied: rows from m, columns from n and words from k on.
+struct Panel {
+  uint64_t number;  // of all panels
+  int64_t m, n, k, rows, columns, words;
+  const float *left;  // [rows, kStride]
+  float *aside;       // [strips, rows, kStrip], null where the sum is made at once
+  bool is_last;       // of the sum
+};
+
+constexpr int64_t kUnrolled = 4;
+constexpr int64_t kLine = 16;  // words of a cache line
+
+// sums[M, N vectors of kStrip] (+)= left[M, words]·right[words, kStrip]. A cache line from `next` on is asked for with
+// every kUnrolled words, to be in the L2 cache when it is needed.
+template <bool Pairs, int M, int N>
+__attribute__((noinline)) void strip_sums(int64_t words, const float *left, const float *right, float *sums, bool add,
+                                           const float *next) {
+  Vec sum[M][N];
+#pragma unroll
+  for (int m = 0; m < M; m++)
+#pragma unroll
+    for (int n = 0; n < N; n++) sum[m][n] = add ? load(sums + m * kStrip + n * kLanes) : Vec{};
+  const auto step = [&](int64_t j) __attribute__((always_inline)) {
+    Vec b[N];
+#pragma unroll
+    for (int n = 0; n < N; n++) b[n] = load(right + j * kStrip + n * kLanes);
+#pragma unroll
+    for (int m = 0; m < M; m++) {
+      const Vec a = splat(left[m * kStride + j]);
+#pragma unroll
+      for (int n = 0; n < N; n++) sum[m][n] = multiply_add<Pairs>(a, b[n], sum[m][n]);
+    }
+  };
+  for (; words >= kUnrolled; words -= kUnrolled, left += kUnrolled, right += kUnrolled * kStrip, next += kLine) {
+    __builtin_prefetch(next, 0, 2);
+#pragma unroll
+    for (int64_t j = 0; j < kUnrolled; j++) step(j);
+  }
+  for (; words > 0; words--, left++, right += kStrip) step(0);
+#pragma unroll
+  for (int m = 0; m < M; m++)
+#pragma unroll
+    for (int n = 0; n < N; n++) store(sums + m * kStrip + n * kLanes, sum[m][n]);
+}
+
+template <bool Pairs, int M = kRows>
+void strip_sums(int64_t rows, int64_t words, const float *left, const float *right, float *sums, bool add,
+                const float *next) {
+  if (rows == M) return strip_sums<Pairs, M, kVectors>(words, left, right, sums, add, next);
+  if constexpr (M > 1) strip_sums<Pairs, M - 1>(rows, words, left, right, sums, add, next);
+}
+
+// What a thread keeps from one piece to the next: the strips of a panel from column n on.
+struct Kept {
+  Scratch memory;
+  uint64_t number = 0;
+  int64_t n = -1;
+};
+
+// Pieces of a panel: rows [m, m + rows) and columns [n, n + columns).
+template <typename T, typename C>
+class Pieces {
+ public:
+  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const Panel &panel, Kept *kept, float *memory)
+      : product_(product), term_(term), plan_(plan), panel_(panel), kept_(kept), strips_(memory) {}
+
+  void run(int64_t m, int64_t n) const {
+    const int64_t end = std::min(m + plan_.rows, panel_.m + panel_.rows);
+    const int64_t columns = std::min(plan_.columns, panel_.n + panel_.columns - n);
+    pack(n, columns);
+    for (; m < end; m += plan_.cached_rows) {
+      const int64_t rows = std::min(plan_.cached_rows, end - m);
+      const float *next = left(m + rows < end ? m + rows : m);
+      for (int64_t j = 0; j < columns; j += kStrip)
+        for (int64_t i = 0; i < rows; i += kRows, next += panel_.words / kUnrolled * kLine)
+          tile(m + i, std::min(kRows, rows - i), n + j, strip(j), next);
+    }
+  }
+
+ private:
+  const Product &product_;
+  const LowRankTerm &term_;
+  const Plan &plan_;
+  const Panel &panel_;
+  Kept *kept_;
+  float *strips_;  // [strips, deep + extra, kStrip]
+
+  float *strip(int64_t column) const { return strips_ + column * (plan_.deep + plan_.extra); }
+  const float *left(int64_t m) const { return panel_.left + (m - panel_.m) * kStride; }
+
+  void pack(int64_t n, int64_t columns) const {
+    if (kept_->number == panel_.number && kept_->n == n) return;
+    for (int64_t j = 0; j < columns; j += kStrip) {
+      pack_strip<T>(strip(j), product_.b, product_.k, product_.n, n + j, panel_.k, panel_.words);
+      if (panel_.is_last && plan_.extra > 0)
+        pack_low_rank<T>(strip(j) + plan_.deep * kStrip, term_, plan_.extra, n + j, product_.n);
+    }
+    kept_->number = panel_.number;
+    kept_->n = n;
+  }
+
+  void tile(int64_t m, int64_t rows, int64_t n, const float *right, const float *next) const {
+    alignas(64) float own[kRows * kStrip];
+    float *sums = own;
+    if (panel_.aside != nullptr) sums = panel_.aside + ((n - panel_.n) / kStrip * panel_.rows + m - panel_.m) * kStrip;
+    C *c = static_cast<C *>(product_.c) + m * product_.ldc + n;
+    if (panel_.is_last)
+      for (int64_t row = 0; row < rows; row++)
+        for (int64_t j = 0; j < kStrip; j += 64 / int64_t(sizeof(C))) __builtin_prefetch(c + row * product_.ldc + j, 1);
+    strip_sums<kPairs<T>>(rows, panel_.words, left(m), right, sums, panel_.k > 0, next);
+    if (!panel_.is_last) return;
+    const Range used = term_words<T>(term_, n);
+    if (used.begin < used.end)
+      strip_sums<kPairs<T>>(rows, used.end - used.begin, left(m) + plan_.deep + used.begin,
+                            right + (plan_.deep + used.begin) * kStrip, sums, true, right);
+    const int64_t columns = std::min(kStrip, product_.n - n);
+    for (int64_t row = 0; row < rows; row++, c += product_.ldc, sums += kStrip) put(c, sums, n, columns);
+  }
+
+  // c[columns], at column n of the product, from sums.
+  void put(C *c, const float *sums, int64_t n, int64_t columns) const {
+    int64_t j = 0;
+    for (; j + kLanes <= columns; j += kLanes) {
+      Vec sum = load(sums + j);
+      if (product_.bias != nullptr) sum += load(product_.bias + n + j);
+      if (product_.accumulate) sum += load(c + j);
+      store_rounded(c + j, sum);
+    }
+    if (j == columns) return;
+    Vec sum = load(sums + j);
+    if (product_.bias != nullptr) sum += load_part(product_.bias + n + j, columns - j);
+    if (product_.accumulate) sum += load_part(c + j, columns - j);
+    store_part(c + j, sum, columns - j);
+  }
+};
+
+template <typename T, typename C>
+bool multiply_panel(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
+                    const Panel &panel) {
+  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
+  std::atomic<bool> has_memory{true};
+  parallel_for(context->threads, across * down, 1, [&](int64_t begin, int64_t end) {
+    static thread_local Kept kept;
+    auto *memory = static_cast<float *>(kept.memory.at_least(plan.strip_words() * 4));
+    if (memory == nullptr) return has_memory.store(false);
+    const Pieces<T, C> pieces(product, term, plan, panel, &kept, memory);
+    for (int64_t i = begin; i < end; i++)
+      pieces.run(panel.m + i % down * plan.rows, panel.n + i / down * plan.columns);
+  });
+  return has_memory.load();
+}
+
+// Packs the rows of a panel.
+template <typename T>
+void pack_rows_of(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
+                  const Panel &panel, float *left) {
+  parallel_for(context->threads, ceil_div(panel.rows, kLanes), 1, [&](int64_t begin, int64_t end) {
+    float *to = left + begin * kLanes * kStride;
+    const int64_t m = panel.m + begin * kLanes, rows = std::min(panel.m + panel.rows, panel.m + end * kLanes) - m;
+    pack_left<T>(to, kStride, product.a, m, rows, panel.k, panel.words, product.k);
+    if (panel.is_last && plan.extra > 0)
+      pack_left<T>(to + plan.deep, kStride, {term.left, 0, term.ld, 1}, m, rows, 0, plan.extra, term.width());
+  });
+}
+
+template <typename T>
+int32_t multiply(nt_context *context, const Product &product, const LowRankTerm &term) {
+  const Plan plan(product, Packing<T>::words(product.k), Packing<T>::words(term.width()), context->threads);
+  auto *left = static_cast<float *>(scratch(context, (plan.left_words() + plan.aside_words()) * 4));
+  if (left == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld rows", (long long)plan.panel_rows);
+  float *aside = plan.deep < plan.words ? left + plan.left_words() : nullptr;
+  static std::atomic<uint64_t> numbers{0};
+  for (int64_t m = 0; m < product.m; m += plan.panel_rows)
+    for (int64_t n = 0; n < product.n; n += plan.panel_columns)
+      for (int64_t k = 0; k < plan.words; k += plan.deep) {
+        const int64_t rows = std::min(plan.panel_rows, product.m - m), columns = std::min(plan.panel_columns, product.n - n);
+        const int64_t words = std::min(plan.deep, plan.words - k);
+        const Panel panel = {++numbers, m, n, k, rows, columns, words, left, aside, k + words == plan.words};
+        pack_rows_of<T>(context, product, term, plan, panel, left);
+        const bool done = product.c_dtype == NT_F32 ? multiply_panel<T, float>(context, product, term, plan, panel)
+                                                    : multiply_panel<T, bf16>(context, product, term, plan, panel);
+        if (!done) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)plan.columns);
+      }
+  return NT_OK;
+}
+
+}  // namespace
+
+int32_t word_matmul(nt_context *context, const Product &product, const LowRankTerm &term) {
+  if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;
+  return product.a.dtype == NT_F32 ? multiply<float>(context, product, term) : multiply<bf16>(context, product, term);
+}
+
+}  // namespace nt
