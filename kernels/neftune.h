@@ -80,7 +80,8 @@ typedef struct nt_nf4 {
 
 // Writes one JSON object, NUL-terminated, on what this backend finds on the machine, without opening a device: backend,
 // problem (why no device can be opened, with the remedy; or null); on CUDA also runtime, driver, architectures,
-// devices [{index, name, compute_capability, total_memory}], cublaslt {path, version, looked}.
+// devices [{index, name, compute_capability, total_memory}], cublaslt {path, version, looked}; on a CPU pairs_are_faster:
+// whether it has an instruction for products of pairs of bf16 that is faster than the one for floats, as timed now.
 NT_API int32_t nt_probe(char *host_json, int64_t size);
 // Opens device `device` (CPU: 0) with `threads` threads (0: all that this process may use).
 NT_API int32_t nt_create(int32_t device, int32_t threads, nt_context **context);

@@ -8,6 +8,7 @@
 
 #include "context.h"
 #include "matmul.h"
+#include "pairs.h"
 #include "parallel.h"
 #include "vec.h"
 
@@ -151,7 +152,8 @@ void release(void *address) {
 namespace {
 
 int64_t probe(char *json, int64_t size) {
-  return snprintf(json, size_t(size), "{\"backend\":\"cpu\",\"problem\":null}");
+  return snprintf(json, size_t(size), "{\"backend\":\"cpu\",\"problem\":null,\"pairs_are_faster\":%s}",
+                  pairs_are_faster() ? "true" : "false");
 }
 
 int32_t create(int32_t device, int32_t threads, nt_context **context) {

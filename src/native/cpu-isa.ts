@@ -19,6 +19,12 @@ export const dnnlCeiling: Partial<Record<CpuIsa, string>> = {
   avx512_bf16: "AVX512_CORE_BF16",
 };
 
+/** Whether products of bf16 go by AMX, so that its instruction for pairs of them matters little. */
+export function usesAmx(env: Record<string, string | undefined>): boolean {
+  const ceiling = env.ONEDNN_MAX_CPU_ISA ?? "";
+  return cpuFlags().has("amx_bf16") && (ceiling === "" || /AMX|ALL|DEFAULT/i.test(ceiling));
+}
+
 function cpuFlags(): Set<string> {
   const line = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"));
   return new Set(line?.[1]?.trim().split(/\s+/) ?? []);

@@ -6,7 +6,7 @@ import { isAbsolute } from "node:path";
 import { cpuLibraries, cudaLibrary, runtimeLibraries } from "#embedded";
 import { NeftuneError, UsageError } from "../errors.ts";
 import { bindings, type FunctionName } from "./bindings.ts";
-import { chooseIsa, dnnlCeiling } from "./cpu-isa.ts";
+import { type CpuIsa, chooseIsa, dnnlCeiling, usesAmx } from "./cpu-isa.ts";
 import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
 
 /** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
@@ -84,10 +84,27 @@ function link(handle: Pointer, loader: ReturnType<typeof openLoader>, hold: Wrap
 const loaded = new Map<string, NativeLibrary>();
 let runtimeLoaded = false;
 
-/** Loads the CPU backend built for this machine's best instruction set (or NEFTUNE_CPU_ISA's). */
+/** Whether the CPU's instruction for products of pairs of bf16 is worth using, as the library for it has timed. */
+function pairsAreFaster(library: NativeLibrary): boolean {
+  const json = Buffer.alloc(256);
+  library.functions.nt_probe(json, json.length);
+  return (JSON.parse(json.toString("utf8", 0, json.indexOf(0))) as { pairs_are_faster: boolean })
+    .pairs_are_faster;
+}
+
+/**
+ * Loads the CPU backend built for this machine's best instruction set (or NEFTUNE_CPU_ISA's). That for pairs of bf16 is not
+ * the best where it can only be used without AMX and floats are multiplied faster.
+ */
 export function loadCpuLibrary(env: Record<string, string | undefined> = process.env): NativeLibrary {
   const forced = env.NEFTUNE_CPU_ISA;
   const isa = chooseIsa(forced);
+  const library = loadCpuVariant(isa);
+  if (forced || isa !== "avx512_bf16" || usesAmx(env) || pairsAreFaster(library)) return library;
+  return loadCpuVariant("avx512");
+}
+
+function loadCpuVariant(isa: CpuIsa): NativeLibrary {
   const known = loaded.get(isa);
   if (known !== undefined) return known;
   const libc = openLibc();
