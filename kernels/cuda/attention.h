@@ -56,15 +56,25 @@ struct AttentionBackward {
 int32_t attention_forward_plain(nt_context *context, const AttentionForward &call);
 int32_t attention_backward_plain(nt_context *context, const AttentionBackward &call);
 
-// Whether rows at `p`, `ld` elements apart, can be read and written 16 bytes at a time. Offsets inside a tile of rows
-// are 32-bit numbers in the fast kernels, so that rows farther apart than any model's count as unaligned.
-inline bool rows_aligned(const void *p, int64_t ld) {
-  return reinterpret_cast<uintptr_t>(p) % 16 == 0 && ld % 8 == 0 && ld < (int64_t(1) << 22);
+// Whether heads of rows at `p`, `ld` elements apart, can be read and written 16 bytes at a time, or 8 where a head is no
+// multiple of 16 bytes. Offsets inside a tile of rows are 32-bit numbers in the fast kernels, so that rows farther apart
+// than any model's count as unaligned.
+inline bool rows_aligned(const void *p, int64_t ld, int64_t head_dim) {
+  const int together = head_dim % 8 == 0 ? 8 : 4;
+  return reinterpret_cast<uintptr_t>(p) % (2 * together) == 0 && ld % together == 0 && ld < (int64_t(1) << 22);
 }
-// What the forward and the backward pass have fast kernels for. Rows of 100 values are not 16 bytes apart.
+// What the forward and the backward pass have fast kernels for.
 inline bool has_tiles(int32_t dtype, int64_t head_dim) {
-  return dtype == NT_BF16 && (head_dim == 64 || head_dim == 80 || head_dim == 96 || head_dim == 128 || head_dim == 256);
+  if (dtype != NT_BF16) return false;
+  for (const int each : {64, 80, 96, 100, 128, 256})
+    if (head_dim == each) return true;
+  return false;
 }
+
+// How many columns of its tiles, which have head_dim, a head has. Heads of 100 (OpenLLaMA 3B) go by tiles of 112, with zeros
+// in the last 12 columns; there is no other use of 112.
+template <int head_dim>
+constexpr int kHeadColumns = head_dim == 112 ? 100 : head_dim;
 
 // A constant that a lambda receives as an argument.
 template <bool condition>
@@ -82,6 +92,7 @@ struct Flag {
 // neighboring lanes copy in.
 template <int head_dim, int rows>
 struct Tile {
+  static constexpr int kColumns = head_dim;
   static constexpr int kPanelColumns = head_dim % 64 == 0 ? 64 : 32;
   static constexpr int kRowBytes = kPanelColumns * 2;
   static constexpr int kChunks = kPanelColumns / 8;
@@ -117,6 +128,53 @@ struct Tile {
   }
 };
 
+// A chunk is the 8 columns of a row from `column` on. Where a head is no multiple of 16 bytes, its halves go one by one, and
+// those that lie past the head's last column are zeros, or not written.
+
+// Starts copying a chunk of a row to a tile; zeros where there is no such row. some: any address of the tensor.
+template <int head_dim>
+__device__ __forceinline__ void copy_chunk(unsigned char *to, const bf16 *from, int column, bool exists,
+                                           const bf16 *some) {
+  if constexpr (kHeadColumns<head_dim> == head_dim) {
+    copy_async(to, exists ? from : some, exists);
+  } else {
+    NT_UNROLL
+    for (int half = 0; half < 2; half++) {
+      const bool has = exists && column + 4 * half < kHeadColumns<head_dim>;
+      copy_async_half(to + 8 * half, has ? from + 4 * half : some, has);
+    }
+  }
+}
+
+// A chunk that nobody reads again soon.
+template <int head_dim>
+__device__ __forceinline__ Pack<bf16> load_chunk_once(const bf16 *from, int column) {
+  if constexpr (kHeadColumns<head_dim> == head_dim) {
+    return load_pack_once(from);
+  } else {
+    uint2 halves[2] = {};
+    NT_UNROLL
+    for (int half = 0; half < 2; half++)
+      if (column + 4 * half < kHeadColumns<head_dim>) halves[half] = __ldcs(reinterpret_cast<const uint2 *>(from) + half);
+    Pack<bf16> pack;
+    memcpy(&pack, halves, 16);
+    return pack;
+  }
+}
+
+// Writes a chunk of a tile to a row.
+template <int head_dim>
+__device__ __forceinline__ void store_chunk(bf16 *to, const unsigned char *from, int column) {
+  if constexpr (kHeadColumns<head_dim> == head_dim) {
+    store_pack(to, load_pack(reinterpret_cast<const bf16 *>(from)));
+  } else {
+    NT_UNROLL
+    for (int half = 0; half < 2; half++)
+      if (column + 4 * half < kHeadColumns<head_dim>)
+        reinterpret_cast<uint2 *>(to)[half] = reinterpret_cast<const uint2 *>(from)[half];
+  }
+}
+
 // Starts copying `rows` rows to a tile, by all `threads` threads of the block: 8 (4) lanes copy the 128 (64) bytes of a
 // row in a panel. source is the first row, `ld` elements apart from the next. Rows from `valid` ≥ 1 on become zeros,
 // except with `whole`, which promises that all rows exist.
@@ -134,7 +192,8 @@ __device__ __forceinline__ void load_tile(unsigned char *tile, const bf16 *sourc
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++)
       if (T::has(panel, chunk))
-        copy_async(to + (panel * rows + r) * T::kRowBytes, exists ? from + panel * T::kPanelColumns : source, exists);
+        copy_chunk<head_dim>(to + (panel * rows + r) * T::kRowBytes, from + panel * T::kPanelColumns,
+                             panel * T::kPanelColumns + chunk * 8, exists, source);
     from += step * ld;
   }
 }

@@ -1,5 +1,5 @@
 // What the two fast passes of the attention backward share: products of tiles in tensor cores, and results on their
-// way out. Both passes have head_dim 64, 80, 96, 128 or 256 in bf16 with aligned rows, and
+// way out. Both passes have head_dim 64, 80, 96, 100, 128 or 256 in bf16 with aligned rows, and
 // recompute
 //   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O.
 // A warp owns 16·M rows of the block's own tile and their sums in registers; tiles of the other side stream by.
@@ -91,7 +91,7 @@ struct Lane {
 template <class T, int M, int sharing = 1>
 __device__ __forceinline__ Lane this_lane() {
   const int thread = computed_here(threadIdx.x), lane = thread & 31;
-  return {lane, 16 * M * (thread / (32 * sharing)), T::lane_down(lane), T::lane_along(lane)};
+  return {lane, 16 * M * int(unsigned(thread) / (32 * sharing)), T::lane_down(lane), T::lane_along(lane)};
 }
 
 // Starts copying rows position … of a sample's x and y, head_dim columns from `column` on, to two tiles; rows from `end`
@@ -112,8 +112,9 @@ __device__ __forceinline__ void load_tiles(unsigned char *x_tile, const bf16 *x,
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++) {
       if (!T::has(panel, chunk)) continue;
-      copy_async(x_to + (panel * rows + r) * T::kRowBytes, x_from + panel * T::kPanelColumns, exists);
-      copy_async(y_to + (panel * rows + r) * T::kRowBytes, y_from + panel * T::kPanelColumns, exists);
+      const int to = (panel * rows + r) * T::kRowBytes, from = panel * T::kPanelColumns;
+      copy_chunk<T::kColumns>(x_to + to, x_from + from, from + 8 * chunk, exists, x_from);
+      copy_chunk<T::kColumns>(y_to + to, y_from + from, from + 8 * chunk, exists, y_from);
     }
   }
 }
@@ -177,12 +178,13 @@ __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, 
 }
 
 // Turns the warp's rows back by RoPE, where they were turned; `token` is that of the block's first row, `valid` its rows
-// that exist. A pair (i, i + head_dim / 2) lies in one lane, so that this happens in registers. The tables (8 bytes a
+// that exist. A pair (i, i + head_dim / 2) lies in one lane where a tile is as wide as a head (else the caller turns them
+// back), so that this happens in registers. The tables (8 bytes a
 // pair) come out of L2, for a row of all pairs at once. A position below 0 makes NaN, as in rope.cu.
 template <class A, int head_dim, int sharing = 1, int M>
 __device__ __forceinline__ void turn_back(float (&sum)[M][head_dim / 8][4], const Rope &rope, int token, int valid) {
   constexpr int N = head_dim / 16;  // of half a head
-  if (rope.positions == nullptr) return;
+  if (kHeadColumns<head_dim> != head_dim || rope.positions == nullptr) return;
   const Lane lane = this_lane<A, M, sharing>();
   NT_UNROLL
   for (int m = 0; m < M; m++) {
@@ -239,8 +241,7 @@ __device__ __forceinline__ void store_rows(bf16 *out, int ld, int valid, const f
   for (int i = lane.index; i < 16 * M * chunks; i += 32) {
     const int row = i / chunks, chunk = i % chunks;
     if (lane.row + row < valid)
-      store_pack(out + (lane.row + row) * ld + 8 * chunk,
-                 load_pack(reinterpret_cast<const bf16 *>(own + A::offset(row, chunk))));
+      store_chunk<head_dim>(out + (lane.row + row) * ld + 8 * chunk, own + A::offset(row, chunk), 8 * chunk);
   }
 }
 

@@ -2,6 +2,7 @@
 //
 //             keys a block × queries a tile   warps × keys   registers of sums   shared memory
 // head_dim 128         128 × 64 (32)              8 × 16       128 + 64 (32)       129 (97) KB
+//          100         128 × 32                   8 × 16       112 + 32             97 KB
 //       96, 80         128 × 64                   8 × 16        96 + 64             97 KB
 //           64         128 × 32                   4 × 32       128 + 64             49 KB, two blocks
 // In parentheses: cards with 99 KB a block.
@@ -65,7 +66,7 @@ struct KvTiling : KvTile<HeadDim, 16 * M * Warps, Warps, Columns, Blocks> {
   __device__ __forceinline__ static void store(Sums &sums, const BackwardArguments &a, const Place &place,
                                                unsigned char *keys) {
     const int first = place.token + place.begin, valid = place.end - place.begin;
-    const int64_t to = int64_t(first) * a.ldd + computed_here(blockIdx.x) * HeadDim;
+    const int64_t to = int64_t(first) * a.ldd + computed_here(blockIdx.x) * kHeadColumns<HeadDim>;
     turn_back<Own, HeadDim>(sums.dk, a.rope, first, valid);
     store_rows<Own, HeadDim>(a.dk + to, a.ldd, valid, sums.dk, a.scale, keys);
     store_rows<Own, HeadDim>(a.dv + to, a.ldd, valid, sums.dv, 1.0f, keys + Own::kBytes);
@@ -78,6 +79,7 @@ int32_t attention_backward_kv(nt_context *context, const AttentionBackward &call
   if (call.size.head_dim == 64) return launch_kv<KvTiling<64, 2, 4, 32, 2>>(context, call);
   if (call.size.head_dim == 80) return launch_kv<KvTiling<80, 1, 8, 64, 1>>(context, call);
   if (call.size.head_dim == 96) return launch_kv<KvTiling<96, 1, 8, 64, 1>>(context, call);
+  if (call.size.head_dim == 100) return launch_kv<KvTiling<112, 1, 8, 32, 1>>(context, call);
   if (call.size.head_dim == 256) return attention_backward_kv_wide(context, call);
   typedef KvTiling<128, 1, 8, 64, 1> Wide;
   if (context->shared_limit >= Wide::bytes) return launch_kv<Wide>(context, call);

@@ -50,11 +50,11 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
 
   const Place place = tile_place(a.tiles, blockIdx.z);
   load_tiles<Own, Tiling::rows, threads>(keys, a.k, a.ld, values, a.v, a.ld, place.token, place.begin, place.end,
-                                         int(blockIdx.x) * head_dim);
+                                         int(blockIdx.x) * kHeadColumns<head_dim>);
   // Query tiles of a head start at `begin`, so that those of the diagonal are the first rows / columns.
   auto load = [&](unsigned char *to, int head, int at) {
     load_tiles<Other, columns, threads>(to, a.q, a.ld, to + Other::kBytes, a.dout, a.ldo, place.token, at, place.end,
-                                        head * head_dim);
+                                        head * kHeadColumns<head_dim>);
     copy_async_commit();
   };
   // What this thread, one of the first 2 · columns, puts into the statistics of a tile: read before the tile before it

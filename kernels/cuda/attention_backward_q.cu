@@ -15,6 +15,7 @@
 //          128          128 × 32                    4 × 32            128 + 64         97 KB, two blocks
 //                       256 × 32                    8 × 32            128 + 64        162 KB, where two do not fit
 //                       128 × 32                    8 × 16             64 + 32         97 KB, on cards with 99 KB
+//          100          128 × 32                    8 × 16             56 + 32         97 KB
 //       96, 80          128 × 32                    4 × 32             96 + 64         73 KB, two blocks
 //                       128 × 64                    8 × 16             48 + 64         97 KB, on cards with 99 KB
 //           64          128 × 32                    4 × 32             64 + 64         49 KB, two blocks
@@ -122,11 +123,11 @@ __device__ __forceinline__ void find_statistics(float2 *statistics, const unsign
   Pack<bf16> o[rows / step][T::kPanels] = {};
   NT_UNROLL
   for (int i = 0; i < rows / step; i++) {
-    const bf16 *from = a.o + int64_t(first + row + i * step) * a.ldo + head * head_dim + 8 * chunk;
+    const bf16 *from = a.o + int64_t(first + row + i * step) * a.ldo + head * kHeadColumns<head_dim> + 8 * chunk;
     NT_UNROLL
     for (int panel = 0; panel < T::kPanels; panel++)
       if (row + i * step < valid && T::has(panel, chunk))
-        o[i][panel] = load_pack_once(from + panel * T::kPanelColumns);
+        o[i][panel] = load_chunk_once<head_dim>(from + panel * T::kPanelColumns, panel * T::kPanelColumns + 8 * chunk);
   }
   copy_async_wait<1>();
   NT_UNROLL
@@ -163,12 +164,12 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
   const int head = int(blockIdx.y) * a.group + int(blockIdx.x);
   const int end = min(place.begin + Tiling::rows, place.end);  // of the keys that are seen
   load_tiles<Own, Tiling::rows, threads>(queries, a.q, a.ld, queries + Own::kBytes, a.dout, a.ldo, place.token,
-                                         place.begin, place.end, head * head_dim);
+                                         place.begin, place.end, head * kHeadColumns<head_dim>);
   copy_async_commit();
   auto load = [&](unsigned char *to, int at) {
     const int kv_head = computed_here(blockIdx.y);
     load_tiles<Other, columns, threads>(to, a.k, a.ld, to + Other::kBytes, a.v, a.ld, place.token, at, end,
-                                        kv_head * head_dim);
+                                        kv_head * kHeadColumns<head_dim>);
     copy_async_commit();
   };
   int at = max(0, place.begin - a.window + 1) / columns * columns;
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(Tiling::threads, Tiling::blocks)
 
   const Place out = tile_place(a.tiles, blockIdx.z);
   turn_back<Own, head_dim>(dq, a.rope, out.token + out.begin, out.end - out.begin);
-  store_rows<Own, head_dim>(a.dq + int64_t(out.token + out.begin) * a.ldd + head * head_dim, a.ldd,
+  store_rows<Own, head_dim>(a.dq + int64_t(out.token + out.begin) * a.ldd + head * kHeadColumns<head_dim>, a.ldd,
                             out.end - out.begin, dq, a.scale, queries);
 }
 
@@ -229,6 +230,7 @@ int32_t attention_backward_q(nt_context *context, const AttentionBackward &call)
     typedef QTiling<96, 2, 4, 32, 2> Two;
     return limit >= 2 * Two::bytes ? launch_q<Two>(context, call) : launch_q<QTiling<96, 1, 8, 64, 1>>(context, call);
   }
+  if (call.size.head_dim == 100) return launch_q<QTiling<112, 1, 8, 32, 1>>(context, call);
   if (call.size.head_dim == 256) {
     typedef QTiling<256, 1, 8, 32, 1> Wide;
     typedef QTiling<256, 1, 8, 16, 1> Middle;

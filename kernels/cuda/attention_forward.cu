@@ -1,5 +1,5 @@
-// Causal attention on tensor cores (FlashAttention-2, arXiv 2307.08691, algorithm 1), bf16, head_dim 64, 80, 96, 128 or
-// 256:
+// Causal attention on tensor cores (FlashAttention-2, arXiv 2307.08691, algorithm 1), bf16, head_dim 64, 80, 96, 100,
+// 128 or 256:
 //   s = q·kᵀ,  p = exp(scale · s − m),  o = Σ p·v / Σ p,  lse = m + log Σ p.
 // A block of 4 warps owns a tile of queries of one sample and head and walks the tiles of keys from the diagonal down.
 #include "attention.h"
@@ -192,7 +192,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
   const int ldq = general ? a.ldq : a.ldkv;  // they are equal for whole samples
   const int64_t token = tile.token;
   const int64_t first_row = general ? int64_t(tile.keys) * a.ldkv + head / a.group * a.kv_step
-                                    : token * a.ldkv + int64_t(head / a.group) * head_dim;
+                                    : token * a.ldkv + int64_t(head / a.group) * kHeadColumns<head_dim>;
   const bf16 *k = a.k + first_row, *v = a.v + first_row;
 
   State<head_dim, groups> state;
@@ -211,8 +211,8 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
   // From the last tile that a valid query sees down to the first.
   int first_key = (tile.first + valid - 1) / keys * keys;
   const int last_tile = general ? max(0, tile.first - a.window + 1) / keys * keys : 0;
-  load_tile<head_dim, rows, kThreads, false>(queries, a.q + (token + tile.first) * ldq + int64_t(head) * head_dim,
-                                             ldq, valid);
+  const bf16 *const q = a.q + (token + tile.first) * ldq + int64_t(head) * kHeadColumns<head_dim>;
+  load_tile<head_dim, rows, kThreads, false>(queries, q, ldq, valid);
   load_tile<head_dim, keys, kThreads, false>(key_tile, k + int64_t(first_key) * a.ldkv, a.ldkv,
                                              tile.length - first_key);
   copy_async_commit();
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
     }
   __syncwarp();
   constexpr int lanes = Queries::kChunks;  // that store one row of a panel
-  bf16 *const out = a.o + (token + tile.first) * a.ldo + int64_t(head) * head_dim;
+  bf16 *const out = a.o + (token + tile.first) * a.ldo + int64_t(head) * kHeadColumns<head_dim>;
   NT_UNROLL
   for (int r = 0; r < warp_rows; r += 32 / lanes) {
     const int row = warp_row + r + lane / lanes;
@@ -291,8 +291,7 @@ __global__ void __launch_bounds__(kThreads, blocks(head_dim, general)) attention
     for (int panel = 0; panel < Queries::kPanels; panel++) {
       const int chunk = panel * lanes + lane % lanes;
       if (row < valid && Queries::has(panel, lane % lanes))
-        store_pack(out + row * a.ldo + chunk * 8,
-                   load_pack(reinterpret_cast<const bf16 *>(queries + Queries::offset(row, chunk))));
+        store_chunk<head_dim>(out + row * a.ldo + chunk * 8, queries + Queries::offset(row, chunk), chunk * 8);
     }
   }
 }
@@ -326,8 +325,9 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
 }
 
 bool is_aligned(const AttentionForward &call) {
-  return rows_aligned(call.q, call.ldq) && rows_aligned(call.k, call.ldkv) && rows_aligned(call.v, call.ldkv) &&
-         rows_aligned(call.o, call.ldo);
+  const int64_t head_dim = call.size.head_dim;
+  return rows_aligned(call.q, call.ldq, head_dim) && rows_aligned(call.k, call.ldkv, head_dim) &&
+         rows_aligned(call.v, call.ldkv, head_dim) && rows_aligned(call.o, call.ldo, head_dim);
 }
 
 int32_t forward(nt_context *context, const AttentionForward &call) {
@@ -338,6 +338,7 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
       case 64: return forward<64, 128, 64, true>(context, call);
       case 80: return forward<80, 64, 64, true>(context, call);
       case 96: return forward<96, 64, 64, true>(context, call);  // 128 rows would spill, here and below
+      case 100: return forward<112, 64, 64, true>(context, call);
       case 256: return forward<256, 64, 64, true>(context, call);
       default: return forward<128, 64, 64, true>(context, call);
     }
@@ -348,6 +349,7 @@ int32_t forward(nt_context *context, const AttentionForward &call) {
     case 64: return forward<64, 128, 64, false>(context, call);
     case 80:
       return large ? forward<80, 128, 64, false>(context, call) : forward<80, 64, 64, false>(context, call);
+    case 100: return forward<112, 64, 64, false>(context, call);
     case 256: return forward<256, 64, 64, false>(context, call);  // 96 KB on any card
     case 96:
       return large ? forward<96, 128, 64, false>(context, call) : forward<96, 64, 64, false>(context, call);

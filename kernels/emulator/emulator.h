@@ -94,14 +94,31 @@ __attribute__((always_inline)) inline void load_matrix_rows(WarpOperation operat
   memcpy(registers, load.result, sizeof load.result);
 }
 
-inline void copy_16(void *destination, const void *source) {
+// See CopyOperation; T: as many words as are copied at once. By assignments, which ThreadSanitizer sees, unlike a memset.
+template <class T>
+inline void copy_words(void *destination, const void *source) {
   if (source == destination) {
-    *static_cast<uint4 *>(destination) = uint4{~0u, ~0u, ~0u, ~0u};
+    T no_numbers;
+    memset(&no_numbers, 0xFF, sizeof no_numbers);
+    *static_cast<T *>(destination) = no_numbers;
   } else if (source == nullptr) {
-    *static_cast<uint4 *>(destination) = uint4{0, 0, 0, 0};
+    *static_cast<T *>(destination) = T{};
   } else {
-    *static_cast<uint4 *>(destination) = *static_cast<const uint4 *>(source);
+    *static_cast<T *>(destination) = *static_cast<const T *>(source);
   }
+}
+
+template <class T>
+__attribute__((always_inline)) inline void copy_async_words(void *destination, const void *source, bool valid,
+                                                            const char *file, int line) {
+  if ((reinterpret_cast<uintptr_t>(destination) | reinterpret_cast<uintptr_t>(source)) % sizeof(T) != 0)
+    fail("%s:%d: cp.async: an address is not %d-byte aligned", file, line, int(sizeof(T)));
+  check_shared(destination, sizeof(T), "cp.async: the destination", file, line);
+  if (counting) {
+    if (valid) count_access(source, sizeof(T), false);
+    count_access(destination, sizeof(T), true);
+  }
+  copy_async(destination, source, valid, copy_words<T>);
 }
 
 }  // namespace emulator
@@ -120,14 +137,10 @@ inline void mma(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
 
 __attribute__((always_inline)) inline void copy_async(void *destination, const void *source, bool valid = true,
                                                       NT_CALLER) {
-  if ((reinterpret_cast<uintptr_t>(destination) | reinterpret_cast<uintptr_t>(source)) % 16 != 0)
-    emulator::fail("%s:%d: cp.async: an address is not 16-byte aligned", file, line);
-  emulator::check_shared(destination, 16, "cp.async: the destination", file, line);
-  if (emulator::counting) {
-    if (valid) emulator::count_access(source, 16, false);
-    emulator::count_access(destination, 16, true);
-  }
-  emulator::copy_async(destination, source, valid, emulator::copy_16);
+  emulator::copy_async_words<uint4>(destination, source, valid, file, line);
+}
+__attribute__((always_inline)) inline void copy_async_half(void *destination, const void *source, bool valid, NT_CALLER) {
+  emulator::copy_async_words<uint2>(destination, source, valid, file, line);
 }
 inline void copy_async_commit() { emulator::copy_async_commit(); }
 template <int pending>

@@ -113,7 +113,7 @@ bool is_shared(const void *p);
 
 // ---- cp.async (copies.cpp)
 
-// Copies 16 bytes, or writes zeros where source is null, or bytes that are no number where it is `destination`.
+// Copies 16 or 8 bytes, or writes zeros where source is null, or bytes that are no number where it is `destination`.
 // It lives in the kernel's file, so that sanitizers see the access.
 typedef void (*CopyOperation)(void *destination, const void *source);
 void copy_async(void *destination, const void *source, bool valid, CopyOperation copy);

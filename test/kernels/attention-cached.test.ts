@@ -54,6 +54,13 @@ const cases: Case[] = [
       [129, 5],
     ],
   ],
+  [
+    { heads: 2, kvHeads: 1, headDim: 100 },
+    [
+      [70, 3],
+      [5, 1],
+    ],
+  ],
   [{ heads: 2, kvHeads: 1, headDim: 256 }, [[40, 9]]],
   [
     { heads: 2, kvHeads: 1, headDim: 64, window: 33 },

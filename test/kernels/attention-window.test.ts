@@ -36,6 +36,7 @@ const tiled: [AttentionShape, number[]][] = [
   [{ heads: 8, kvHeads: 1, headDim: 64, window: 33 }, [33, 130]],
   [{ heads: 1, kvHeads: 1, headDim: 64, window: 200 }, [400]],
   [{ heads: 2, kvHeads: 1, headDim: 80, window: 70 }, [129, 200]],
+  [{ heads: 2, kvHeads: 1, headDim: 100, window: 33 }, [129, 0, 70]],
   [{ heads: 1, kvHeads: 1, headDim: 256, window: 65 }, [130]],
   [{ heads: 2, kvHeads: 1, headDim: 256, window: 10 }, [67, 0, 31]],
   [{ heads: 1, kvHeads: 1, headDim: 96, window: 128 }, [129, 300]],

@@ -50,6 +50,8 @@ const tiled: [AttentionShape, number[]][] = [
   [{ heads: 8, kvHeads: 1, headDim: 64 }, [33, 130]],
   [{ heads: 1, kvHeads: 1, headDim: 80 }, [129, 64]],
   [{ heads: 4, kvHeads: 2, headDim: 80 }, [65, 0, 1, 128]],
+  [{ heads: 2, kvHeads: 2, headDim: 100 }, [63, 64, 65, 0, 1]],
+  [{ heads: 4, kvHeads: 2, headDim: 100 }, [129, 2]],
   [{ heads: 1, kvHeads: 1, headDim: 256 }, [33, 0, 129]],
   [{ heads: 4, kvHeads: 2, headDim: 256 }, [65, 1]],
   [{ heads: 1, kvHeads: 1, headDim: 96 }, [129, 64, 127]],
@@ -87,9 +89,9 @@ forEachBackend((device, name) => {
   }
 
   test("aligned and unaligned rows give the same results, which the CUDA backend computes by different kernels", () => {
-    for (const headDim of [64, 96, 128, 256]) {
+    for (const headDim of [64, 96, 100, 128, 256]) {
       const shape = { heads: 2, kvHeads: 1, headDim };
-      const lengths = headDim === 256 ? [70, 15] : [70, 140];
+      const lengths = headDim === 256 || headDim === 100 ? [70, 15] : [70, 140];
       const T = tokensOf(lengths);
       const random = new Random(headDim);
       const qkv = roundTo("bf16", random.floats(T * columnsOf(shape), 3));
@@ -107,6 +109,7 @@ forEachBackend((device, name) => {
     ["bf16", 80, alignedGaps],
     ["bf16", 96, alignedGaps],
     ["bf16", 128, alignedGaps],
+    ["bf16", 100, [4, 12, 12, 20]], // rows aligned to 8 bytes, which these need
     ["bf16", 256, alignedGaps],
     ["bf16", 128, unalignedGaps],
     ["bf16", 34, alignedGaps],
