@@ -158,7 +158,11 @@ class Pieces {
   void tile(int64_t m, int64_t rows, int64_t n, const float *right, const float *next) const {
     alignas(64) float own[kRows * kStrip];
     float *sums = own;
-    if (panel_.aside != nullptr) sums = panel_.aside + ((n - panel_.n) / kStrip * panel_.rows + m - panel_.m) * kStrip;
+    if (panel_.aside != nullptr) {
+      sums = panel_.aside + ((n - panel_.n) / kStrip * panel_.rows + m - panel_.m) * kStrip;
+      // The next tile's sums follow.
+      for (int64_t j = kRows * kStrip; j < 2 * kRows * kStrip; j += kLine) __builtin_prefetch(sums + j, 1);
+    }
     C *c = static_cast<C *>(product_.c) + m * product_.ldc + n;
     if (panel_.is_last)
       for (int64_t row = 0; row < rows; row++)
