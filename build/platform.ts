@@ -16,7 +16,7 @@ export interface Platform {
   /** Folder of the native libraries. */
   native: string;
   executable: string;
-  /** What the CUDA library holds machine code for; the PTX behind the last serves what comes later. */
+  /** What the CUDA library holds machine code for; PTX of the last generation serves GPUs that come later. */
   cudaArchitectures: readonly string[];
 }
 
