@@ -9,13 +9,13 @@ import { dense, plus, product, transpose } from "./products.ts";
 
 // [T, in, out, rank]. By AMX: a weight that a thread packs for itself, panel by panel, and one that is packed in two parts. By
 // vectors: sums in one part and in several, more rows and columns than are put aside at a time, a rank that is not taken into
-// the sum.
+// the sum, beside which a packed row would have no room for it.
 const shapes = [
   [140, 1700, 70, 8],
   [384, 8192, 1088, 8],
   [300, 700, 130, 40],
   [2100, 800, 2200, 8],
-  [300, 330, 90, 200],
+  [300, 744, 90, 300],
 ] as const;
 const dtypes = ["bf16", "f32"] as const;
 
@@ -61,7 +61,10 @@ for (const shape of shapes) {
       const on = (columns: number, values: Float32Array<ArrayBuffer>) =>
         upload(device, dtype, [values.length / columns, columns], values);
       const weight = Weight.dense(device, on(inputs, made.w));
-      const u = on(rank, made.u);
+      const gap = 3; // between u's rows, NaN
+      const wide = new Float32Array(T * (rank + gap)).fill(Number.NaN);
+      for (let t = 0; t < T; t++) wide.set(made.u.subarray(t * rank, (t + 1) * rank), t * (rank + gap));
+      const u = on(rank + gap, wide).columns(0, rank);
       const low = { u, blocks: [{ b: on(rank, made.b), row: out - made.blockRows, column: 0 }] };
       const y = poisoned(device, "f32", [T, out]);
       linearForward(device, y, on(inputs, made.x), weight, upload(device, "f32", [out], made.bias), low);
