@@ -1,5 +1,5 @@
-// An NF4 weight expanded in the layout that oneDNN's AVX-512 products read: dequantizing costs no more for it, while
-// oneDNN would else bring the matrix into this layout in every product (5 to 10 % of one with 2,048 rows).
+// An NF4 weight expanded in the layout that AMX's products (amx_matmul.h) and oneDNN's with AVX-512 read: dequantizing costs
+// no more for it, while they would else bring the matrix into this layout every time (5 to 10 % of a product).
 //
 // The right operand b[k, n] is cut into panels of 64 columns. A panel is [k][64] in float32 and [k / 2][64][2] in bf16:
 // units of four bytes, 64 of them for each step along k.
