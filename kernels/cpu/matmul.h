@@ -1,6 +1,7 @@
 // Matrix products: of many rows by word_matmul.h where that is faster, else by oneDNN. A primitive is made once a shape and
 // kept (creation costs 0.3-1 ms, a lookup nothing); the context owns them, their scratchpad, and one scratch buffer for the
 // kernels around them.
+#pragma once
 #include "../matrix.h"
 #include "context.h"
 #include "panel.h"
