@@ -6,21 +6,11 @@ import { decodeFloats } from "../floats.ts";
 import type { FunctionName } from "./bindings.ts";
 import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
 import { type MappedFile, MappedFiles } from "./mapped-files.ts";
+import { NativeError } from "./native-error.ts";
+import { probe } from "./probe.ts";
 import { Readback } from "./readback.ts";
 import { type DType, dtypeBytes, dtypeCode, sizeOf, Tensor } from "./tensor.ts";
 import { addLaunches, type RecordedCall } from "./timeline.ts";
-
-/** A native function refused or failed; the message names the operation and what came. */
-export class NativeError extends NeftuneError {
-  readonly operation: string;
-  readonly status: number;
-
-  constructor(operation: string, status: number, message: string) {
-    super(status === 2 ? "out-of-memory" : "native", message || `${operation} failed with status ${status}`);
-    this.operation = operation;
-    this.status = status;
-  }
-}
 
 /** What nt_describe tells. Bytes and counts. */
 export interface DeviceInfo {
@@ -52,10 +42,7 @@ export interface CudaProbe {
 
 /** Asks the CUDA library what it finds. Loads it first; throws NeftuneError where this build has none. */
 export function probeCuda(library: NativeLibrary = loadCudaLibrary()): CudaProbe {
-  const json = new Uint8Array(16384);
-  const status = library.functions.nt_probe(json, json.length);
-  if (status !== 0) throw new NativeError("nt_probe", status, library.lastError());
-  return JSON.parse(new CString(ptr(json)).toString()) as CudaProbe;
+  return probe<CudaProbe>(library);
 }
 
 export interface DeviceOptions {

@@ -14,10 +14,10 @@ export {
   Device,
   type DeviceInfo,
   type DeviceOptions,
-  NativeError,
   probeCuda,
 } from "./device.ts";
 export { hasCudaLibrary } from "./library.ts";
+export { NativeError } from "./native-error.ts";
 export * from "./ops/adamw.ts";
 export * from "./ops/attention.ts";
 export * from "./ops/copy.ts";

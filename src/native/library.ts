@@ -8,6 +8,7 @@ import { NeftuneError, UsageError } from "../errors.ts";
 import { bindings, type FunctionName } from "./bindings.ts";
 import { type CpuIsa, chooseIsa, dnnlCeiling, usesAmx } from "./cpu-isa.ts";
 import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
+import { probe } from "./probe.ts";
 
 /** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
 export type Argument = number | bigint | null | NodeJS.TypedArray;
@@ -85,12 +86,8 @@ const loaded = new Map<string, NativeLibrary>();
 let runtimeLoaded = false;
 
 /** Whether the CPU's instruction for products of pairs of bf16 is worth using, as the library for it has timed. */
-function pairsAreFaster(library: NativeLibrary): boolean {
-  const json = Buffer.alloc(256);
-  library.functions.nt_probe(json, json.length);
-  return (JSON.parse(json.toString("utf8", 0, json.indexOf(0))) as { pairs_are_faster: boolean })
-    .pairs_are_faster;
-}
+const pairsAreFaster = (library: NativeLibrary) =>
+  probe<{ pairs_are_faster: boolean }>(library).pairs_are_faster;
 
 /**
  * Loads the CPU backend built for this machine's best instruction set (or NEFTUNE_CPU_ISA's). That for pairs of bf16 is not

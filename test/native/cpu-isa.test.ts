@@ -28,9 +28,8 @@ test.skipIf(!supportedIsas().includes("avx512_bf16"))(
   async () => {
     const pairs = await printed(
       `import { loadCpuLibrary } from "./library.ts";
-       const json = Buffer.alloc(256);
-       loadCpuLibrary().functions.nt_probe(json, json.length);
-       console.log(JSON.parse(json.toString("utf8", 0, json.indexOf(0))).pairs_are_faster);`,
+       import { probe } from "./probe.ts";
+       console.log(probe(loadCpuLibrary()).pairs_are_faster);`,
       { NEFTUNE_CPU_ISA: "avx512_bf16" },
     );
     const isa = await printed(
