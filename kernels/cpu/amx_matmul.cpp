@@ -2,14 +2,13 @@
 
 #ifdef __AMX_BF16__
 
-#include <string.h>
-
 #include <algorithm>
 #include <atomic>
 
 #include "amx_words.h"
 #include "parallel.h"
 #include "scratch.h"
+#include "word_packing.h"
 
 namespace nt {
 namespace {
@@ -79,34 +78,19 @@ void pack_panel(float *to, const Matrix &q, int64_t K, int64_t N, int64_t n, int
     }
 }
 
-void pack_low_rank(int threads, float *to, Range *used, const LowRankTerm &term, int64_t extra, int64_t n,
-                   int64_t columns, int64_t N) {
-  const int64_t rank = term.rank;
+void pack_low_rank_panels(int threads, float *to, Range *used, const LowRankTerm &term, int64_t extra, int64_t n,
+                          int64_t columns, int64_t N) {
+  static_assert(kStrip == kPanel && kPairs<bf16>, "a strip of words is a panel");
   parallel_for(threads, ceil_div(columns, kPanel), 8, [&](int64_t first_panel, int64_t last_panel) {
     for (int64_t panel = first_panel; panel < last_panel; panel++) {
       float *at = to + panel * extra * kPanelStep;
       const int64_t begin = n + panel * kPanel;
-      used[panel] = {0, extra};
-      if (term.blocks == nullptr) {
-        pack_panel(at, as_stored(term.whole, NT_BF16, N), rank, N, begin, 0, extra);
-        continue;
-      }
-      auto *words = reinterpret_cast<bf16 *>(at);
-      memset(words, 0, size_t(extra * kPanelStep) * 4);
-      Range range = {extra, 0};
-      for (int64_t i = 0; i < term.count; i++) {
-        const nt_lora_block &block = term.blocks[i];
-        const int64_t from = std::max(begin, block.row), end = std::min(begin + kPanel, block.row + block.rows);
-        if (from >= end) continue;
-        range.begin = std::min(range.begin, block.column / kStep);
-        range.end = std::max(range.end, ceil_div(block.column + rank, kStep));
-        for (int64_t j = from; j < end; j++) {
-          const bf16 *b = static_cast<const bf16 *>(block.b) + (j - block.row) * rank;
-          for (int64_t k = block.column; k < block.column + rank; k++)
-            words[k / kPair * kPanel * kPair + (j - begin) * kPair + k % kPair] = b[k - block.column];
-        }
-      }
-      used[panel] = range;
+      const Range words = term_words<bf16>(term, begin);
+      used[panel] = {words.begin / kEdge, ceil_div(words.end, kEdge)};
+      if (term.blocks == nullptr)
+        pack_panel(at, as_stored(term.whole, NT_BF16, N), term.rank, N, begin, 0, extra);
+      else
+        pack_low_rank<bf16>(at, term, extra * kEdge, begin, N);
     }
   });
 }
@@ -285,7 +269,7 @@ int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTer
           pack_panel(words + panel * plan.steps * kPanelStep, product.b, product.k, product.n, n + panel * kPanel, 0,
                      plan.steps);
       });
-    if (plan.extra > 0) pack_low_rank(context->threads, words + base, used, term, plan.extra, n, columns, product.n);
+    if (plan.extra > 0) pack_low_rank_panels(context->threads, words + base, used, term, plan.extra, n, columns, product.n);
     const auto *packed = packs_all ? words : static_cast<const float *>(product.b_blocked);
     const Panels there = {call, n, packed, words + base, used};
     const bool done = product.c_dtype == NT_F32 ? multiply<float>(context, product, term, plan, there)
