@@ -1,6 +1,5 @@
 // What the two fast passes of the attention backward share: products of tiles in tensor cores, and results on their
-// way out. Both passes have head_dim 64, 80, 96, 100, 128 or 256 in bf16 with aligned rows, and
-// recompute
+// way out. Both passes have head_dim 64, 80, 96, 100, 128 or 256 in bf16 with aligned rows, and recompute
 //   P = exp2(scale · log₂e · q·kᵀ − lse · log₂e),  dS = P ∘ (dO·Vᵀ − D),  D = Σ dO∘O.
 // A warp owns 16·M rows of the block's own tile and their sums in registers; tiles of the other side stream by.
 #pragma once
@@ -179,8 +178,8 @@ __device__ __forceinline__ void pack_half(uint32_t (&a)[M][4], int m, int half, 
 
 // Turns the warp's rows back by RoPE, where they were turned; `token` is that of the block's first row, `valid` its rows
 // that exist. A pair (i, i + head_dim / 2) lies in one lane where a tile is as wide as a head (else the caller turns them
-// back), so that this happens in registers. The tables (8 bytes a
-// pair) come out of L2, for a row of all pairs at once. A position below 0 makes NaN, as in rope.cu.
+// back), so that this happens in registers. The tables (8 bytes a pair) come out of L2, for a row of all pairs at once. A
+// position below 0 makes NaN, as in rope.cu.
 template <class A, int head_dim, int sharing = 1, int M>
 __device__ __forceinline__ void turn_back(float (&sum)[M][head_dim / 8][4], const Rope &rope, int token, int valid) {
   constexpr int N = head_dim / 16;  // of half a head
