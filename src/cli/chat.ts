@@ -11,11 +11,13 @@ import { openDevice } from "./arguments/device.ts";
 import { expectEffects } from "./arguments/effects.ts";
 import { samplingOf, samplingOptions } from "./arguments/sampling-options.ts";
 import { Chat, chatHelp } from "./chat/conversation.ts";
+import { WordWrap } from "./chat/word-wrap.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { withBase } from "./inputs/adapter-base.ts";
 import { completeModel, findModel } from "./inputs/checked-model.ts";
 import { adapterOption, dtypeOption, expectModel } from "./inputs/model-data.ts";
 import { contextLengthOption, noTemplate, ServedModel } from "./inputs/served-model.ts";
+import { escapeText } from "./terminal/text.ts";
 
 export const chatCommand = defineCommand({
   description: `Answers line by line, with the conversation so far as context; only what is new is read again. Ctrl-C stops an answer; at the prompt, Ctrl-D or /exit ends the chat. From a pipe, every line is a message and the answers go to standard output.\n${chatHelp}`,
@@ -169,12 +171,16 @@ async function answer(
   }
   const stream = new TextStream(tokenizer, [], prompt);
   const signal = interrupts.begin();
+  const wrap = context.columns === undefined ? null : new WordWrap(() => process.stdout.columns || 80);
+  const write = (part: string) => {
+    if (part !== "") context.write(part);
+  };
   let text = "";
   const say = (part: string) => {
     // Templates differ in whether a space comes before an answer.
     const shown = text === "" ? part.trimStart() : part;
     text += shown;
-    if (shown !== "") context.write(shown);
+    write(wrap === null ? shown : wrap.push(escapeText(shown)));
   };
   const maxNewTokens = Math.min(chat.settings.maxNewTokens, room);
   const sequence = session.add(prompt, {
@@ -188,6 +194,7 @@ async function answer(
     if (signal.aborted && sequence.finishReason === null) session.remove(sequence);
   }
   say(stream.end());
+  if (wrap !== null) write(wrap.end());
   interrupts.end();
   context.write("\n");
   chat.add(text);

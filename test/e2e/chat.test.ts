@@ -135,6 +135,16 @@ describe.skipIf(tmux === null)("in a terminal", () => {
     await shows(/> \/reset\n(?:.*\n)?>$/m);
     await keys("Up", "Up", "Up", "Enter");
     await shows(/> Name a color\.\n[\s\S]*> Name a color\.\n[\s\S]*\(cut at --max-new-tokens\)\n>\n*$/);
+    await keys("/set max-new-tokens 300", "Enter");
+    await shows(/max-new-tokens 300\n>\n*$/);
+    await keys("/set temperature 1", "Enter");
+    await shows(/temperature 1,.*\n.*\n>\n*$/);
+    await keys("Name words.", "Enter");
+    await shows(/> Name words\.\n[\s\S]*\(cut at --max-new-tokens\)\n>\n*$/);
+    // With -J, lines that the terminal itself had to break come whole.
+    const whole = (await run("capture-pane", "-p", "-J", "-t", "chat")).split("> Name words.\n")[1]!;
+    for (const line of whole.split("\n").filter((line) => line.includes(" ")))
+      expect(line.trimEnd().length).toBeLessThanOrEqual(80);
     await keys("half a line", "C-c");
     await shows(/> half a line\^C\n>$/m);
     await keys("C-d");

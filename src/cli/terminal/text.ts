@@ -36,7 +36,7 @@ export function displayWidth(text: string): number {
 let segmenter: Intl.Segmenter | undefined;
 
 /** What a reader takes for one character each. */
-function graphemes(text: string): string[] {
+export function graphemes(text: string): string[] {
   // biome-ignore lint/suspicious/noControlCharactersInRegex: ASCII needs no segmenter
   if (/^[\x00-\x7f]*$/.test(text)) return [...text];
   segmenter ??= new Intl.Segmenter("en", { granularity: "grapheme" });
