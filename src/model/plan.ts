@@ -197,7 +197,7 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
         `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (${smaller.maxTokens} tokens) would fit; ` +
           "take a smaller --batch-size or --max-length" +
           (request.training
-            ? `, or --micro-batch-tokens ${smaller.maxTokens}, which divides batches of training but no sample and no evaluation`
+            ? `, or --micro-batch-tokens ${smaller.maxTokens}, which divides batches but no sample`
             : ""),
       );
     }

@@ -1,10 +1,11 @@
 // Loss and perplexity of a model on a data set: noise and dropout off, nothing changed.
 
-import { countTargets } from "../data/sample.ts";
+import { countTargets, type Sample } from "../data/sample.ts";
 import { type SampleSource, samplesOf } from "../data/samples.ts";
 import { NeftuneError } from "../errors.ts";
 import type { Team } from "../ranks/team.ts";
 import { agreedWish, stopError } from "../ranks/wish.ts";
+import { mergeSamples } from "./micro-batches.ts";
 import type { EvaluableModel } from "./model.ts";
 import { layOut } from "./order.ts";
 
@@ -12,6 +13,8 @@ export interface EvaluateOptions {
   /** Samples at a time. */
   batchSize: number;
   packing: boolean;
+  /** Divides batches of more tokens, padding included; 0, null or absent: none. */
+  microBatchTokens?: number | null;
   signal?: AbortSignal;
   /** Divides the batches among its ranks; every rank has the whole result. */
   team?: Team | null;
@@ -58,14 +61,19 @@ export async function evaluate(
     if (team !== null && !team.isOwn(i)) continue;
     const size = Math.min(batchSize, samples.length - at);
     const part = Array.from({ length: size }, (_, k) => samples.get(at + k));
-    const batch = layOut(part, options.packing);
-    const losses = batch.targets.length === 0 ? new Float32Array() : model.evaluate(batch);
-    let next = 0;
-    for (const [k, { labels }] of part.entries()) {
-      const count = countTargets(labels);
-      sums[at + k] = losses.subarray(next, next + count).reduce((total, loss) => total + loss, 0);
-      perSample.targetTokens[at + k] = count;
-      next += count;
+    for (const places of dividedBatch(part, options)) {
+      const batch = layOut(
+        Array.from(places, (k) => part[k]!),
+        options.packing,
+      );
+      const losses = batch.targets.length === 0 ? new Float32Array() : model.evaluate(batch);
+      let next = 0;
+      for (const k of places) {
+        const count = countTargets(part[k]!.labels);
+        sums[at + k] = losses.subarray(next, next + count).reduce((total, loss) => total + loss, 0);
+        perSample.targetTokens[at + k] = count;
+        next += count;
+      }
     }
     options.onProgress?.(at + size);
   }
@@ -82,6 +90,15 @@ export async function evaluate(
   const loss = sum / targetTokens;
   const seconds = (performance.now() - start) / 1000;
   return { loss, perplexity: Math.exp(loss), samples: samples.length, targetTokens, seconds, perSample };
+}
+
+/** Places in a batch that the model sees at a time. */
+function dividedBatch(
+  batch: readonly Sample[],
+  { packing, microBatchTokens = null }: EvaluateOptions,
+): readonly Int32Array[] {
+  const lengths = batch.map(({ ids }) => ids.length);
+  return mergeSamples([Int32Array.from(batch.keys())], lengths, { packing, microBatchTokens });
 }
 
 /** Ranks that evaluate together stop together, whichever of them was asked to. */

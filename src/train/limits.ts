@@ -28,8 +28,16 @@ export function runLimits({ dataset, evalDataset, options: given }: PlannedRun, 
   const steps = totalSteps(order, options.epochs, options.maxSteps);
   const { packing, microBatchTokens } = options;
   const limits = trainingLimits(dataset, order, steps, packing, { microBatchTokens, ranks });
+  return withEvaluation(limits, evalDataset, options);
+}
+
+function withEvaluation(
+  limits: BatchLimits,
+  evalDataset: SampleSource | undefined,
+  { batchSize, packing, microBatchTokens }: TrainerOptions,
+): BatchLimits {
   if (evalDataset === undefined) return limits;
-  return mergeLimits(limits, evaluationLimits(evalDataset, options.batchSize, options.packing));
+  return mergeLimits(limits, evaluationLimits(evalDataset, batchSize, packing, microBatchTokens));
 }
 
 /** Tokens of a micro-batch beyond which a step gets no faster: measured on CPUs, estimated for GPUs. */
@@ -66,8 +74,13 @@ export function mergedSizes(run: PlannedRun, ranks: number, backend: DeviceInfo[
     maxSequences: Math.min(budget, batches * batchSize),
     maxPosition: own.maxPosition,
   });
-  const sizes: MergedSize[] = [];
-  for (let budget: number = enoughTokens[backend]; budget > least; budget /= 2)
-    sizes.push({ microBatchTokens: budget, limits: mergeLimits(atLeast, within(budget)) });
-  return [...sizes, { microBatchTokens: least, limits: atLeast }];
+  const budgets: number[] = [];
+  for (let budget: number = enoughTokens[backend]; budget > least; budget /= 2) budgets.unshift(budget);
+  const sizes: MergedSize[] = [{ microBatchTokens: least, limits: atLeast }];
+  for (const budget of budgets) {
+    const limits = mergeLimits(sizes[0]!.limits, within(budget));
+    const sized = { ...options, microBatchTokens: budget };
+    sizes.unshift({ microBatchTokens: budget, limits: withEvaluation(limits, run.evalDataset, sized) });
+  }
+  return sizes;
 }

@@ -112,14 +112,25 @@ export function trainingLimits(
   return limitsOf(sizes, batches(), packing);
 }
 
-/** Limits over all batches of an evaluation: `batchSize` samples at a time, in file order. */
-export function evaluationLimits(samples: SampleSource, batchSize: number, packing: boolean): BatchLimits {
+/**
+ * Limits over all batches of an evaluation: `batchSize` samples at a time, in file order, divided as evaluate() divides
+ * them.
+ */
+export function evaluationLimits(
+  samples: SampleSource,
+  batchSize: number,
+  packing: boolean,
+  microBatchTokens: number | null = null,
+): BatchLimits {
+  const sizes = sizesOf(samplesOf(samples));
   const batches = function* () {
     for (let at = 0; at < samples.length; at += batchSize) {
-      yield Int32Array.from({ length: Math.min(batchSize, samples.length - at) }, (_, i) => at + i);
+      const length = Math.min(batchSize, samples.length - at);
+      const batch = Int32Array.from({ length }, (_, i) => at + i);
+      yield* mergeSamples([batch], sizes.tokens, { packing, microBatchTokens });
     }
   };
-  return limitsOf(sizesOf(samplesOf(samples)), batches(), packing);
+  return limitsOf(sizes, batches(), packing);
 }
 
 function limitsOf(

@@ -218,6 +218,7 @@ export class Trainer {
       found = await evaluate(this.model, samples, {
         batchSize: this.options.batchSize,
         packing: this.options.packing,
+        microBatchTokens: this.options.microBatchTokens,
         ...(signal === undefined ? {} : { signal }),
         team,
         onProgress: (done) => reporter?.onEvalProgress?.(done, samples.length),

@@ -179,7 +179,7 @@ test("a larger micro-batch is planned for where that needs no more recomputation
   expect(chosenAt(planOf(1000, "gateUp") - 1)).toEqual([1000, "attention"]);
   device.freeMemory = () => planOf(1000, "input") - 1;
   expect(() => chooseSize(device, source, request, larger)).toThrow(
-    "a micro-batch 1/2 the size (500 tokens) would fit; take a smaller --batch-size or --max-length, or --micro-batch-tokens 500, which divides batches of training but no sample and no evaluation",
+    "a micro-batch 1/2 the size (500 tokens) would fit; take a smaller --batch-size or --max-length, or --micro-batch-tokens 500, which divides batches but no sample",
   );
   // A GPU has less to share, but its room for kernels is an estimate.
   Object.defineProperty(device, "isHost", { value: false });

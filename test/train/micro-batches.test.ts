@@ -187,6 +187,34 @@ describe("what memory decides", () => {
     },
   );
 
+  test("samples to evaluate that are longer than those trained on are divided by the budget, too", () => {
+    const dataset = fakeSamples(400);
+    const evalDataset = Array.from({ length: 50 }, (_, i) => {
+      const ids = new Int32Array(30 + (i % 7)).fill(1);
+      return { ids, labels: ids, truncated: false };
+    });
+    for (const packing of [true, false]) {
+      const options = { ...step, packing };
+      const whole = runLimits({ dataset, evalDataset, options });
+      expect(whole.maxTokens).toBeGreaterThan(1200);
+      const sizes = mergedSizes({ dataset, evalDataset, options }, 1, "cpu");
+      for (const [i, { limits, microBatchTokens }] of sizes.entries()) {
+        expect(limits.maxTokens).toBeLessThanOrEqual(microBatchTokens);
+        expect(limits.maxPosition).toBe(36);
+        for (const { microBatchTokens } of sizes.slice(i)) {
+          const exact = runLimits({ dataset, evalDataset, options: { ...options, microBatchTokens } });
+          expect(mergeLimits(limits, exact)).toEqual(limits);
+        }
+      }
+      expect(
+        runLimits({ dataset, evalDataset, options: { ...options, microBatchTokens: 20 } }).maxTokens,
+      ).toBe(36);
+      expect(runLimits({ dataset, evalDataset, options: { ...options, microBatchTokens: 0 } })).toEqual(
+        whole,
+      );
+    }
+  });
+
   test("a step that is smaller than the budget is what the model is loaded for", () => {
     const short = { batchSize: 1, gradientAccumulationSteps: 3 };
     const [most] = mergedSizes({ dataset: fakeSamples(30), options: short }, 1, "cpu");
@@ -225,7 +253,7 @@ describe("what memory decides", () => {
     expect(await mergedSize(loadedFor(unmerged), sizes, null)).toBe(0);
   });
 
-  const { root, request } = makeTinyRun();
+  const { root, request, dataOf } = makeTinyRun();
   const path = (output: string, ...names: string[]) => join(root, output, ...names);
   const recordOf = (output: string) => JSON.parse(readFileSync(path(output, "config.json"), "utf8"));
   const trainer = {
@@ -247,6 +275,27 @@ describe("what memory decides", () => {
     await train("small", { microBatchTokens: 40 });
     await train("small", { maxSteps: 4 }, true);
     expect(recordOf("small")["micro-batch-tokens"]).toBe(40);
+  });
+
+  test("a run's evaluation is divided, and its loss the same", async () => {
+    const prompt = "hello world ".repeat(4);
+    const evalDatasets = dataOf(
+      "long",
+      Array.from({ length: 7 }, (_, i) => ({ prompt: `${prompt}${i}`, completion: " world" })),
+    );
+    const train = async (output: string, microBatchTokens: number) => {
+      const models: Llama[] = [];
+      const once = { maxSteps: 1, batchSize: 4, learningRate: 0, microBatchTokens };
+      const { evaluation } = await runTraining(request(output, { evalDatasets, trainer: once }), openDevice, {
+        reporter: { onModel: (model) => models.push(model) },
+      });
+      return { tokens: models[0]!.options.maxTokens, loss: evaluation!.loss };
+    };
+    const whole = await train("whole-evaluation", 0);
+    const divided = await train("divided-evaluation", 40);
+    expect(whole.tokens).toBeGreaterThan(60);
+    expect(divided.tokens).toBeLessThanOrEqual(40);
+    expect(divided.loss).toBe(whole.loss);
   });
 
   test("a run that was begun without budgets goes on to the bits it would have had", async () => {

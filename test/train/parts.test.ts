@@ -1,7 +1,7 @@
 // Options, schedules, the order of samples, the noise hook, and lines of metrics.
 
 import { describe, expect, test } from "bun:test";
-import { makeBatch } from "../../src/data/batch.ts";
+import { type Batch, makeBatch } from "../../src/data/batch.ts";
 import { UsageError } from "../../src/errors.ts";
 import { evaluate } from "../../src/train/evaluate.ts";
 import { float32Text } from "../../src/train/metrics.ts";
@@ -253,6 +253,37 @@ describe("evaluate", () => {
     expect(split.perSample.targetTokens).toEqual(targetTokens);
     expect(seen).toEqual([3, 6, 9, 10]);
   });
+
+  test.each([true, false])(
+    "packing %p: a batch of more tokens than the budget is divided",
+    async (packing) => {
+      const samples = fakeSamples(23);
+      const longest = Math.max(...samples.map(({ ids }) => ids.length));
+      const rowsOf = async (microBatchTokens: number | null) => {
+        const rows: number[] = [];
+        class Watched extends FakeModel {
+          override evaluate(batch: Batch): Float32Array {
+            rows.push(batch.ids.length);
+            return super.evaluate(batch);
+          }
+        }
+        const options = { batchSize: 10, packing, microBatchTokens };
+        return { rows, ...(await evaluate(new Watched(), samples, options)) };
+      };
+      const whole = await rowsOf(null);
+      expect(whole.rows).toHaveLength(3);
+      expect((await rowsOf(0)).rows).toEqual(whole.rows);
+      for (const budget of [1, 2 * longest, 40]) {
+        const divided = await rowsOf(budget);
+        const { maxTokens } = evaluationLimits(samples, 10, packing, budget);
+        expect(Math.max(...divided.rows)).toBe(maxTokens);
+        expect(maxTokens).toBeLessThanOrEqual(Math.max(budget, longest));
+        expect(divided.rows.length).toBeGreaterThan(3);
+        expect(divided.loss).toBe(whole.loss);
+        expect(divided.perSample).toEqual(whole.perSample);
+      }
+    },
+  );
 
   test("a data set without targets is refused, an abort interrupts", async () => {
     const none = [{ ids: Int32Array.of(1, 2), labels: Int32Array.of(1, -100), truncated: false }];
