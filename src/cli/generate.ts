@@ -12,12 +12,11 @@ import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError, UsageError } from "../errors.ts";
 import { writeTextAtomically } from "../formats/io.ts";
 import { generateInSteps, type Llama, loadForInference, readConfig } from "../model/index.ts";
-import { modelOption, readingOptions, templateHelp } from "../options/data.ts";
+import { modelOption, readingOptions, templateDateOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { oneByMachine } from "../ranks/team.ts";
 import { agreedWish, INTERRUPTED, stopError, wishOf } from "../ranks/wish.ts";
 import { finishUnlessAborted } from "../steps.ts";
-import { templateDateOf } from "../train/index.ts";
 import { openDevice } from "./arguments/device.ts";
 import { expectEffects } from "./arguments/effects.ts";
 import { loadNotes, quantizationOf } from "./arguments/quantization.ts";
@@ -44,7 +43,7 @@ import {
   type ReadingValues,
   wantedSplits,
 } from "./inputs/model-data.ts";
-import { chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
+import { chooseDate, chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
 import { expectNewFile } from "./outputs/new-file.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./terminal/format.ts";
 
@@ -196,6 +195,7 @@ export const generateCommand = defineCommand({
       value: "NAME|FILE",
       help: templateHelp,
     },
+    "template-date": templateDateOption,
     "parse-special": {
       type: "bool",
       default: false,
@@ -255,7 +255,7 @@ export const generateCommand = defineCommand({
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
-      date: templateDateOf([values.adapter, dir]),
+      date: chooseDate(values["template-date"], [values.adapter, dir]),
       ...(datasetName === undefined || columns === undefined ? {} : { columns }),
     };
     const { asked, endOfTurn } = await withEncoder(dir, options, context.signal, async (encoder) => ({

@@ -9,12 +9,12 @@ import { RowProblem } from "../data/formats.ts";
 import { previewParts } from "../data/preview.ts";
 import { countTargets, type Sample } from "../data/sample.ts";
 import { RowError } from "../data/source.ts";
+import { today } from "../data/template-date.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import { readConfig } from "../model/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
-import { templateDateOf } from "../train/index.ts";
 import { defineCommand } from "./command.ts";
 import { withBase } from "./inputs/adapter-base.ts";
 import {
@@ -25,7 +25,7 @@ import {
   requireModel,
   wantedSplits,
 } from "./inputs/model-data.ts";
-import { chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
+import { chooseDate, chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
 import { rowNotes } from "./inputs/row-notes.ts";
 import { countOf } from "./terminal/format.ts";
 import { escapeJson, escapeText } from "./terminal/text.ts";
@@ -73,7 +73,7 @@ export const preview = defineCommand({
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
       lossOn: values["loss-on"],
-      date: templateDateOf([values.adapter, dir]),
+      date: chooseDate(values["template-date"], [values.adapter, dir]) ?? today(),
       vocabSize: existsSync(join(dir, "config.json")) ? readConfig(dir).vocabSize : null,
       ...(columns === undefined ? {} : { columns }),
     };
@@ -109,7 +109,7 @@ export const preview = defineCommand({
       );
     }
     context.note(templateLine(template, notes.templates, dir));
-    for (const line of rowNotes([{ path: "", ...notes }])) context.note(line);
+    for (const line of rowNotes([{ path: "", date: options.date, ...notes }])) context.note(line);
     if (values.json) {
       const rows = samples.map(({ text, ids, labels, truncated }) => {
         return { text, input_ids: [...ids], labels: [...labels], truncated };

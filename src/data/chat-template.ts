@@ -22,6 +22,7 @@ export class ChatTemplate {
   readonly #template: JinjaTemplate;
   readonly #settings: TemplateSettings;
   #deadline = Number.POSITIVE_INFINITY;
+  #isDated = false;
 
   /** Throws FormatError where the source is not a template. */
   constructor(source: string, name: string, settings: TemplateSettings) {
@@ -34,6 +35,12 @@ export class ChatTemplate {
   /** Starts the clock of a row. */
   beginRow(): void {
     this.#deadline = threadTime() + ROW_MILLISECONDS;
+    this.#isDated = false;
+  }
+
+  /** True where this row's renderings have called strftime_now. */
+  get isDated(): boolean {
+    return this.#isDated;
   }
 
   /** True where the source names a field or variable at all. */
@@ -67,7 +74,12 @@ export class ChatTemplate {
       tools,
       documents: null,
     };
-    const functions = { strftime_now: (format: unknown) => strftime(date, String(format)) };
+    const functions = {
+      strftime_now: (format: unknown) => {
+        this.#isDated = true;
+        return strftime(date, String(format));
+      },
+    };
     try {
       return this.#template.render(variables, functions, this.#deadline);
     } catch (error) {

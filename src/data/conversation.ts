@@ -42,6 +42,7 @@ export function conversationScript(
   const excepted = messages.flatMap(({ untrained }, k) =>
     lossOn === "all" && untrained === true ? [revealed(rendering.turn(k))] : [],
   );
+  if (template.isDated) remarks.add("dated");
   const { text, sections } = disguise.revealed(rendering.text, tokenizer);
   return { text, sections, answers, excepted, hasEos: false, remarks: [...remarks] };
 }

@@ -6,6 +6,7 @@ import { weightedIndices } from "./mix.ts";
 import type { Sample } from "./sample.ts";
 import type { SampleSizes, Samples } from "./samples.ts";
 import { sha256 } from "./sha256.ts";
+import type { TemplateDate } from "./template-date.ts";
 import type { TokenStore } from "./token-store.ts";
 import { firstEqual } from "./twins.ts";
 
@@ -26,6 +27,8 @@ export interface DatasetStats {
 /** A file's notes: places of rows go behind its path. */
 export interface FileNotes extends EncodingNotes {
   path: string;
+  /** The day that templates were told, where they may have asked. */
+  date?: TemplateDate | undefined;
 }
 
 export class Dataset implements Samples {

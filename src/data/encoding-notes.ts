@@ -14,6 +14,8 @@ export const remarks = [
   "other-prompt",
   /** After the answers stands no special token, so that no stop is trained. */
   "no-stop",
+  /** The template asked for the date. */
+  "dated",
 ] as const;
 export type Remark = (typeof remarks)[number];
 

@@ -14,12 +14,12 @@ export interface DataRequest {
 /** How rows become tokens. `samples`: the first rows of each data set. */
 export type EncodingOptions = Pick<
   LoadOptions,
-  "template" | "lossOn" | "columns" | "samples" | "skipBadRows" | "parseSpecial"
+  "template" | "templateDate" | "lossOn" | "columns" | "samples" | "skipBadRows" | "parseSpecial"
 > & { maxLength: number };
 
 export interface MixOptions
   extends EncodingOptions,
-    Pick<LoadOptions, "tokenizerDir" | "vocabSize" | "templateDate" | "signal"> {
+    Pick<LoadOptions, "tokenizerDir" | "vocabSize" | "signal"> {
   /** Draws the parts of data sets that are not used as a whole. */
   seed: number;
   /** Rows of a file tokenized so far. */

@@ -15,6 +15,13 @@ export const modelOption = {
 export const templateHelp =
   "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat), llama3, chatml, mistral, or a Jinja chat template file (given messages, tools, bos_token, eos_token and add_generation_prompt)";
 
+export const templateDateOption = {
+  type: "string",
+  value: "YYYY-MM-DD",
+  help: "day that a chat template's strftime_now gives, for templates that write the date (default: the day on which the run began, else today)",
+  identity: "derived",
+} as const;
+
 /** Which rows are read and what their fields are called: the same for every command that reads data. */
 export const readingOptions = inGroup("Data", {
   columns: {
@@ -49,6 +56,7 @@ export const encodingOptions = {
       help: `template for all rows: ${templateHelp}. Default: the model preset's template, else one chosen by each row's format`,
       identity: "derived",
     },
+    "template-date": templateDateOption,
     "loss-on": {
       type: "enum",
       values: lossTargets,

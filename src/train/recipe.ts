@@ -204,8 +204,8 @@ export async function loadRunData(
   { reporter = {}, signal, team = null }: RunWatch,
 ): Promise<LoadedRunData> {
   const recorded = await recordedOf(request, team);
-  const templateDate = recorded.templateDate ?? today();
   const { encoding, datasets, evalDatasets = [], evalSamples } = request;
+  const templateDate = encoding.templateDate ?? recorded.templateDate ?? today();
   const { dir } = request.model;
   const options = {
     ...encoding,

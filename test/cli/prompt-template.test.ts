@@ -1,7 +1,7 @@
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { chooseTemplate, templateLine } from "../../src/cli/inputs/prompt-template.ts";
+import { chooseDate, chooseTemplate, templateLine } from "../../src/cli/inputs/prompt-template.ts";
 import { rowNotes } from "../../src/cli/inputs/row-notes.ts";
 import { promptTemplate } from "../../src/data/templates.ts";
 import { templateDateOf, templateRecord, usedTemplates } from "../../src/train/template-record.ts";
@@ -60,6 +60,11 @@ describe("the template is", () => {
     for (const date of ["2025-02-30", null, 5]) {
       expect(templateDateOf([dated(date, "config.json"), folderOf({})])).toBeUndefined();
     }
+    expect(chooseDate("2023-01-02", [adapter])).toBe("2023-01-02");
+    expect(chooseDate(undefined, [adapter])).toBe("2025-02-03");
+    expect(() => chooseDate("2025-02-30", [adapter])).toThrow(
+      "--template-date 2025-02-30: expected a day, such as 2024-07-26",
+    );
     const foreign = folderOf({ "config.json": { template_date: "2025-02-03" } });
     expect(templateDateOf([foreign, undefined])).toBeUndefined();
   });
@@ -117,6 +122,12 @@ test("notes on rows: how many, the first, and columns once", () => {
     "1 row with an empty answer (b.jsonl:7: row 7)",
     expect.stringMatching(/^6 rows without a stop: .* \(first a\.jsonl:3: row 3\)$/) as unknown as string,
     "columns not used: id, source",
+  ]);
+  const dated = { dated: { rows: 9, first: ":2: row 2" } };
+  expect(
+    rowNotes([{ path: "c.jsonl", date: "2024-07-26", remarks: dated, unused: [], templates: [] }]),
+  ).toEqual([
+    "9 rows with the date in the template's own text (first c.jsonl:2: row 2); --template-date 2024-07-26 gives the same tokens on another day",
   ]);
   expect(usedTemplates(notes)).toEqual(["chat", "alpaca"]);
   expect(rowNotes([{ path: "a", remarks: {}, unused: [], templates: [] }])).toEqual([]);

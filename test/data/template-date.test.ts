@@ -37,6 +37,12 @@ test("a template's date is the one given, and tells data sets apart only where i
   expect((await load("dated.jinja", "2024-07-26", 1)).get(0).ids).toEqual(dated.get(0).ids);
   expect((await load("dated.jinja", "2024-07-27")).fingerprint).not.toBe(dated.fingerprint);
   expect((await load("dated.jinja")).fingerprint).toBe((await load("dated.jinja", today())).fingerprint);
+  const first = { rows: 1, first: ": row 1" };
+  for (const workers of [0, 1]) {
+    const [told] = (await load("dated.jinja", "2024-07-26", workers)).notes;
+    expect(told).toMatchObject({ remarks: { dated: first }, date: "2024-07-26" });
+  }
   const plain = await load("plain.jinja", "2024-07-26");
+  expect(plain.notes[0]!.remarks).not.toHaveProperty("dated");
   expect((await load("plain.jinja", "2024-07-27")).fingerprint).toBe(plain.fingerprint);
 });

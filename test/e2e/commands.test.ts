@@ -239,6 +239,38 @@ describe("preview", () => {
     }
   });
 
+  test("--template-date: the day that a template writes, in every command that reads rows", async () => {
+    place.write(
+      "dated.jinja",
+      "{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}{{ messages[1]['content'] }}",
+    );
+    const dated = ["--prompt-template", "dated.jinja", "--template-date", "2024-07-26"];
+    const read = ["--model", "model", "--dataset", "train.json", ...dated];
+    const preview = await place.must("preview", ...read, "--limit", "1", "--json");
+    expect(JSON.parse(preview.stdout)[0].text).toStartWith("26 Jul 2024: ");
+    const note = "--template-date 2024-07-26 gives the same tokens on another day";
+    expect(preview.stderr).toContain(note);
+    expect((await place.must("eval", ...read, "--samples", "2")).stderr).toContain(note);
+    const trained = await place.must("train", ...read, "--max-steps", "1", "--output", "dated");
+    expect(trained.stderr.split(note)).toHaveLength(2);
+    expect(JSON.parse(place.read("dated", "config.json"))).toMatchObject({
+      "template-date": "2024-07-26",
+      template_date: "2024-07-26",
+    });
+    const ask = ["generate", "--prompt", "Hello", "--max-new-tokens", "1", "--json"];
+    const promptOf = async (...args: string[]) =>
+      JSON.parse((await place.must(...ask, ...args)).stdout).prompt as string;
+    const one = ["--model", "model", "--prompt-template", "first.jinja"];
+    place.write("first.jinja", "{{ strftime_now('%F') }}: {{ messages[0]['content'] }}");
+    expect(await promptOf(...one, "--template-date", "2024-07-26")).toBe("2024-07-26: Hello");
+    expect(await promptOf(...one, "--adapter", "dated")).toBe("2024-07-26: Hello");
+    for (const command of ["train", "eval", "preview"]) {
+      const { stderr, status } = await place.run(command, ...read.slice(0, -1), "26 Jul");
+      expect(stderr).toContain("--template-date 26 Jul: expected a day, such as 2024-07-26");
+      expect(status).toBe(2);
+    }
+  });
+
   test("text: the trained part is marked", async () => {
     const args = ["--model", "model", "--dataset", "train.json", "--limit", "1"];
     const { stdout } = await place.must("preview", ...args);

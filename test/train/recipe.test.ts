@@ -23,6 +23,15 @@ test("--resume tells templates the day that the run began on; a new run, today",
   await train(request("second"));
   expect(recorded("second").template_date).toBe("2024-07-27");
   expect(recorded("second").dataset_fingerprint.sha256).not.toBe(first.dataset_fingerprint.sha256);
+  const { template, maxLength } = request("second").encoding;
+  const encoding = { template, maxLength, templateDate: "2024-07-26" };
+  await train(request("third", { encoding }));
+  expect(recorded("third").template_date).toBe("2024-07-26");
+  expect(recorded("third").dataset_fingerprint).toEqual(first.dataset_fingerprint);
+  const changed = { ...encoding, templateDate: "2024-07-28" };
+  await expect(train(request("third", { encoding: changed, resume: true }))).rejects.toThrow(
+    "the data set (--dataset and how it is read)",
+  );
   setSystemTime();
 });
 

@@ -17,6 +17,7 @@ import { trainingOptions } from "../../options/table.ts";
 import type { Context } from "../command.ts";
 import { countOf, formatCount } from "../terminal/format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
+import { givenDate } from "./prompt-template.ts";
 import { rowNotes } from "./row-notes.ts";
 
 export const adapterOption = {
@@ -40,6 +41,7 @@ export interface ReadingValues {
 
 export interface EncodingValues extends ReadingValues {
   "prompt-template": string | undefined;
+  "template-date"?: string | undefined;
   "loss-on"?: LossOn | undefined;
   "max-length": number;
   "skip-bad-rows": boolean;
@@ -149,6 +151,7 @@ export async function* dataRows(
 export function encodingOf(values: EncodingValues): EncodingOptions {
   return {
     template: values["prompt-template"],
+    templateDate: givenDate(values["template-date"]),
     lossOn: values["loss-on"],
     maxLength: values["max-length"],
     columns: columnNames(values),
@@ -162,7 +165,7 @@ export function encodingOf(values: EncodingValues): EncodingOptions {
 export const drawRows = ({ draw }: Pick<Context, "draw">, path: string, rows: number) =>
   draw(`${path}: ${countOf(rows, "row")} tokenized`);
 
-/** Loads data for the model in `dir`; `templateDate` is what a template's strftime_now gives, undefined for today. */
+/** Loads data for the model in `dir`. Without --template-date a template's strftime_now gives `templateDate`; undefined: today. */
 export async function loadData(
   requests: readonly DataRequest[],
   dir: string,
@@ -170,12 +173,13 @@ export async function loadData(
   { seed, templateDate }: { seed: number; templateDate: TemplateDate | undefined },
   context: Context,
 ): Promise<Dataset> {
+  const encoding = encodingOf(values);
   const { dataset } = await loadMix(requests, {
-    ...encodingOf(values),
+    ...encoding,
     tokenizerDir: dir,
     vocabSize: readConfig(dir).vocabSize,
     seed,
-    templateDate,
+    templateDate: encoding.templateDate ?? templateDate,
     signal: context.signal,
     onProgress: (path, rows) => drawRows(context, path, rows),
   });

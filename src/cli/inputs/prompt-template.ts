@@ -2,9 +2,11 @@
 // the rows' formats.
 
 import { NO_TEMPLATE } from "../../data/encode.ts";
+import { isTemplateDate, type TemplateDate } from "../../data/template-date.ts";
 import { readSettings } from "../../data/tokenizer-settings.ts";
+import { UsageError } from "../../errors.ts";
 import type { ModelPreset } from "../../presets/presets.ts";
-import { templateOfRun } from "../../train/index.ts";
+import { templateDateOf, templateOfRun } from "../../train/index.ts";
 
 export interface ChosenTemplate {
   /** As --prompt-template takes it; undefined: by row format. */
@@ -28,6 +30,20 @@ export function chooseTemplate(
     return { option: preset.prompt_template, why: `preset ${preset.name}` };
   }
   return { option: undefined, why: "by row format" };
+}
+
+/** What --template-date says. Throws UsageError for what is no day. */
+export function givenDate(option: string | undefined): TemplateDate | undefined {
+  if (option === undefined || isTemplateDate(option)) return option;
+  throw new UsageError(`--template-date ${option}: expected a day, such as 2024-07-26`);
+}
+
+/** The day that templates are told: an option, else that of the first folder that is a run; undefined: today. */
+export function chooseDate(
+  option: string | undefined,
+  folders: readonly (string | undefined)[],
+): TemplateDate | undefined {
+  return givenDate(option) ?? templateDateOf(folders);
 }
 
 /** One line: which template, why, and that there is another. `used` are those that rows were rendered with. */

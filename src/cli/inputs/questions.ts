@@ -32,7 +32,7 @@ export async function readQuestions(
     ...{ template: promptTemplate(template), maxLength: null, vocabSize: null, columns },
     parseSpecial: request.encoding.parseSpecial ?? false,
     // The day that a run which goes on began, as for the data.
-    date: templateDateOf([request.output]),
+    date: request.encoding.templateDate ?? templateDateOf([request.output]),
   });
   const questions: SamplePrompt[] = [];
   for await (const { row, problem, where } of rowsOf(openSource(path))) {

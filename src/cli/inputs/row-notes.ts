@@ -13,6 +13,7 @@ const sentences: Readonly<Record<Remark, (rows: string) => string>> = {
     `${rows} in which the template's generation prompt is not what stands before the answer in training`,
   "no-stop": (rows) =>
     `${rows} without a stop: no special token stands after the answer, so generation will not learn to end`,
+  dated: (rows) => `${rows} with the date in the template's own text`,
 };
 
 /** A line for each remark, with how many rows and the first, and one for the columns that nothing read. */
@@ -24,7 +25,9 @@ export function rowNotes(notes: readonly FileNotes[]): string[] {
     if (first === undefined) continue;
     const rows = files.reduce((sum, file) => sum + file.remarks[remark]!.rows, 0);
     const place = `${first.path}${first.remarks[remark]!.first}`;
-    lines.push(`${sentences[remark](countOf(rows, "row"))} (${rows === 1 ? "" : "first "}${place})`);
+    const kept =
+      remark === "dated" ? `; --template-date ${first.date} gives the same tokens on another day` : "";
+    lines.push(`${sentences[remark](countOf(rows, "row"))} (${rows === 1 ? "" : "first "}${place})${kept}`);
   }
   const unused = [...new Set(notes.flatMap((file) => file.unused))];
   if (unused.length > 0) lines.push(`columns not used: ${unused.join(", ")}`);
