@@ -5,6 +5,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { NeftuneError } from "../errors.ts";
 import { hubCacheDir } from "../formats/hub-cache.ts";
+import type { NativeLibrary } from "../native/bindings.ts";
 import { supportedIsas } from "../native/cpu-isa.ts";
 import {
   type CudaProbe,
@@ -18,7 +19,7 @@ import {
   probeTransport,
   type Transport,
 } from "../native/index.ts";
-import { loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "../native/library.ts";
+import { loadCpuLibrary, loadCudaLibrary } from "../native/library.ts";
 import { parseDevice } from "./arguments/device-name.ts";
 import { defineCommand } from "./command.ts";
 import { countOf, formatBytes, formatList, toJson } from "./terminal/format.ts";

@@ -21,9 +21,8 @@ import {
 } from "../native/index.ts";
 import { type GroupName, groupModules, groupNames, layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
-import type { LoraStack } from "./linear-group.ts";
-import { type LoraOptions, laidRank, stackModules } from "./lora.ts";
-import type { WeightOptions } from "./weights.ts";
+import type { FoldedColumns, FoldedProducts, LoraStack } from "./linear-group.ts";
+import { type LoraOptions, laidRank, stackModules, type Tune } from "./lora.ts";
 
 /** A product's sums go over multiples of this: what GPUs' products take at a time, and lines of 128 bytes in bf16. */
 const SUM_STEP = 64;
@@ -34,18 +33,19 @@ const SUM_STEP = 64;
  */
 const MOST_COLUMNS = 384;
 
-/** Columns behind those of a group's input and output. */
-export interface FoldedColumns {
-  /** For u. */
-  u: number;
-  /** For g. */
-  g: number;
-}
-
 /** By group. */
 export type Fold = Readonly<Record<GroupName, FoldedColumns>>;
 
-type FoldRequest = Pick<WeightOptions, "dtype" | "tune" | "lora" | "training" | "learnedNoise" | "shared">;
+/** What decides whether a model is folded. */
+interface FoldRequest {
+  dtype: "f32" | "bf16";
+  tune: Tune;
+  lora: LoraOptions | null;
+  training: boolean;
+  learnedNoise?: boolean;
+  /** Frozen weights of another model; null or absent: this one has its own. */
+  shared?: object | null;
+}
 
 const targetCount = (group: GroupName, lora: LoraOptions, layer: number | null) =>
   stackModules(group, lora, layer).flat().length;
@@ -111,15 +111,6 @@ export function foldedSizes(config: LlamaConfig, fold: Fold): { matrix: number; 
     matrix: Math.max(...sizes.map(({ matrix }) => matrix)),
     part: Math.max(...sizes.map(({ part }) => part)),
   };
-}
-
-/** A group's products with LoRA in them, and the columns that they take of x and dy beyond the group's own. */
-export interface FoldedProducts extends FoldedColumns {
-  forward: Weight; // [out, in + u]
-  backward: Weight; // [out + g, in]
-  bias: Tensor | null; // f32 [out]
-  /** Makes the weight of the next product, where groups share a matrix; null: this one has its own. */
-  expand: ((direction: "forward" | "backward") => void) | null;
 }
 
 /** Of a group whose matrix is `whole` [out + g, in + u]. */

@@ -25,7 +25,7 @@ export {
   type QuantizationRequest,
   type WeightsOrigin,
 } from "./load.ts";
-export { type LoraOptions, loraScale, targetNames } from "./lora.ts";
+export { type LoraOptions, loraScale, type Tune, targetNames } from "./lora.ts";
 export { storedNf4Tensors } from "./nf4-tensors.ts";
 export { type Optimizer, optimizers } from "./optimizer.ts";
 export { momentKinds, type StateTensor } from "./optimizer-state.ts";
@@ -53,4 +53,3 @@ export {
 export type { Shares } from "./shard-layout.ts";
 export { checkpointSource, type FolderSource, type ModelSource, randomSource } from "./source.ts";
 export type { TokenChances } from "./token-chances.ts";
-export type { Tune } from "./weights.ts";

@@ -16,7 +16,6 @@ import {
   type Tensor,
   type Weight,
 } from "../native/index.ts";
-import type { FoldedProducts } from "./fold.ts";
 
 /** One linear of a group: where its output lies, and what is trained of it. */
 export interface GroupLinear {
@@ -34,6 +33,23 @@ export interface GroupProduct {
   bias: Tensor | null; // f32 [out]
   /** First column of its output in the group's buffer. */
   column: number;
+}
+
+/** Columns of a folded group (fold.ts) behind those of its input and output. */
+export interface FoldedColumns {
+  /** For u. */
+  u: number;
+  /** For g. */
+  g: number;
+}
+
+/** A group's products with LoRA in them, and the columns that they take of x and dy beyond the group's own. */
+export interface FoldedProducts extends FoldedColumns {
+  forward: Weight; // [out, in + u]
+  backward: Weight; // [out + g, in]
+  bias: Tensor | null; // f32 [out]
+  /** Makes the weight of the next product, where groups share a matrix; null: this one has its own. */
+  expand: ((direction: "forward" | "backward") => void) | null;
 }
 
 /** One projection's share of a LoRA stack. */

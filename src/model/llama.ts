@@ -34,7 +34,7 @@ import type { LlamaConfig } from "./config.ts";
 import { Embedding } from "./embedding.ts";
 import { type Attend, type Collect, Layer, type Pass } from "./layer.ts";
 import type { DropoutContext } from "./linear-group.ts";
-import { checkLoraOptions, type LoraOptions } from "./lora.ts";
+import { checkLoraOptions, type LoraOptions, type Tune } from "./lora.ts";
 import { NOISE_SCALE } from "./noise-scale.ts";
 import { addNormForward, normBackward, normForward } from "./norm.ts";
 import type { Optimizer } from "./optimizer.ts";
@@ -52,7 +52,7 @@ import type { Partners } from "./rank-exchange.ts";
 import { ropeTables } from "./rope.ts";
 import { ShardedParameters } from "./sharded-parameters.ts";
 import type { ModelSource } from "./source.ts";
-import { allocateWeights, ModelWeights, type Tune, type WeightStorage } from "./weights.ts";
+import { allocateWeights, ModelWeights, type WeightStorage } from "./weights.ts";
 
 export interface ModelOptions extends BatchSize {
   /** Activations and frozen weights. */

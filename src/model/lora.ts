@@ -14,6 +14,9 @@ import {
 } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
 
+/** What is trained: nothing, LoRA adapters, everything. */
+export type Tune = "none" | "lora" | "full";
+
 export interface LoraOptions {
   r: number;
   alpha: number;

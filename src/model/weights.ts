@@ -31,14 +31,13 @@ import {
   adapterBlocks,
   expander,
   type FoldedGroup,
-  type FoldedProducts,
   foldedGroups,
   foldedProducts,
   foldedSizes,
   foldOf,
 } from "./fold.ts";
-import type { GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
-import { type LoraOptions, laidRank, loraA, loraB, loraScale, stackModules } from "./lora.ts";
+import type { FoldedProducts, GroupLinear, GroupProduct, LinearGroup, LoraStack } from "./linear-group.ts";
+import { type LoraOptions, laidRank, loraA, loraB, loraScale, stackModules, type Tune } from "./lora.ts";
 import { loraPart } from "./lora-part.ts";
 import { noiseScalePart } from "./noise-scale.ts";
 import type { Norm } from "./norm.ts";
@@ -48,9 +47,6 @@ import { allocateQuantized, fillQuantized, type Quantization, type QuantizedStor
 import { bucketNames, type Shares } from "./shard-layout.ts";
 import { ShardedParameters } from "./sharded-parameters.ts";
 import type { ModelSource } from "./source.ts";
-
-/** What is trained: nothing, LoRA adapters, everything. */
-export type Tune = "none" | "lora" | "full";
 
 export interface LayerWeights {
   norm1: Norm;

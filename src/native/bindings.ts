@@ -88,3 +88,13 @@ export const bindings = {
 } as const satisfies Record<string, ParameterType[]>;
 
 export type FunctionName = keyof typeof bindings;
+
+/** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
+export type Argument = number | bigint | null | NodeJS.TypedArray;
+
+export interface NativeLibrary {
+  readonly functions: Record<FunctionName, (...args: Argument[]) => number>;
+  lastError(): string;
+  /** The context whose device is this thread's; 0: not known. */
+  selected: number;
+}

@@ -2,8 +2,8 @@
 
 import { CString, ptr } from "bun:ffi";
 import { NeftuneError } from "../errors.ts";
+import type { NativeLibrary } from "./bindings.ts";
 import type { Device } from "./device.ts";
-import type { NativeLibrary } from "./library.ts";
 import { NativeError } from "./native-error.ts";
 import { activationCode } from "./ops/check.ts";
 import { dtypeBytes, type Tensor } from "./tensor.ts";

@@ -3,8 +3,8 @@
 import { CString, ptr } from "bun:ffi";
 import { NeftuneError } from "../errors.ts";
 import { decodeFloats } from "../floats.ts";
-import type { FunctionName } from "./bindings.ts";
-import { type Argument, loadCpuLibrary, loadCudaLibrary, type NativeLibrary } from "./library.ts";
+import type { Argument, FunctionName, NativeLibrary } from "./bindings.ts";
+import { loadCpuLibrary, loadCudaLibrary } from "./library.ts";
 import { type MappedFile, MappedFiles } from "./mapped-files.ts";
 import { NativeError } from "./native-error.ts";
 import { probe } from "./probe.ts";

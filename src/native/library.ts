@@ -5,20 +5,10 @@ import { statSync } from "node:fs";
 import { isAbsolute } from "node:path";
 import { cpuLibraries, cudaLibrary, runtimeLibraries } from "#embedded";
 import { NeftuneError, UsageError } from "../errors.ts";
-import { bindings, type FunctionName } from "./bindings.ts";
+import { type Argument, bindings, type NativeLibrary } from "./bindings.ts";
 import { type CpuIsa, chooseIsa, dnnlCeiling, usesAmx } from "./cpu-isa.ts";
 import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
 import { probe } from "./probe.ts";
-
-/** A value for a native parameter: a number, an address, or a typed array whose memory is read or written. */
-export type Argument = number | bigint | null | NodeJS.TypedArray;
-
-export interface NativeLibrary {
-  readonly functions: Record<FunctionName, (...args: Argument[]) => number>;
-  lastError(): string;
-  /** The context whose device is this thread's; 0: not known. */
-  selected: number;
-}
 
 const RTLD_NOW = 2;
 const SIG_SETMASK = 2;

@@ -1,5 +1,5 @@
 import { CString, ptr } from "bun:ffi";
-import type { NativeLibrary } from "./library.ts";
+import type { NativeLibrary } from "./bindings.ts";
 import { NativeError } from "./native-error.ts";
 
 /** What a library finds on this machine, without opening a device: nt_probe's object. */

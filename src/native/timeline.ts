@@ -1,8 +1,7 @@
 // What a stretch of work asks of a GPU: every native call with the kernels, products and copies that it enqueued, and how
 // long each of them ran, by events around it. Nothing is waited for in between.
 
-import type { FunctionName } from "./bindings.ts";
-import type { Argument } from "./library.ts";
+import type { Argument, FunctionName } from "./bindings.ts";
 
 /** c[m,n] = a[m,k]·b[k,n]. */
 export interface Product {

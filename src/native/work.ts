@@ -3,8 +3,7 @@
 // their work over all launches of that call. Bytes are those of device memory, each tensor read or written once; tables,
 // statistics and partial sums (which stay in the L2 cache) are left out.
 
-import type { FunctionName } from "./bindings.ts";
-import type { Argument } from "./library.ts";
+import type { Argument, FunctionName } from "./bindings.ts";
 import type { Launch, Product, RecordedCall } from "./timeline.ts";
 
 export interface Work {

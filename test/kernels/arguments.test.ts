@@ -1,9 +1,8 @@
 // Every function refuses wrong arguments in the same words on every backend, before it reads or writes anything.
 
 import { expect, test } from "bun:test";
-import { bindings, type FunctionName } from "../../src/native/bindings.ts";
+import { type Argument, bindings, type FunctionName } from "../../src/native/bindings.ts";
 import { NativeError, Weight } from "../../src/native/index.ts";
-import type { Argument } from "../../src/native/library.ts";
 import { forEachBackend } from "./harness.ts";
 
 /** Changes to arguments that are all 0 or null, by place (the context apart), and what is said of them. */

@@ -1,9 +1,8 @@
 // Functions of communicators refuse wrong arguments before they wait for any rank. What ranks exchange: test/ranks.
 
 import { expect, test } from "bun:test";
-import type { FunctionName } from "../../src/native/bindings.ts";
+import type { Argument, FunctionName } from "../../src/native/bindings.ts";
 import { dtypeCode, makeCommunicatorId, NativeError } from "../../src/native/index.ts";
-import type { Argument } from "../../src/native/library.ts";
 import { emulated, openBackend } from "../backends.ts";
 import { forEachBackend } from "./harness.ts";
 

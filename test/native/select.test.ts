@@ -1,8 +1,8 @@
 // Which context's GPU is this thread's, with a library made up here: no GPU is needed.
 
 import { expect, test } from "bun:test";
+import type { Argument, NativeLibrary } from "../../src/native/bindings.ts";
 import { Device } from "../../src/native/index.ts";
-import type { Argument, NativeLibrary } from "../../src/native/library.ts";
 
 test("after a failed nt_create or nt_select the next call selects its device", () => {
   const called: string[] = [];
