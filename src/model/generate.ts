@@ -3,7 +3,8 @@
 import { NeftuneError } from "../errors.ts";
 import { finish, type Steps } from "../steps.ts";
 import type { Llama } from "./llama.ts";
-import { GenerationSession, type Sequence, type SequenceOptions } from "./session.ts";
+import type { Sequence, SequenceOptions } from "./sequence.ts";
+import { GenerationSession } from "./session.ts";
 
 export interface GenerateOptions
   extends Omit<SequenceOptions, "draw" | "onToken" | "logprobs" | "promptLogprobs"> {

@@ -43,13 +43,8 @@ export {
 export { type Quantization, quantizableWeights } from "./quantize.ts";
 export { QuantizedCache } from "./quantized-cache.ts";
 export type { Partners } from "./rank-exchange.ts";
-export {
-  type FinishReason,
-  GenerationSession,
-  Sequence,
-  type SequenceOptions,
-  type SessionOptions,
-} from "./session.ts";
+export { type FinishReason, Sequence, type SequenceOptions } from "./sequence.ts";
+export { GenerationSession, type SessionOptions } from "./session.ts";
 export type { Shares } from "./shard-layout.ts";
 export { checkpointSource, type FolderSource, type ModelSource, randomSource } from "./source.ts";
 export type { TokenChances } from "./token-chances.ts";

@@ -16,89 +16,14 @@ import {
   dtypeBytes,
   type KvCache,
   kvAppend,
-  type ProductRows,
-  type SamplingOptions,
   sample,
   type Tensor,
 } from "../native/index.ts";
 import type { Attend } from "./layer.ts";
 import type { Llama } from "./llama.ts";
-import { chancesOf, type TokenChances } from "./token-chances.ts";
-
-export interface SequenceOptions extends Partial<SamplingOptions> {
-  maxNewTokens: number;
-  /** Any of these ends the sequence; it is kept as its last token. Empty: it runs to maxNewTokens. */
-  eosIds: readonly number[];
-  /** Tells the random draws of sequences with one seed apart. Default 0. */
-  draw?: number;
-  /** Log probabilities of new tokens, and of so many of the likeliest beside each; absent: none are computed. */
-  logprobs?: number;
-  /** Those of the prompt's tokens as well, which reads all of it anew. */
-  promptLogprobs?: boolean;
-  /** Called for every new token as it comes. */
-  onToken?: (token: number) => void;
-}
-
-/** stop: an EOS ended it, or its owner did; length: maxNewTokens did. */
-export type FinishReason = "stop" | "length";
-
-export class Sequence {
-  readonly prompt: Int32Array;
-  readonly options: SequenceOptions;
-  readonly sampling: SamplingOptions;
-  /** New tokens, the ending EOS included. */
-  readonly output: number[] = [];
-  /** Of each new token, where they were asked for. */
-  readonly chances: TokenChances[] = [];
-  /** Of each token of the prompt but the first, likewise. */
-  readonly promptChances: TokenChances[] = [];
-  /** How many of the prompt's first tokens were in the cache already. */
-  readonly cachedTokens: number;
-  finishReason: FinishReason | null = null;
-
-  constructor(prompt: Int32Array, options: SequenceOptions, cachedTokens: number) {
-    this.prompt = prompt;
-    this.options = options;
-    this.sampling = { temperature: 0, topK: 0, topP: 1, repetitionPenalty: 1, seed: 0, ...options };
-    this.cachedTokens = cachedTokens;
-  }
-}
-
-/** A place in the cache for one sequence. */
-interface Slot {
-  index: number;
-  /** The tokens whose keys and values it holds, from position 0 on. */
-  tokens: number[];
-  /** How many of them, from the first on, are as reading a prompt in this way makes them. */
-  read: { count: number; rows: PromptRows };
-  /** How what is new in its sequence's prompt is read. */
-  rows: PromptRows;
-  sequence: Sequence | null;
-  /** When its last sequence left: the one that is free longest is given away first. */
-  freeSince: number;
-}
-
-type PromptRows = Exclude<ProductRows, "together">;
-
-/** Up to so many tokens of a prompt are read as new tokens are; more, in tiles, which take as long for one as for all. */
-const SHORT_PROMPT = 16;
-const rowsOf = (tokens: number): PromptRows => (tokens <= SHORT_PROMPT ? "each" : "tiled");
-
-/** What of a slot a prompt can use: its `common` first tokens; and whether reading the prompt anew would make the same of them. */
-interface Match {
-  slot: Slot;
-  common: number;
-  isAsReadAnew: boolean;
-}
-
-function matchOf(slot: Slot, prompt: ArrayLike<number>): Match {
-  // The last token of the prompt is always read, as its logits are needed.
-  const most = Math.min(slot.tokens.length, prompt.length - 1);
-  let common = 0;
-  while (common < most && slot.tokens[common] === prompt[common]) common++;
-  const isAsReadAnew = slot.read.rows === rowsOf(prompt.length) && common <= slot.read.count;
-  return { slot, common: isAsReadAnew || common > SHORT_PROMPT ? common : 0, isAsReadAnew };
-}
+import type { FinishReason, Sequence, SequenceOptions } from "./sequence.ts";
+import { bestSlot, emptySlot, type PromptRows, type Slot, takeSlot } from "./slots.ts";
+import { chancesOf } from "./token-chances.ts";
 
 /** Tokens of one sequence that are read in one pass, from position `start` on. */
 interface Part {
@@ -133,14 +58,7 @@ export class GenerationSession {
     const { device, config } = model;
     this.options = options;
     this.#model = model;
-    this.#slots = Array.from({ length: slots }, (_, index) => ({
-      index,
-      tokens: [],
-      read: { count: 0, rows: "each" },
-      rows: "each",
-      sequence: null,
-      freeSince: 0,
-    }));
+    this.#slots = Array.from({ length: slots }, (_, index) => emptySlot(index));
     const { kvHeads, headDim } = model.attentionShape(0);
     const shape = [slots, kvHeads, capacity, headDim];
     const bytes = slots * kvHeads * capacity * headDim * dtypeBytes[model.options.dtype];
@@ -191,20 +109,10 @@ export class GenerationSession {
         `a prompt of ${prompt.length} tokens and ${options.maxNewTokens} new ones are more than the ${capacity} that fit`,
       );
     }
-    const best = this.#bestSlot(prompt);
+    const best = bestSlot(this.#slots, prompt);
     if (best === null)
       throw new NeftuneError("generate", `all ${slots} sequences that fit at once are in use`);
-    const { slot, isAsReadAnew } = best;
-    const common = options.promptLogprobs === true ? 0 : best.common;
-    if (isAsReadAnew || common === 0) {
-      slot.rows = rowsOf(prompt.length);
-      slot.read = { count: prompt.length, rows: slot.rows };
-    } else {
-      slot.rows = rowsOf(prompt.length - common);
-    }
-    slot.tokens.length = common;
-    const sequence = new Sequence(prompt, options, common);
-    slot.sequence = sequence;
+    const sequence = takeSlot(best, prompt, options);
     if (options.maxNewTokens < 1 && options.promptLogprobs !== true) this.remove(sequence, "length");
     return sequence;
   }
@@ -216,24 +124,6 @@ export class GenerationSession {
     if (slot === undefined) return;
     slot.sequence = null;
     slot.freeSince = ++this.#clock;
-  }
-
-  /**
-   * The free slot that has most of the prompt's beginning and would not have to forget more than that; of equals, such as
-   * slots that are of no use, the one that is free longest.
-   */
-  #bestSlot(prompt: ArrayLike<number>): Match | null {
-    let best: (Match & { worth: number }) | null = null;
-    for (const slot of this.#slots) {
-      if (slot.sequence !== null) continue;
-      const match = matchOf(slot, prompt);
-      // Conversations begin alike, with a template and a system prompt: another one must not end this one's.
-      const worth = slot.tokens.length - match.common > match.common ? 0 : match.common;
-      const isBetter =
-        best === null || worth > best.worth || (worth === best.worth && slot.freeSince < best.slot.freeSince);
-      if (isBetter) best = { ...match, worth };
-    }
-    return best;
   }
 
   /** Reads a chunk of the prompts that wait, and advances every sequence that has been read by one token. */

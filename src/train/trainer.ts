@@ -1,6 +1,6 @@
 // The training loop. `Trainer` trains; `NoisyTrainer` does the same with NEFTune's noise on the embedding.
 
-import { type SampleSizes, type SampleSource, type Samples, samplesOf, sizesOf } from "../data/samples.ts";
+import { type SampleSource, type Samples, samplesOf } from "../data/samples.ts";
 import { InterruptedError, NeftuneError } from "../errors.ts";
 import type { EmbeddingHook } from "../model/index.ts";
 import { stopError, wishOf } from "../ranks/wish.ts";
@@ -12,17 +12,17 @@ import { DivergedError } from "./divergence.ts";
 import { type Evaluation, evaluate, eventLoopTurn } from "./evaluate.ts";
 import { gatherMatmulChoices, keepMatmulChoices } from "./matmul-choices.ts";
 import { evalLine, type StepMetrics, stepLine } from "./metrics.ts";
-import { type MicroBatch, mergeMicroBatches } from "./micro-batches.ts";
 import { type TrainableModel, type TrainedParameters, trainedParameters } from "./model.ts";
 import { neftune, readNoiseScale } from "./noise.ts";
 import { expectEvaluable, learnsNoise, resolveTrainerOptions, type TrainerOptions } from "./options.ts";
-import { layOut, SampleOrder, totalSteps } from "./order.ts";
+import { SampleOrder, totalSteps } from "./order.ts";
 import type { TrainResult } from "./reporter.ts";
 import { openRun, type Run, type RunSettings } from "./run.ts";
 import { readTrainedValues, watchedValues, writeResult, writeTrainingState } from "./saved-weights.ts";
 import { makeSchedule, type Schedule } from "./schedule.ts";
-import { type StepBatch, type StepResult, type StepUpdate, trainStep } from "./step.ts";
-import { countStep, ownOf, trainStepOfTeam } from "./team.ts";
+import { type StepResult, type StepUpdate, trainStep } from "./step.ts";
+import { StepBatches } from "./step-batches.ts";
+import { trainStepOfTeam } from "./team.ts";
 import { nextUpdate } from "./update.ts";
 
 export interface TrainerSettings extends RunSettings {
@@ -46,13 +46,10 @@ export class Trainer {
   readonly #hook: EmbeddingHook | null;
   readonly #parameters: TrainedParameters;
   readonly #samples: Samples;
-  /** What a team counts its steps with, and samples are merged by. */
-  readonly #sizes: SampleSizes | null;
   readonly #evalSamples: Samples | null;
   readonly #order: SampleOrder;
+  readonly #batches: StepBatches;
   readonly #schedule: Schedule;
-  /** Of the step under way, or of the next one. */
-  #prepared: { step: number; batches: readonly (StepBatch | null)[] } | null = null;
 
   /** Throws UsageError for options that make no sense, NeftuneError where there is nothing to train or to train on. */
   constructor(settings: TrainerSettings) {
@@ -78,9 +75,14 @@ export class Trainer {
     this.options = this.#hook === null ? { ...options, alpha: 0 } : options;
     this.#settings = settings;
     this.#samples = samplesOf(settings.dataset);
-    this.#sizes = settings.team || options.microBatchTokens ? sizesOf(this.#samples) : null;
     this.#evalSamples = settings.evalDataset === undefined ? null : samplesOf(settings.evalDataset);
     this.#order = new SampleOrder(this.#samples.length, options);
+    const dealing = {
+      ...options,
+      team: settings.team ?? null,
+      isSharded: this.model.options.partners !== undefined,
+    };
+    this.#batches = new StepBatches(this.#samples, this.#order, dealing);
     this.#schedule = makeSchedule(options, totalSteps(this.#order, options.epochs, options.maxSteps));
   }
 
@@ -167,37 +169,15 @@ export class Trainer {
   #updateModel(run: Run, update: StepUpdate): StepResult & Pick<StepMetrics, "communicationSeconds"> {
     const { team = null, signal } = this.#settings;
     const { step } = run.progress;
-    const own = this.#laidOut(step);
+    const own = this.#batches.of(step);
     const meanwhile = () => {
-      if (step + 1 < this.#schedule.totalSteps) this.#laidOut(step + 1);
+      if (step + 1 < this.#schedule.totalSteps) this.#batches.of(step + 1);
     };
     if (team === null) return trainStep(this.model, own, update, meanwhile);
-    const counts = countStep(this.#order.step(step), this.#sizes!);
+    const counts = this.#batches.counts(step);
     const result = trainStepOfTeam(team, this.model, own, counts, update, wishOf(signal), meanwhile);
     run.stop = result.stop;
     return result;
-  }
-
-  /** The micro-batches of a step, of several ranks this one's. */
-  #laidOut(step: number): readonly (StepBatch | null)[] {
-    if (this.#prepared?.step === step) return this.#prepared.batches;
-    const { team = null } = this.#settings;
-    const all = this.#order.step(step);
-    const merge = (dealt: readonly MicroBatch[]) =>
-      this.options.microBatchTokens ? mergeMicroBatches(dealt, this.#sizes!.tokens, this.options) : dealt;
-    const isSharded = this.model.options.partners !== undefined;
-    const batches = (team === null ? merge(all) : ownOf(team, all, merge, isSharded)).map(
-      (one) =>
-        one && {
-          draws: one.draws,
-          batch: layOut(
-            Array.from(one.samples, (i) => this.#samples.get(i)),
-            this.options.packing,
-          ),
-        },
-    );
-    this.#prepared = { step, batches };
-    return batches;
   }
 
   #log(run: Run, step: StepMetrics): void {
