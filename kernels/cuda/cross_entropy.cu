@@ -1,5 +1,7 @@
 // The language model's head and its loss in one: logits exist for a chunk of rows at a time, in the caller's
 // workspace, in float32 whatever the activations are; their gradient replaces them in place.
+#include <float.h>
+
 #include "blas.h"
 
 namespace nt {
@@ -88,7 +90,8 @@ __global__ __launch_bounds__(kRowThreads, 2) void cross_entropy_kernel(float *lo
   const int64_t target = targets[row];
   const float at_target = l[target];
 
-  float top = at_target, sum = 0;
+  // A number, even where all that a thread sees is −∞.
+  float top = fmaxf(at_target, -FLT_MAX), sum = 0;
   for (int64_t step = 0; step < V; step += kStep) {
     float4 v[kUnits];
     float highest = top;
@@ -113,7 +116,7 @@ __global__ __launch_bounds__(kRowThreads, 2) void cross_entropy_kernel(float *lo
   const float others = block_sum(sum * expf(top - highest), scratch);
   const float total = others + expf(at_target - highest);
   if (threadIdx.x == 0)
-    // With an infinite logit there is no loss: ∞ − ∞ is NaN.
+    // With a logit of +∞ there is no loss: ∞ − ∞ is NaN.
     losses[row] = at_target == highest && highest < INFINITY ? log1pf(others) : highest - at_target + logf(total);
   if (!gradient) return;
 

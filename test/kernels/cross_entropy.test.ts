@@ -172,8 +172,9 @@ forEachBackend((device) => {
     weight.destroy();
   });
 
-  test.each(["f32", "bf16"] as const)("%s: a target's infinite logit makes its loss not finite", (dtype) => {
-    const [T, V] = [3, 150];
+  // What PyTorch 2.15 gives: the logits of a row are w, which the row's x multiplies.
+  test.each(["f32", "bf16"] as const)("%s: infinite logits have PyTorch's loss and gradient", (dtype) => {
+    const [T, V] = [5, 150];
     const weight = Weight.dense(
       device,
       upload(
@@ -184,17 +185,21 @@ forEachBackend((device) => {
       ),
     );
     // Twice that is infinite.
-    const x = upload(device, dtype, [T, 1], Float32Array.of(3e38, -3e38, 1));
+    const x = upload(device, dtype, [T, 1], Float32Array.of(3e38, -3e38, 3e38, -3e38, 1));
     const losses = poisoned(device, "f32", [T]);
+    const dx = poisoned(device, dtype, [T, 1]);
     const workspace = poisoned(device, "f32", [crossEntropyWorkspace(device, dtype, T, 1, V) / 4]);
-    const targets = Int32Array.of(140, 140, 140);
-    linearCrossEntropy(device, losses, x, weight, Int32Array.of(0, 1, 2), targets, workspace, {
-      ...{ dx: null, dweight: null, scale },
+    const targets = Int32Array.of(140, 140, 3, 3, 140);
+    linearCrossEntropy(device, losses, x, weight, Int32Array.of(0, 1, 2, 3, 4), targets, workspace, {
+      ...{ dx, dweight: null, scale },
     });
-    const [high, low, one] = device.readFloats(losses);
-    expect(high).toBeNaN();
-    expect(Number.isFinite(low)).toBe(false);
+    const [high, low, highBeside, lowBeside, one] = device.readFloats(losses);
+    expect([high, low, highBeside]).toEqual([NaN, Infinity, NaN]);
+    expect(lowBeside).toBeCloseTo(Math.log(V - 1), 4);
     expect(one).toBeCloseTo(Math.log(V - 1 + Math.exp(2)) - 2, 4);
+    const gradients = [...device.readFloats(dx)];
+    expect([gradients[0], gradients[2], gradients[3]]).toEqual([NaN, NaN, 0]);
+    expect(gradients[1]).toBeCloseTo(-2 * scale, 2);
     weight.destroy();
   });
 });
