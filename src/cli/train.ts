@@ -23,7 +23,7 @@ export const train = defineCommand({
       "neftune --model llama2-7b --dataset evol-instruct --alpha 5",
       "LoRA with NEFTune noise, model and data from the Hugging Face Hub; train may be left out",
     ],
-    ["neftune --model llama2-7b --dataset sharegpt --recipe neftune", "the settings of the NEFTune paper"],
+    ["neftune --model llama2-7b --dataset alpaca --recipe neftune", "the settings of the NEFTune paper"],
     [
       "neftune --model ./my-llama --dataset mine.jsonl --eval-split 0.05 --output runs/mine",
       "your own model and data",
