@@ -11,7 +11,7 @@ import { readJsonObject } from "../formats/json-file.ts";
 /** What a run's folder calls the template that it was trained with, and the file that keeps a Jinja template's text. */
 const RECORD_KEY = "prompt_template";
 /** The day that templates were told: a run that goes on, or is used, another day sees the same tokens. */
-export const TEMPLATE_DATE = "template_date";
+export const TEMPLATE_DATE = "template-date";
 const TEMPLATE_FILE = "prompt_template.jinja";
 /** What the record says where rows of several formats had templates of their own. */
 const SEVERAL = "auto";

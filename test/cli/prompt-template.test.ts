@@ -52,7 +52,7 @@ describe("the template is", () => {
 
   test("told the day that the run was told", () => {
     const dated = (date: unknown, file: string) =>
-      folderOf({ [file]: { neftune_version: "1", prompt_template: "none", template_date: date } });
+      folderOf({ [file]: { neftune_version: "1", prompt_template: "none", "template-date": date } });
     const [adapter, full] = [dated("2025-02-03", "config.json"), dated("2024-05-06", "run.json")];
     expect(templateDateOf([undefined, adapter, full])).toBe("2025-02-03");
     expect(templateDateOf([full])).toBe("2024-05-06");
@@ -65,7 +65,7 @@ describe("the template is", () => {
     expect(() => chooseDate("2025-02-30", [adapter])).toThrow(
       "--template-date 2025-02-30: expected a day, such as 2024-07-26",
     );
-    const foreign = folderOf({ "config.json": { template_date: "2025-02-03" } });
+    const foreign = folderOf({ "config.json": { "template-date": "2025-02-03" } });
     expect(templateDateOf([foreign, undefined])).toBeUndefined();
   });
 

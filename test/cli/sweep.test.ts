@@ -140,7 +140,7 @@ test("prompts are told the day that a run began on", async () => {
   writeFileSync(template, "{{ strftime_now('%d %b') }}: {{ messages[0]['content'] }}");
   const asked = request("dated", { encoding: { template, maxLength: 64 } });
   mkdirSync(asked.output);
-  const record = { neftune_version: "0.1.0", template_date: "2024-07-26" };
+  const record = { neftune_version: "0.1.0", "template-date": "2024-07-26" };
   writeFileSync(join(asked.output, "config.json"), JSON.stringify(record));
   const [first] = await readQuestions("prompts", datasets[0]!.name, asked, new AbortController().signal);
   expect(first!.text).toBe(`26 Jul: ${rows[0]!.prompt}`);

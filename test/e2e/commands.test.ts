@@ -253,10 +253,7 @@ describe("preview", () => {
     expect((await place.must("eval", ...read, "--samples", "2")).stderr).toContain(note);
     const trained = await place.must("train", ...read, "--max-steps", "1", "--output", "dated");
     expect(trained.stderr.split(note)).toHaveLength(2);
-    expect(JSON.parse(place.read("dated", "config.json"))).toMatchObject({
-      "template-date": "2024-07-26",
-      template_date: "2024-07-26",
-    });
+    expect(JSON.parse(place.read("dated", "config.json"))["template-date"]).toBe("2024-07-26");
     const ask = ["generate", "--prompt", "Hello", "--max-new-tokens", "1", "--json"];
     const promptOf = async (...args: string[]) =>
       JSON.parse((await place.must(...ask, ...args)).stdout).prompt as string;

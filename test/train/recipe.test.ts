@@ -15,18 +15,18 @@ test("--resume tells templates the day that the run began on; a new run, today",
   setSystemTime(new Date(2024, 6, 26, 12));
   await train(request("first"));
   const first = recorded("first");
-  expect(first.template_date).toBe("2024-07-26");
+  expect(first["template-date"]).toBe("2024-07-26");
   setSystemTime(new Date(2024, 6, 27, 12));
   await train(request("first", { resume: true }));
-  expect(recorded("first").template_date).toBe("2024-07-26");
+  expect(recorded("first")["template-date"]).toBe("2024-07-26");
   expect(recorded("first").dataset_fingerprint).toEqual(first.dataset_fingerprint);
   await train(request("second"));
-  expect(recorded("second").template_date).toBe("2024-07-27");
+  expect(recorded("second")["template-date"]).toBe("2024-07-27");
   expect(recorded("second").dataset_fingerprint.sha256).not.toBe(first.dataset_fingerprint.sha256);
   const { template, maxLength } = request("second").encoding;
   const encoding = { template, maxLength, templateDate: "2024-07-26" };
   await train(request("third", { encoding }));
-  expect(recorded("third").template_date).toBe("2024-07-26");
+  expect(recorded("third")["template-date"]).toBe("2024-07-26");
   expect(recorded("third").dataset_fingerprint).toEqual(first.dataset_fingerprint);
   const changed = { ...encoding, templateDate: "2024-07-28" };
   await expect(train(request("third", { encoding: changed, resume: true }))).rejects.toThrow(

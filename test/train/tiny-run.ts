@@ -51,7 +51,7 @@ export function makeTinyRun() {
   /** What a run wrote down of itself. */
   const recorded = (output: string) =>
     JSON.parse(readFileSync(join(root, output, "config.json"), "utf8")) as {
-      template_date: string;
+      "template-date": string;
       dataset_fingerprint: { sha256: string };
     };
   return { root, rows, datasets, dataOf, request, recorded };
