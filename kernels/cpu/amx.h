@@ -59,23 +59,29 @@ inline void amx_end(float *c, int64_t ldc) {
   if constexpr (M > 1 && N > 1) _tile_stored(3, below + kEdge, c_row);
 }
 
-// Where the tiles of an operand lie, in bytes: its rows, the next tile along the sum, and, of A, the second tile of rows.
-// B's second tile of columns follows the first one's rows.
+// Where the tiles of an operand lie, in bytes: its rows, the next tile along the sum, and the second tile, of rows of A or
+// of columns of B.
 struct AmxOperand {
   const void *data;
-  int64_t row, step, below;
+  int64_t row, step, second;
 };
 
-// C += A·B over `steps` tiles along the sum. All four tiles are asked for before the first is multiplied: 10 % faster
-// than each where it is first needed.
-template <int M, int N>
-inline void amx_sum(int64_t steps, const AmxOperand &a, const AmxOperand &b) {
+// C += A·B over `steps` tiles along the sum, with besides() in each step. All four tiles are asked for before the first is
+// multiplied: 10 % faster than each where it is first needed. Stream: B's tiles need not stay in the L1 cache.
+template <int M, int N, bool Stream = false, typename Besides>
+inline void amx_sum(int64_t steps, const AmxOperand &a, const AmxOperand &b, Besides &besides) {
   const char *left = static_cast<const char *>(a.data), *right = static_cast<const char *>(b.data);
   for (int64_t step = 0; step < steps; step++, left += a.step, right += b.step) {
     _tile_loadd(4, left, a.row);
-    _tile_loadd(6, right, b.row);
-    if constexpr (N > 1) _tile_loadd(7, right + 64, b.row);
-    if constexpr (M > 1) _tile_loadd(5, left + a.below, a.row);
+    if constexpr (Stream) {
+      _tile_stream_loadd(6, right, b.row);
+      if constexpr (N > 1) _tile_stream_loadd(7, right + b.second, b.row);
+    } else {
+      _tile_loadd(6, right, b.row);
+      if constexpr (N > 1) _tile_loadd(7, right + b.second, b.row);
+    }
+    if constexpr (M > 1) _tile_loadd(5, left + a.second, a.row);
+    besides();
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (N > 1) _tile_dpbf16ps(1, 4, 7);
     if constexpr (M > 1) _tile_dpbf16ps(2, 5, 6);
@@ -89,8 +95,9 @@ template <int M, int N>
 inline void amx_product(int64_t begin, int64_t end, const void *a, int64_t lda, const void *b, int64_t ldb, float *c,
                          int64_t ldc, bool add) {
   amx_begin<M, N>(c, ldc, add);
+  const auto nothing = [] {};
   amx_sum<M, N>((end - begin + kEdge - 1) / kEdge, {static_cast<const char *>(a) + begin * 4, lda * 4, 64, kEdge * lda * 4},
-                {static_cast<const char *>(b) + begin * ldb * 4, ldb * 4, kEdge * ldb * 4, 0});
+                {static_cast<const char *>(b) + begin * ldb * 4, ldb * 4, kEdge * ldb * 4, 64}, nothing);
   amx_end<M, N>(c, ldc);
 }
 

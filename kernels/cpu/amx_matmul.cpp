@@ -2,249 +2,298 @@
 
 #ifdef __AMX_BF16__
 
+#include <string.h>
+
 #include <algorithm>
 #include <atomic>
 
-#include "amx_words.h"
+#include "amx_packing.h"
+#include "item_memory.h"
 #include "parallel.h"
-#include "scratch.h"
 #include "word_packing.h"
 
 namespace nt {
 namespace {
 
-// b is packed into panels, some of a's rows into blocks of 32: what four tiles read lies side by side then. A thread takes
-// as many rows as stay in its core's L2 cache, and each panel in turn passes over them; where these are all rows, a panel
-// is packed just before, else all of them are at first. The low-rank term is a few more steps of the same sum, so that c is
-// written once and not read.
-constexpr int64_t kPanelStep = kEdge * kPanel;    // words of a panel in one step of the sum
-constexpr int64_t kLeftStep = kEdge * kBlock;     // words of a block of a's rows in one
-constexpr int64_t kLeftWords = 160 << 10;         // of a that stay in the cache, beside panels from further away
-constexpr int64_t kMostLeftWords = 256 << 10;     // beside a single panel that is packed there
-constexpr int64_t kDeepest = 96, kDeepestAlone = 48;  // steps: longer sums are put aside in between
-constexpr int64_t kAsideColumns = 1024;           // of sums that are
-constexpr int64_t kRightWords = 4 << 20;          // of b, packed at a time
-constexpr int64_t kFewestRows = 128;              // of a piece of work, if there are as many
+// Columns of b are packed by the thread that uses them, and stay in its L2 cache while the rows of a pass by, 32 at a time.
+// These, or as much of their sums as the L1 cache holds, are multiplied with one block of 32 columns after the other; b's
+// tiles pass the L1 cache by. Beside the products, the sums of the block before are rounded into c, and what comes next is
+// asked for: neither waits for memory then. The low-rank term is a few more steps of the same sum, so that c is written once
+// and not read.
+constexpr int64_t kCached = 18;                              // steps of the sum that 32 rows are taken at a time,
+constexpr int64_t kDeepest = 32;                             // and columns: longer sums are put aside in between
+constexpr int64_t kRightWords = 256 << 10;                   // of packed columns in the L2 cache
+constexpr int64_t kPanelRows = 2048, kAsideWords = 4 << 20;  // of sums put aside
+constexpr int64_t kFewestRows = 128, kFewestBlocks = 4;      // of a piece of work, if there are as many
+constexpr int64_t kBlockWords = kBlock * kBlock;             // of a block's sums
+constexpr int64_t kWays = 4096;                              // bytes: rows as far apart fall into one set of the L1 cache
 
-// The size of equal pieces of `count`, none larger than `most`, in multiples.
-int64_t equal(int64_t count, int64_t most, int64_t multiple) {
-  return round_up(ceil_div(count, ceil_div(count, most)), multiple);
-}
+// The size of equal pieces of `count`, none larger than `most`.
+int64_t equal(int64_t count, int64_t most) { return ceil_div(count, ceil_div(count, most)); }
 
 // Steps of the sum, and pieces of work. What becomes of an element of c does not depend on them: sums that are put aside
 // are in float32, as in tiles.
 struct Plan {
-  int64_t steps, deep, extra;  // of K, of it at a time, of the low-rank term
-  int64_t rows, columns, columns_packed;
-  bool packs_alone;  // each thread its panels
+  int64_t steps, deep, cached, extra;    // of K, of it at a time for columns and for rows, of the low-rank term
+  int64_t panel_rows, panel_columns;     // that are multiplied, `deep` steps of them, before others
+  int64_t rows, columns;                 // of a thread's piece of that
 
   Plan(const Product &p, int64_t R, int threads) : steps(ceil_div(p.k, kStep)), extra(ceil_div(R, kStep)) {
-    const int64_t panels = ceil_div(p.n, kPanel), blocks = ceil_div(p.m, kBlock);
-    const int64_t shares = ceil_div(4 * threads, panels);  // of the rows, where columns are too few for all threads
-    deep = equal(steps, kDeepestAlone, 1);
-    packs_alone = p.b_blocked == nullptr && blocks * left_block() <= kMostLeftWords;
-    if (!packs_alone) deep = equal(steps, kDeepest, 1);
-    const int64_t cached = packs_alone ? blocks : std::max<int64_t>(1, kLeftWords / left_block());
-    rows = equal(p.m, std::min(cached * kBlock, std::max(kFewestRows, ceil_div(p.m, shares))), kBlock);
-    columns_packed = panels * kPanel;
-    if (p.b_blocked == nullptr && !packs_alone)
-      columns_packed = std::min(columns_packed, std::max(kPanel, kRightWords / ((steps + extra) * kPanelStep) * kPanel));
-    // Rows are packed anew for each piece where they are not there for all of the sum.
-    const int64_t wanted = deep < steps ? threads : 4 * threads;
-    columns = round_up(ceil_div(columns_packed, ceil_div(wanted, ceil_div(p.m, rows))), kPanel);
-    if (deep < steps) columns = std::min(columns, kAsideColumns);
+    deep = equal(steps, kDeepest);
+    cached = equal(deep, kCached);
+    panel_rows = std::min(p.m, kPanelRows);
+    panel_columns = round_up(p.n, kBlock);
+    if (deep < steps) panel_columns = std::min(panel_columns, kAsideWords / row_blocks() / kBlockWords * kBlock);
+    const int64_t blocks = panel_columns / kBlock, most = std::max<int64_t>(1, kRightWords / block_words());
+    // As many pieces for each thread, unless they get narrow.
+    const int64_t least = ceil_div(blocks, most), even = round_up(least, threads);
+    columns = ceil_div(blocks, std::max(least, std::min(even, ceil_div(blocks, kFewestBlocks)))) * kBlock;
+    // Enough that none waits long for another's last.
+    const int64_t pieces = ceil_div(8 * threads, ceil_div(panel_columns, columns));
+    rows = round_up(std::max(ceil_div(panel_rows, pieces), std::min(panel_rows, kFewestRows)), kBlock);
   }
-  int64_t left_block() const { return (deep + extra) * kLeftStep; }
-  int64_t left_words() const { return rows / kBlock * left_block(); }
-  int64_t aside_words() const { return deep < steps ? rows * columns : 0; }
-  int64_t panel_words() const { return packs_alone ? deep * kPanelStep : 0; }
+  int64_t block_words() const { return (deep + extra) * kBlockStep; }
+  int64_t row_blocks() const { return ceil_div(panel_rows, kBlock); }
+  int64_t aside_words() const { return deep < steps ? row_blocks() * panel_columns * kBlock : 0; }
 };
 
-// Columns of the packed operands from n on.
-struct Panels {
-  uint64_t call;  // of this product
-  int64_t n;
-  const float *base, *low_rank;  // [panels, steps, kPanelStep], null where threads pack; [panels, extra, kPanelStep]
-  const Range *used;             // steps of the low-rank term that are not all zeros, by panel
+// What is being multiplied: rows from m, columns from n and steps from k on.
+struct Panel {
+  uint64_t number;  // of all panels
+  int64_t m, n, k, rows, columns, steps;
+  float *aside;  // the blocks' sums [columns, rows of blocks], null where they are made at once
+  bool is_last;  // of the sum
 };
 
-// The panel of q[K, N] from column n on, `steps` steps from `first_step` on.
-void pack_panel(float *to, const Matrix &q, int64_t K, int64_t N, int64_t n, int64_t first_step, int64_t steps) {
-  for (int64_t step = 0; step < steps; step++)
-    for (int64_t j = 0; j < kPanel; j += kEdge) {
-      Vec tile[kEdge];
-      right_tile(tile, q, (first_step + step) * kStep, n + j, K, N);
-      for (int64_t i = 0; i < kEdge; i++) store(to + step * kPanelStep + j + i * kPanel, tile[i]);
-    }
-}
+// Tiles of a block of rows, packed or as they lie. Distances in bytes.
+struct Rows {
+  const void *data;
+  int64_t row, step;
+};
 
-void pack_low_rank_panels(int threads, float *to, Range *used, const LowRankTerm &term, int64_t extra, int64_t n,
-                          int64_t columns, int64_t N) {
-  static_assert(kStrip == kPanel && kPairs<bf16>, "a strip of words is a panel");
-  parallel_for(threads, ceil_div(columns, kPanel), 8, [&](int64_t first_panel, int64_t last_panel) {
-    for (int64_t panel = first_panel; panel < last_panel; panel++) {
-      float *at = to + panel * extra * kPanelStep;
-      const int64_t begin = n + panel * kPanel;
-      const Range words = term_words<bf16>(term, begin);
-      used[panel] = {words.begin / kEdge, ceil_div(words.end, kEdge)};
-      if (term.blocks == nullptr)
-        pack_panel(at, as_stored(term.whole, NT_BF16, N), term.rank, N, begin, 0, extra);
-      else
-        pack_low_rank<bf16>(at, term, extra * kEdge, begin, N);
-    }
-  });
-}
+// Rows of 64 bytes that will be needed, asked for one by one.
+struct Expected {
+  const char *at = nullptr;
+  int64_t distance = 0, left = 0;
 
-// Rows of a into blocks, `steps` steps from value k of K on; zeros beyond K and up to whole tiles of rows.
-void pack_left(float *to, int64_t distance, const bf16 *a, int64_t lda, int64_t rows, int64_t k, int64_t steps,
-               int64_t K) {
-  for (int64_t i = 0; i < round_up(rows, kEdge); i++) {
-    float *at = to + i / kBlock * distance + i % kBlock * kEdge;
-    for (int64_t step = 0; step < steps; step++) {
-      const int64_t from = k + step * kStep;
-      const Vec words = i < rows ? (Vec)_mm512_maskz_loadu_epi16(first(K - from), a + i * lda + from) : Vec{};
-      store(at + step * kLeftStep, words);
-    }
+  template <int Write>
+  void some(int64_t count) {
+    for (; count > 0 && left > 0; count--, left--, at += distance) __builtin_prefetch(at, Write, Write ? 3 : 2);
   }
-}
-
-struct Sums {
-  float *at;  // [kBlock, kBlock]
-  bool begun;
 };
 
-template <int M>
-inline void block_sums(const Sums &sums, int64_t steps, const float *left, const float *right, const Range &used,
-                       const float *low_left, const float *low_right) {
-  constexpr int64_t kRight = kPanel * 4, kLeft = kEdge * 4;
-  const auto add = [](int64_t count, const float *a, const float *b) {
-    amx_sum<M, 2>(count, {a, kLeft, kLeftStep * 4, kEdge * kLeft}, {b, kRight, kPanelStep * 4, 0});
-  };
-  amx_begin<M, 2>(sums.at, kBlock, sums.begun);
-  add(steps, left, right);
-  if (used.begin < used.end)
-    add(used.end - used.begin, low_left + used.begin * kLeftStep, low_right + used.begin * kPanelStep);
-  amx_end<M, 2>(sums.at, kBlock);
-}
+// What is done beside the products of a block, a part of it with each step.
+template <typename C>
+struct Beside {
+  // Sums of the block before, to be rounded into c.
+  const float *sums = nullptr;
+  C *c = nullptr;
+  int64_t ldc = 0, rows = 0;
+  Expected results;       // of the next block
+  const char *next;       // the next block of rows: some of its rows, one step after the other
+  int64_t row, next_rows; // bytes between them; how many
+  int64_t at_once;
 
-// What a thread keeps from one piece to the next.
+  void round(int64_t count) {
+    for (; count > 0 && rows > 0; count--, rows--, c += ldc, sums += kBlock) put(c, sums);
+  }
+  void operator()() {
+    round(at_once);
+    results.some<1>(2 * at_once);
+    const char *line = next;
+    for (int64_t i = 0; i < next_rows; i++, line += row) __builtin_prefetch(line, 0, 2);
+    next += 64;
+  }
+};
+
+// What a thread keeps from one piece to the next: the columns of a panel from column n on.
 struct Kept {
   Scratch memory;
-  uint64_t call = 0;  // the product whose rows from m on are packed at the beginning of the memory,
-  int64_t m = -1;     // where they are there for all of the sum
+  uint64_t number = 0;
+  int64_t n = -1;
 };
 
-// A thread's piece: rows [m, m + rows) and columns [n, n + columns) of c.
+// A thread's memory; without any it is only measured.
+struct Memory {
+  float *right;  // [blocks, deep + extra, kBlockStep]
+  float *left;   // [cached + extra, kBlockStep]
+  float *strip;  // the term's words in the order of a strip
+  float *sums;   // of the blocks; of two in turn where they are made at once
+  int64_t words;
+
+  Memory(const Plan &plan, float *memory) {
+    Parts parts = {memory};
+    right = parts.take(plan.columns / kBlock * plan.block_words());
+    left = parts.take((plan.cached + plan.extra) * kBlockStep);
+    strip = parts.take(plan.extra * kEdge * kStrip);
+    sums = parts.take(std::max<int64_t>(2, plan.columns / kBlock) * kBlockWords);
+    words = parts.used;
+  }
+};
+
+// Pieces of a panel: rows [m, m + rows) and columns [n, n + columns).
 template <typename C>
-class Piece {
+class Pieces {
  public:
-  Piece(const Product &product, const LowRankTerm &term, const Plan &plan, const Panels &panels, Kept *kept, float *memory)
-      : product_(product), term_(term), plan_(plan), panels_(panels), kept_(kept), left_(memory),
-        aside_(left_ + plan.left_words()), own_panel_(aside_ + plan.aside_words()) {}
+  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const Panel &panel, Kept *kept, float *memory)
+      : product_(product), term_(term), plan_(plan), panel_(panel), kept_(kept), memory_(plan, memory) {}
 
   void run(int64_t m, int64_t n) {
-    const int64_t rows = std::min(plan_.rows, product_.m - m);
-    const int64_t end = std::min({n + plan_.columns, panels_.n + plan_.columns_packed, product_.n});
-    for (int64_t k = 0; k < plan_.steps; k += plan_.deep) {
-      const int64_t steps = std::min(plan_.deep, plan_.steps - k);
-      pack(m, rows, k, steps);
-      for (int64_t panel = n; panel < end; panel += kPanel) {
-        const float *right = own_panel_;
-        if (plan_.packs_alone)
-          pack_panel(own_panel_, product_.b, product_.k, product_.n, panel, k, steps);
-        else
-          right = panels_.base + ((panel - panels_.n) / kPanel * plan_.steps + k) * kPanelStep;
-        for (int64_t i = 0; i < rows; i += kBlock) {
-          if (k + steps == plan_.steps) expect_write(m + i, std::min(kBlock, rows - i), panel);
-          for (int64_t j = panel; j < std::min(panel + kPanel, end); j += kBlock)
-            block(m + i, rows - i, j, i, aside(i, j - n), k, steps, right + j % kPanel);
-        }
-      }
-    }
+    const int64_t end = std::min(m + plan_.rows, panel_.m + panel_.rows);
+    const int64_t columns = std::min(plan_.columns, panel_.n + panel_.columns - n);
+    pack(n, columns);
+    for (; m < end; m += kBlock) block_of_rows(m, std::min(kBlock, end - m), n, columns);
+    beside_.round(kBlock);
   }
 
  private:
   const Product &product_;
   const LowRankTerm &term_;
   const Plan &plan_;
-  const Panels &panels_;
+  const Panel &panel_;
   Kept *kept_;
-  float *left_, *aside_, *own_panel_;
+  const Memory memory_;
+  Beside<C> beside_ = {};
 
-  void pack(int64_t m, int64_t rows, int64_t k, int64_t steps) {
-    if (kept_->call == panels_.call && kept_->m == m) return;
-    const auto *a = static_cast<const bf16 *>(element(product_.a, m, 0));
-    pack_left(left_, plan_.left_block(), a, product_.a.row, rows, k * kStep, steps, product_.k);
-    if (k == 0 && plan_.extra > 0)
-      pack_left(left_ + plan_.deep * kLeftStep, plan_.left_block(), static_cast<const bf16 *>(term_.left) + m * term_.ld, term_.ld, rows, 0,
-                plan_.extra, term_.width());
-    kept_->call = panels_.call;
-    kept_->m = plan_.deep == plan_.steps ? m : -1;
+  bool has_term() const { return panel_.is_last && plan_.extra > 0; }
+  // The term's packed columns follow those of b.
+  float *term_columns(int64_t j) const { return memory_.right + j / kBlock * plan_.block_words() + plan_.deep * kBlockStep; }
+  const float *columns_of(int64_t n, int64_t j, int64_t k) const {
+    if (product_.b_blocked == nullptr) return memory_.right + j / kBlock * plan_.block_words() + k * kBlockStep;
+    return static_cast<const float *>(product_.b_blocked) + ((n + j) / kBlock * plan_.steps + panel_.k + k) * kBlockStep;
+  }
+
+  void pack(int64_t n, int64_t columns) const {
+    if (kept_->number == panel_.number && kept_->n == n) return;
+    if (product_.b_blocked == nullptr) {
+      if (product_.b.row != 1 && n + columns <= product_.n && (panel_.k + panel_.steps) * kStep <= product_.k)
+        pack_column_blocks(memory_.right, plan_.block_words(), columns / kBlock, product_.b, n, panel_.k, panel_.steps);
+      else
+        for (int64_t j = 0; j < columns; j += kBlock)
+          pack_columns(memory_.right + j / kBlock * plan_.block_words(), product_.b, product_.k, product_.n, n + j, panel_.k,
+                       panel_.steps);
+    }
+    if (has_term())
+      for (int64_t j = 0; j < columns; j += kBlock) pack_term(j, n);
+    kept_->number = panel_.number;
+    kept_->n = n;
+  }
+
+  void pack_term(int64_t j, int64_t n) const {
+    static_assert(kStrip == 2 * kBlock && kPairs<bf16>, "a strip of words is two blocks wide");
+    const int64_t inside = (n + j) % kStrip;
+    const int64_t words = Packing<bf16>::words(term_.width()), whole = plan_.extra * kEdge;
+    if (j == 0 || inside == 0) pack_low_rank<bf16>(memory_.strip, term_, words, n + j - inside, product_.n);
+    memset(memory_.strip + words * kStrip, 0, size_t((whole - words) * kStrip) * 4);
+    for (int64_t word = 0; word < whole; word++)
+      for (int64_t tile = 0; tile < 2; tile++)
+        store(term_columns(j) + word / kEdge * kBlockStep + tile * kTile + word % kEdge * kEdge,
+              load(memory_.strip + word * kStrip + inside + tile * kEdge));
   }
 
   C *result(int64_t m, int64_t n) const { return static_cast<C *>(product_.c) + m * product_.ldc + n; }
 
-  // A panel's columns of c: asked for before the sums are made, they are there when these are written.
-  void expect_write(int64_t m, int64_t rows, int64_t n) const {
-    constexpr int64_t kLine = 64 / int64_t(sizeof(C));
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t j = 0; j < kPanel; j += kLine) __builtin_prefetch(result(m + i, n + j), 1);
+  float *aside(int64_t m, int64_t n) const {
+    return panel_.aside + ((n - panel_.n) / kBlock * plan_.row_blocks() + (m - panel_.m) / kBlock) * kBlockWords;
   }
 
-  float *aside(int64_t i, int64_t j) const {
-    return plan_.deep < plan_.steps ? aside_ + (j / kBlock * (plan_.rows / kBlock) + i / kBlock) * kBlock * kBlock : nullptr;
+  void block_of_rows(int64_t m, int64_t rows, int64_t n, int64_t columns) {
+    if (has_term())
+      pack_rows(memory_.left + plan_.cached * kBlockStep, static_cast<const bf16 *>(term_.left) + m * term_.ld, term_.ld, rows, 0,
+                plan_.extra, term_.width());
+    const bool at_once = plan_.cached == plan_.deep && panel_.aside == nullptr;
+    for (int64_t k = 0; k < panel_.steps; k += plan_.cached) {
+      const int64_t steps = std::min(plan_.cached, panel_.steps - k);
+      const bool is_end = k + steps == panel_.steps, makes_results = panel_.is_last && is_end;
+      const Rows left = rows_of(m, rows, panel_.k + k, steps);
+      expect_rows(is_end ? m + kBlock : m, panel_.k + (is_end ? 0 : k + steps), columns, steps);
+      for (int64_t j = 0; j < columns; j += kBlock) {
+        const int64_t i = j + kBlock < columns ? m : m + kBlock, next = j + kBlock < columns ? n + j + kBlock : n;
+        if (makes_results)
+          beside_.results = {reinterpret_cast<const char *>(result(i, next)), product_.ldc * int64_t(sizeof(C)), kBlock};
+        else if (panel_.aside != nullptr && k == 0)
+          beside_.results = {reinterpret_cast<const char *>(aside(i, next)), 64, 2 * kBlock};
+        float *sums = panel_.aside != nullptr ? aside(m, n + j) : memory_.sums + (at_once ? j / kBlock % 2 : j / kBlock) * kBlockWords;
+        const Range used = makes_results && has_term() ? term_steps(n + j) : Range{0, 0};
+        if (rows > kEdge)
+          add_products<2>(sums, panel_.k + k > 0, steps, left, columns_of(n, j, k), used, term_columns(j));
+        else
+          add_products<1>(sums, panel_.k + k > 0, steps, left, columns_of(n, j, k), used, term_columns(j));
+        if (makes_results) finish(m, rows, n + j, sums);
+        beside_.next += beside_.next_rows * beside_.row - steps * 64;
+      }
+    }
   }
 
-  void block(int64_t m, int64_t rows, int64_t n, int64_t i, float *aside, int64_t k, int64_t steps,
-             const float *right) {
-    alignas(64) float own[kBlock * kBlock];
-    const Sums sums = {aside == nullptr ? own : aside, k > 0};
-    const int64_t panel = (n - panels_.n) / kPanel, inside = n % kPanel;
-    const bool is_last = k + steps == plan_.steps;
-    const Range used = is_last && plan_.extra > 0 ? panels_.used[panel] : Range{0, 0};
+  // Whole rows are read as they lie, unless many would fall into the same set of the L1 cache.
+  Rows rows_of(int64_t m, int64_t rows, int64_t step, int64_t steps) const {
+    const auto *a = static_cast<const bf16 *>(element(product_.a, m, 0));
+    const int64_t lda = product_.a.row, k = step * kStep;
+    if (rows == kBlock && lda * 2 % kWays != 0 && k + steps * kStep <= product_.k) return {a + k, lda * 2, 64};
+    pack_rows(memory_.left, a, lda, rows, k, steps, product_.k);
+    return {memory_.left, kEdge * 4, kBlockStep * 4};
+  }
+
+  // Rows from m on are needed after the blocks of these columns.
+  void expect_rows(int64_t m, int64_t step, int64_t columns, int64_t steps) {
+    const bool are_there = m < panel_.m + panel_.rows;
+    beside_.next = static_cast<const char *>(element(product_.a, are_there ? m : panel_.m, step * kStep));
+    beside_.row = product_.a.row * 2;
+    beside_.next_rows = are_there ? ceil_div(kBlock * kBlock, columns) : 0;
+    beside_.at_once = ceil_div(kBlock, steps);
+  }
+
+  Range term_steps(int64_t n) const {
+    const Range words = term_words<bf16>(term_, n / kStrip * kStrip);
+    return {words.begin / kEdge, ceil_div(words.end, kEdge)};
+  }
+
+  template <int M>
+  void add_products(float *sums, bool begun, int64_t steps, const Rows &left, const float *right, const Range &used,
+                    const float *term_right) {
+    constexpr int64_t kRow = kEdge * 4, kStepBytes = kBlockStep * 4;
+    const auto nothing = [] {};
+    Beside<C> beside = beside_;  // in registers
+    amx_begin<M, 2>(sums, kBlock, begun);
+    amx_sum<M, 2, true>(steps, {left.data, left.row, left.step, kEdge * left.row}, {right, kRow, kStepBytes, kTile * 4}, beside);
+    if (used.begin < used.end)
+      amx_sum<M, 2>(used.end - used.begin,
+                    {memory_.left + (plan_.cached + used.begin) * kBlockStep, kRow, kStepBytes, kTile * 4},
+                    {term_right + used.begin * kBlockStep, kRow, kStepBytes, kTile * 4}, nothing);
+    amx_end<M, 2>(sums, kBlock);
+    beside.round(kBlock);
+    beside_ = beside;
+  }
+
+  // Sums of a block that are whole: rounded into c beside the next block's products, or at once.
+  void finish(int64_t m, int64_t rows, int64_t n, float *sums) {
     C *c = result(m, n);
-    rows = std::min(rows, kBlock);
-    const float *left = left_ + i / kBlock * plan_.left_block();
-    const float *low_left = left + plan_.deep * kLeftStep;
-    const float *low_right = panels_.low_rank + panel * plan_.extra * kPanelStep + inside;
-    if (rows > kEdge)
-      block_sums<2>(sums, steps, left, right, used, low_left, low_right);
-    else
-      block_sums<1>(sums, steps, left, right, used, low_left, low_right);
-    if (!is_last) return;
     const int64_t columns = std::min(kBlock, product_.n - n);
-    if (product_.bias != nullptr) add_bias(sums.at, rows, columns, product_.bias + n);
+    if (product_.bias != nullptr)
+      for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) sums[i * kBlock + j] += product_.bias[n + j];
     if (columns == kBlock && !product_.accumulate)
-      for (int64_t row = 0; row < rows; row++) put(c + row * product_.ldc, sums.at + row * kBlock);
+      beside_.sums = sums, beside_.c = c, beside_.ldc = product_.ldc, beside_.rows = rows;
     else
-      put(c, product_.ldc, sums.at, kBlock, rows, columns, product_.accumulate, 1.0f);
-  }
-
-  static void add_bias(float *sums, int64_t rows, int64_t columns, const float *bias) {
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t j = 0; j < columns; j++) sums[i * kBlock + j] += bias[j];
+      put(c, product_.ldc, sums, kBlock, rows, columns, product_.accumulate, 1.0f);
   }
 };
 
 template <typename C>
-bool multiply(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
-              const Panels &panels) {
-  const int64_t columns = std::min(plan.columns_packed, product.n - panels.n);
-  const int64_t across = ceil_div(columns, plan.columns), down = ceil_div(product.m, plan.rows);
-  bool has_memory = true;
-  parallel_for(context->threads, down * across, 1, [&](int64_t begin, int64_t end) {
+bool multiply_panel(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
+                    const Panel &panel) {
+  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
+  std::atomic<bool> has_memory{true};
+  parallel_for(context->threads, across * down, 1, [&](int64_t begin, int64_t end) {
     static thread_local Kept kept;
-    const int64_t bytes = (plan.left_words() + plan.aside_words() + plan.panel_words()) * 4;
-    auto *words = static_cast<float *>(kept.memory.at_least(bytes));
-    if (words == nullptr) {
-      __atomic_store_n(&has_memory, false, __ATOMIC_RELAXED);
-      return;
-    }
+    auto *memory = static_cast<float *>(kept.memory.at_least(Memory(plan, nullptr).words * 4));
+    if (memory == nullptr) return has_memory.store(false);
     const AmxTiles tiles;
-    Piece<C> piece(product, term, plan, panels, &kept, words);
-    for (int64_t i = begin; i < end; i++) piece.run(i / across * plan.rows, panels.n + i % across * plan.columns);
+    Pieces<C> pieces(product, term, plan, panel, &kept, memory);
+    for (int64_t i = begin; i < end; i++)
+      pieces.run(panel.m + i % down * plan.rows, panel.n + i / down * plan.columns);
   });
-  return has_memory;
+  return has_memory.load();
 }
 
 }  // namespace
@@ -252,30 +301,24 @@ bool multiply(nt_context *context, const Product &product, const LowRankTerm &te
 int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTerm &term) {
   if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;
   const Plan plan(product, term.width(), context->threads);
-  static std::atomic<uint64_t> calls{0};
-  const uint64_t call = ++calls;
-  const int64_t panels = plan.columns_packed / kPanel;
-  const bool packs_all = product.b_blocked == nullptr && !plan.packs_alone;
-  const int64_t base = packs_all ? panels * plan.steps * kPanelStep : 0;
-  const int64_t low_rank = panels * plan.extra * kPanelStep, ranges = panels * int64_t(sizeof(Range)) / 4;
-  auto *words = static_cast<float *>(scratch(context, (base + low_rank + ranges) * 4));
-  if (words == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)product.n);
-  auto *used = reinterpret_cast<Range *>(words + base + low_rank);
-  for (int64_t n = 0; n < product.n; n += plan.columns_packed) {
-    const int64_t columns = std::min(plan.columns_packed, product.n - n);
-    if (packs_all)
-      parallel_for(context->threads, ceil_div(columns, kPanel), 1, [&](int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; panel++)
-          pack_panel(words + panel * plan.steps * kPanelStep, product.b, product.k, product.n, n + panel * kPanel, 0,
-                     plan.steps);
-      });
-    if (plan.extra > 0) pack_low_rank_panels(context->threads, words + base, used, term, plan.extra, n, columns, product.n);
-    const auto *packed = packs_all ? words : static_cast<const float *>(product.b_blocked);
-    const Panels there = {call, n, packed, words + base, used};
-    const bool done = product.c_dtype == NT_F32 ? multiply<float>(context, product, term, plan, there)
-                                                : multiply<bf16>(context, product, term, plan, there);
-    if (!done) return fail(NT_OUT_OF_MEMORY, "linear: no memory for %lld rows", (long long)plan.rows);
+  float *aside = nullptr;
+  if (plan.deep < plan.steps) {
+    aside = static_cast<float *>(scratch(context, plan.aside_words() * 4));
+    if (aside == nullptr)
+      return fail(NT_OUT_OF_MEMORY, "linear: no memory to put sums of %lld rows aside", (long long)plan.panel_rows);
   }
+  static std::atomic<uint64_t> numbers{0};
+  for (int64_t m = 0; m < product.m; m += plan.panel_rows)
+    for (int64_t n = 0; n < product.n; n += plan.panel_columns)
+      for (int64_t k = 0; k < plan.steps; k += plan.deep) {
+        const int64_t rows = std::min(plan.panel_rows, product.m - m);
+        const int64_t columns = std::min(plan.panel_columns, round_up(product.n - n, kBlock));
+        const int64_t steps = std::min(plan.deep, plan.steps - k);
+        const Panel panel = {++numbers, m, n, k, rows, columns, steps, aside, k + steps == plan.steps};
+        const bool done = product.c_dtype == NT_F32 ? multiply_panel<float>(context, product, term, plan, panel)
+                                                    : multiply_panel<bf16>(context, product, term, plan, panel);
+        if (!done) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)plan.columns);
+      }
   return NT_OK;
 }
 

@@ -14,8 +14,8 @@ inline bool amx_multiplies(nt_context *context, int32_t dtype, int64_t rows) {
   return kAmx && dtype == NT_BF16 && rows >= kAmxLeastRows && has_amx(context);
 }
 
-// A weight can be given as panels (matmul.h) where these need no padding.
-inline bool amx_takes_panels(const Product &product) { return product.k % 32 == 0 && product.n % kPanel == 0; }
+// A weight can be given as tiles (amx_packing.h) where these need no padding.
+inline bool amx_takes_tiles(const Product &product) { return product.k % 32 == 0 && product.n % kPanel == 0; }
 
 // matmul (matmul.h) with the term added to the sum; a is stored by rows.
 int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTerm &term);

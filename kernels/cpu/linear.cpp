@@ -19,8 +19,8 @@ namespace nt {
 
 namespace {
 
-// Expands an NF4 weight into its scratch as the product's right operand: in panels where the product reads them, else as a
-// dense weight lies.
+// Expands an NF4 weight into its scratch as the product's right operand: in panels or tiles where the product reads them,
+// else as a dense weight lies.
 int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, bool by_amx = false) {
   if (weight->scratch == nullptr) return NT_OK;
   bool panels = false;
@@ -28,13 +28,13 @@ int32_t expand(nt_context *context, const nt_weight *weight, Product &product, b
   if (nf4_makes_panels(weight)) {
     int32_t status = NT_OK;
     if (by_amx)
-      panels = amx_takes_panels(product);
+      panels = amx_takes_tiles(product);
     else if (!words_multiply(context, weight->dtype, product.m))
       status = takes_panels(context, product, &panels);
     if (status != NT_OK) return status;
   }
   if (panels) {
-    nf4_panels(context, weight, transposed);
+    nf4_panels(context, weight, transposed, by_amx);
   } else {
     product.b_blocked = nullptr;
     nf4_dequantize(context, weight->scratch, weight->dtype, weight->nf4, weight->out * weight->in);

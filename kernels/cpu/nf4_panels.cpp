@@ -1,8 +1,9 @@
-// An NF4 weight expanded in the layout that AMX's products (amx_matmul.h) and oneDNN's with AVX-512 read: dequantizing costs
-// no more for it, while they would else bring the matrix into this layout every time (5 to 10 % of a product).
+// An NF4 weight expanded in the layout that products read: dequantizing costs no more for it, while they would else bring the
+// matrix into this layout every time (5 to 10 % of a product). Values are written in units of four bytes: a float, or two
+// bf16 that follow each other along k.
 //
-// The right operand b[k, n] is cut into panels of 64 columns. A panel is [k][64] in float32 and [k / 2][64][2] in bf16:
-// units of four bytes, 64 of them for each step along k.
+// For oneDNN the right operand b[k, n] is cut into panels of 64 columns, 64 units for each step along k: [k][64], in bf16
+// [k / 2][64]. For AMX's products (amx_packing.h) it is cut into blocks of 32 columns, [k / 32][2 tiles][16][16 units].
 #include "nf4_block.h"
 #include "parallel.h"
 #include "weight.h"
@@ -12,6 +13,20 @@ namespace nt {
 #ifdef __AVX512F__
 
 namespace {
+
+// Where units lie whose columns begin at a multiple of 16; there are `steps` along k.
+struct Places {
+  uint32_t *data;
+  int64_t steps;
+  bool tiles;
+
+  // From one step to the next, within 16 that begin at a multiple of 16.
+  int64_t distance() const { return tiles ? 16 : kPanel; }
+  uint32_t *at(int64_t step, int64_t column) const {
+    if (!tiles) return data + column / kPanel * kPanel * steps + step * kPanel + column % kPanel;
+    return data + column / 32 * 32 * steps + step / 16 * 512 + column % 32 / 16 * 256 + step % 16 * 16;
+  }
+};
 
 // `out` steps apart in `to`, unit i of every row of 16 units: units is transposed.
 inline void transpose_16(uint32_t *to, int64_t distance, const __m512i (&units)[16]) {
@@ -38,16 +53,15 @@ inline void transpose_16(uint32_t *to, int64_t distance, const __m512i (&units)[
 }
 
 // Wᵀ: k runs along W's rows, and a panel holds 64 of them. Sixteen rows at a time are looked up and transposed.
-void panels_of_transpose(int threads, const nt_weight *weight) {
+void panels_of_transpose(int threads, const nt_weight *weight, bool tiles) {
   constexpr int64_t kRows = 16;
   const int64_t in = weight->in, blocks = in / kBlock;
   const int32_t stored = int32_t(weight->nf4.dtype), dtype = weight->dtype;
-  const int64_t steps = dtype == NT_F32 ? in : in / 2;
+  const Places places = {static_cast<uint32_t *>(weight->scratch), dtype == NT_F32 ? in : in / 2, tiles};
   const int groups = dtype == NT_F32 ? 4 : 2;  // of 16 units in a block of 64 values
   const Absmax absmax(weight->nf4, weight->out * in);
   parallel_for(threads, weight->out / kRows, 1, [&](int64_t begin, int64_t end) {
     for (int64_t first = begin * kRows; first < end * kRows; first += kRows) {
-      auto *panel = static_cast<uint32_t *>(weight->scratch) + first / kPanel * kPanel * steps + first % kPanel;
       for (int64_t b = 0; b < blocks; b++) {
         __m512i units[4][kRows];
         for (int64_t r = 0; r < kRows; r++) {
@@ -61,7 +75,8 @@ void panels_of_transpose(int threads, const nt_weight *weight) {
             for (int g = 0; g < 2; g++) units[g][r] = look_up_32(narrowed, codes + 16 * g);
           }
         }
-        for (int g = 0; g < groups; g++) transpose_16(panel + (b * groups + g) * 16 * kPanel, kPanel, units[g]);
+        for (int g = 0; g < groups; g++)
+          transpose_16(places.at((b * groups + g) * 16, first), places.distance(), units[g]);
       }
     }
   });
@@ -69,7 +84,7 @@ void panels_of_transpose(int threads, const nt_weight *weight) {
 
 // W: k runs over W's rows, and a panel holds one block of each; in bf16 two rows are looked up at once, in one table of
 // both blocks' values.
-void panels_as_stored(int threads, const nt_weight *weight) {
+void panels_as_stored(int threads, const nt_weight *weight, bool tiles) {
   constexpr int64_t kRows = 32;  // of all panels, before the next rows: what is written stays in pieces of 8 KiB
   const int64_t out = weight->out, in = weight->in, blocks = in / kBlock;
   const int32_t stored = int32_t(weight->nf4.dtype), dtype = weight->dtype;
@@ -79,7 +94,8 @@ void panels_as_stored(int threads, const nt_weight *weight) {
     const uint8_t *codes = weight->nf4.codes + block * kBlock / 2;
     for (int64_t i = 0; i < kBlock; i += kLanes) store(to + i, look_up(values, codes + i / 2));
   };
-  const auto bf16_rows = [&](uint32_t *to, int64_t block, int64_t next) {
+  const Places places = {static_cast<uint32_t *>(weight->scratch), out / 2, tiles};
+  const auto bf16_rows = [&](int64_t step, int64_t column, int64_t block, int64_t next) {
     const __m512i one = narrow(values_of(absmax.at(block), stored, dtype), dtype).at;
     const __m512i two = narrow(values_of(absmax.at(next), stored, dtype), dtype).at;
     const Values16 both = {_mm512_inserti64x4(one, _mm512_castsi512_si256(two), 1)};
@@ -91,7 +107,7 @@ void panels_as_stored(int threads, const nt_weight *weight) {
       const __m512i low = _mm512_or_si512(_mm512_srli_epi64(first, 4), _mm512_slli_epi64(first, 32));
       const __m512i high = _mm512_or_si512(_mm512_slli_epi64(second, 12), _mm512_slli_epi64(second, 48));
       const __m512i codes = _mm512_and_si512(_mm512_or_si512(low, high), _mm512_set1_epi32(0x000F000F));
-      _mm512_storeu_si512(to + i, _mm512_permutexvar_epi16(_mm512_or_si512(codes, _mm512_set1_epi32(0x00100000)),
+      _mm512_storeu_si512(places.at(step, column + i), _mm512_permutexvar_epi16(_mm512_or_si512(codes, _mm512_set1_epi32(0x00100000)),
                                                            both.at));
     }
   };
@@ -103,9 +119,8 @@ void panels_as_stored(int threads, const nt_weight *weight) {
           float *panel = static_cast<float *>(weight->scratch) + p * kPanel * out;
           for (int64_t k = first; k < last; k++) f32_row(panel + k * kPanel, k * blocks + p);
         } else {
-          uint32_t *panel = static_cast<uint32_t *>(weight->scratch) + p * kPanel * (out / 2);
           for (int64_t k = first; k < last; k += 2)
-            bf16_rows(panel + k / 2 * kPanel, k * blocks + p, (k + 1) * blocks + p);
+            bf16_rows(k / 2, p * kPanel, k * blocks + p, (k + 1) * blocks + p);
         }
       }
     }
@@ -117,16 +132,16 @@ void panels_as_stored(int threads, const nt_weight *weight) {
 // Blocks must not run over the ends of rows; that nothing is padded, takes_panels has seen.
 bool nf4_makes_panels(const nt_weight *weight) { return weight->in % kBlock == 0; }
 
-void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed) {
+void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed, bool tiles) {
   static_assert(kPanel == kBlock, "a panel is a block wide");
-  if (transposed) return panels_of_transpose(context->threads, weight);
-  panels_as_stored(context->threads, weight);
+  if (transposed) return panels_of_transpose(context->threads, weight, tiles);
+  panels_as_stored(context->threads, weight, tiles);
 }
 
 #else
 
 bool nf4_makes_panels(const nt_weight *) { return false; }
-void nf4_panels(nt_context *, const nt_weight *, bool) {}
+void nf4_panels(nt_context *, const nt_weight *, bool, bool) {}
 
 #endif
 

@@ -18,9 +18,9 @@ int32_t times_weight(nt_context *context, const nt_weight *weight, void *c, int3
 
 // Of weights in NF4 (nf4.cpp, nf4_panels.cpp): destination[n] = the values,
 int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n);
-// scratch = W, or its transpose, as panels (matmul.h), where this can be done,
+// scratch = W, or its transpose, as panels (matmul.h) or as tiles (amx_packing.h), where this can be done,
 bool nf4_makes_panels(const nt_weight *weight);
-void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed);
+void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed, bool tiles);
 // and rows begin … end − 1 of W, densely, in memory for so many rows, on the calling thread: returns where the first lies.
 const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end);
 int64_t nf4_rows_bytes(const nt_weight *weight, int64_t rows);
