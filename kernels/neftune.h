@@ -163,9 +163,9 @@ NT_API int32_t nt_embedding_forward(nt_context *context, int32_t dtype, void *y,
                                     const float *host_scales, const int64_t *host_draws, int64_t sequences,
                                     const float *learned_scale);
 // dlearned_scale[H] (float32) += Σ_t (scales[s] · n) · dy[t], n drawn again as forward drew it; noise is not
-// NT_NOISE_NONE.
+// NT_NOISE_NONE. Rows of dy lie lddy apart.
 NT_API int32_t nt_learned_scale_backward(nt_context *context, int32_t dtype, float *dlearned_scale, const void *dy,
-                                         int64_t T, int64_t H, int32_t noise, uint64_t seed,
+                                         int64_t lddy, int64_t T, int64_t H, int32_t noise, uint64_t seed,
                                          const int32_t *host_cu_seqlens, const float *host_scales,
                                          const int64_t *host_draws, int64_t sequences);
 // dtable[V,H] (float32) += the rows of dy[T,H] at their ids, in token order.
@@ -220,10 +220,10 @@ NT_API int32_t nt_swiglu_backward_lora(nt_context *context, int32_t dtype, void 
                                        int64_t I);
 // Keeps an element with probability 1 − p and scales it by 1/(1 − p): y = mask ∘ x, or y += mask ∘ x with
 // accumulate. Kept where the word's top 24 bits ≥ p · 2²⁴; word j & 3 of the Philox block with counter
-// (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may alias x.
-NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, const void *x, int64_t T, int64_t columns,
-                          float p, uint64_t seed, int32_t module, int32_t accumulate, const int32_t *host_cu_seqlens,
-                          const int64_t *host_draws, int64_t sequences);
+// (module << 16 | j >> 2, position, draw low, stream 1 << 16 | draw high). y may be x with the same distance of rows.
+NT_API int32_t nt_dropout(nt_context *context, int32_t dtype, void *y, int64_t ldy, const void *x, int64_t ldx,
+                          int64_t T, int64_t columns, float p, uint64_t seed, int32_t module, int32_t accumulate,
+                          const int32_t *host_cu_seqlens, const int64_t *host_draws, int64_t sequences);
 
 // ------------------------------------------------------------------ linear and LoRA
 

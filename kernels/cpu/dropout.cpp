@@ -40,15 +40,15 @@ void row(T_ *y, const T_ *x, int64_t columns, const PhiloxKey &key, const Dropou
 }
 
 template <typename T_>
-int32_t dropout(nt_context *context, T_ *y, const T_ *x, int64_t T, int64_t columns, const DropoutMask &mask,
-                const HostSamples &samples) {
+int32_t dropout(nt_context *context, T_ *y, int64_t ldy, const T_ *x, int64_t ldx, int64_t T, int64_t columns,
+                const DropoutMask &mask, const HostSamples &samples) {
   const PhiloxKey key(mask.seed);
   const int32_t *borders = samples.borders;
   parallel_for(context->threads, T, 1 + 8192 / columns, [&](int64_t begin, int64_t end) {
     int64_t s = 0;
     for (int64_t t = begin; t < end; t++) {
       while (t >= borders[s + 1]) s++;
-      row(y + t * columns, x + t * columns, columns, key, mask, uint32_t(t - borders[s]), samples.draws[s]);
+      row(y + t * ldy, x + t * ldx, columns, key, mask, uint32_t(t - borders[s]), samples.draws[s]);
     }
   });
   return NT_OK;

@@ -16,7 +16,7 @@ template <typename T_>
 struct Call {
   float *gradient;
   const T_ *dy;
-  int64_t H;
+  int64_t lddy, H;
   PhiloxKey key;
   const int32_t *borders;
   const float *scales;
@@ -37,7 +37,7 @@ void group_backward(const Call<T_> &call, int64_t j, int64_t columns) {
       Group sum = {};
       for (int64_t t = start; t < std::min(start + kTokens, end); t++) {
         const Group n = noise(NoiseCounter(uint32_t(t - begin), call.draws[s]).blocks(call.key, j));
-        const T_ *dy = call.dy + t * call.H + j;
+        const T_ *dy = call.dy + t * call.lddy + j;
         if (columns == kGroup) {
           sum.low = fma(scale * n.low, load(dy), sum.low);
           sum.high = fma(scale * n.high, load(dy + kLanes), sum.high);
@@ -66,10 +66,10 @@ void backward(int threads, const Call<T_> &call) {
 }
 
 template <typename T_>
-int32_t learned_scale_backward(nt_context *context, float *gradient, const T_ *dy, int64_t, int64_t H, int32_t noise,
-                               uint64_t seed, const HostSamples &samples) {
+int32_t learned_scale_backward(nt_context *context, float *gradient, const T_ *dy, int64_t lddy, int64_t, int64_t H,
+                               int32_t noise, uint64_t seed, const HostSamples &samples) {
   const auto &[borders, scales, draws, count] = samples;
-  const Call<T_> call = {gradient, dy, H, PhiloxKey(seed), borders, scales, draws, count};
+  const Call<T_> call = {gradient, dy, lddy, H, PhiloxKey(seed), borders, scales, draws, count};
   with_noise(noise, [&](auto kind) { backward<decltype(kind)>(context->threads, call); });
   return NT_OK;
 }

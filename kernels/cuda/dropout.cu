@@ -21,15 +21,16 @@ struct Mask : DropoutMask {
 // before it writes it. Bytes an element: 4 in bf16, 6 with accumulate.
 template <class T, bool vector>
 __global__ void __launch_bounds__(kThreads, 4)
-    dropout_kernel(T *y, const T *x, uint64_t total, uint32_t chunks, int columns, Mask mask) {
+    dropout_kernel(T *y, int64_t ldy, const T *x, int64_t ldx, uint64_t total, uint32_t chunks, int columns,
+                   Mask mask) {
   constexpr int N = kChunk<T>;
   const uint64_t index = global_thread();
   if (index >= total) return;
   const ChunkPlace place = chunk_place(index, chunks);
   const int j = int(place.chunk) * N, left = columns - j;
-  const int64_t at = place.row * columns + j;
-  Pack<T> value = load_chunk<vector>(x + at, left), old;
-  if (mask.accumulate) old = load_chunk<vector>(y + at, left);
+  T *to = y + place.row * ldy + j;
+  Pack<T> value = load_chunk<vector>(x + place.row * ldx + j, left), old;
+  if (mask.accumulate) old = load_chunk<vector>(to, left);
   const int s = sample_of(mask.borders, mask.sequences, int32_t(place.row));
   const uint32_t position = uint32_t(place.row) - uint32_t(mask.borders[s]);
   const uint64_t draw = uint64_t(mask.draws[s]);
@@ -48,20 +49,20 @@ __global__ void __launch_bounds__(kThreads, 4)
         value.x[i + k] = kept ? from_float<T>(fmaf(mask.scale, v, to_float(old.x[i + k]))) : old.x[i + k];
     }
   }
-  store_chunk<vector>(y + at, value, left);
+  store_chunk<vector>(to, value, left);
 }
 
 template <class T>
-int32_t dropout(nt_context *context, T *y, const T *x, int64_t tokens, int64_t columns, const DropoutMask &mask_of,
-                const HostSamples &samples) {
+int32_t dropout(nt_context *context, T *y, int64_t ldy, const T *x, int64_t ldx, int64_t tokens, int64_t columns,
+                const DropoutMask &mask_of, const HostSamples &samples) {
   const Mask mask = {mask_of, device_table(context, samples.borders, samples.count + 1),
                      device_table(context, samples.draws, samples.count), int32_t(samples.count)};
   if (mask.borders == nullptr || mask.draws == nullptr) return NT_DEVICE;
-  const bool vector = columns % 8 == 0 && aligned16(y, x);
+  const bool vector = columns % 8 == 0 && ldy % 8 == 0 && ldx % 8 == 0 && aligned16(y, x);
   const int64_t chunks = ceil_div(columns, kChunk<T>), total = tokens * chunks;
   auto *kernel = vector ? dropout_kernel<T, true> : dropout_kernel<T, false>;
-  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(total, kThreads))), dim3(kThreads), 0, context->stream, y, x,
-                 uint64_t(total), uint32_t(chunks), int(columns), mask),
+  NT_CUDA(launch(kernel, dim3(unsigned(ceil_div(total, kThreads))), dim3(kThreads), 0, context->stream, y, ldy, x,
+                 ldx, uint64_t(total), uint32_t(chunks), int(columns), mask),
           "dropout");
   return NT_OK;
 }

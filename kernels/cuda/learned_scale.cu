@@ -15,8 +15,8 @@ constexpr int kLanes = 32, kRows = 8;
 // once, 2 bytes an element in bf16; noise is drawn again.
 template <class T, bool vector>
 __global__ void __launch_bounds__(kLanes * kRows, 3)
-    learned_scale_backward_kernel(float *partials, const T *dy, int64_t tokens, int64_t part_tokens, int H,
-                                  int32_t noise, uint64_t seed, const int32_t *borders, const float *scales,
+    learned_scale_backward_kernel(float *partials, const T *dy, int64_t lddy, int64_t tokens, int64_t part_tokens,
+                                  int H, int32_t noise, uint64_t seed, const int32_t *borders, const float *scales,
                                   const int64_t *draws, int32_t sequences) {
   constexpr int N = kChunk<T>;
   NT_SHARED(float, all, [kRows][kLanes * N]);
@@ -32,7 +32,7 @@ __global__ void __launch_bounds__(kLanes * kRows, 3)
       const uint32_t c3 = uint32_t(draw >> 32) | uint32_t(NT_STREAM_NOISE) << 16;
       const float scale = scales[s];
       float g[N];
-      load_columns<vector>(g, dy + t * H + j, left);
+      load_columns<vector>(g, dy + t * lddy + j, left);
       NT_UNROLL
       for (int i = 0; i < N; i += 4) {
         float n[4];
@@ -57,8 +57,8 @@ __global__ void __launch_bounds__(kLanes * kRows, 3)
 }
 
 template <class T>
-int32_t learned_scale_backward(nt_context *context, float *gradient, const T *dy, int64_t tokens, int64_t H,
-                               int32_t noise, uint64_t seed, const HostSamples &samples) {
+int32_t learned_scale_backward(nt_context *context, float *gradient, const T *dy, int64_t lddy, int64_t tokens,
+                               int64_t H, int32_t noise, uint64_t seed, const HostSamples &samples) {
   const int32_t *borders = device_table(context, samples.borders, samples.count + 1);
   const float *scales = device_table(context, samples.scales, samples.count);
   const int64_t *draws = device_table(context, samples.draws, samples.count);
@@ -73,10 +73,10 @@ int32_t learned_scale_backward(nt_context *context, float *gradient, const T *dy
   const int64_t part_tokens = ceil_div(tokens, parts);
   parts = ceil_div(tokens, part_tokens);
   auto *partials = static_cast<float *>(context->workspace);
-  const bool vector = H % 8 == 0 && aligned16(dy, partials);
+  const bool vector = H % 8 == 0 && lddy % 8 == 0 && aligned16(dy, partials);
   auto *kernel = vector ? learned_scale_backward_kernel<T, true> : learned_scale_backward_kernel<T, false>;
   NT_CUDA(launch(kernel, dim3(unsigned(columns), unsigned(parts)), dim3(kLanes, kRows), 0, context->stream, partials,
-                 dy, tokens, part_tokens, int(H), noise, seed, borders, scales, draws, int32_t(samples.count)),
+                 dy, lddy, tokens, part_tokens, int(H), noise, seed, borders, scales, draws, int32_t(samples.count)),
           "learned_scale_backward");
   return add_partials(context, gradient, partials, parts, H, "learned_scale_backward");
 }

@@ -116,7 +116,7 @@ const operations: Partial<Record<FunctionName, Operation>> = {
     },
   ),
   nt_learned_scale_backward: operation(
-    "dtype dlearned_scale dy T H noise seed host_cu_seqlens host_scales host_draws sequences",
+    "dtype dlearned_scale dy lddy T H noise seed host_cu_seqlens host_scales host_draws sequences",
     {
       learned_scale_backward_kernel: ({ n, size }) => moves(n.T * n.H * size),
       add_partials_kernel: little,
@@ -162,9 +162,12 @@ const operations: Partial<Record<FunctionName, Operation>> = {
     lora_outer_kernel: ({ n, size }) =>
       moves((n.T * n.I + n.T * n.R) * size + 8 * n.R * n.I, 2 * n.T * n.R * n.I),
   }),
-  nt_dropout: operation("dtype y x T columns p seed module accumulate host_cu_seqlens host_draws sequences", {
-    dropout_kernel: ({ n, size }) => moves((2 + n.accumulate) * n.T * n.columns * size),
-  }),
+  nt_dropout: operation(
+    "dtype y ldy x ldx T columns p seed module accumulate host_cu_seqlens host_draws sequences",
+    {
+      dropout_kernel: ({ n, size }) => moves((2 + n.accumulate) * n.T * n.columns * size),
+    },
+  ),
   nt_linear_forward: operation("dtype y y_dtype ldy x ldx weight bias u ldu host_blocks blocks rank T rows", {
     lora_up_kernel: ({ n, size, product: { n: out } }) =>
       moves(

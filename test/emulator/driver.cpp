@@ -76,7 +76,8 @@ void embedding() {
           CALL(nt_embedding_forward, dtype, y, table, table_dtype, tokens, kTokens, H, V, noise, 11, kBorders, kScales,
                kDraws, kSamples, noise == NT_NOISE_UNIFORM ? nullptr : floats(H));
         for (int32_t noise : {NT_NOISE_UNIFORM, NT_NOISE_BERNOULLI, NT_NOISE_GAUSSIAN})
-          CALL(nt_learned_scale_backward, dtype, zeros(H), y, kTokens, H, noise, 11, kBorders, kScales, kDraws, kSamples);
+          CALL(nt_learned_scale_backward, dtype, zeros(H), y, H, kTokens, H, noise, 11, kBorders, kScales, kDraws,
+               kSamples);
         if (table_dtype == NT_F32) CALL(nt_embedding_backward, dtype, zeros(V * H), y, tokens, kTokens, H, V);
         free_arrays();
       }
@@ -154,8 +155,9 @@ void swiglu_and_dropout() {
       }
       void *x = numbers(dtype, kTokens * columns), *y = numbers(dtype, kTokens * columns);
       for (int32_t accumulate : {0, 1})
-        CALL(nt_dropout, dtype, y, x, kTokens, columns, 0.3f, 5, 2, accumulate, kBorders, kDraws, kSamples);
-      CALL(nt_dropout, dtype, x, x, kTokens, columns, 0.3f, 5, 2, 0, kBorders, kDraws, kSamples);
+        CALL(nt_dropout, dtype, y, columns, x, columns, kTokens, columns, 0.3f, 5, 2, accumulate, kBorders, kDraws,
+             kSamples);
+      CALL(nt_dropout, dtype, x, columns, x, columns, kTokens, columns, 0.3f, 5, 2, 0, kBorders, kDraws, kSamples);
       free_arrays();
     }
   }

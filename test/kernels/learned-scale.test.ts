@@ -150,7 +150,7 @@ forEachBackend((device) => {
     const call = (change: Record<string, unknown>) => () => {
       const a = { dtype: 0, ds: gradient.ptr, noise: 1, borders: Int32Array.of(0, 2), ...change };
       const samples = [a.borders, Float32Array.of(1), BigInt64Array.of(0n), 1] as const;
-      device.call("nt_learned_scale_backward", a.dtype, a.ds, dy.ptr, 2, 3, a.noise, 0, ...samples);
+      device.call("nt_learned_scale_backward", a.dtype, a.ds, dy.ptr, 3, 2, 3, a.noise, 0, ...samples);
     };
     const refused: [Record<string, unknown>, string][] = [
       [{ dtype: 2 }, "learned_scale_backward: dtype must be f32 or bf16, got 2"],

@@ -8,6 +8,8 @@ import {
   blockWords,
   copyBlocks,
   type Device,
+  dropout,
+  learnedScaleBackward,
   linearBackwardInput,
   linearForward,
   loraBackwardA,
@@ -73,6 +75,8 @@ class Rows {
 }
 
 const T = 37;
+const samples = { cuSeqlens: Int32Array.of(0, 11, T) };
+const draws = BigInt64Array.of(3n, 8n);
 
 /** On tensors of about `columns` columns. */
 const operations: Record<string, (rows: Rows, columns: number) => void> = {
@@ -101,6 +105,19 @@ const operations: Record<string, (rows: Rows, columns: number) => void> = {
     const dh = rows.wide(T, I);
     swigluBackwardLora(rows.device, rows.wide(T, 2 * I), da, g, dh);
     rows.forget(dh);
+  },
+  dropout: (rows, columns) => {
+    const { device } = rows;
+    const [x, y] = [rows.wide(T, columns), rows.wide(T, columns)];
+    const options = { p: 0.3, seed: 5, module: 3, draws };
+    dropout(device, rows.dense(T, columns), x, samples, options);
+    dropout(device, y, rows.dense(T, columns), samples, options, true);
+    dropout(device, x, x, samples, options);
+  },
+  "a learned scale": (rows, H) => {
+    const noise = { kind: "uniform", seed: 5, scales: Float32Array.of(0.5, 2), draws } as const;
+    const scale = rows.dense(1, H, "f32").reshape([H]);
+    learnedScaleBackward(rows.device, scale, rows.wide(T, H), samples, noise);
   },
   "LoRA's u in two places": (rows, inputs) => {
     const [x, a] = [rows.wide(T, inputs), rows.dense(24, inputs)];

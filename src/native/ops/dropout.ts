@@ -2,7 +2,7 @@
 
 import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
-import { activationCode, expectContiguous, expectMatrix } from "./check.ts";
+import { activationCode, expectMatrix } from "./check.ts";
 import type { SampleBorders } from "./sample-borders.ts";
 
 /** LoRA dropout of one module. */
@@ -25,12 +25,13 @@ export function dropout(
 ): void {
   const op = "dropout";
   expectMatrix(op, "y", y, x.dtype, x.rowCount, x.columnCount);
-  for (const tensor of [x, y]) expectContiguous(op, "x and y", tensor);
   device.call(
     "nt_dropout",
     activationCode(op, x),
     y.ptr,
+    y.rowStride,
     x.ptr,
+    x.rowStride,
     x.rowCount,
     x.columnCount,
     options.p,

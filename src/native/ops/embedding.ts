@@ -75,7 +75,6 @@ export function learnedScaleBackward(
   const op = "learned_scale_backward";
   const [T, H] = [dy.rowCount, dy.columnCount];
   expectVector(op, "dlearnedScale", dlearnedScale, "f32", H);
-  expectContiguous(op, "dy", dy);
   const sequences = samples.cuSeqlens.length - 1;
   checkNoise(op, noise, sequences);
   device.call(
@@ -83,6 +82,7 @@ export function learnedScaleBackward(
     activationCode(op, dy),
     dlearnedScale.ptr,
     dy.ptr,
+    dy.rowStride,
     T,
     H,
     noiseCode[noise.kind],
