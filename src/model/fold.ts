@@ -8,6 +8,9 @@
 // first, y would be written, read and written again. B is block-diagonal where the group has several linears. Folding pays
 // where two passes over y cost more than multiplying the added columns, as on every GPU; a CPU has its results in registers
 // when it adds. Weights in NF4 are expanded into one matrix for all groups, and A or B beside them, before each product.
+//
+// With dropout each linear has columns of u made of an x of its own, and y still is one product. dx is not: each linear's
+// g·A is masked before it is added. So its product has W alone, and the matrix no A.
 
 import {
   blockWords,
@@ -21,14 +24,14 @@ import {
 } from "../native/index.ts";
 import { type GroupName, groupModules, groupNames, layerOf } from "./architecture.ts";
 import type { LlamaConfig } from "./config.ts";
-import type { FoldedColumns, FoldedProducts, LoraStack } from "./linear-group.ts";
+import type { FoldedColumns, FoldedProducts, LoraStack, LoraTarget } from "./linear-group.ts";
 import { type LoraOptions, laidRank, stackModules, type Tune } from "./lora.ts";
 
 /** A product's sums go over multiples of this: what GPUs' products take at a time, and lines of 128 bytes in bf16. */
 const SUM_STEP = 64;
 
 /**
- * Columns of u beyond which a model is not folded: each linear of a group is multiplied with all of them, zeros of the
+ * Columns of u beyond which a group is not folded: each of its linears is multiplied with all of them, zeros of the
  * others' too. At the rates of build/cards.ts it pays up to 325 on an A100, 520 on an H100.
  */
 const MOST_COLUMNS = 384;
@@ -42,7 +45,6 @@ interface FoldRequest {
   tune: Tune;
   lora: LoraOptions | null;
   training: boolean;
-  learnedNoise?: boolean;
   /** Frozen weights of another model; null or absent: this one has its own. */
   shared?: object | null;
 }
@@ -50,27 +52,24 @@ interface FoldRequest {
 const targetCount = (group: GroupName, lora: LoraOptions, layer: number | null) =>
   stackModules(group, lora, layer).flat().length;
 
-/**
- * How a model may be folded; null: it is not. With dropout each linear has a u of its own x, which no other's product may
- * see; a learned scale of noise reads the residual stream's gradient, and takes no wider rows.
- */
+/** How a model may be folded; null: none of it is. */
 export function foldOf(
   device: Pick<Device, "isHost">,
   config: LlamaConfig,
-  { dtype, tune, lora, training, learnedNoise, shared }: FoldRequest,
+  { dtype, tune, lora, training, shared }: FoldRequest,
 ): Fold | null {
-  if (device.isHost || !training || tune !== "lora" || lora === null || lora.dropout > 0) return null;
-  if (learnedNoise === true || shared != null) return null;
+  if (device.isHost || !training || tune !== "lora" || lora === null || shared != null) return null;
   const rank = laidRank(device, lora, dtype);
   const { linears } = layerOf(config, 0);
   const columns = groupNames.map((name) => {
     const R = targetCount(name, lora, null) * rank;
     const modules = groupModules[name].map((module) => linears[module]);
     const out = modules.reduce((sum, linear) => sum + linear.out, 0);
-    const behind = (width: number) => (R === 0 ? 0 : Math.ceil((width + R) / SUM_STEP) * SUM_STEP - width);
-    return { R, name, u: behind(modules[0]!.in), g: behind(out) };
+    const isFolded = R > 0 && R <= MOST_COLUMNS;
+    const behind = (width: number) => (isFolded ? Math.ceil((width + R) / SUM_STEP) * SUM_STEP - width : 0);
+    return { name, u: behind(modules[0]!.in), g: lora.dropout > 0 ? 0 : behind(out) };
   });
-  if (columns.some(({ R }) => R > MOST_COLUMNS)) return null;
+  if (columns.every(({ u }) => u === 0)) return null;
   return Object.fromEntries(columns.map(({ name, u, g }) => [name, { u, g }])) as Fold;
 }
 
@@ -90,7 +89,7 @@ export function foldedGroups(config: LlamaConfig, lora: LoraOptions, fold: Fold)
     const { linears } = layerOf(config, layer);
     for (const name of groupNames) {
       const count = targetCount(name, lora, layer);
-      if (count === 0 || count !== targetCount(name, lora, null)) continue;
+      if (fold[name].u === 0 || count !== targetCount(name, lora, null)) continue;
       const [first] = groupModules[name];
       groups.set(`${linears[first!].path}.weight`, { ...fold[name], weights: groupModules[name].length });
     }
@@ -98,10 +97,11 @@ export function foldedGroups(config: LlamaConfig, lora: LoraOptions, fold: Fold)
   return groups;
 }
 
-/** Elements of the largest matrix [W B; A ·] of any group, and of the largest part beside W, B's or A's. */
+/** Elements of the largest matrix [W B; A ·] of any folded group, and of the largest part beside W, B's or A's. */
 export function foldedSizes(config: LlamaConfig, fold: Fold): { matrix: number; part: number } {
   const { linears } = layerOf(config, 0);
-  const sizes = groupNames.map((name) => {
+  const folded = groupNames.filter((name) => fold[name].u > 0);
+  const sizes = folded.map((name) => {
     const modules = groupModules[name].map((module) => linears[module]);
     const [out, inputs] = [modules.reduce((sum, linear) => sum + linear.out, 0), modules[0]!.in];
     const { u, g } = fold[name];
@@ -129,22 +129,31 @@ export function foldedProducts(
   };
 }
 
-/** Where A and B of a folded group go in its matrix. */
+/** Where B of a folded group goes in its matrix, and A where its matrix has it. */
 export function adapterBlocks(
   whole: Tensor,
   { u, g }: FoldedColumns,
-  { a, targets }: LoraStack,
-): CopiedBlock[] {
-  const [out, inputs, R] = [whole.rowCount - g, whole.columnCount - u, a.rowCount];
-  const right = whole.columns(inputs, R);
-  return [
-    { destination: whole.rows(out, R).columns(0, inputs), source: a },
-    ...targets.map(({ linear, b, column }) => ({
-      destination: right.rows(linear.column, linear.out).columns(column, b.columnCount),
+  stacks: readonly LoraStack[],
+): Record<"a" | "b", CopiedBlock[]> {
+  const [out, inputs] = [whole.rowCount - g, whole.columnCount - u];
+  const below = g === 0 ? [] : stacks;
+  return {
+    a: below.map(({ a, column }) => ({
+      destination: whole.rows(out + column, a.rowCount).columns(0, inputs),
+      source: a,
+    })),
+    b: targetsOf(stacks).map(({ linear, b, column }) => ({
+      destination: whole.rows(linear.column, linear.out).columns(inputs + column, b.columnCount),
       source: b,
     })),
-  ];
+  };
 }
+
+/** Targets of all stacks, by their columns of the group's u. */
+const targetsOf = (stacks: readonly LoraStack[]): LoraTarget[] =>
+  stacks.flatMap(({ column, targets }) =>
+    targets.map((target) => ({ ...target, column: column + target.column })),
+  );
 
 /** A weight of a group in NF4, and its first row. */
 export interface ExpandedWeight {
@@ -153,38 +162,38 @@ export interface ExpandedWeight {
 }
 
 /**
- * What makes [W B] or [W; A] of a group with weights in NF4 anew in `whole`, in all of their columns and rows. `zeros`: as
- * many as the larger part beside W.
+ * What makes [W B] or [W; A] of a group with weights in NF4 anew in `whole`, in all of their columns and rows; in place of
+ * [W; A] W alone, where A is not in the matrix. `zeros`: as many as the larger part beside W.
  */
 export function expander(
   device: Device,
   whole: Tensor,
   columns: FoldedColumns,
   weights: readonly ExpandedWeight[],
-  stack: LoraStack,
+  stacks: readonly LoraStack[],
   zeros: Tensor,
 ): NonNullable<FoldedProducts["expand"]> {
   const { u, g } = columns;
   const [out, inputs] = [whole.rowCount - g, whole.columnCount - u];
-  const [a, ...b] = adapterBlocks(whole, columns, stack) as [CopiedBlock, ...CopiedBlock[]];
-  const R = a.source.rowCount;
+  const { a, b } = adapterBlocks(whole, columns, stacks);
+  const below = a.reduce((sum, { source }) => sum + source.rowCount, 0);
   const clear = (destination: Tensor): CopiedBlock[] =>
     destination.size === 0 ? [] : [{ destination, source: zeros.reshapeTo(destination.shape) }];
   const right = whole.rows(0, out).columns(inputs, u);
   const behind = weights.flatMap(({ nf4, row }) => {
     const rows = right.rows(row, nf4.shape[0]!);
-    const target = stack.targets.find(({ linear }) => linear.column === row);
+    const target = targetsOf(stacks).find(({ linear }) => linear.column === row);
     if (target === undefined) return clear(rows);
     const end = target.column + target.b.columnCount;
     return [...clear(rows.columns(0, target.column)), ...clear(rows.columns(end, u - end))];
   });
   const words = {
     forward: blockWords([...b, ...behind]),
-    backward: blockWords([a, ...clear(whole.rows(out + R, g - R).columns(0, inputs))]),
+    backward: blockWords([...a, ...clear(whole.rows(out + below, g - below).columns(0, inputs))]),
   };
   return (direction) => {
     for (const { nf4, row } of weights)
       nf4Dequantize(device, whole.rows(row, nf4.shape[0]!).columns(0, inputs), nf4);
-    copyBlocks(device, words[direction]);
+    if (words[direction].length > 0) copyBlocks(device, words[direction]);
   };
 }

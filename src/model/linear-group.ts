@@ -37,9 +37,9 @@ export interface GroupProduct {
 
 /** Columns of a folded group (fold.ts) behind those of its input and output. */
 export interface FoldedColumns {
-  /** For u. */
+  /** For u; 0: the group is not folded. */
   u: number;
-  /** For g. */
+  /** For g; 0: its term of dx is made apart. */
   g: number;
 }
 
@@ -65,6 +65,8 @@ export interface LoraTarget {
 export interface LoraStack {
   a: Tensor; // [R, in]
   da: Tensor; // f32 [R, in]
+  /** First of its columns where u of all stacks lie side by side. */
+  column: number;
   targets: LoraTarget[];
   /** Identifies the dropout mask. */
   module: number;
@@ -73,7 +75,7 @@ export interface LoraStack {
 export interface LinearGroup {
   linears: GroupLinear[];
   products: GroupProduct[];
-  /** Products with the one stack in them, used in their place; null: there are none. */
+  /** Products with LoRA in them, used in their place; null: there are none. */
   folded: FoldedProducts | null;
   stacks: LoraStack[];
   loraScale: number;
@@ -145,20 +147,18 @@ export function groupForward(
   context: DropoutContext | null,
   rows: ProductRows,
 ): void {
-  const { folded } = group;
   const isFew = rows === "each" || (rows === "together" && x.rowCount <= FEW_ROWS);
-  if (folded !== null && (folded.expand === null || !isFew)) {
-    const [stack] = group.stacks as [LoraStack];
-    const wide = x.widened(folded.u);
-    const behind = wide.columns(group.in, stack.a.rowCount);
-    loraForward(device, lowRankOf(u[0]!, stack), x, stack.a, group.loraScale, behind, rows);
+  const folded = group.folded?.expand != null && isFew ? null : group.folded;
+  const wide = x.widened(folded?.u ?? 0);
+  for (const [i, stack] of group.stacks.entries()) {
+    const input = stackInput(device, group, stack, x, scratch, context);
+    const behind = folded && wide.columns(group.in + stack.column, stack.a.rowCount);
+    loraForward(device, lowRankOf(u[i]!, stack), input, stack.a, group.loraScale, behind, rows);
+  }
+  if (folded !== null) {
     folded.expand?.("forward");
     linearForward(device, y, wide, folded.forward, folded.bias, null, rows);
     return;
-  }
-  for (const [i, stack] of group.stacks.entries()) {
-    const input = stackInput(device, group, stack, x, scratch, context);
-    loraForward(device, lowRankOf(u[i]!, stack), input, stack.a, group.loraScale, null, rows);
   }
   for (const product of group.products) {
     // Where there are several stacks, each product is one linear, which is in one of them at most; one stack may be
@@ -171,7 +171,7 @@ export function groupForward(
 
 /**
  * First half of the backward pass: dx[T, in] from dy[T, out] (null: not wanted), and the gradients of B.
- * Returns g of each stack, which groupBackwardWeight needs: where the group is folded, behind dy's columns.
+ * Returns g of each stack, which groupBackwardWeight needs: where A is in the folded product, behind dy's columns.
  */
 export function groupBackwardInput(
   device: Device,
@@ -187,7 +187,8 @@ export function groupBackwardInput(
   const wide = dy.widened(folded?.g ?? 0);
   const g = group.stacks.map((stack, i) => {
     const R = stack.a.rowCount;
-    const all = folded === null ? scratch.g[i]!.reshapeTo([T, R]) : wide.columns(group.out, R);
+    const isBehind = (folded?.g ?? 0) > 0;
+    const all = isBehind ? wide.columns(group.out + stack.column, R) : scratch.g[i]!.reshapeTo([T, R]);
     const kept = lowRankOf(u[i]!, stack);
     const targets = stack.targets.map(({ linear, b, db, column }) => ({ b, db, row: linear.column, column }));
     loraBackward(device, all, dy, kept, targets, group.loraScale);
@@ -197,12 +198,12 @@ export function groupBackwardInput(
   if (folded !== null) {
     folded.expand?.("backward");
     linearBackwardInput(device, dx, wide, folded.backward);
-    return g;
-  }
-  const stack = group.stacks[0];
-  const shared = context === null && stack !== undefined ? { left: g[0]!, right: stack.a } : null;
-  for (const [i, product] of group.products.entries()) {
-    linearBackwardInput(device, dx, resultOf(dy, product), product.weight, i === 0 ? shared : null, i > 0);
+  } else {
+    const stack = group.stacks[0];
+    const shared = context === null && stack !== undefined ? { left: g[0]!, right: stack.a } : null;
+    for (const [i, product] of group.products.entries()) {
+      linearBackwardInput(device, dx, resultOf(dy, product), product.weight, i === 0 ? shared : null, i > 0);
+    }
   }
   if (context !== null && scratch.dropped !== null) {
     const back = scratch.dropped.reshapeTo([T, group.in]);

@@ -283,14 +283,11 @@ export class ModelWeights {
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
       return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
     };
-    /** Of the group that begins with the weight `first` and has this stack; null: it is not folded. */
-    const foldedInto = (
-      first: string,
-      parts: LinearPart[],
-      stack: LoraStack | undefined,
-    ): FoldedProducts | null => {
+    /** Of the group that begins with the weight `first` and has these stacks; null: it is not folded. */
+    const foldedInto = (first: string, parts: LinearPart[], stacks: LoraStack[]): FoldedProducts | null => {
       const columns = folded.groups.get(first);
       const bias = biasOf(parts);
+      const [stack] = stacks;
       if (columns === undefined || stack === undefined || bias === undefined) return null;
       const matrix = folded.matrices.get(first);
       const weights = parts.flatMap(({ data, column }) =>
@@ -301,9 +298,9 @@ export class ModelWeights {
       const out = weights.reduce((sum, { nf4 }) => sum + nf4.shape[0]!, 0);
       const whole =
         matrix ?? new Tensor(quantized.scratch!.ptr, dtype, [out + columns.g, inputs + columns.u]);
-      if (matrix !== undefined) adapters.push(...adapterBlocks(whole, columns, stack));
+      if (matrix !== undefined) adapters.push(...Object.values(adapterBlocks(whole, columns, stacks)).flat());
       const expand =
-        matrix === undefined ? expander(device, whole, columns, weights, stack, folded.zeros!) : null;
+        matrix === undefined ? expander(device, whole, columns, weights, stacks, folded.zeros!) : null;
       const products = foldedProducts(device, whole, columns, bias, expand);
       this.#owned.push(products.forward, products.backward);
       return products;
@@ -326,11 +323,12 @@ export class ModelWeights {
         parts.push({ data: linear(`${path}.weight`), bias, column });
         column += out;
       }
-      const stack = (modules: LinearModule[]): LoraStack => {
+      const stack = (modules: LinearModule[], position: number): LoraStack => {
         const names = modules.map((module) => loraA(all[module].path));
         return {
           a: parameters!.working(...names),
           da: parameters!.gradient(...names),
+          column: position * modules.length * rank, // several stacks are of as many linears each
           targets: modules.map((module, i) => {
             const b = loraB(all[module].path);
             return {
@@ -348,7 +346,7 @@ export class ModelWeights {
         linears: [...linears.values()],
         // With dropout each projection reads its own x, so each has a product of its own.
         products: stacks.length > 1 ? parts.flatMap((part) => products([part])) : products(parts),
-        folded: foldedInto(`${all[groupModules[name][0]!].path}.weight`, parts, made[0]),
+        folded: foldedInto(`${all[groupModules[name][0]!].path}.weight`, parts, made),
         stacks: made,
         loraScale: lora === null ? 1 : loraScale(lora),
         in: all[groupModules[name][0]!].in,

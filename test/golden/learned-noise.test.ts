@@ -55,18 +55,20 @@ describeBackends((device) => {
     });
   });
 
-  test("a scale of 1 is the noise without one, to the bit", () => {
-    const run = golden.runs[0]!;
-    const batch = packed(golden.samples.slice(0, 4));
-    const draws = BigInt64Array.from([0n, 1n, 2n, 3n]);
-    const losses = [false, true].map((learnedNoise) => {
-      // All weights are trained: LoRA's products on a GPU sum in another order where no scale is learned (fold.ts).
-      const model = loadForRun(device, "tiny-mha-f32", run, "full", { learnedNoise });
-      model.embedTokens.registerForwardHook(neftune({ alpha: 5 })!);
-      const result = model.trainBatch(batch, 1, { draws });
-      model.close();
-      return [...result];
-    });
-    expect(losses[1]).toEqual(losses[0]!);
-  });
+  test.each(["lora", "full"] as const)(
+    "a scale of 1 is the noise without one, to the bit, --tune %s",
+    (tune) => {
+      const run = golden.runs[0]!;
+      const batch = packed(golden.samples.slice(0, 4));
+      const draws = BigInt64Array.from([0n, 1n, 2n, 3n]);
+      const losses = [false, true].map((learnedNoise) => {
+        const model = loadForRun(device, "tiny-mha-f32", run, tune, { learnedNoise });
+        model.embedTokens.registerForwardHook(neftune({ alpha: 5 })!);
+        const result = model.trainBatch(batch, 1, { draws });
+        model.close();
+        return [...result];
+      });
+      expect(losses[1]).toEqual(losses[0]!);
+    },
+  );
 });

@@ -60,6 +60,7 @@ function train(device: Device, lora: LoraOptions, loading: Loading, from?: Model
   return {
     numbers,
     values,
+    calls,
     launched: new Set(calls.flatMap(({ launches }) => launches.map(({ name }) => name))),
   };
 }
@@ -76,6 +77,16 @@ function expectAlike(got: ReturnType<typeof train>, want: ReturnType<typeof trai
   // AdamW's first steps turn the rounding of a gradient near zero into a change of lr.
   const apart = want.values.map((values, i) => values.map((value, j) => value - got.values[i]![j]!));
   expect(norm(apart) / norm(want.values)).toBeLessThan(2e-3);
+}
+
+/** Gives A and B values that matter. */
+function writeAdapters({ parameters }: Llama): void {
+  for (const { name, shape } of parameters!.part("lora"))
+    parameters!.write(
+      name,
+      new Float32Array(sizeOf(shape)).map((_, i) => Math.sin(i) / 4),
+    );
+  parameters!.afterWrite();
 }
 
 const scratch = scratchFolder();
@@ -95,6 +106,12 @@ function partlyQuantized(device: Device, modules: RegExp): ModelSource {
 }
 
 const layers = source.config.numHiddenLayers;
+const fewer: LoraOptions = {
+  ...all,
+  layerModules: Array.from({ length: layers }, (_, i) =>
+    i === layers - 1 ? ["k_proj", "down_proj"] : [...linearModules],
+  ),
+};
 const cases: Record<string, { lora: LoraOptions; isNf4?: boolean; isFolded: boolean | "in part" }> = {
   "all linears": { lora: all, isFolded: true },
   "a rank of 5": { lora: { ...all, r: 5 }, isFolded: true },
@@ -103,15 +120,7 @@ const cases: Record<string, { lora: LoraOptions; isNf4?: boolean; isFolded: bool
     isFolded: true,
   },
   "one linear, the smallest": { lora: { ...all, targetModules: ["k_proj"] }, isFolded: true },
-  "fewer linears in the last layer": {
-    lora: {
-      ...all,
-      layerModules: Array.from({ length: layers }, (_, i) =>
-        i === layers - 1 ? ["k_proj", "down_proj"] : [...linearModules],
-      ),
-    },
-    isFolded: "in part",
-  },
+  "fewer linears in the last layer": { lora: fewer, isFolded: "in part" },
   "a rank of 128": { lora: { ...all, r: 128 }, isFolded: true },
   "a rank of 256": { lora: { ...all, r: 256, targetModules: ["q_proj", "v_proj"] }, isFolded: false },
   "NF4, all linears": { lora: all, isNf4: true, isFolded: true },
@@ -119,7 +128,16 @@ const cases: Record<string, { lora: LoraOptions; isNf4?: boolean; isFolded: bool
     lora: { ...all, targetModules: ["k_proj", "v_proj", "gate_proj", "down_proj"] },
     ...{ isNf4: true, isFolded: true },
   },
-  dropout: { lora: { ...all, dropout: 0.25 }, isFolded: false },
+  "a rank of 256, all linears": { lora: { ...all, r: 256 }, isFolded: "in part" },
+  dropout: { lora: { ...all, dropout: 0.25 }, isFolded: true },
+  "dropout, fewer linears in the last layer": {
+    lora: { ...fewer, dropout: 0.25 },
+    isFolded: "in part",
+  },
+  "dropout, NF4, some linears": {
+    lora: { ...all, dropout: 0.25, targetModules: ["q_proj", "v_proj", "up_proj", "o_proj"] },
+    ...{ isNf4: true, isFolded: true },
+  },
 };
 
 describe.skipIf(emulated === undefined)("on a GPU", () => {
@@ -178,14 +196,8 @@ describe.skipIf(emulated === undefined)("on a GPU", () => {
     const cpu = Device.open({ threads: 2 });
     const [want, got] = [cpu, device!].map((one) => {
       const model = load(one, all, { dtype: "f32", recompute: "none", quantization: null });
-      const parameters = model.parameters!;
       const before = model.evaluate(batch.batch);
-      for (const { name, shape } of parameters.part("lora"))
-        parameters.write(
-          name,
-          new Float32Array(sizeOf(shape)).map((_, i) => Math.sin(i) / 4),
-        );
-      parameters.afterWrite();
+      writeAdapters(model);
       const after = model.evaluate(batch.batch);
       model.close();
       return { before, after };
@@ -195,16 +207,42 @@ describe.skipIf(emulated === undefined)("on a GPU", () => {
     cpu.close();
   });
 
-  test("what is recomputed has the same bits", () => {
+  test("dropout is in the forward pass of training, not of evaluation", () => {
+    const cpu = Device.open({ threads: 2 });
+    for (const one of [cpu, device!]) {
+      const [changed, unchanged] = [0.25, 0].map((dropout) => {
+        const model = load(one, { ...all, dropout }, { dtype: "f32", recompute: "none" });
+        writeAdapters(model);
+        const [trained, evaluated] = [model.trainBatch(batch.batch, 1, batch), model.evaluate(batch.batch)];
+        model.close();
+        return Math.max(...trained.map((loss, i) => Math.abs(loss - evaluated[i]!)));
+      });
+      expect(changed).toBeGreaterThan(0.01);
+      expect(unchanged).toBe(0);
+    }
+    cpu.close();
+  });
+
+  test.each([0, 0.25])("what is recomputed has the same bits, dropout %p", (dropout) => {
     const [first, ...others] = (["none", "mlp", "layer"] as const).map((recompute) => {
-      const { numbers, values } = train(device!, all, { dtype: "bf16", recompute, quantization: null });
+      const loading: Loading = { dtype: "bf16", recompute, quantization: null };
+      const { numbers, values } = train(device!, { ...all, dropout }, loading);
       return { numbers, values };
     });
     for (const other of others) expect(other).toEqual(first!);
   });
+
+  test.each([0, 0.25])("a group is one product forward and one back, dropout %p", (dropout) => {
+    const { calls } = train(device!, { ...all, dropout }, { dtype: "bf16", recompute: "none" });
+    const products = (name: string) =>
+      calls.filter((call) => call.name === name).map(({ launches }) => launches.length);
+    expect(products("nt_linear_forward")).toEqual(new Array(4 * layers).fill(1));
+    // The first layer's q, k and v pass no gradient on.
+    expect(products("nt_linear_backward_input")).toEqual(new Array(4 * layers - 1).fill(1));
+  });
 });
 
-test("columns fill sums to multiples of 64; a group without adapters has none", () => {
+test("columns fill sums to multiples of 64; a group without adapters, or with many, has none", () => {
   const { config } = source;
   const options = { ...({ dtype: "bf16", tune: "lora", training: true, quantization: null } as const) };
   const gpu = { isHost: false };
@@ -216,7 +254,14 @@ test("columns fill sums to multiples of 64; a group without adapters has none", 
   expect(fold.qkv).toEqual({ u: behind(H, 16), g: behind(qkv, 16) });
   expect(fold.gateUp).toEqual({ u: behind(H, 8), g: behind(2 * I, 8) });
   expect(fold.o).toEqual({ u: 0, g: 0 });
-  for (const other of [{ training: false }, { lora: { ...lora, dropout: 0.1 } }, { learnedNoise: true }])
+  const dropped = foldOf(gpu, config, { ...options, lora: { ...lora, dropout: 0.1 } })!;
+  expect(dropped.qkv).toEqual({ u: behind(H, 16), g: 0 });
+  const high = foldOf(gpu, config, { ...options, lora: { ...lora, r: 200 } })!;
+  expect([high.qkv, high.gateUp]).toEqual([
+    { u: 0, g: 0 },
+    { u: behind(H, 200), g: behind(2 * I, 200) },
+  ]);
+  for (const other of [{ training: false }, { lora: { ...lora, r: 400 } }])
     expect(foldOf(gpu, config, { ...options, lora, ...other })).toBeNull();
   expect(foldOf({ isHost: true }, config, { ...options, lora })).toBeNull();
   // Another model's weights have no room for A and B beside them.
