@@ -79,12 +79,15 @@ export interface ClockWork {
   mode: "lora" | "qlora";
   batch: number;
   length: number;
+  /** Of LoRA's input. */
+  dropout: number;
 }
 
 export const clockWork: readonly ClockWork[] = [
-  { shape: "llama2-7b", mode: "lora", batch: 8, length: 512 },
-  { shape: "llama3-8b", mode: "lora", batch: 2, length: 4096 },
-  { shape: "llama3-8b", mode: "qlora", batch: 2, length: 4096 },
-  { shape: "l1b", mode: "lora", batch: 8, length: 512 },
-  { shape: "s135m", mode: "lora", batch: 4, length: 512 },
+  { shape: "llama2-7b", mode: "lora", batch: 8, length: 512, dropout: 0 },
+  { shape: "llama2-7b", mode: "lora", batch: 8, length: 512, dropout: 0.05 },
+  { shape: "llama3-8b", mode: "lora", batch: 2, length: 4096, dropout: 0 },
+  { shape: "llama3-8b", mode: "qlora", batch: 2, length: 4096, dropout: 0 },
+  { shape: "l1b", mode: "lora", batch: 8, length: 512, dropout: 0 },
+  { shape: "s135m", mode: "lora", batch: 4, length: 512, dropout: 0 },
 ];

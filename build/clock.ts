@@ -63,6 +63,7 @@ function attentionOf(kernel: StepKernel, card: Card): { rate: number; together: 
 }
 
 export function estimatedSeconds(kernel: StepKernel, card: Card, length: number): number {
+    throw new Error(`${kernel.kernel}: no rate in build/cards.ts is that of plain kernels`);
   const gaps = kernel.launches * launchGap;
   if (isTransfer(kernel)) return gaps;
   const bandwidth = streaming * card.copy;
@@ -132,8 +133,8 @@ export async function recordedSteps(): Promise<Map<string, RecordedStep[]>> {
 
 const milliseconds = (seconds: number) => (1e3 * seconds).toFixed(seconds < 0.01 ? 2 : 1);
 
-export const titleOf = ({ shape, mode, batch, length }: RecordedStep) =>
-  `${shape}, ${mode === "qlora" ? "NF4" : "LoRA"}, ${batch} × ${length}`;
+export const titleOf = ({ shape, mode, batch, length, dropout }: RecordedStep) =>
+  `${shape}, ${mode === "qlora" ? "NF4" : "LoRA"}${dropout > 0 ? `, dropout ${dropout}` : ""}, ${batch} × ${length}`;
 
 /** A kernel of an operation, products of all shapes together. */
 const rowOf = ({ operation, kernel, product }: StepKernel) =>
@@ -183,7 +184,7 @@ const partOf = ({ operation, kernel, product }: StepKernel): string => {
   if (product !== null) return "products of the layers";
   if (kernel.includes("attention")) return "attention";
   if (/rmsnorm|rope|swiglu/.test(kernel)) return "norms, RoPE, SwiGLU"; // SwiGLU's backward pass with LoRA's dA, too
-  if (kernel.includes("lora")) return "LoRA's own kernels";
+  if (/lora|dropout/.test(kernel)) return "LoRA's own kernels";
   return kernel === "dequantize" ? "NF4 to bf16" : "embedding, optimizer, copies";
 };
 

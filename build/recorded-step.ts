@@ -58,7 +58,8 @@ function recordStep(device: Device, work: ClockWork): RecordedStep {
   const config = readShape(work.shape);
   const samples = denseSamples(work.batch, work.length, config.vocabSize, 1);
   const batches = makeBatches(samples, 1, work.batch, 1);
-  const lora = { r: 16, alpha: 16, dropout: 0, targetModules: [...linearModules], useRslora: false };
+  const { dropout } = work;
+  const lora = { r: 16, alpha: 16, dropout, targetModules: [...linearModules], useRslora: false };
   const quantization = work.mode === "qlora" ? { double: true } : null;
   try {
     const model = loadModel(device, config, batches, {

@@ -198,8 +198,9 @@ const operations: Partial<Record<FunctionName, Operation>> = {
     lora_backward_kernel: ({ n, arrays, size }) => {
       const [out, trained] = loraColumns(arrays.host_targets ?? []);
       const products = out + trained; // dy·B, and dyᵀ·u where B is trained
+      const narrow = present(n.u) + 1; // g is written, and u read for dB
       return moves(
-        (n.T * products + 2 * n.T * n.rank * n.targets + out * n.rank) * size + 8 * trained * n.rank,
+        (n.T * products + narrow * n.T * n.rank * n.targets + out * n.rank) * size + 8 * trained * n.rank,
         2 * n.T * n.rank * products,
       );
     },
