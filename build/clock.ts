@@ -62,7 +62,11 @@ function attentionOf(kernel: StepKernel, card: Card): { rate: number; together: 
   return null;
 }
 
+/** Kernels for what the fast ones cannot take, without tensor cores: no card's rates are theirs. */
+const isPlain = ({ kernel }: StepKernel) => /_plain\b/.test(kernel);
+
 export function estimatedSeconds(kernel: StepKernel, card: Card, length: number): number {
+  if (isPlain(kernel))
     throw new Error(`${kernel.kernel}: no rate in build/cards.ts is that of plain kernels`);
   const gaps = kernel.launches * launchGap;
   if (isTransfer(kernel)) return gaps;

@@ -52,6 +52,11 @@ test("bounds and estimates of single kernels", () => {
   expect(estimatedSeconds(matmul, h100, 512)).toBeCloseTo(2e-3 + 1e-6, 12);
 });
 
+test("kernels without tensor cores are not timed at their rate", () => {
+  for (const name of ["attention_forward_plain", "product_plain 128x64x64, added"])
+    expect(() => estimatedSeconds(kernel({ kernel: name }), h100, 512)).toThrow(`${name}: no rate`);
+});
+
 test("the docs' tables are those of the record", () => {
   const page = readFileSync(join(root, "docs/performance.md"), "utf8");
   expect(page).toContain("| llama2-7b, LoRA, 8 × 512 |");
