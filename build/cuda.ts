@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSy
 import { basename, join } from "node:path";
 import { cached, compress, hashOf, inParallel, kernels, objects, output, withIncludes } from "./compile.ts";
 import { type Platform, x64 } from "./platform.ts";
-import { type CudaToolkit, ensureCudaHeaders, ensureCudaToolkit, ensureToolchain } from "./toolchain.ts";
+import { ensureCudaHeaders, ensureCudaToolkit, ensureToolchain } from "./toolchain.ts";
 
 /** What the library for this machine's platform holds machine code for. */
 export const architectures = x64.cudaArchitectures;
@@ -29,8 +29,8 @@ const generations = (architectures: readonly string[]): string[][] =>
     (group) => group!,
   );
 
-/** nvcc's command up to the source file, without `-o`. */
-function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): string[] {
+/** nvcc's options for every source. */
+function nvccOptions(architectures: readonly string[]): string[] {
   const groups = generations(architectures);
   const generate = groups.map((group) => {
     const code = group.map((sm) => `sm_${sm}`);
@@ -38,15 +38,8 @@ function nvccCommand(toolkit: CudaToolkit, architectures: readonly string[]): st
     return `-gencode=arch=compute_${group[0]},code=[${code}]`;
   });
   return [
-    ...[
-      toolkit.nvcc,
-      "-std=c++17",
-      "-O3",
-      ...generate,
-      "-Xfatbin=-compress-all",
-      "-Xptxas=-v",
-      "-Werror=all-warnings",
-    ],
+    ...["-std=c++17", "-O3", ...generate],
+    ...["-Xfatbin=-compress-all", "-Xptxas=-v", "-Werror=all-warnings"],
     ...[
       "-Xcompiler=-Wall,-Wextra,-Werror,-O3,-fPIC,-fvisibility=hidden,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics",
     ],
@@ -60,9 +53,9 @@ const named = (source: string): string[] => [
   `--orig_src_path_name,kernels/cuda/${basename(source)}`,
 ];
 
-/** What decides whether a built CUDA library is that of the sources as they are. */
-const cudaStamp = (platform: Platform) =>
-  hashOf([...platform.cudaArchitectures], cudaSources().flatMap(withIncludes));
+/** What decides whether a built CUDA library is that of the sources, and of nvcc's options, as they are. */
+export const cudaStamp = (platform: Platform, options = nvccOptions(platform.cudaArchitectures)): string =>
+  hashOf(options, cudaSources().flatMap(withIncludes));
 const prefix = (platform: Platform) => (platform === x64 ? "" : `${platform.cpu}-`);
 const stampFile = (platform: Platform) => join(objects, `${prefix(platform)}libneftune-cuda.stamp`);
 const cudaLibrary = (platform: Platform) => join(platform.native, "libneftune-cuda.so");
@@ -86,7 +79,7 @@ export async function buildCuda(cross?: Cross): Promise<void> {
   mkdirSync(objects, { recursive: true });
   mkdirSync(platform.native, { recursive: true });
   const [tools, toolkit] = [await ensureToolchain(), await ensureCudaToolkit()];
-  const command = nvccCommand(toolkit, platform.cudaArchitectures);
+  const command = [toolkit.nvcc, ...nvccOptions(platform.cudaArchitectures)];
   if (cross !== undefined) command.push("-ccbin", cross.compiler);
   const runtime = cross?.runtime ?? toolkit.runtime;
   const library = cudaLibrary(platform);
