@@ -11,7 +11,7 @@ import {
 } from "./activations.ts";
 import type { LlamaConfig } from "./config.ts";
 import { foldOf } from "./fold.ts";
-import { laidRank } from "./lora.ts";
+import { laidRank, type Tune } from "./lora.ts";
 import type { ModelSource } from "./source.ts";
 import { allocateWeights, type WeightOptions } from "./weights.ts";
 
@@ -22,7 +22,7 @@ export interface ModelPlan {
   activations: number;
   workspace: number;
   mapped: number;
-  /** What running kernels takes beside tensors: oneDNN's generated code and packing buffers, JavaScript's heap. */
+  /** What running kernels takes beside tensors: generated code, packed operands, JavaScript's heap. */
   runtime: number;
   /** All of them. */
   total: number;
@@ -56,11 +56,15 @@ export interface SharedMemory {
 }
 
 /**
- * CPU, measured: resident memory beyond the program's start and all tensors, for small shapes and large. CUDA, not
- * measured: room for the kernels that cuBLASLt loads when they are first called; its workspace is allocated, and so not
- * free, before memory is planned.
+ * CPU, measured (m25, s135m, t1b, with AMX and without, 2 to 64 threads): resident memory beyond the program's start and all
+ * tensors, once and for each thread, which keeps packed operands, and oneDNN's where weights have gradients. CUDA, not
+ * measured: room for the kernels that cuBLASLt loads when they are first called; its workspace is allocated, and so not free,
+ * before memory is planned.
  */
-const runtimeBytes = { cpu: 40 * 2 ** 20, cuda: 256 * 2 ** 20, emulated: 0 } as const;
+function runtimeBytes({ backend, threads }: Device["info"], tune: Tune): number {
+  const ofThread = tune === "full" ? 3 : 1.5;
+  return { cpu: 24 + ofThread * threads, cuda: 256, emulated: 0 }[backend] * 2 ** 20;
+}
 
 /**
  * CPU, measured (m25, t1b): oneDNN's buffers for products with expanded weights, about the widest output in float32 and
@@ -95,7 +99,8 @@ export function planFor(device: Device, source: ModelSource, request: PlanReques
   const { frozen, quantized } = allocateWeights(device, counter, source, request);
   allocateActivations(counter, config, activationRequest(device, config, request), kept);
   const runtime =
-    runtimeBytes[device.info.backend] + (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
+    runtimeBytes(device.info, request.tune) +
+    (device.isHost ? nf4RuntimeBytes(quantized.tensors, request) : 0);
   let mapped = 0;
   if (request.tune !== "full")
     mapped = mappedBytes(source, new Set([...frozen.keys(), ...quantized.tensors.keys()]));

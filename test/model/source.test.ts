@@ -86,6 +86,19 @@ test("a source is unmapped by its last model, not its first", () => {
   device.close();
 });
 
+test("every CPU thread has memory in the plan", () => {
+  const source = checkpointSource(modelWith("threads", {}));
+  const runtime = (threads: number, tune: "none" | "full") => {
+    const device = Device.open({ threads });
+    const request = { ...options, tune, lora: null, quantization: null, training: tune === "full" };
+    const plan = planFor(device, source, request, "input");
+    device.close();
+    return plan.runtime / 2 ** 20;
+  };
+  expect(runtime(9, "none") - runtime(1, "none")).toBe(8 * 1.5);
+  expect(runtime(9, "full") - runtime(1, "full")).toBe(8 * 3);
+});
+
 test("full tuning that would fit with 8-bit moments is advised to take them", () => {
   const device = Device.open({ threads: 1 });
   const config = parseConfig("config.json", {
