@@ -2,6 +2,7 @@
 #include "context.h"
 #include "exp2.h"
 #include "parallel.h"
+#include "prefetch.h"
 #include "skinny.h"
 
 namespace nt {
@@ -11,8 +12,15 @@ namespace {
 template <typename T_>
 void forward_row(T_ *h, const T_ *gate, const T_ *up, int64_t I) {
   auto silu_up = [](Vec g, Vec u) { return g * sigmoid_for<T_>(g) * u; };
+  auto at = [&](int64_t i) { return silu_up(load(gate + i), load(up + i)); };
   int64_t i = 0;
-  for (; i + kLanes <= I; i += kLanes) store_rounded(h + i, silu_up(load(gate + i), load(up + i)));
+  for (; i + 2 * kLanes <= I; i += 2 * kLanes) {
+    prefetch_ahead<2 * kLanes>(gate + i);
+    prefetch_ahead<2 * kLanes>(up + i);
+    prefetch_to_write<2 * kLanes>(h + i);
+    store_rounded(h + i, at(i), at(i + kLanes));
+  }
+  for (; i + kLanes <= I; i += kLanes) store_rounded(h + i, at(i));
   if (i < I) store_part(h + i, silu_up(load_part(gate + i, I - i), load_part(up + i, I - i)), I - i);
 }
 
@@ -30,9 +38,19 @@ inline Gradient gradient(Vec g, Vec u, Vec dh) {
 
 template <typename T_>
 void backward_row(T_ *gate, T_ *up, T_ *h, const T_ *dh, int64_t I) {
+  auto at = [&](int64_t i) { return gradient<T_>(load(gate + i), load(up + i), load(dh + i)); };
   int64_t i = 0;
+  for (; i + 2 * kLanes <= I; i += 2 * kLanes) {
+    prefetch_to_write<2 * kLanes>(gate + i);
+    prefetch_to_write<2 * kLanes>(up + i);
+    prefetch_to_write<2 * kLanes>(dh + i);
+    const Gradient a = at(i), b = at(i + kLanes);
+    store_rounded(gate + i, a.gate, b.gate);
+    store_rounded(up + i, a.up, b.up);
+    if (h != nullptr) store_rounded(h + i, a.h, b.h);
+  }
   for (; i + kLanes <= I; i += kLanes) {
-    Gradient d = gradient<T_>(load(gate + i), load(up + i), load(dh + i));
+    const Gradient d = at(i);
     store_rounded(gate + i, d.gate);
     store_rounded(up + i, d.up);
     if (h != nullptr) store_rounded(h + i, d.h);

@@ -63,16 +63,25 @@ inline Vec load(const f16 *p) {
 #endif
 }
 
-// Rounds to nearest even; NaN stays NaN.
-inline void store(bf16 *p, Vec v) {
-  VecU bits = (VecU)v;
-  VecU rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
-  VecI nan = v != v;
-  rounded = ((VecU)nan & (bits >> 16 | 0x40u)) | (~(VecU)nan & rounded);
+// Rounds to nearest even, into the upper half of each lane, and leaves a rest in the lower half; NaN stays NaN.
+inline VecU upper_bf16(Vec v) {
+  const VecU bits = (VecU)v, odd = (bits >> 16) & 1u;
 #ifdef __AVX512F__
-  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)rounded));
+  const __m512i rounded = (__m512i)(bits + 0x7FFFu + odd);
+  const __mmask16 nan = _mm512_cmp_ps_mask((__m512)v, (__m512)v, _CMP_UNORD_Q);
+  return (VecU)_mm512_mask_or_epi32(rounded, nan, (__m512i)bits, _mm512_set1_epi32(0x400000));
 #else
-  __m128i low = _mm256_castsi256_si128((__m256i)rounded), high = _mm256_extracti128_si256((__m256i)rounded, 1);
+  const VecU nan = (VecU)(v != v);
+  return (bits | (nan & 0x400000u)) + (~nan & (0x7FFFu + odd));
+#endif
+}
+
+inline void store(bf16 *p, Vec v) {
+  const VecU words = upper_bf16(v) >> 16;
+#ifdef __AVX512F__
+  _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)words));
+#else
+  __m128i low = _mm256_castsi256_si128((__m256i)words), high = _mm256_extracti128_si256((__m256i)words, 1);
   _mm_storeu_si128((__m128i *)p, _mm_packus_epi32(low, high));
 #endif
 }
@@ -84,6 +93,25 @@ inline void store_rounded(bf16 *p, Vec v) {
   _mm256_storeu_si256((__m256i *)p, (__m256i)_mm512_cvtneps_pbh((__m512)v));
 #else
   store(p, v);
+#endif
+}
+
+// Two vectors, one behind the other: half the instructions where they become bf16.
+inline void store_rounded(float *p, Vec a, Vec b) {
+  store(p, a);
+  store(p + kLanes, b);
+}
+inline void store_rounded(bf16 *p, Vec a, Vec b) {
+#if defined(__AVX512BF16__)
+  _mm512_storeu_si512(p, (__m512i)_mm512_cvtne2ps_pbh((__m512)b, (__m512)a));
+#elif defined(__AVX512F__)
+  const __m512i odd_words = _mm512_set_epi32(
+      0x003F003D, 0x003B0039, 0x00370035, 0x00330031, 0x002F002D, 0x002B0029, 0x00270025, 0x00230021, 0x001F001D,
+      0x001B0019, 0x00170015, 0x00130011, 0x000F000D, 0x000B0009, 0x00070005, 0x00030001);
+  _mm512_storeu_si512(p, _mm512_permutex2var_epi16((__m512i)upper_bf16(a), odd_words, (__m512i)upper_bf16(b)));
+#else
+  const __m256i words = _mm256_packus_epi32((__m256i)(upper_bf16(a) >> 16), (__m256i)(upper_bf16(b) >> 16));
+  _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(words, 0xD8));
 #endif
 }
 

@@ -129,6 +129,49 @@ forEachBackend((device) => {
     expectClose(device.readFloats(gateUp), want, 1e-6, "gradient");
   });
 
+  // Relative to each value: of a sum over columns, small ones would hide behind large ones.
+  for (const [dtype, limit] of [
+    ["f32", device.isHost ? 4e-7 : 5e-6],
+    ["bf16", 2 ** -8 + 5e-6],
+  ] as const) {
+    test(`${dtype}: silu is as exact for small results as for large ones`, () => {
+      const I = 4096;
+      const gates = roundTo(
+        dtype,
+        Float32Array.from({ length: I }, (_, i) => (i * 160) / I - 80 + 1 / 64),
+      );
+      const gateUp = upload(device, dtype, [1, 2 * I], Float32Array.of(...gates, ...gates.map(() => 1)));
+      const h = poisoned(device, dtype, [1, I]);
+      swigluForward(device, h, gateUp);
+      const worst = device.readFloats(h).reduce((most, value, i) => {
+        const error = Math.abs(value / silu(gates[i]!) - 1);
+        return Number.isNaN(error) ? error : Math.max(most, error);
+      }, 0);
+      expect(worst).toBeLessThanOrEqual(limit);
+    });
+  }
+
+  for (const dtype of ["f32", "bf16"] as const) {
+    test(`${dtype}: NaN and infinity stay where they are`, () => {
+      // In whole pairs of vectors, in a vector behind them, and in the rest.
+      const I = 61;
+      const places = [3, 20, 50, 60];
+      const gateUp = new Float32Array(2 * I).fill(1);
+      for (const [i, place] of places.entries()) {
+        if (i % 2 === 0) gateUp[place] = Number.NaN;
+        else gateUp[I + place] = Number.NEGATIVE_INFINITY;
+      }
+      const h = poisoned(device, dtype, [1, I]);
+      swigluForward(device, h, upload(device, dtype, [1, 2 * I], gateUp));
+      const got = device.readFloats(h);
+      for (let i = 0; i < I; i++) {
+        const place = places.indexOf(i);
+        if (place < 0) expect(got[i]).toBeCloseTo(silu(1), 2);
+        else expect(got[i]).toBe(place % 2 === 0 ? Number.NaN : Number.NEGATIVE_INFINITY);
+      }
+    });
+  }
+
   test("zero sizes write nothing; bad arguments are refused", () => {
     const h = poisoned(device, "f32", [1, 2]);
     device.call("nt_swiglu_forward", 0, h.ptr, 2, h.ptr, 4, 0, 2);
