@@ -4,6 +4,7 @@ import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, Random, roundTo, slopes, tolerance } from "./numbers.ts";
 
 const dtypes = ["f32", "bf16"] as const;
+type Three = [Tensor, Tensor, Tensor];
 /** Large, so that a norm of one column still has a gradient. */
 const eps = 0.1;
 
@@ -146,6 +147,30 @@ forEachBackend((device) => {
       return [device.readBytes(dweight), device.readBytes(dx)];
     };
     expect(run()).toEqual(run());
+  });
+
+  test("a row has the same bits whatever rows are beside it", () => {
+    const [T, H] = [7, 200];
+    const { x, delta, dy, tensor, weightTensor } = inputs(device, "bf16", T, H);
+    const run = (begin: number, count: number) => {
+      const [a, b, upstream] = [x, delta, dy].map((values) => tensor(values).rows(begin, count)) as Three;
+      const outputs = [0, 1, 2].map(() => poisoned(device, "bf16", [count, H])) as Three;
+      const [y, sum, dx] = outputs;
+      const rstd = poisoned(device, "f32", [count]);
+      rmsnormForward(device, y, rstd, a, weightTensor, eps, { delta: b, sum });
+      rmsnormBackward(device, dx, null, upstream, sum, weightTensor, rstd, a);
+      return outputs.map((output) => device.readFloats(output));
+    };
+    const all = run(0, T);
+    for (const [begin, count] of [
+      [0, 1],
+      [2, 3],
+      [1, 6],
+      [6, 1],
+    ] as const) {
+      const part = all.map((values) => values.slice(begin * H, (begin + count) * H));
+      expect(run(begin, count)).toEqual(part);
+    }
   });
 
   test("zero sizes write nothing; bad arguments are refused", () => {
