@@ -30,30 +30,29 @@ export class Tensor {
   readonly shape: readonly number[];
   /** Elements from one row (index of the first dimension) to the next. */
   readonly rowStride: number;
+  readonly rowCount: number;
+  /** Elements in a row. */
+  readonly columnCount: number;
 
   constructor(ptr: number, dtype: DType, shape: readonly number[], rowStride?: number) {
     this.ptr = ptr;
     this.dtype = dtype;
     this.shape = shape;
-    this.rowStride = rowStride ?? sizeOf(shape.slice(1));
+    // A step asks for these thousands of times.
+    this.rowCount = shape[0] ?? 1;
+    let columns = 1;
+    for (let i = 1; i < shape.length; i++) columns *= shape[i]!;
+    this.columnCount = columns;
+    this.rowStride = rowStride ?? columns;
   }
 
   /** Number of elements. */
   get size(): number {
-    return sizeOf(this.shape);
+    return this.rowCount * this.columnCount;
   }
 
   get bytes(): number {
     return this.size * dtypeBytes[this.dtype];
-  }
-
-  get rowCount(): number {
-    return this.shape[0] ?? 1;
-  }
-
-  /** Elements in a row. */
-  get columnCount(): number {
-    return sizeOf(this.shape.slice(1));
   }
 
   get contiguous(): boolean {

@@ -4,6 +4,7 @@ import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
 import type { Weight } from "./weight.ts";
+import { int64Words } from "./words.ts";
 
 /** The low-rank term of a backward product: g[T,r]·A[r,in]. */
 export interface LowRank {
@@ -37,13 +38,13 @@ export const rowsCode: Record<ProductRows, number> = { together: 0, each: 1, til
 /** Four words a block, as nt_lora_block has them. */
 function blockWords(op: string, x: Tensor, lora: LowRankBlocks, rank: number): BigInt64Array {
   expectMatrix(op, "u", lora.u, x.dtype, x.rowCount, lora.u.columnCount);
-  const words = new BigInt64Array(4 * lora.blocks.length);
-  for (const [i, { b, row, column }] of lora.blocks.entries()) {
+  const words: number[] = [];
+  for (const { b, row, column } of lora.blocks) {
     expectMatrix(op, "B", b, x.dtype, b.rowCount, rank);
     expectContiguous(op, "B", b);
-    words.set([BigInt(b.ptr), BigInt(row), BigInt(b.rowCount), BigInt(column)], 4 * i);
+    words.push(b.ptr, row, b.rowCount, column);
   }
-  return words;
+  return int64Words(words);
 }
 
 /** y[T,out] = x[T,in]·Wᵀ + bias[out] + u·Bᵀ. y may be float32 where x is bf16. */

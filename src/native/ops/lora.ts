@@ -4,6 +4,7 @@ import type { Device } from "../device.ts";
 import type { Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix } from "./check.ts";
 import { type ProductRows, rowsCode } from "./linear.ts";
+import { int64Words } from "./words.ts";
 
 /**
  * u[T,R] = scale · x[T,in]·A[R,in]ᵀ, for the stacked A of all projections that read x; also into `second` (null: not
@@ -53,17 +54,17 @@ export interface LoraGradients {
 
 /** Five words a projection, as nt_lora_target has them. */
 function targetWords(op: string, dy: Tensor, targets: readonly LoraGradients[], rank: number): BigInt64Array {
-  const words = new BigInt64Array(5 * targets.length);
-  for (const [i, { b, db, row, column }] of targets.entries()) {
+  const words: number[] = [];
+  for (const { b, db, row, column } of targets) {
     expectMatrix(op, "B", b, dy.dtype, b.rowCount, rank);
     expectContiguous(op, "B", b);
     if (db !== null) {
       expectMatrix(op, "db", db, "f32", b.rowCount, rank);
       expectContiguous(op, "db", db);
     }
-    words.set([b.ptr, db?.ptr ?? 0, row, b.rowCount, column].map(BigInt), 5 * i);
+    words.push(b.ptr, db?.ptr ?? 0, row, b.rowCount, column);
   }
-  return words;
+  return int64Words(words);
 }
 
 /**
