@@ -4,7 +4,7 @@
 
 namespace nt {
 
-inline int64_t ceil_div(int64_t n, int64_t size) { return (n + size - 1) / size; }
-inline int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
+constexpr int64_t ceil_div(int64_t n, int64_t size) { return (n + size - 1) / size; }
+constexpr int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
 
 }  // namespace nt

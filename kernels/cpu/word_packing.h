@@ -22,7 +22,7 @@ struct Packing {
   static int64_t words(int64_t k) { return ceil_div(k, values); }
 
   // kLanes words of values that follow each other, of which n are there.
-  static Vec along(const T *from, int64_t n) {
+  static Vec along(const T *from, int64_t n = kLanes * values) {
     if constexpr (pairs) {
       if (n >= 2 * kLanes) return load(reinterpret_cast<const float *>(from));
       Vec words = {};
@@ -33,7 +33,7 @@ struct Packing {
     }
   }
   // kLanes words of values in a row, and in the next one of a pair (null: zeros), of which n are there.
-  static Vec across(const T *from, const T *next, int64_t n) {
+  static Vec across(const T *from, const T *next, int64_t n = kLanes) {
     if constexpr (pairs) {
       const auto widen = [&](const T *row) {
         return row == nullptr ? VecU{} : (VecU)(n >= kLanes ? load(row) : load_part(row, n));
@@ -53,11 +53,13 @@ inline void pack_left(float *to, int64_t stride, const Matrix &a, int64_t m, int
   typedef Packing<T> P;
   const T *data = static_cast<const T *>(a.data);
   if (a.column == 1) {
-    for (int64_t i = 0; i < rows; i++)
-      for (int64_t w = 0; w < words; w += kLanes) {
-        const int64_t k = (first + w) * P::values;
-        store(to + i * stride + w, P::along(data + (m + i) * a.row + k, K - k));
-      }
+    const int64_t whole = std::min(words, K / P::values - first) / kLanes * kLanes;
+    for (int64_t i = 0; i < rows; i++) {
+      const T *row = data + (m + i) * a.row + first * P::values;
+      for (int64_t w = 0; w < whole; w += kLanes) store(to + i * stride + w, P::along(row + w * P::values));
+      for (int64_t w = whole; w < words; w += kLanes)
+        store(to + i * stride + w, P::along(row + w * P::values, K - (first + w) * P::values));
+    }
     return;
   }
   for (int64_t i = 0; i < rows; i += kLanes)
@@ -73,20 +75,21 @@ inline void pack_left(float *to, int64_t stride, const Matrix &a, int64_t m, int
     }
 }
 
-// The strip of b[K, N] from column n on, words [first, first + words): [words, kStrip], zeros beyond its ends.
+// `width` columns of b[K, N] from n on, words [first, first + words): [words, width], zeros beyond its ends.
 template <typename T>
-inline void pack_strip(float *to, const Matrix &b, int64_t K, int64_t N, int64_t n, int64_t first, int64_t words) {
+inline void pack_strip(float *to, const Matrix &b, int64_t K, int64_t N, int64_t n, int64_t first, int64_t words,
+                       int64_t width = kStrip) {
   typedef Packing<T> P;
   const T *data = static_cast<const T *>(b.data);
-  for (int64_t v = 0; v < kStrip; v += kLanes) {
+  for (int64_t v = 0; v < width; v += kLanes) {
     const int64_t columns = std::min<int64_t>(kLanes, N - n - v);
     if (columns <= 0) {
-      for (int64_t w = 0; w < words; w++) store(to + w * kStrip + v, Vec{});
+      for (int64_t w = 0; w < words; w++) store(to + w * width + v, Vec{});
     } else if (b.column == 1) {
       for (int64_t w = 0; w < words; w++) {
         const int64_t k = (first + w) * P::values;
         const T *from = data + k * b.row + n + v;
-        store(to + w * kStrip + v, P::across(from, k + 1 < K ? from + b.row : nullptr, columns));
+        store(to + w * width + v, P::across(from, k + 1 < K ? from + b.row : nullptr, columns));
       }
     } else {
       for (int64_t w = 0; w < words; w += kLanes) {
@@ -96,7 +99,7 @@ inline void pack_strip(float *to, const Matrix &b, int64_t K, int64_t N, int64_t
           block[j] = j < columns ? P::along(data + (n + v + j) * b.column + k, K - k) : Vec{};
         transpose(block);
         for (int64_t j = 0; j < std::min<int64_t>(kLanes, words - w); j++)
-          store(to + (w + j) * kStrip + v, block[j]);
+          store(to + (w + j) * width + v, block[j]);
       }
     }
   }
