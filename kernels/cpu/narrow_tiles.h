@@ -7,9 +7,10 @@ namespace nt {
 // What is read next, rows of `bytes` bytes each, asked for a little at a time while something else is computed.
 class Ahead {
  public:
-  // `lines` cache lines with each call of ask().
-  Ahead(const void *data, int64_t distance, int64_t rows, int64_t bytes, int64_t lines)
-      : row_(static_cast<const char *>(data)), distance_(distance), rows_(rows), bytes_(bytes), lines_(lines) {}
+  // All of it in `times` calls of ask().
+  Ahead(const void *data, int64_t distance, int64_t rows, int64_t bytes, int64_t times)
+      : row_(static_cast<const char *>(data)), distance_(distance), rows_(rows), bytes_(bytes),
+        lines_(ceil_div(rows * ceil_div(bytes, kLine), times)) {}
 
   void ask() {
     for (int64_t i = 0; i < lines_ && rows_ > 0; i++) {
