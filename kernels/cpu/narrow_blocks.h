@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "narrow_tiles.h"
+#include "parallel.h"
 #include "word_packing.h"
 
 namespace nt {
@@ -23,12 +24,12 @@ class NarrowBlocks {
     }
   }
 
-  // Words of a sum, and how many to take at a time.
   int64_t words() const { return words_; }
+  // How many of these to take at a time.
   int64_t deep() const { return round_up(ceil_div(words_, ceil_div(words_, kNarrowWords)), kLanes); }
-  // Columns of the sums: R and zeros.
+  // Columns of sums: R, and what fills the last vector.
   int64_t width() const { return round_up(R_, kLanes); }
-  // Times that sum() asks for what is read next.
+  // How often sum() asks for what is read next.
   int64_t asks(int64_t rows, int64_t words) const {
     return std::max<int64_t>(1, rows * ceil_div(R_, kLanes) / kNarrowRows * words / kUnrolled);
   }
@@ -45,7 +46,8 @@ class NarrowBlocks {
     });
   }
 
-  // sums[rows, width()] (k > 0: +)= words [k, k + words) of x's rows · q. Rows up to a multiple of kNarrowFew are written.
+  // sums[rows, width()] (k > 0: +)= words [k, k + words) of x's rows · q. Rows of sums up to a whole kNarrowRows may be
+  // written.
   void sum(float *sums, const T *x, int64_t ldx, const float *right, int64_t rows, int64_t k, int64_t words,
            Ahead &next) const {
     alignas(64) float left[kNarrowRows * kStride];
@@ -74,7 +76,7 @@ class NarrowBlocks {
   typedef Packing<T> P;
   static constexpr int64_t kStride = kNarrowWords + 16;  // of copies: an odd number of cache lines
   static constexpr int64_t kFew = kLanes == 16 ? 8 : 4;  // rows whose additions hide each other's latency
-  static constexpr int kWidest = kLanes == 16 ? 4 : 3;   // vectors of a tile
+  static constexpr int kWidest = kLanes == 16 ? 4 : 2;   // vectors of a tile
 
   // Columns of q that are multiplied together.
   struct Group {

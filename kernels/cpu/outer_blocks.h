@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "narrow_tiles.h"
+#include "parallel.h"
 #include "word_packing.h"
 
 namespace nt {
@@ -19,10 +20,10 @@ class OuterBlocks {
       : p_(p), ldp_(ldp), rows_(rows), R_(R), words_(P::words(rows)) {}
 
   int64_t words() const { return words_; }
-  // Of p's copy, and of q's.
+  // Of the copies of p and of q.
   int64_t left_words() const { return round_up(R_, kRows) * words_; }
-  static constexpr int64_t right_words() { return kOuterColumns * kOuterWords; }
-  // Times that add() asks for what is read next.
+  static constexpr int64_t right_words() { return kOuterColumns * kCopied; }
+  // How often add() asks for what is read next.
   int64_t asks(int64_t columns, int64_t words) const {
     return std::max<int64_t>(1, ceil_div(R_, kRows) * ceil_div(columns, kOuterTile) * (words / kUnrolled));
   }
@@ -42,8 +43,8 @@ class OuterBlocks {
     });
   }
 
-  // c[R, columns], rows ldc apart, or its transpose += pᵀ·q over the words [k, k + words), at most kOuterWords of them and
-  // kOuterColumns; q: from the first row and these columns on.
+  // c[R, columns], rows ldc apart, or its transpose += pᵀ·q over at most kOuterWords words, from k on, and kOuterColumns
+  // columns, which q begins with.
   void add(float *c, int64_t ldc, bool c_transposed, const T *q, int64_t ldq, const float *left, float *right, int64_t k,
            int64_t words, int64_t columns, Ahead &next) const {
     alignas(64) float sums[kOuterColumns * kMostRows];
@@ -71,7 +72,7 @@ class OuterBlocks {
  private:
   typedef Packing<T> P;
   static constexpr int kRows = kLanes == 16 ? 8 : 4;  // of a tile
-  static constexpr int64_t kCopied = 64;              // words of q in the L1 cache
+  static constexpr int64_t kCopied = 64;              // words of q that are copied to the L1 cache at a time
   static constexpr int64_t kMostRows = 64;            // of c, summed before they are added
 
   const T *p_;

@@ -19,15 +19,15 @@ int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T 
   on_threads(int(std::min<int64_t>(tiles, context->threads)), [&](int thread, int threads) {
     const Range range = piece(tiles, thread, threads);
     float *right = left + blocks.left_words() + thread * blocks.right_words();
-    const int64_t last = std::min(range.end * kOuterTile, N);
-    for (int64_t n = range.begin * kOuterTile; n < last; n += kOuterColumns)
-      for (int64_t k = 0; k < words; k += kOuterWords) {
-        const int64_t some = std::min(kOuterWords, words - k), columns = std::min(kOuterColumns, last - n);
-        // The next rows of these columns, or the first of the next ones, unless they have just been in the cache.
-        const int64_t after = k + kOuterWords < words ? (k + kOuterWords) * kValues : 0;
-        const int64_t height = words <= kOuterWords ? 0 : std::min(kOuterWords * kValues, rows - after);
-        const T *from = q + after * ldq + (after > 0 ? n : n + columns);
-        Ahead next(from, ldq * kSize, height, columns * kSize, blocks.asks(columns, some));
+    const int64_t begin = range.begin * kOuterTile, end = std::min(range.end * kOuterTile, N);
+    for (int64_t k = 0; k < words; k += kOuterWords)
+      for (int64_t n = begin; n < end; n += kOuterColumns) {
+        const int64_t some = std::min(kOuterWords, words - k), columns = std::min(kOuterColumns, end - n);
+        // The next columns of these rows, or the first of the next ones.
+        const bool is_last = n + columns == end;
+        const int64_t t = (is_last ? k + kOuterWords : k) * kValues, after = is_last ? begin : n + columns;
+        const int64_t height = std::min(kOuterWords * kValues, rows - t), width = std::min(kOuterColumns, end - after);
+        Ahead next(q + t * ldq + after, ldq * kSize, height, width * kSize, blocks.asks(columns, some));
         blocks.add(c + (c_transposed ? n * ldc : n), ldc, c_transposed, q + n, ldq, left, right, k, some, columns, next);
       }
   });

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kCached = 256;               // rows of narrow_product that stay in a core's cache
 constexpr int64_t kOuterColumns = 2 * kBlock;  // packed together: whole cache lines of rows pages apart
-constexpr int64_t kAhead = 8;                  // rows that are prefetched ahead
+constexpr int64_t kAhead = 16;                 // rows that are prefetched ahead
 
 // Words that pack_right writes.
 int64_t right_words(int64_t K, int64_t N) { return round_up(K, kStep) / kPair * round_up(N, kBlock); }
@@ -66,15 +66,48 @@ int32_t rank_product(nt_context *context, C *c, int64_t ldc, const bf16 *p, int6
   return NT_OK;
 }
 
-// c[n, R] += sums[R, n]ᵀ for a tile of sums.
-inline void add_transposed(float *c, int64_t R, const float *sums, int64_t ld, int64_t rows, int64_t columns) {
-  Vec block[kEdge];
-  for (int64_t j = 0; j < kEdge; j++) block[j] = load(sums + j * ld);
-  transpose(block);
-  const __mmask16 mask = __mmask16(first(std::min(rows, kEdge)));
-  for (int64_t j = 0; j < std::min(columns, kEdge); j++) {
-    const __m512 old = _mm512_maskz_loadu_ps(mask, c + j * R);
-    _mm512_mask_storeu_ps(c + j * R, mask, _mm512_add_ps(old, (__m512)block[j]));
+// words[pairs of rows, kOuterColumns] = q[rows, columns], zeros beyond its ends. In every kBlock columns those that the
+// instructions put together side by side come first, as column_of tells.
+inline void pack_row_pairs(float *words, const bf16 *q, int64_t ldq, int64_t rows, int64_t steps, int64_t columns) {
+  for (int64_t t = 0; t < steps; t += kPair, q += kPair * ldq, words += kOuterColumns)
+    for (int64_t n = 0; n < columns; n += kBlock) {
+      const __mmask32 mask = first(columns - n);
+      const __m512i row = t < rows ? _mm512_maskz_loadu_epi16(mask, q + n) : __m512i{};
+      const __m512i next = t + 1 < rows ? _mm512_maskz_loadu_epi16(mask, q + ldq + n) : __m512i{};
+      _mm_prefetch(reinterpret_cast<const char *>(q + kAhead * ldq + n), _MM_HINT_T0);
+      _mm_prefetch(reinterpret_cast<const char *>(q + (kAhead + 1) * ldq + n), _MM_HINT_T0);
+      store(words + n, (Vec)_mm512_unpacklo_epi16(row, next));
+      store(words + n + kEdge, (Vec)_mm512_unpackhi_epi16(row, next));
+    }
+}
+// Where word i of kBlock comes from.
+constexpr int64_t column_of(int64_t i) { return i % kEdge / 4 * 8 + i / kEdge * 4 + i % 4; }
+
+// sums[rows, kBlock], whose columns are as column_of tells, in their order.
+inline void put_in_order(float *sums, int64_t rows) {
+  const __m512i left = _mm512_set_epi32(23, 22, 21, 20, 7, 6, 5, 4, 19, 18, 17, 16, 3, 2, 1, 0);
+  const __m512i right = _mm512_add_epi32(left, _mm512_set1_epi32(8));
+  for (int64_t i = 0; i < rows; i++, sums += kBlock) {
+    const __m512 low = _mm512_loadu_ps(sums), high = _mm512_loadu_ps(sums + kEdge);
+    _mm512_storeu_ps(sums, _mm512_permutex2var_ps(low, left, high));
+    _mm512_storeu_ps(sums + kEdge, _mm512_permutex2var_ps(low, right, high));
+  }
+}
+
+// c[columns, rows], rows ldc apart, += sums[rows, kBlock]ᵀ, whose columns are as column_of tells.
+inline void add_transposed(float *c, int64_t ldc, const float *sums, int64_t rows, int64_t columns) {
+  for (int64_t r = 0; r < rows; r += kEdge) {
+    const __mmask16 mask = __mmask16(first(std::min(rows - r, kEdge)));
+    for (int64_t n = 0; n < kBlock; n += kEdge) {
+      Vec square[kEdge];
+      for (int64_t j = 0; j < kEdge; j++) square[j] = load(sums + (r + j) * kBlock + n);
+      transpose(square);
+      for (int64_t j = 0; j < kEdge; j++) {
+        if (column_of(n + j) >= columns) continue;
+        float *at = c + column_of(n + j) * ldc + r;
+        _mm512_mask_storeu_ps(at, mask, _mm512_add_ps(_mm512_maskz_loadu_ps(mask, at), (__m512)square[j]));
+      }
+    }
   }
 }
 
@@ -128,18 +161,6 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
         for (int64_t j = 0; j < kEdge; j++) store(words + (i + j) * lda + w, block[j]);
       }
   });
-  auto pack_pairs = [&](float *to, int64_t t, int64_t steps, int64_t n, int64_t width) {
-    for (int64_t k = 0; k < steps; k += kStep)
-      for (int64_t i = 0; i < width; i += kEdge) {
-        if (i % kBlock == 0)
-          for (int64_t j = 0; j < kStep; j++)
-            _mm_prefetch(reinterpret_cast<const char *>(q + (t + k + j + kAhead) * ldq + n + i), _MM_HINT_T0);
-        Vec block[kEdge];
-        interleave(block, width - i,
-                   [&](int64_t j) { return t + k + j < T ? q + (t + k + j) * ldq + n + i : nullptr; });
-        for (int64_t j = 0; j < kEdge; j++) store(to + (k / kPair + j) * kOuterColumns + i, block[j]);
-      }
-  };
   const int64_t panels = ceil_div(N, kBlock);
   on_threads(int(std::min<int64_t>(panels, context->threads)), [&](int thread, int threads) {
     const AmxTiles tiles;
@@ -147,23 +168,22 @@ int32_t outer_product_amx(nt_context *context, float *c, bool c_transposed, cons
     float *right = words + left + thread * pack;
     alignas(64) float sums[kBlock * kBlock];
     const int64_t last = std::min(range.end * kBlock, N);
-    for (int64_t n = range.begin * kBlock; n < last; n += kOuterColumns)
-      for (int64_t t = 0; t < T; t += kAmxOuterSteps) {
+    for (int64_t t = 0; t < T; t += kAmxOuterSteps)
+      for (int64_t n = range.begin * kBlock; n < last; n += kOuterColumns) {
         const int64_t steps = std::min(kAmxOuterSteps, round_up(T - t, kStep));
         const int64_t width = std::min(kOuterColumns, last - n);
-        pack_pairs(right, t, steps, n, width);
+        pack_row_pairs(right, q + t * ldq + n, ldq, T - t, steps, width);
         for (int64_t r = 0; r < R; r += kBlock)
           for (int64_t j = 0; j < width; j += kBlock) {
-            amx_product(R - r > kEdge, width - j > kEdge, 0, steps / kPair, words + r * lda + t / kPair, lda, right + j,
+            amx_product(R - r > kEdge, true, 0, steps / kPair, words + r * lda + t / kPair, lda, right + j,
                         kOuterColumns, sums, kBlock, false);
             const int64_t rows = std::min(kBlock, R - r), columns = std::min(kBlock, width - j);
-            if (!c_transposed) {
+            if (c_transposed) {
+              add_transposed(c + (n + j) * R + r, R, sums, rows, columns);
+            } else {
+              put_in_order(sums, rows);
               put(c + r * N + n + j, N, sums, kBlock, rows, columns, true, 1.0f);
-              continue;
             }
-            for (int64_t a = 0; a < rows; a += kEdge)
-              for (int64_t b = 0; b < columns; b += kEdge)
-                add_transposed(c + (n + j + b) * R + r + a, R, sums + a * kBlock + b, kBlock, rows - a, columns - b);
           }
       }
   });

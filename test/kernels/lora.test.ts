@@ -30,6 +30,9 @@ const shapes: [number, number, number, number][] = [
   [3, 64, 16, 0],
   [47, 96, 20, 8],
   [530, 64, 34, 2],
+  // More columns of u than a CPU sums at once, and more rows and columns than it copies at once.
+  [27, 40, 300, 4],
+  [300, 330, 70, 2],
 ];
 // [T, rank, widths of projections that read the same x].
 const stacks: [number, number, number[]][] = [
