@@ -10,20 +10,26 @@ template <typename T>
 int32_t narrow_product(nt_context *context, T *c, int64_t ldc, const T *x, int64_t ldx, const Matrix &q, float scale,
                        int64_t rows, int64_t R, int64_t K) {
   const NarrowBlocks<T> blocks(q, K, R);
-  const int64_t words = blocks.words(), deep = blocks.deep(), size = int64_t(sizeof(T));
+  constexpr int64_t kValues = Packing<T>::values, size = sizeof(T);
+  const int64_t words = blocks.words(), deep = blocks.deep();
+  // Short rows are asked for in the order in which they lie, and the hardware then fetches ahead by itself; of long ones
+  // only the next words, as several rows would fill the cache.
+  const bool is_long = K * size > 2560;
   auto *right = static_cast<float *>(packed_memory(words * blocks.width() * int64_t(sizeof(float))));
   if (right == nullptr) return fail(NT_OUT_OF_MEMORY, "lora: no memory to pack %lld columns", (long long)R);
   blocks.pack(context->threads, right);
-  const int64_t asks = blocks.asks(kNarrowRows, deep);
   parallel_for(context->threads, ceil_div(rows, kNarrowRows), 1, [&](int64_t begin, int64_t end) {
     alignas(64) float sums[kNarrowRows * kNarrowColumns];
     for (int64_t t = begin * kNarrowRows; t < std::min(end * kNarrowRows, rows); t += kNarrowRows) {
       const int64_t some = std::min(kNarrowRows, rows - t);
       const T *block = x + t * ldx;
+      const T *after = block + kNarrowRows * ldx;
+      Ahead next(after, ldx * size, some, K * size, blocks.asks(some, words));
       for (int64_t k = 0; k < words; k += deep) {
-        // The next words of these rows, or the first of the next ones.
-        const T *after = k + deep < words ? block + (k + deep) * Packing<T>::values : block + kNarrowRows * ldx;
-        Ahead next(after, ldx * size, some, deep * Packing<T>::values * size, asks);
+        const bool is_last = k + deep >= words;
+        if (is_long)
+          next = Ahead(is_last ? after : block + (k + deep) * kValues, ldx * size, some, deep * kValues * size,
+                       blocks.asks(some, deep));
         blocks.sum(sums, block, ldx, right, some, k, std::min(deep, words - k), next);
       }
       blocks.put(c + t * ldc, ldc, sums, scale, some);

@@ -20,16 +20,20 @@ int32_t outer_product(nt_context *context, float *c, bool c_transposed, const T 
     const Range range = piece(tiles, thread, threads);
     float *right = left + blocks.left_words() + thread * blocks.right_words();
     const int64_t begin = range.begin * kOuterTile, end = std::min(range.end * kOuterTile, N);
-    for (int64_t k = 0; k < words; k += kOuterWords)
+    for (int64_t k = 0; k < words; k += kOuterWords) {
+      const int64_t some = std::min(kOuterWords, words - k), t = k * kValues, after = t + kOuterWords * kValues;
+      // The next rows in the order in which they lie, which the hardware then fetches by itself; where these are the last,
+      // their next columns, which may be in the L2 cache.
+      Ahead next(q + after * ldq + begin, ldq * kSize, std::min(kOuterWords * kValues, rows - after),
+                 (end - begin) * kSize, blocks.asks(end - begin, some));
       for (int64_t n = begin; n < end; n += kOuterColumns) {
-        const int64_t some = std::min(kOuterWords, words - k), columns = std::min(kOuterColumns, end - n);
-        // The next columns of these rows, or the first of the next ones.
-        const bool is_last = n + columns == end;
-        const int64_t t = (is_last ? k + kOuterWords : k) * kValues, after = is_last ? begin : n + columns;
-        const int64_t height = std::min(kOuterWords * kValues, rows - t), width = std::min(kOuterColumns, end - after);
-        Ahead next(q + t * ldq + after, ldq * kSize, height, width * kSize, blocks.asks(columns, some));
+        const int64_t columns = std::min(kOuterColumns, end - n), width = std::min(kOuterColumns, end - n - columns);
+        if (after >= rows)
+          next = Ahead(q + t * ldq + n + columns, ldq * kSize, width > 0 ? rows - t : 0, width * kSize,
+                       blocks.asks(columns, some));
         blocks.add(c + (c_transposed ? n * ldc : n), ldc, c_transposed, q + n, ldq, left, right, k, some, columns, next);
       }
+    }
   });
   return NT_OK;
 }
