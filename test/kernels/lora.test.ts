@@ -219,6 +219,28 @@ forEachBackend((device) => {
       });
   }
 
+  for (const dtype of ["f32", "bf16"] as const)
+    test(`${dtype}: rows behind the last are not read`, () => {
+      const [T, inputs, out, rank] = [37, 40, 24, 16];
+      const random = new Random(T);
+      const make = (columns: number) => {
+        const values = roundTo(dtype, random.floats((T + 3) * columns)).fill(Number.NaN, T * columns);
+        return upload(device, dtype, [T + 3, columns], values).rows(0, T);
+      };
+      const [x, dy, u] = [make(inputs), make(out), make(rank)];
+      const [a, b] = [make(inputs).rows(0, rank), make(rank).rows(0, out)];
+      const [down, g] = [poisoned(device, dtype, [T, rank]), poisoned(device, dtype, [T, rank])];
+      const [da, db] = [rank * inputs, out * rank].map((n) =>
+        upload(device, "f32", [n], new Float32Array(n)),
+      );
+      loraForward(device, down, x, a, scale);
+      const target = { b, db: db!.reshape([out, rank]), row: 0, column: 0 };
+      loraBackward(device, g, dy, u, [target], scale);
+      loraBackwardA(device, da!.reshape([rank, inputs]), g, x);
+      for (const tensor of [down, g, da!, db!])
+        expect(device.readFloats(tensor).some(Number.isNaN)).toBe(false);
+    });
+
   test("the gradients of A and B are those of B·(A·x), numerically", () => {
     const [T, inputs, out, rank] = [4, 6, 5, 3];
     const random = new Random(3);
