@@ -7,11 +7,13 @@
 namespace nt {
 namespace {
 
+// Whether `out` is the narrow side of scale · dy·B: a gradient that goes up through A.
+bool goes_up(int64_t out, int64_t rank, float scale) { return out < rank && scale == 1.0f; }
+
 // g[T,rank] = scale · dy[T,out]·B[out,rank].
 int32_t project_back(nt_context *context, int32_t dtype, void *g, int64_t ldg, const void *dy, int64_t lddy,
                      const void *b, float scale, int64_t T, int64_t out, int64_t rank) {
-  // Then `out` is the narrow side: a gradient that goes up through A.
-  if (out < rank && scale == 1.0f)
+  if (goes_up(out, rank, scale))
     return rank_product(context, dtype, g, dtype, ldg, dy, lddy, as_stored(b, dtype, rank), T, rank, out,
                             false);
   return narrow_product(context, dtype, g, ldg, dy, lddy, as_stored(b, dtype, rank), scale, T, rank, out);
@@ -42,7 +44,10 @@ int32_t lora_backward(nt_context *context, int32_t dtype, void *g, int64_t ldg, 
       const void *own_u = columns_from(u, dtype, first * ldu + target.column);
       return outer_product(context, dtype, db, true, own_u, ldu, own_dy, lddy, rows, rank, target.rows);
     };
-    const int32_t status = by_outer_rows(context, dtype, T, target.db, target.rows * rank, run);
+    // rank_product's memory is the context's: one call at a time.
+    const int32_t status = goes_up(target.rows, rank, scale)
+                               ? run(0, T, target.db)
+                               : by_outer_rows(context, dtype, T, target.db, target.rows * rank, run);
     if (status != NT_OK) return status;
   }
   return NT_OK;

@@ -32,28 +32,16 @@ inline void *packed_memory(int64_t bytes) {
   return memory.at_least(bytes);
 }
 
-// How by_outer_rows adds to c[count] of T rows: by `runs`, at most `most` at a time; none: all rows at once.
-struct OuterRuns {
-  int64_t rows, runs, most;  // rows of a run
-
-  OuterRuns(nt_context *context, int32_t dtype, int64_t T, int64_t count) : rows(outer_rows(context, dtype)) {
-    constexpr int64_t kMostElements = 16 << 20;  // in the sums of several runs together, 64 MB
-    const int64_t all = (T + rows - 1) / rows, room = kMostElements / count, enough = 2 * context->threads;
-    most = room < 4 * enough ? room : 4 * enough;
-    runs = all < enough || most < enough ? 0 : all;
-    if (most > all) most = all;
-  }
-};
-
 // run(first, rows, c) for rows that make up [0, T), where run does something with the rows and adds their outer product
 // to c[count]. A thread does one after the other, so that what is read twice is in its cache. The same bits as run(0, T, c).
 template <typename Run>
 int32_t by_outer_rows(nt_context *context, int32_t dtype, int64_t T, float *c, int64_t count, const Run &run) {
+  constexpr int64_t kMostElements = 16 << 20;  // in the sums of several runs together, 64 MB
   static thread_local Scratch memory;
-  const OuterRuns plan(context, dtype, T, count);
-  const int64_t some = plan.rows, runs = plan.runs, most = plan.most;
-  if (c == nullptr || runs == 0) return run(int64_t(0), T, c);
-  auto *parts = static_cast<float *>(memory.at_least(most * count * int64_t(sizeof(float))));
+  const int64_t some = outer_rows(context, dtype), runs = (T + some - 1) / some, threads = context->threads;
+  const int64_t room = kMostElements / count, most = room < 8 * threads ? room : 8 * threads;
+  if (c == nullptr || runs < 2 * threads || most < 2 * threads) return run(int64_t(0), T, c);
+  auto *parts = static_cast<float *>(memory.at_least((runs < most ? runs : most) * count * int64_t(sizeof(float))));
   if (parts == nullptr) return run(int64_t(0), T, c);
   std::atomic<int32_t> status{NT_OK};
   for (int64_t first = 0; first < runs; first += most) {

@@ -47,6 +47,18 @@ forEachBackend((device, name) => {
       for (const threads of [1, 32]) expect(withThreads(threads, run)).toEqual(wanted);
     });
 
+    test(`${dtype} lora_backward with more columns in g than in dy`, () => {
+      const run = (on: Device) => {
+        const g = poisoned(on, dtype, [T, wide]);
+        const db = upload(on, "f32", [rank, wide], start);
+        const target = { b: upload(on, dtype, [rank, wide], b!), db, row: 0, column: 0 };
+        loraBackward(on, g, upload(on, dtype, [T, rank], u!), upload(on, dtype, [T, wide], dy!), [target], 1);
+        return read(on, [g, db]);
+      };
+      const wanted = run(device);
+      for (const threads of [1, 4]) expect(withThreads(threads, run)).toEqual(wanted);
+    });
+
     test(`${dtype} swiglu_backward_lora`, () => {
       const run = (on: Device) => {
         const da = upload(on, "f32", [rank, wide], start);
