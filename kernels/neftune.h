@@ -281,9 +281,10 @@ NT_API int32_t nt_lora_backward(nt_context *context, int32_t dtype, void *g, int
 NT_API int32_t nt_lora_backward_a(nt_context *context, int32_t dtype, float *da, const void *g, int64_t ldg,
                                   const void *x, int64_t ldx, int64_t T, int64_t R, int64_t in);
 
-// Bytes of workspace nt_linear_cross_entropy runs well with (it accepts less, down to one row).
+// Bytes of workspace nt_linear_cross_entropy runs well with (it accepts less, down to one row), with a dense weight and,
+// where `dweight` is 0, without dweight.
 NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *context, int32_t dtype, int64_t rows, int64_t H,
-                                                 int64_t V, int64_t *host_bytes);
+                                                 int64_t V, int32_t dweight, int64_t *host_bytes);
 // For the n rows host_rows[i] of x[T,H]: logits = x·Wᵀ, losses[i] = logsumexp(logits) − logits[host_targets[i]]
 // (float32, device). With dx: dx[T,H] = gradient_scale · dlogits·W, all T rows written, 0 where there is no
 // target. With dweight (float32 [V,H]): dweight += gradient_scale · dlogitsᵀ·x. Logits exist for a chunk of rows at

@@ -1,6 +1,6 @@
 // The language model's head and its loss in one: logits exist for a chunk of rows at a time, in the caller's
-// workspace, in float32 whatever the activations are; their gradient replaces them in place. In bf16, where no gradient
-// of the weight is wanted, tiles of logits do (cross_entropy_tiles.cpp).
+// workspace, in float32 whatever the activations are; their gradient replaces them in place. Where no gradient of the
+// weight is wanted, tiles of logits do (cross_entropy_tiles.cpp).
 #include <math.h>
 #include <string.h>
 
@@ -17,7 +17,10 @@ constexpr int64_t kAlignment = 64;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
-int64_t most_chunk_rows(const nt_context *, int32_t, int64_t, int64_t) { return kChunkRows; }
+// Where tiles do for more rows, those of the calls with fewer.
+int64_t most_chunk_rows(nt_context *context, int32_t dtype, int64_t H, int64_t, bool dweight) {
+  return !dweight && takes_tiles(context, dtype, H) ? kFewestTokens - 1 : kChunkRows;
+}
 
 // Logits, gathered rows of x, and their gradient.
 int64_t chunk_bytes(int32_t dtype, int64_t rows, int64_t H, int64_t V) {
@@ -103,11 +106,8 @@ int32_t linear_cross_entropy(nt_context *context, int32_t dtype, float *losses, 
                              int64_t T, float gradient_scale, void *workspace, int64_t chunk) {
   const int64_t V = weight->out, H = weight->in, row_bytes = H * size_of(dtype);
   if (dx != nullptr) clear_other_rows(static_cast<char *>(dx), row_bytes, rows, n, T);
-  if (dtype == NT_BF16 && dweight == nullptr) {
-    const HeadLoss call = {weight,  losses, static_cast<bf16 *>(dx), static_cast<const bf16 *>(x), rows,
-                           targets, n,      gradient_scale};
-    if (takes_tiles(call)) return head_loss(context, call);
-  }
+  if (dweight == nullptr && weight->data != nullptr && n >= kFewestTokens && takes_tiles(context, dtype, H))
+    return head_loss(context, {weight, losses, dx, x, rows, targets, n, gradient_scale});
   auto *logits = static_cast<float *>(workspace);
   char *gathered_x = static_cast<char *>(workspace) + aligned(chunk * V * 4);
   char *gathered_dx = gathered_x + aligned(chunk * row_bytes);

@@ -28,7 +28,7 @@ double wave_fill(int64_t tiles, int64_t multiprocessors) {
   return double(tiles) / double(ceil_div(tiles, multiprocessors) * multiprocessors);
 }
 
-int64_t most_chunk_rows(const nt_context *context, int32_t dtype, int64_t H, int64_t V) {
+int64_t most_chunk_rows(const nt_context *context, int32_t dtype, int64_t H, int64_t V, bool) {
   const int64_t columns = ceil_div(H, kTileColumns);
   const auto fill = [&](int64_t rows) { return wave_fill(rows / kTileRows * columns, context->multiprocessors); };
   int64_t most = kLeastChunkRows;

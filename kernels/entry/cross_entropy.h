@@ -4,12 +4,12 @@
 #include "weight.h"
 
 NT_API int32_t nt_linear_cross_entropy_workspace(nt_context *context, int32_t dtype, int64_t rows, int64_t H,
-                                                 int64_t V, int64_t *bytes) {
+                                                 int64_t V, int32_t dweight, int64_t *bytes) {
   NT_CHECK_DTYPE("linear_cross_entropy_workspace", dtype);
   NT_CHECK(rows >= 0 && H >= 0 && V >= 0,
            "linear_cross_entropy_workspace: sizes must be ≥ 0, got rows %lld, H %lld, V %lld", (long long)rows,
            (long long)H, (long long)V);
-  const int64_t most = nt::most_chunk_rows(context, dtype, H, V);
+  const int64_t most = nt::most_chunk_rows(context, dtype, H, V, dweight != 0);
   *bytes = nt::chunk_bytes(dtype, rows < most ? rows : most, H, V);
   return NT_OK;
 }
@@ -33,7 +33,7 @@ NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float
     NT_CHECK(targets[i] >= 0 && targets[i] < V, "%s: a target must be within 0 … %lld, got %d at row %d", op,
              (long long)V - 1, int(targets[i]), int(rows[i]));
   }
-  const int64_t most = nt::most_chunk_rows(context, dtype, H, V);
+  const int64_t most = nt::most_chunk_rows(context, dtype, H, V, dweight != nullptr);
   int64_t chunk = n < most ? n : most;
   while (chunk > 1 && nt::chunk_bytes(dtype, chunk, H, V) > workspace_bytes) chunk = (chunk + 1) / 2;
   NT_CHECK(n == 0 || (workspace != nullptr && nt::chunk_bytes(dtype, chunk, H, V) <= workspace_bytes),

@@ -87,7 +87,14 @@ export function activationRequest(
 ): ActivationRequest {
   const { hiddenSize, vocabSize } = config;
   const { dtype, lora, maxTargets } = request;
-  const loss = crossEntropyWorkspace(device, dtype, maxTargets, hiddenSize, vocabSize);
+  const loss = crossEntropyWorkspace(
+    device,
+    dtype,
+    maxTargets,
+    hiddenSize,
+    vocabSize,
+    request.tune === "full",
+  );
   const rank = lora === null ? 0 : laidRank(device, lora, dtype);
   return { ...request, workspaceBytes: Math.max(4, loss), rank, fold: foldOf(device, config, request) };
 }

@@ -58,7 +58,7 @@ export const bindings = {
   nt_lora_forward: list("ptr i32 ptr ptr i64 ptr i64 ptr f32 i64 i64 i64 i32"),
   nt_lora_backward: list("ptr i32 ptr i64 ptr i64 ptr i64 ptr i64 i64 f32 i64"),
   nt_lora_backward_a: list("ptr i32 ptr ptr i64 ptr i64 i64 i64 i64"),
-  nt_linear_cross_entropy_workspace: list("ptr i32 i64 i64 i64 ptr"),
+  nt_linear_cross_entropy_workspace: list("ptr i32 i64 i64 i64 i32 ptr"),
   nt_linear_cross_entropy: list("ptr i32 ptr ptr ptr ptr ptr ptr ptr i64 i64 f32 ptr i64"),
   nt_attention_forward: list("ptr i32 ptr i64 ptr ptr ptr ptr i64 ptr i64 i64 i64 i64 i64 f32"),
   nt_attention_backward: list(

@@ -244,7 +244,7 @@ void cross_entropy() {
       void *x = numbers(dtype, T * H), *dx = numbers(dtype, T * H);
       float *losses = zeros(n), *dweight = zeros(V * H);
       int64_t wanted = 0;
-      CALL(nt_linear_cross_entropy_workspace, dtype, n, H, V, &wanted);
+      CALL(nt_linear_cross_entropy_workspace, dtype, n, H, V, 1, &wanted);
       void *workspace = bytes(wanted);
       CALL(nt_linear_cross_entropy, dtype, losses, dx, dweight, x, weight, rows, targets, n, T, 0.25f, workspace,
            wanted);

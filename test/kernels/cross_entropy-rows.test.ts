@@ -44,7 +44,7 @@ const cards: Record<string, Card> = {
 const script = `
   import { crossEntropyWorkspace, Device } from ${JSON.stringify(join(import.meta.dir, "../../src/native/index.ts"))};
   const device = Device.open({ kind: "cuda" });
-  const bytes = (rows, [H, V]) => crossEntropyWorkspace(device, "bf16", rows, H, V);
+  const bytes = (rows, [H, V]) => crossEntropyWorkspace(device, "bf16", rows, H, V, true);
   const models = ${JSON.stringify(Object.values(models))};
   console.log(JSON.stringify(models.map((model) => [bytes(1e6, model), bytes(256, model) / 256, bytes(300, model)])));`;
 

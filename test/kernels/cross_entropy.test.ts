@@ -31,7 +31,7 @@ forEachBackend((device) => {
       for (const rowsOfWorkspace of [n, 1, 4]) {
         test(`${dtype}, T ${T}, H ${H}, V ${V}, ${n} rows, workspace for ${rowsOfWorkspace}`, () => {
           const weight = Weight.dense(device, upload(device, dtype, [V, H], w));
-          const bytes = crossEntropyWorkspace(device, dtype, rowsOfWorkspace, H, V);
+          const bytes = crossEntropyWorkspace(device, dtype, rowsOfWorkspace, H, V, true);
           const workspace = poisoned(device, "f32", [bytes / 4]);
           const start = random.floats(V * H, 0.01);
           const run = (withDx: boolean, withDweight: boolean) => {
@@ -188,7 +188,7 @@ forEachBackend((device) => {
     const x = upload(device, dtype, [T, 1], Float32Array.of(3e38, -3e38, 3e38, -3e38, 1));
     const losses = poisoned(device, "f32", [T]);
     const dx = poisoned(device, dtype, [T, 1]);
-    const workspace = poisoned(device, "f32", [crossEntropyWorkspace(device, dtype, T, 1, V) / 4]);
+    const workspace = poisoned(device, "f32", [crossEntropyWorkspace(device, dtype, T, 1, V, false) / 4]);
     const targets = Int32Array.of(140, 140, 3, 3, 140);
     linearCrossEntropy(device, losses, x, weight, Int32Array.of(0, 1, 2, 3, 4), targets, workspace, {
       ...{ dx, dweight: null, scale },

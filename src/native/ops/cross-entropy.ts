@@ -7,16 +7,25 @@ import { dtypeCode, type Tensor } from "../tensor.ts";
 import { activationCode, expectContiguous, expectMatrix, expectVector } from "./check.ts";
 import type { Weight } from "./weight.ts";
 
-/** Bytes of workspace that linearCrossEntropy runs well with. */
+/** Bytes of workspace that linearCrossEntropy runs well with, where the weight is dense. */
 export function crossEntropyWorkspace(
   device: Device,
   dtype: ActivationDType,
   rows: number,
   hidden: number,
   vocab: number,
+  withDweight: boolean,
 ): number {
   const bytes = new BigInt64Array(1);
-  device.call("nt_linear_cross_entropy_workspace", dtypeCode[dtype], rows, hidden, vocab, bytes);
+  device.call(
+    "nt_linear_cross_entropy_workspace",
+    dtypeCode[dtype],
+    rows,
+    hidden,
+    vocab,
+    Number(withDweight),
+    bytes,
+  );
   return Number(bytes[0]);
 }
 

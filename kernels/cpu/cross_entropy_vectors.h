@@ -1,0 +1,213 @@
+// Tiles of the head's loss by the instructions for vectors, of float32 or bf16; as words (word_tiles.h), bf16 is widened
+// where the CPU multiplies only floats.
+#pragma once
+#include <string.h>
+
+#include <algorithm>
+#include <type_traits>
+
+#include "cross_entropy_softmax.h"
+#include "word_packing.h"
+
+namespace nt {
+
+template <typename T>
+class VectorTiles {
+ public:
+  // Tokens that share a reading of the weight.
+  static constexpr int64_t kTokens = 256;
+
+  VectorTiles(const HeadLoss &call, Parts parts) : call_(call), softmax_(call, parts, kTokens) {
+    const int64_t H = call.weight->in;
+    words_ = P::words(H);
+    strips_ = ceil_div(H, kStrip);
+    tile_ = std::clamp(kTileWords / words_ / kBlock * kBlock, kLeastRows, kMostRows);
+    rows_ = parts.take(ceil_div(words_, kStrip) * tile_ * kStrip);
+    columns_ = P::pairs ? parts.take(strips_ * tile_ / P::values * kStrip) : rows_;
+    tokens_ = parts.take(kTokens * words_);
+    scores_ = parts.take(kMostRows * kScores);
+    sums_ = parts.take(strips_ * kTokens * kStrip);
+    used_ = parts.used;
+  }
+  int64_t used() const { return used_; }
+
+  // The tokens [begin, end) of the call, at most kTokens.
+  void run(int64_t begin, int64_t end) {
+    const int64_t V = call_.weight->out, count = end - begin;
+    for (int64_t i = 0; i < count; i += kStrip) pack_tokens(tokens_ + i * words_, begin + i, std::min(kStrip, count - i));
+    for (int64_t v = 0; v < V; v += tile_) {
+      const int64_t n = std::min(tile_, V - v);
+      pack_weight(v, n);
+      score(v, count, n);
+      const bool shrinks = softmax_.template powers<P::pairs>(scores_, scores_, kScores, 0, begin, count, v, n);
+      if (call_.dx == nullptr) continue;
+      if (shrinks) shrink(count);
+      add(count, P::words(n), v > 0);
+    }
+    for (int64_t i = 0; i < count; i++) finish(begin + i, i);
+  }
+
+ private:
+  typedef Packing<T> P;
+  static constexpr int64_t kBlock = kAccumulators / kVectors;  // rows of a micro-kernel
+  // Of the weight, in a tile: rows, fewer where more words would no longer stay in the L2 cache.
+  static constexpr int64_t kLeastRows = 8 * kBlock, kMostRows = 192, kTileWords = 108 << 10;
+  static constexpr int64_t kScores = kTokens + 16;  // an odd number of cache lines
+  static constexpr int64_t kUnrolled = 4, kLine = 64;
+
+  // tokens[words, kStrip] from the call's `first` on, zeros beyond `count`.
+  void pack_tokens(float *to, int64_t first, int64_t count) const {
+    const int64_t H = call_.weight->in;
+    const T *x = static_cast<const T *>(call_.x);
+    for (int64_t i = 0; i < kStrip; i += kLanes)
+      for (int64_t w = 0; w < words_; w += kLanes) {
+        const int64_t k = w * P::values;
+        Vec block[kLanes];
+        for (int64_t j = 0; j < kLanes; j++)
+          block[j] = i + j < count ? P::along(x + call_.rows[first + i + j] * H + k, H - k) : Vec{};
+        transpose(block);
+        for (int64_t j = 0; j < std::min<int64_t>(kLanes, words_ - w); j++) store(to + (w + j) * kStrip + i, block[j]);
+      }
+  }
+
+  // rows[strips of words, tile, kStrip] = the weight's n rows from v on; columns[strips, words of the tile, kStrip] the same
+  // rows in pairs, where a word is a pair.
+  void pack_weight(int64_t v, int64_t n) const {
+    const int64_t H = call_.weight->in;
+    for (int64_t r = 0; r < n; r++) {
+      const T *row = call_.weight_row<T>(v + r);
+      for (int64_t w = 0; w < words_; w += kLanes)
+        store(rows_ + (w / kStrip * tile_ + r) * kStrip + w % kStrip, P::along(row + w * P::values, H - w * P::values));
+    }
+    if (!P::pairs || call_.dx == nullptr) return;
+    for (int64_t r = 0; r < n; r += P::values) {
+      const T *row = call_.weight_row<T>(v + r), *next = r + 1 < n ? call_.weight_row<T>(v + r + 1) : nullptr;
+      float *to = columns_ + r / P::values * kStrip;
+      for (int64_t k = 0; k < H; k += kLanes)
+        store(to + k / kStrip * (tile_ / P::values) * kStrip + k % kStrip,
+              P::across(row + k, next == nullptr ? next : next + k, H - k));
+    }
+  }
+
+  // A block of M rows and N vectors of a product, in registers.
+  template <int M, int N>
+  struct Block {
+    Vec sums[M][N];
+
+    // += left·right over `words`; left(m, j) = left[m · Row + j · Word], right[words, kStrip]. A cache line from `next`
+    // on is asked for with every kUnrolled words, to be in the L2 cache when it is needed.
+    template <int64_t Row, int64_t Word>
+    __attribute__((always_inline)) void multiply(int64_t words, const float *left, const float *right, const char *next) {
+      const auto step = [&](int64_t j) __attribute__((always_inline)) {
+        Vec b[N];
+#pragma unroll
+        for (int n = 0; n < N; n++) b[n] = load(right + j * kStrip + n * kLanes);
+#pragma unroll
+        for (int m = 0; m < M; m++) {
+          const Vec a = splat(left[m * Row + j * Word]);
+#pragma unroll
+          for (int n = 0; n < N; n++) sums[m][n] = multiply_add<P::pairs>(a, b[n], sums[m][n]);
+        }
+      };
+      for (; words >= kUnrolled; words -= kUnrolled, left += kUnrolled * Word, right += kUnrolled * kStrip, next += kLine) {
+        __builtin_prefetch(next, 0, 2);
+#pragma unroll
+        for (int64_t j = 0; j < kUnrolled; j++) step(j);
+      }
+      for (; words > 0; words--, left += Word, right += kStrip) step(0);
+    }
+  };
+
+  // scores[M, N vectors] = weight[M, words]·tokens[words, kStrip], the weight in strips.
+  template <int M, int N>
+  static __attribute__((noinline)) void score_block(int64_t words, const float *weight, int64_t hop, const float *tokens, float *scores,
+                                                   const char *next) {
+    Block<M, N> block = {};
+    for (; words > 0; words -= kStrip, weight += hop, tokens += kStrip * kStrip, next += kStrip / kUnrolled * kLine)
+      block.template multiply<kStrip, 1>(std::min(words, kStrip), weight, tokens, next);
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int n = 0; n < N; n++) store(scores + m * kScores + n * kLanes, block.sums[m][n]);
+  }
+
+  // sums[M, N vectors] (+)= powers[words, M]ᵀ·weight[words, kStrip].
+  template <int M, int N>
+  static __attribute__((noinline)) void sum_block(int64_t words, const float *powers, const float *weight, float *sums, bool add) {
+    Block<M, N> block;
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int n = 0; n < N; n++) block.sums[m][n] = add ? load(sums + m * kStrip + n * kLanes) : Vec{};
+    const char *next = reinterpret_cast<const char *>(sums + M * kStrip);
+    for (int64_t line = 0; line < M * N; line++) __builtin_prefetch(next + line * kLine, 1);
+    block.template multiply<1, kScores>(words, powers, weight, next);
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+      for (int n = 0; n < N; n++) store(sums + m * kStrip + n * kLanes, block.sums[m][n]);
+  }
+
+  // run(M, N) with the constants for m rows and n vectors.
+  template <int M = int(kBlock), int N = kVectors, typename Run>
+  static void with_size(int64_t m, int64_t n, const Run &run) {
+    if (N > 1 && n < N) return with_size<M, (N > 1 ? N - 1 : 1)>(m, n, run);
+    if (M > 1 && m < M) return with_size<(M > 1 ? M - 1 : 1), N>(m, n, run);
+    run(std::integral_constant<int, M>(), std::integral_constant<int, N>());
+  }
+
+  // scores[n, kScores] = the tile's n rows times the tokens.
+  void score(int64_t v, int64_t count, int64_t n) const {
+    for (int64_t i = 0; i < count; i += kStrip)
+      for (int64_t r = 0; r < n; r += kBlock) {
+        // The rows of the next tile that this block's will be, those of the strips of tokens in turn.
+        const char *ahead = reinterpret_cast<const char *>(call_.weight_row<T>(std::min(v + tile_ + r, call_.weight->out - 1)));
+        with_size(n - r, ceil_div(count - i, kLanes), [&](auto M, auto N) {
+          score_block<M, N>(words_, rows_ + r * kStrip, tile_ * kStrip, tokens_ + i * words_, scores_ + r * kScores + i,
+                            ahead + i / kStrip * (words_ / kUnrolled * kLine));
+        });
+      }
+  }
+
+  // sums[strips, kTokens, kStrip] (+)= e·W over the tile's words of rows.
+  void add(int64_t count, int64_t words, bool add) const {
+    for (int64_t s = 0; s < strips_; s++)
+      for (int64_t i = 0; i < count; i += kBlock)
+        with_size(count - i, ceil_div(call_.weight->in - s * kStrip, kLanes), [&](auto M, auto N) {
+          sum_block<M, N>(words, scores_ + i, columns_ + s * (tile_ / P::values) * kStrip, sums_ + (s * kTokens + i) * kStrip,
+                          add);
+        });
+  }
+
+  void shrink(int64_t count) const {
+    for (int64_t i = 0; i < count; i++) {
+      const float factor = softmax_.shrink()[i];
+      if (factor == 1) continue;
+      for (int64_t s = 0; s < strips_; s++)
+        for (int64_t j = 0; j < kStrip; j += kLanes) {
+          float *at = sums_ + (s * kTokens + i) * kStrip + j;
+          store(at, load(at) * splat(factor));
+        }
+    }
+  }
+
+  // A token's loss and dx, in the order of the tokens; the weight's memory is free by now.
+  void finish(int64_t token, int64_t at) const {
+    const RunningSoftmax::Result result = softmax_.result(at);
+    call_.losses[token] = result.loss;
+    if (call_.dx == nullptr) return;
+    for (int64_t s = 0; s < strips_; s++) memcpy(rows_ + s * kStrip, sums_ + (s * kTokens + at) * kStrip, kStrip * 4);
+    write_gradient<T>(call_, token, result, rows_);
+  }
+
+  const HeadLoss &call_;
+  RunningSoftmax softmax_;
+  int64_t words_, strips_;  // of a row, of kStrip inputs
+  int64_t tile_, used_;     // rows of the weight in a tile; floats of memory
+  float *rows_, *columns_;  // of the weight's tile; without pairs the same
+  float *tokens_;           // [strips, words, kStrip]
+  float *scores_;           // [tile, kScores] logits, then their powers
+  float *sums_;             // Σ e·W
+};
+
+}  // namespace nt
