@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "attention_amx.h"
+#include "attention_products.h"
 #include "rope.h"
 
 namespace nt {
@@ -189,7 +190,6 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
   constexpr int64_t pair = Pairs ? 2 : 1;
   pack_panel<T, Amx>(call, buffers, head, panel, token);
 
-  const int64_t strips = head.columns / kLanes;
   for (int64_t start = keys.begin; start < keys.end; start += kTile) {
     const int64_t n = std::min(kTile, keys.end - start), offset = start - packed;
     const float *tile_keys = buffers.keys + offset * head.stride, *tile_values = buffers.values + offset * head.stride;
@@ -207,31 +207,17 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
                      buffers.dqueries, start > keys.begin);
       continue;
     }
-    auto seen = [&](int64_t k, int64_t several) {
-      return Part{panel.first_row(start + k) / kLanes, 0, head.words, panel.end_vector(start + k + several - 1)};
-    };
     // Sᵀ[key, row] = K·Qᵀ and dPᵀ[key, row] = V·dOᵀ
-    multiply<Pairs, false>(n, panel.vectors, tile_keys, head.stride, buffers.queries, kPanel, buffers.scores, kPanel,
-                           false, seen);
-    multiply<Pairs, false>(n, panel.vectors, tile_values, head.stride, buffers.gradients, kPanel, buffers.dscores,
-                           kPanel, false, seen);
+    scores_of_tile<Pairs>(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
+    scores_of_tile<Pairs>(panel, start, n, head, tile_values, buffers.gradients, buffers.dscores);
     softmax_backward<Pairs, Amx>(buffers, panel, start, n, call.size.scale);
-    if (want_keys) {
-      auto rows = [&](int64_t k, int64_t several) {
-        const int64_t end = panel.end_row(start + k + several - 1);
-        return Part{0, std::min(panel.first_row(start + k), end) / pair, (end + pair - 1) / pair};
-      };
-      // dV[key, column] += Pᵀ·dO, dK[key, column] += dSᵀ·Q
-      multiply<Pairs, false>(n, strips, buffers.p_words, kPanel / pair, buffers.dout_pairs, head.columns, dvalues,
-                             head.columns, true, rows);
-      multiply<Pairs, false>(n, strips, buffers.ds_words, kPanel / pair, buffers.row_pairs, head.columns, dkeys,
-                             head.columns, true, rows);
+    if (want_keys) {  // dV[key, column] += Pᵀ·dO, dK[key, column] += dSᵀ·Q
+      sum_rows<Pairs>(panel, start, n, head, buffers.p_words, buffers.dout_pairs, dvalues);
+      sum_rows<Pairs>(panel, start, n, head, buffers.ds_words, buffers.row_pairs, dkeys);
     }
     if (want_queries)  // dQ[row, column] += dS·K
-      multiply<Pairs, true>(panel.rows, strips, buffers.ds_pairs, kPanel,
-                            buffers.key_pairs + offset / pair * head.columns, head.columns, buffers.dqueries,
-                            head.columns, start > keys.begin,
-                            [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
+      sum_keys<Pairs>(panel, start, n, head, buffers.ds_pairs, buffers.key_pairs + offset / pair * head.columns,
+                      buffers.dqueries, start > keys.begin);
   }
   if (!want_queries) return;
   const float *dqueries = buffers.dqueries;

@@ -4,6 +4,7 @@
 #include <type_traits>
 
 #include "attention_amx.h"
+#include "attention_products.h"
 
 namespace nt {
 namespace {
@@ -173,26 +174,19 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
     const bool first = start == keys.begin;
     const float *tile_keys = buffers.keys + at * head.stride;
     // Sᵀ[key, row] = K·Qᵀ
-    if constexpr (Amx) {
+    if constexpr (Amx)
       scores_amx(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
-    } else {
-      multiply<Pairs, false>(n, panel.vectors, tile_keys, head.stride, buffers.queries, kPanel, buffers.scores, kPanel,
-                             false, [&](int64_t k, int64_t several) {
-                               return Part{panel.first_row(start + k) / kLanes, 0, head.words,
-                                           panel.end_vector(start + k + several - 1)};
-                             });
-    }
+    else
+      scores_of_tile<Pairs>(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
     if (softmax<Pairs, Amx ? kLanes : 1>(buffers, panel, start, n, first, call.size.scale))
       shrink_sums<Amx>(buffers, head, panel);
     // O[row, column] += P·V
-    if constexpr (Amx) {
+    if constexpr (Amx)
       sum_keys_amx(panel, start, n, head, buffers.values + at / pair, buffers.value_stride, buffers.scores, buffers.out,
                    !first);
-    } else {
-      multiply<Pairs, true>(panel.rows, head.columns / kLanes, buffers.scores, kPanel,
-                            buffers.values + at / pair * head.columns, head.columns, buffers.out, head.columns, !first,
-                            [&](int64_t r, int64_t rows) { return panel.words_seen<Pairs>(r, rows, start, n); });
-    }
+    else
+      sum_keys<Pairs>(panel, start, n, head, buffers.scores, buffers.values + at / pair * head.columns, buffers.out,
+                      !first);
   }
 
   const float *rows = buffers.out;
