@@ -73,6 +73,14 @@ struct Panel {
     const bool common = last.begin < first.end;
     return {first.begin & ~int64_t(1), common ? last.begin : last.end, common ? first.end : last.end, last.end};
   }
+  // Of a tile of n keys, those that all rows of several vectors see, in whole pairs; {n, n} if there are none.
+  template <int W>
+  static Keys seen_by_all(const Seen (&seen)[W], int64_t n) {
+    Keys all = {0, n};
+    for (const Seen &one : seen) all = {std::max(all.begin, one.all_begin), std::min(all.end, one.all_end)};
+    all = {round_up(all.begin, 2), all.end & ~int64_t(1)};
+    return all.begin < all.end ? all : Keys{n, n};
+  }
   // Lane by lane, whether the rows of vector v see a key.
   VecI sees(int64_t v, int64_t key) const {
     const int64_t row = first + v * kLanes;
@@ -92,6 +100,20 @@ struct Panel {
     return {0, begin < end ? begin : end, end};
   }
 };
+
+// Asks for the rows [begin, end) of a panel that comes next, x being the row at position 0, so that they are in the cache
+// when it is packed or, with kWrite, written. The hardware does not foresee them: they are short and far apart.
+template <int kWrite, typename T>
+inline void ask_for_rows(const Panel &panel, const T *x, int64_t ld, int64_t head_dim, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < std::min(end, panel.rows); r++) {
+    const char *row = reinterpret_cast<const char *>(x + panel.position[r] * ld + panel.head[r] * head_dim);
+    for (int64_t i = 0; i < head_dim * int64_t(sizeof(T)); i += 64) __builtin_prefetch(row + i, kWrite, 2);
+  }
+}
+// How many rows of the next panel to ask for, `times` times with every tile of `keys`.
+inline int64_t rows_at_a_time(Keys keys, int64_t times) {
+  return ceil_div(kPanel, times * std::max<int64_t>(1, ceil_div(keys.count(), kTile)));
+}
 
 // ------------------------------------------------------------------ work
 

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "attention_amx.h"
+#include "attention_backward_work.h"
 #include "attention_products.h"
 #include "rope.h"
 
@@ -26,8 +27,6 @@ struct Backward {
   int64_t ld;
   const float *lse;
 };
-
-enum Kind { kWhole, kKeys, kQueries };  // Work::kind; begin and end count tiles, tiles and panels
 
 // Where a work item keeps its operands, in words. Pair rows are rows paired up with the next one.
 struct Buffers {
@@ -97,62 +96,101 @@ void row_products(int threads, const Backward<T> &call) {
   });
 }
 
-// From scores and do·vᵀ of the tile's n keys from `start` on to p and ds, as words for the products that follow.
-template <bool Pairs, bool Amx>
-void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
+// From scores and do·vᵀ of the tile's n keys from `start` on to p and ds, as words for the products that follow, for the
+// rows of the W vectors from `v` on. Most keys are seen by all the rows: these go key by key, W vectors at once.
+template <typename T, bool Amx, int W>
+void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t v, int64_t start, int64_t n, float scale) {
+  constexpr bool Pairs = kPairs<T>;
+  constexpr int64_t pair = Pairs ? 2 : 1, width = kPanel / pair, lanes_wide = kLanes / pair;
   const Vec factor = splat(scale * kLog2E), least = splat(-__builtin_inff());
-  constexpr int64_t width = Pairs ? kPanel / 2 : kPanel, lanes_wide = Pairs ? kLanes / 2 : kLanes;
-  for (int64_t v = 0; v < panel.vectors; v++) {
-    const Vec lse = load(buffers.lse + v * kLanes), delta = load(buffers.delta + v * kLanes);
-    const Panel::Seen seen = panel.seen_by(v, start, n);
-    // p and ds of one key, 0 for rows that do not see it.
-    auto at = [&](int64_t k, Vec *ds) {
-      Vec x = fma(load(buffers.scores + k * kPanel + v * kLanes), factor, -lse);
-      if (k < seen.all_begin || k >= seen.all_end) x = select(panel.sees(v, start + k), x, least);
-      Vec p = exp2<Pairs>(x);
-      *ds = p * (load(buffers.dscores + k * kPanel + v * kLanes) - delta);
-      store_words<Pairs>(buffers.p_words + k * width + v * lanes_wide, p);
-      store_words<Pairs>(buffers.ds_words + k * width + v * lanes_wide, *ds);
-    };
-    auto zero = [&](int64_t k) {
-      store_words<Pairs>(buffers.p_words + k * width + v * lanes_wide, Vec{});
-      store_words<Pairs>(buffers.ds_words + k * width + v * lanes_wide, Vec{});
-    };
-    int64_t k = 0;
-    auto zero_up_to = [&](int64_t end) {
-      for (; k < end; k += Pairs ? 2 : 1) {
-        zero(k);
-        if constexpr (Pairs) {
-          if (k + 1 < n) zero(k + 1);
-          store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, Vec{});
-        }
-      }
-    };
-    zero_up_to(seen.begin);
-    for (; k < seen.end; k += Pairs ? 2 : 1) {
-      Vec ds, next = Vec{};
-      at(k, &ds);
-      if constexpr (Pairs) {
-        if (k + 1 < seen.end)
-          at(k + 1, &next);
-        else if (k + 1 < n)
-          zero(k + 1);
-        store(buffers.ds_pairs + k / 2 * kPanel + v * kLanes, pair_words(ds, next));
-      }
+  const float *scores = buffers.scores + v * kLanes, *dscores = buffers.dscores + v * kLanes;
+  float *p_words = buffers.p_words + v * lanes_wide, *ds_words = buffers.ds_words + v * lanes_wide;
+  float *ds_pairs = buffers.ds_pairs + v * kLanes;
+  Panel::Seen seen[W];
+  Vec lse[W], delta[W];
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    seen[w] = panel.seen_by(v + w, start, n);
+    lse[w] = load(buffers.lse + (v + w) * kLanes);
+    delta[w] = load(buffers.delta + (v + w) * kLanes);
+  }
+  const Keys all = Panel::seen_by_all(seen, n);
+
+  // p and ds of one key, 0 for rows that do not see it.
+  const auto values = [&](int w, int64_t k, bool masked, Vec *p, Vec *ds) {
+    Vec x = fma(load(scores + k * kPanel + w * kLanes), factor, -lse[w]);
+    if (masked && (k < seen[w].all_begin || k >= seen[w].all_end)) x = select(panel.sees(v + w, start + k), x, least);
+    *p = exp2<sizeof(T) == 2>(x);
+    *ds = *p * (load(dscores + k * kPanel + w * kLanes) - delta[w]);
+  };
+  const auto put = [&](int w, int64_t k, Vec p, Vec ds) {
+    store_words<Pairs>(p_words + k * width + w * lanes_wide, p);
+    store_words<Pairs>(ds_words + k * width + w * lanes_wide, ds);
+  };
+  const auto put_pair = [&](int w, int64_t k, Vec words) { store(ds_pairs + k / 2 * kPanel + w * kLanes, words); };
+  // Of a pair of keys, or of one where keys do not pair up.
+  const auto put_values = [&](int w, int64_t k, bool masked) {
+    Vec p, ds;
+    values(w, k, masked, &p, &ds);
+    if constexpr (Pairs) {
+      Vec next_p, next_ds;
+      values(w, k + 1, masked, &next_p, &next_ds);
+      const int64_t at = k * width + w * lanes_wide;
+      const Vec both = halves(ds, next_ds);
+      store_halves(p_words + at, p_words + at + width, halves(p, next_p));
+      store_halves(ds_words + at, ds_words + at + width, both);
+      put_pair(w, k, interleaved(both));
+    } else {
+      put(w, k, p, ds);
     }
-    zero_up_to(n);
+  };
+  const auto zero_up_to = [&](int w, int64_t k, int64_t end) {
+    for (; k < end; k++) {
+      put(w, k, Vec{}, Vec{});
+      if (Pairs && k % 2 == 0) put_pair(w, k, Vec{});
+    }
+  };
+  const auto some_see = [&](int w, int64_t k, int64_t end) {
+    for (; k + pair <= end; k += pair) put_values(w, k, true);
+    if (!Pairs || k == end) return;
+    Vec p, ds;
+    values(w, k, true, &p, &ds);
+    put(w, k, p, ds);
+    put_pair(w, k, pair_words(ds, Vec{}));
+    if (k + 1 < n) put(w, k + 1, Vec{}, Vec{});
+  };
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    zero_up_to(w, 0, seen[w].begin);
+    some_see(w, seen[w].begin, std::min(all.begin, seen[w].end));
+  }
+  for (int64_t k = all.begin; k < all.end; k += pair)
+#pragma unroll
+    for (int w = 0; w < W; w++) put_values(w, k, false);
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    some_see(w, all.end, seen[w].end);
+    zero_up_to(w, round_up(seen[w].end, pair), n);
     if constexpr (Amx) {
-      for (k = n; k < round_up(n, kEdge); k++) zero(k);
-      for (k = (n + 1) / 2; k < round_up((n + 1) / 2, kEdge); k++)
-        store(buffers.ds_pairs + k * kPanel + v * kLanes, Vec{});
+      for (int64_t k = n; k < round_up(n, kEdge); k++) put(w, k, Vec{}, Vec{});
+      for (int64_t k = (n + 1) / 2; k < round_up((n + 1) / 2, kEdge); k++) put_pair(w, 2 * k, Vec{});
     }
   }
+}
+
+template <typename T, bool Amx>
+void softmax_backward(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, float scale) {
+  constexpr int kAtOnce = kPairs<T> ? 2 : kVectors;  // with pairs, four are slower
+  int64_t v = 0;
+  for (; v + kAtOnce <= panel.vectors; v += kAtOnce)
+    softmax_backward<T, Amx, kAtOnce>(buffers, panel, v, start, n, scale);
+  for (; v < panel.vectors; v++) softmax_backward<T, Amx, 1>(buffers, panel, v, start, n, scale);
   // Rows of vectors that pair up with the last one are read with it.
   if constexpr (Amx)
     if (panel.vectors % 2 == 1)
       for (int64_t k = 0; k < round_up(n, kEdge); k++)
         for (float *words : {buffers.p_words, buffers.ds_words})
-          store_words<Pairs>(words + k * width + panel.vectors * lanes_wide, Vec{});
+          store_words<true>(words + k * kPanel / 2 + panel.vectors * kLanes / 2, Vec{});
 }
 
 template <typename T, bool Amx>
@@ -183,21 +221,34 @@ void pack_panel(const Backward<T> &call, const Buffers &buffers, const HeadSize 
 }
 
 // One panel and the tiles of `keys`: adds to dkeys and dvalues, writes dq, as asked. Buffers hold keys from `packed` on.
+// The rows of the panel `next` are asked for meanwhile.
 template <typename T, bool Amx>
 void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
-                    Keys keys, int64_t packed, int64_t token, bool want_keys, bool want_queries) {
+                    const Panel &next, Keys keys, int64_t packed, int64_t token, bool want_keys, bool want_queries) {
   constexpr bool Pairs = kPairs<T>;
   constexpr int64_t pair = Pairs ? 2 : 1;
   pack_panel<T, Amx>(call, buffers, head, panel, token);
 
+  const int64_t head_dim = call.size.head_dim;
+  const int64_t ahead = rows_at_a_time(keys, 3);
+  int64_t asked = 0;
+  const auto ask = [&] {
+    ask_for_rows<0>(next, call.q + token * call.ld, call.ld, head_dim, asked, asked + ahead);
+    ask_for_rows<0>(next, call.dout + token * call.ldo, call.ldo, head_dim, asked, asked + ahead);
+    if (want_queries) ask_for_rows<1>(next, call.dq + token * call.ldd, call.ldd, head_dim, asked, asked + ahead);
+    asked += ahead;
+  };
   for (int64_t start = keys.begin; start < keys.end; start += kTile) {
     const int64_t n = std::min(kTile, keys.end - start), offset = start - packed;
     const float *tile_keys = buffers.keys + offset * head.stride, *tile_values = buffers.values + offset * head.stride;
     float *dkeys = buffers.dkeys + offset * head.columns, *dvalues = buffers.dvalues + offset * head.columns;
     if constexpr (Amx) {
       scores_amx(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
+      ask();
       scores_amx(panel, start, n, head, tile_values, buffers.gradients, buffers.dscores);
-      softmax_backward<Pairs, Amx>(buffers, panel, start, n, call.size.scale);
+      ask();
+      softmax_backward<T, Amx>(buffers, panel, start, n, call.size.scale);
+      ask();
       if (want_keys) {
         sum_rows_amx(panel, start, n, head, buffers.p_words, buffers.dout_pairs, dvalues);
         sum_rows_amx(panel, start, n, head, buffers.ds_words, buffers.row_pairs, dkeys);
@@ -209,8 +260,11 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
     }
     // Sᵀ[key, row] = K·Qᵀ and dPᵀ[key, row] = V·dOᵀ
     scores_of_tile<Pairs>(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
+    ask();
     scores_of_tile<Pairs>(panel, start, n, head, tile_values, buffers.gradients, buffers.dscores);
-    softmax_backward<Pairs, Amx>(buffers, panel, start, n, call.size.scale);
+    ask();
+    softmax_backward<T, Amx>(buffers, panel, start, n, call.size.scale);
+    ask();
     if (want_keys) {  // dV[key, column] += Pᵀ·dO, dK[key, column] += dSᵀ·Q
       sum_rows<Pairs>(panel, start, n, head, buffers.p_words, buffers.dout_pairs, dvalues);
       sum_rows<Pairs>(panel, start, n, head, buffers.ds_words, buffers.row_pairs, dkeys);
@@ -229,15 +283,6 @@ void panel_backward(const Backward<T> &call, const Buffers &buffers, const HeadS
     store_row(call.dq + (token + panel.position[r]) * call.ldd + panel.head[r] * call.size.head_dim,
               dqueries + r * head.columns, call.size.scale, call.size.head_dim);
   }
-}
-
-// Keys that an item works on.
-Keys key_range(const AttentionSize &size, const Work &item) {
-  int64_t length = size.borders[item.sequence + 1] - size.borders[item.sequence];
-  if (item.kind == kKeys) return {item.begin * kTile, std::min(length, item.end * kTile)};
-  if (item.kind == kQueries)
-    return {panel_keys(size, length, item.begin).begin, panel_keys(size, length, item.end - 1).end};
-  return {0, length};
 }
 
 template <typename T, bool Amx>
@@ -266,11 +311,13 @@ void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, f
     memset(buffers.dvalues, 0, size_t(keys.count() * head.columns * 4));
   }
   [[maybe_unused]] const std::conditional_t<Amx, AmxTiles, int> tiles{};
+  Panel next(size, length, item.kv_head, panels.begin);
   for (int64_t panel = panels.begin; panel < panels.end; panel++) {
+    const Panel current = next;
+    next = Panel(size, length, item.kv_head, std::min(panel + 1, panels.end - 1));
     const Keys all = panel_keys(size, length, panel);
     const Keys own = {std::max(keys.begin, all.begin), std::min(keys.end, all.end)};
-    panel_backward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel), own, keys.begin, token,
-                           want_keys, want_queries);
+    panel_backward<T, Amx>(call, buffers, head, current, next, own, keys.begin, token, want_keys, want_queries);
   }
   if (!want_keys) return;
   for (int64_t key = keys.begin; key < keys.end; key++) {
@@ -278,86 +325,6 @@ void run_item(const Backward<T> &call, const HeadSize &head, const Work &item, f
     store_row(call.dk + at, buffers.dkeys + from, size.scale, size.head_dim);
     store_row(call.dv + at, buffers.dvalues + from, 1.0f, size.head_dim);
   }
-}
-
-// ------------------------------------------------------------------ who does what
-
-// Costs in products of a panel with one key. A whole head makes five, its dk and dv alone four, its dq alone three.
-constexpr int64_t kWholeCost = 5, kKeysCost = 4, kQueriesCost = 3;
-// The sums of dk and dv for longer sequences would take too much memory a thread.
-constexpr int64_t kLongest = 16384;
-
-int64_t head_cost(const AttentionSize &size, int64_t length) {
-  int64_t cost = 0, panels = panel_count(size, length);
-  for (int64_t panel = 0; panel < panels; panel++) cost += panel_keys(size, length, panel).count();
-  return cost * kWholeCost;
-}
-
-// Writes the items that replace `whole`, none costing much more than `share`; returns how many.
-int64_t split_head(Work *items, const AttentionSize &size, const Work &whole, int64_t share) {
-  int64_t length = size.borders[whole.sequence + 1] - size.borders[whole.sequence];
-  int32_t panels = int32_t(panel_count(size, length)), tiles = int32_t((length + kTile - 1) / kTile);
-  int64_t count = 0;
-  auto cut = [&](int32_t kind, int32_t end, int64_t longest, auto cost_of) {
-    for (int32_t at = 0; at < end;) {
-      Work item = {0, whole.sequence, whole.kv_head, at, at, kind};
-      while (at < end && at - item.begin < longest && (at == item.begin || item.cost + cost_of(at) <= share))
-        item.cost += cost_of(at++);
-      item.end = at;
-      items[count++] = item;
-    }
-  };
-  cut(kKeys, tiles, kLongest / kTile, [&](int64_t tile) {
-    const Panels see = panels_of(size, length, {tile * kTile, (tile + 1) * kTile});
-    return kKeysCost * kTile * (see.end - see.begin);
-  });
-  cut(kQueries, panels, panels, [&](int64_t panel) { return kQueriesCost * panel_keys(size, length, panel).count(); });
-  return count;
-}
-
-// When the last of the items [first, end), costliest first, would be done if the items from `keep` on could be spread
-// over all threads for 7/5 of their cost, as `spread` already is.
-int64_t makespan(const Work *items, int64_t first, int64_t keep, int64_t end, int64_t spread, int threads) {
-  int64_t loads[256] = {}, sum = 0;
-  for (int64_t i = first; i < keep; i++) {
-    *std::min_element(loads, loads + threads) += items[i].cost;
-    sum += items[i].cost;
-  }
-  for (int64_t i = keep; i < end; i++) spread += items[i].cost * 7 / 5;
-  return std::max(*std::max_element(loads, loads + threads), (sum + spread) / threads);
-}
-
-// Lists a whole head an item, or its parts where that lets the last thread end sooner.
-int64_t list_work(Work *items, int64_t heads, const AttentionSize &size, int threads) {
-  int64_t count = 0, total = 0;
-  for (int64_t s = 0; s < size.sequences; s++) {
-    int64_t length = size.borders[s + 1] - size.borders[s], cost = head_cost(size, length);
-    if (length == 0) continue;
-    for (int64_t h = 0; h < size.kv_heads; h++) items[count++] = {cost, int32_t(s), int32_t(h), 0, 0, kWhole};
-    total += cost * size.kv_heads;
-  }
-  sort_longest_first(items, heads);
-
-  // In front, heads too large for one thread; at the end, those of the last, incomplete round.
-  int64_t first = 0, spread = 0;
-  while (first < heads && (items[first].cost > total / threads * 7 / 5 ||
-                           size.borders[items[first].sequence + 1] - size.borders[items[first].sequence] > kLongest))
-    spread += items[first++].cost * 7 / 5;
-  int64_t keep = heads, rounds = heads - (heads - first) % threads;
-  if (heads - first < 4 * threads && makespan(items, first, rounds, heads, spread, threads) <
-                                         makespan(items, first, heads, heads, spread, threads))
-    keep = rounds;
-  if (first == 0 && keep == heads) return heads;
-
-  const int64_t share = total / (threads * 4) + 1;
-  auto split = [&](int64_t i) { count += split_head(items + count, size, items[i], share); };
-  for (int64_t i = 0; i < first; i++) split(i);
-  for (int64_t i = keep; i < heads; i++) split(i);
-  // The parts follow all the heads; the heads that were split give up their places.
-  int64_t parts = count - heads;
-  std::copy(items + first, items + keep, items);
-  std::copy(items + heads, items + heads + parts, items + (keep - first));
-  return keep - first + parts;
 }
 
 template <typename T, bool Amx>

@@ -74,67 +74,106 @@ Keys tiled_keys(const AttentionSize &size, int64_t length, int64_t panel, int64_
   return {size.slots == nullptr ? keys.begin : keys.begin / kTile * kTile, keys.end};
 }
 
-// From scores to probabilities of the tile's n keys from `start` on; true when sums so far must shrink. `first`: there
-// are none yet. Zeros follow the probabilities up to whole `Zeros` words of keys. A row's maximum is −∞ until it sees a key.
-template <bool Pairs, int64_t Zeros>
-bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, bool first, float scale) {
-  const Vec least = splat(-__builtin_inff());
-  const Vec factor = splat(scale * kLog2E);
-  bool shrinks = false;
-  for (int64_t v = 0; v < panel.vectors; v++) {
-    float *column = buffers.scores + v * kLanes;
-    const Panel::Seen seen = panel.seen_by(v, start, n);
+// From scores to probabilities of the tile's n keys from `start` on, for the rows of the W vectors from `v` on; true when
+// sums so far must shrink. `first`: there are none yet. Zeros follow the probabilities up to whole `Zeros` words of keys.
+// A row's maximum is −∞ until it sees a key. Most keys are seen by all the rows: these go key by key, W vectors at once.
+template <typename T, int64_t Zeros, int W>
+bool softmax(const Buffers &buffers, const Panel &panel, int64_t v, int64_t start, int64_t n, bool first, float scale) {
+  constexpr bool Pairs = kPairs<T>;
+  const Vec least = splat(-__builtin_inff()), factor = splat(scale * kLog2E);
+  float *scores = buffers.scores + v * kLanes;
+  const auto at = [=](int w, int64_t k) { return scores + k * kPanel + w * kLanes; };
+  Panel::Seen seen[W];
+#pragma unroll
+  for (int w = 0; w < W; w++) seen[w] = panel.seen_by(v + w, start, n);
+  const Keys all = Panel::seen_by_all(seen, n);
 
-    Vec tops[4] = {least, least, least, least};
-    int64_t k = seen.begin;
-    auto masked_up_to = [&](int64_t end) {
-      for (; k < end; k++) {
-        Vec s = select(panel.sees(v, start + k), load(column + k * kPanel), least);
-        store(column + k * kPanel, s);
-        tops[0] = max(s, tops[0]);
+  Vec tops[W];
+  const auto tops_up_to = [&](int w, int64_t k, int64_t end) {
+    for (; k < end; k++) {
+      Vec s = load(at(w, k));
+      if (k < seen[w].all_begin || k >= seen[w].all_end) {
+        s = select(panel.sees(v + w, start + k), s, least);
+        store(at(w, k), s);
       }
-    };
-    masked_up_to(seen.all_begin);
-    for (; k + 4 <= seen.all_end; k += 4)
-      for (int i = 0; i < 4; i++) tops[i] = max(load(column + (k + i) * kPanel), tops[i]);
-    for (; k < seen.all_end; k++) tops[0] = max(load(column + k * kPanel), tops[0]);
-    masked_up_to(seen.end);
-    Vec top = max(max(tops[0], tops[1]), max(tops[2], tops[3])) * factor, old = least;
+      tops[w] = max(s, tops[w]);
+    }
+  };
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    tops[w] = least;
+    tops_up_to(w, seen[w].begin, std::min(all.begin, seen[w].end));
+    tops_up_to(w, all.end, seen[w].end);
+  }
+  for (int64_t k = all.begin; k < all.end; k += 2)
+#pragma unroll
+    for (int w = 0; w < W; w++) tops[w] = max(max(load(at(w, k)), load(at(w, k + 1))), tops[w]);
+
+  bool shrinks = false;
+  Vec totals[W];
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    Vec top = tops[w] * factor, old = least;
+    float *top_at = buffers.top + (v + w) * kLanes, *total_at = buffers.total + (v + w) * kLanes;
     if (!first) {
-      old = load(buffers.top + v * kLanes);
+      old = load(top_at);
       VecI grows = top > old + splat(kLag);
       top = select(grows, top, old);
       shrinks = shrinks || any(grows);
     }
-    store(buffers.top + v * kLanes, top);
-    top = select(top == least, Vec{}, top);  // −∞ − (−∞) would be NaN, not the 0 that such a p is
-    Vec total = Vec{};
+    store(top_at, top);
+    tops[w] = top = select(top == least, Vec{}, top);  // −∞ − (−∞) would be NaN, not the 0 that such a p is
+    totals[w] = Vec{};
     if (!first) {
       Vec shrink = exp2<false>(old - top);
-      store(buffers.shrink + v * kLanes, shrink);
-      total = load(buffers.total + v * kLanes) * shrink;
+      store(buffers.shrink + (v + w) * kLanes, shrink);
+      totals[w] = load(total_at) * shrink;
     }
-
-    auto probability = [&](int64_t key) {
-      Vec p = exp2<Pairs>(fma(load(column + key * kPanel), factor, -top));
-      total += p;
-      return p;
-    };
-    if constexpr (Pairs) {
-      for (k = 0; k < seen.begin; k += 2) store(column + k / 2 * kPanel, Vec{});
-      for (; k + 2 <= seen.end; k += 2) {
-        Vec p = probability(k), next = probability(k + 1);
-        store(column + k / 2 * kPanel, pair_words(p, next));
-      }
-      if (k < seen.end) store(column + k / 2 * kPanel, pair_words(probability(k), Vec{}));
-      for (k = (seen.end + 1) / 2; k < round_up((n + 1) / 2, Zeros); k++) store(column + k * kPanel, Vec{});
-    } else {
-      for (k = 0; k < seen.begin; k++) store(column + k * kPanel, Vec{});
-      for (; k < seen.end; k++) store(column + k * kPanel, probability(k));
-      for (; k < n; k++) store(column + k * kPanel, Vec{});
-    }
-    store(buffers.total + v * kLanes, total);
   }
+
+  const auto probability = [&](int w, int64_t k) {
+    Vec p = exp2<sizeof(T) == 2>(fma(load(at(w, k)), factor, -tops[w]));
+    totals[w] += p;
+    return p;
+  };
+  const auto probabilities = [&](int w, int64_t k) {
+    if constexpr (Pairs) {
+      Vec p = probability(w, k);
+      store(at(w, k / 2), pair_words(p, probability(w, k + 1)));
+    } else {
+      store(at(w, k), probability(w, k));
+      store(at(w, k + 1), probability(w, k + 1));
+    }
+  };
+  const auto probabilities_up_to = [&](int w, int64_t k, int64_t end) {
+    for (; k + 2 <= end; k += 2) probabilities(w, k);
+    if (k < end) store(at(w, Pairs ? k / 2 : k), Pairs ? pair_words(probability(w, k), Vec{}) : probability(w, k));
+  };
+  constexpr int64_t pair = Pairs ? 2 : 1;
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    for (int64_t k = 0; k < seen[w].begin / pair; k++) store(at(w, k), Vec{});
+    probabilities_up_to(w, seen[w].begin, std::min(all.begin, seen[w].end));
+  }
+  for (int64_t k = all.begin; k < all.end; k += 2)
+#pragma unroll
+    for (int w = 0; w < W; w++) probabilities(w, k);
+#pragma unroll
+  for (int w = 0; w < W; w++) {
+    probabilities_up_to(w, all.end, seen[w].end);
+    for (int64_t k = ceil_div(seen[w].end, pair); k < round_up(ceil_div(n, pair), Zeros); k++) store(at(w, k), Vec{});
+    store(buffers.total + (v + w) * kLanes, totals[w]);
+  }
+  return shrinks;
+}
+
+template <typename T, int64_t Zeros>
+bool softmax(const Buffers &buffers, const Panel &panel, int64_t start, int64_t n, bool first, float scale) {
+  bool shrinks = false;
+  int64_t v = 0;
+  for (; v + kVectors <= panel.vectors; v += kVectors)
+    shrinks = softmax<T, Zeros, kVectors>(buffers, panel, v, start, n, first, scale) || shrinks;
+  for (; v < panel.vectors; v++) shrinks = softmax<T, Zeros, 1>(buffers, panel, v, start, n, first, scale) || shrinks;
   return shrinks;
 }
 
@@ -157,10 +196,10 @@ void shrink_sums(const Buffers &buffers, const HeadSize &head, const Panel &pane
   }
 }
 
-// The tiles of `keys`; buffers hold keys from `packed` on.
+// The tiles of `keys`; buffers hold keys from `packed` on. The rows of the panel `next` are asked for meanwhile.
 template <typename T, bool Amx>
 void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSize &head, const Panel &panel,
-                   Keys keys, int64_t packed, int64_t token) {
+                   const Panel &next, Keys keys, int64_t packed, int64_t token) {
   constexpr bool Pairs = kPairs<T>;
   constexpr int64_t pair = Pairs ? 2 : 1;
   const int64_t head_dim = call.size.head_dim;
@@ -169,6 +208,13 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
   });
   pack_transposed(buffers.queries, buffers.rows, panel.rows, head.stride);
 
+  const int64_t ahead = rows_at_a_time(keys, 2);
+  int64_t asked = 0;
+  const auto ask = [&] {
+    ask_for_rows<0>(next, call.q + token * call.ldq, call.ldq, head_dim, asked, asked + ahead);
+    ask_for_rows<1>(next, call.o + token * call.ldo, call.ldo, head_dim, asked, asked + ahead);
+    asked += ahead;
+  };
   for (int64_t start = keys.begin; start < keys.end; start += kTile) {
     const int64_t n = std::min(kTile, keys.end - start), at = start - packed;
     const bool first = start == keys.begin;
@@ -178,7 +224,8 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
       scores_amx(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
     else
       scores_of_tile<Pairs>(panel, start, n, head, tile_keys, buffers.queries, buffers.scores);
-    if (softmax<Pairs, Amx ? kLanes : 1>(buffers, panel, start, n, first, call.size.scale))
+    ask();
+    if (softmax<T, Amx ? kLanes : 1>(buffers, panel, start, n, first, call.size.scale))
       shrink_sums<Amx>(buffers, head, panel);
     // O[row, column] += P·V
     if constexpr (Amx)
@@ -187,6 +234,7 @@ void panel_forward(const Forward<T> &call, const Buffers &buffers, const HeadSiz
     else
       sum_keys<Pairs>(panel, start, n, head, buffers.scores, buffers.values + at / pair * head.columns, buffers.out,
                       !first);
+    ask();
   }
 
   const float *rows = buffers.out;
@@ -266,9 +314,13 @@ int32_t forward(int threads, const Forward<T> &call) {
       pack_rows<false, T>(buffers.values, keys.count(), size.head_dim, head.columns, row_of(call.v));
     }
     pack_rows<Pairs, T>(buffers.keys, keys.count(), size.head_dim, head.stride, row_of(call.k));
-    for (int64_t panel = item.begin; panel < item.end; panel++)
-      panel_forward<T, Amx>(call, buffers, head, Panel(size, length, item.kv_head, panel, start),
-                            tiled_keys(size, length, panel, start), keys.begin, size.row(item.sequence));
+    Panel next(size, length, item.kv_head, item.begin, start);
+    for (int64_t panel = item.begin; panel < item.end; panel++) {
+      const Panel current = next;
+      next = Panel(size, length, item.kv_head, std::min<int64_t>(panel + 1, item.end - 1), start);
+      panel_forward<T, Amx>(call, buffers, head, current, next, tiled_keys(size, length, panel, start), keys.begin,
+                            size.row(item.sequence));
+    }
   });
   if (!done)
     return fail(NT_OUT_OF_MEMORY, "attention_forward: no memory for %lld floats a thread", (long long)floats);

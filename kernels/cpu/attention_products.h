@@ -1,13 +1,15 @@
 // What attention's products are without AMX: `multiply` (word_tiles.h) by blocks whose distances the compiler knows.
 #pragma once
+#include <type_traits>
+
 #include "attention.h"
 
 namespace nt {
 
 constexpr int64_t kBlockRows = kAccumulators / kVectors;
 
-// C[kBlockRows, kVectors vectors] (+)= Σ_j a(m, j) · b[j], as micro_kernel, but unrolled, and with the distances between rows
-// in the code where they are not 0: with AVX2 up to a tenth faster.
+// C[kBlockRows, kVectors vectors] (+)= Σ_j a(m, j) · b[j], as micro_kernel, but unrolled, and with the distances between
+// rows in the code where they are not 0: with AVX2 up to a tenth faster.
 template <bool Pairs, bool Columns, int64_t Lda, int64_t Ldb, int64_t Ldc>
 __attribute__((noinline)) void whole_block(int64_t count, const float *a, int64_t lda, const float *b, int64_t ldb,
                                            float *c, int64_t ldc, bool add) {
@@ -41,7 +43,8 @@ __attribute__((noinline)) void whole_block(int64_t count, const float *a, int64_
     for (int n = 0; n < N; n++) store(c + m * ldc + n * kLanes, sums[m][n]);
 }
 
-// multiply, where the distances that are not 0 are those of the operands.
+// As multiply. Distances between rows that are known when this is compiled are given twice; others are 0 as parameters of
+// the template.
 template <bool Pairs, bool Columns, int64_t Lda, int64_t Ldb, int64_t Ldc, typename Parts>
 void multiply_blocks(int64_t rows, int64_t vectors, const float *a, int64_t lda, const float *b, int64_t ldb, float *c,
                      int64_t ldc, bool add, const Parts &part) {

@@ -127,7 +127,11 @@ inline void pack_rows(float *words, int64_t n, int64_t columns, int64_t stride, 
   for (int64_t r = 0; r < n; r++, words += stride) {
     const T *source = row(r);
     if constexpr (Pairs) {
-      memcpy(words, source, size_t(columns) * sizeof(T));
+      int64_t w = 0;
+      for (; 2 * (w + kLanes) <= columns; w += kLanes)
+        store(words + w, load(reinterpret_cast<const float *>(source + 2 * w)));
+      if (w == stride) continue;
+      memcpy(words + w, source + 2 * w, size_t(columns - 2 * w) * sizeof(T));
       memset(reinterpret_cast<char *>(words) + columns * sizeof(T), 0, size_t(stride * 4 - columns * sizeof(T)));
     } else {
       int64_t i = 0;
@@ -163,17 +167,32 @@ inline void pack_transposed(float *words, const float *packed, int64_t n, int64_
     }
 }
 
-// Vectors of words from two vectors of floats, rounded: first in the low halves, second in the high ones.
-inline Vec pair_words(Vec first, Vec second) {
+// Two vectors of floats, rounded: the first in the lower half, the second in the upper one.
+inline Vec halves(Vec first, Vec second) {
 #ifdef __AVX512BF16__
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
-                                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return (Vec)_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first));
+  return (Vec)_mm512_cvtne2ps_pbh((__m512)second, (__m512)first);
 #else
   (void)second;
   return first;
 #endif
 }
+// The lanes of the two halves side by side, as words.
+inline Vec interleaved(Vec halves) {
+#ifdef __AVX512BF16__
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
+                                         21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return (Vec)_mm512_permutexvar_epi16(order, (__m512i)halves);
+#else
+  return halves;
+#endif
+}
+inline void store_halves(float *first, float *second, Vec halves) {
+  memcpy(first, &halves, sizeof(Vec) / 2);
+  memcpy(second, reinterpret_cast<const char *>(&halves) + sizeof(Vec) / 2, sizeof(Vec) / 2);
+}
+
+// Vectors of words from two vectors of floats, rounded: first in the low halves, second in the high ones.
+inline Vec pair_words(Vec first, Vec second) { return interleaved(halves(first, second)); }
 
 // Stores floats as words in the direction of the lanes: half as many where neighbors pair up.
 template <bool Pairs>
