@@ -19,7 +19,8 @@ constexpr bool kHostIsDevice = true;
 // Whether the CPU has AMX for bf16 and this process may use it (matmul.cpp).
 bool has_amx(nt_context *context);
 
-// 256-byte aligned, or null.
+// 256-byte aligned, or null; from kHuge bytes on in huge pages.
+constexpr int64_t kHuge = 4 << 20;
 void *allocate(int64_t bytes);
 void release(void *address);
 

@@ -108,9 +108,6 @@ class AmxHeadTiles {
   float *sums_;           // Σ e·W: [panels, columns, kPanel]
 };
 
-// Memory of this size comes in huge pages: without them a tenth of the time goes into looking up addresses.
-constexpr int64_t kLeastFloats = 1 << 20;
-
 template <typename Tiles>
 bool by_tiles(int threads, const HeadLoss &call) {
   // Every thread has the same number of items, of whole vectors of tokens. A token's result depends on none of this.
@@ -119,7 +116,7 @@ bool by_tiles(int threads, const HeadLoss &call) {
   const int64_t items = ceil_div(call.n, tokens), floats = Tiles(call, {nullptr}).used();
   std::atomic<bool> fits{true};
   parallel_for(threads, items, 1, [&](int64_t begin, int64_t end) {
-    float *memory = item_memory(std::max(floats, kLeastFloats));
+    float *memory = item_memory(floats);
     if (memory == nullptr) return fits.store(false);
     for (int64_t i = begin; i < end; i++) Tiles(call, {memory}).run(i * tokens, std::min(call.n, (i + 1) * tokens));
   });

@@ -15,8 +15,6 @@
 namespace {
 
 constexpr int64_t kAlignment = 256;
-// From here on memory comes from mmap with huge pages: fewer page faults and TLB misses in large arenas.
-constexpr int64_t kHuge = 4 << 20;
 constexpr int64_t kHugePage = 2 << 20;
 
 // Sits in front of every allocation.
