@@ -20,27 +20,32 @@ namespace {
 // tiles pass the L1 cache by. Beside the products, the sums of the block before are rounded into c, and what comes next is
 // asked for: neither waits for memory then. The low-rank term is a few more steps of the same sum, so that c is written once
 // and not read.
-constexpr int64_t kCached = 18;                              // steps of the sum that 32 rows are taken at a time,
-constexpr int64_t kDeepest = 32;                             // and columns: longer sums are put aside in between
-constexpr int64_t kRightWords = 256 << 10;                   // of packed columns in the L2 cache
-constexpr int64_t kPanelRows = 2048, kAsideWords = 4 << 20;  // of sums put aside
-constexpr int64_t kFewestRows = 128, kFewestBlocks = 4;      // of a piece of work, if there are as many
-constexpr int64_t kBlockWords = kBlock * kBlock;             // of a block's sums
-constexpr int64_t kWays = 4096;                              // bytes: rows as far apart fall into one set of the L1 cache
+constexpr int64_t kCached = 18;              // steps of the sum for which 32 rows stay in the L1 cache
+constexpr int64_t kRightWords = 256 << 10;   // packed columns that stay in the L2 cache
+constexpr int64_t kDeepest = 32;             // steps for which columns are packed: longer sums are put aside in between
+constexpr int64_t kAsideWords = 4 << 20;     // sums put aside, at most
+constexpr int64_t kPanelRows = 2048;         // rows that have sums put aside, at most
+constexpr int64_t kFewestRows = 128;         // rows of a piece of work, if there are as many
+constexpr int64_t kFewestBlocks = 4;         // blocks of columns of a piece of work, if there are as many
+constexpr int64_t kBlockWords = kBlock * kBlock;
+constexpr int64_t kSetDistance = 4096;       // bytes between rows that fall into the same set of the L1 cache
 
 // The size of equal pieces of `count`, none larger than `most`.
-int64_t equal(int64_t count, int64_t most) { return ceil_div(count, ceil_div(count, most)); }
+int64_t piece_size(int64_t count, int64_t most) { return ceil_div(count, ceil_div(count, most)); }
 
 // Steps of the sum, and pieces of work. What becomes of an element of c does not depend on them: sums that are put aside
 // are in float32, as in tiles.
 struct Plan {
-  int64_t steps, deep, cached, extra;    // of K, of it at a time for columns and for rows, of the low-rank term
-  int64_t panel_rows, panel_columns;     // that are multiplied, `deep` steps of them, before others
-  int64_t rows, columns;                 // of a thread's piece of that
+  int64_t steps;                      // of K
+  int64_t deep;                       // steps of a panel
+  int64_t cached;                     // steps for which a block of rows passes by the columns before the next steps
+  int64_t extra;                      // steps of the low-rank term
+  int64_t panel_rows, panel_columns;  // what is multiplied, `deep` steps of it, before the rest
+  int64_t rows, columns;              // of a thread's piece of a panel
 
   Plan(const Product &p, int64_t R, int threads) : steps(ceil_div(p.k, kStep)), extra(ceil_div(R, kStep)) {
-    deep = equal(steps, kDeepest);
-    cached = equal(deep, kCached);
+    deep = piece_size(steps, kDeepest);
+    cached = piece_size(deep, kCached);
     panel_rows = std::min(p.m, kPanelRows);
     panel_columns = round_up(p.n, kBlock);
     if (deep < steps) panel_columns = std::min(panel_columns, kAsideWords / row_blocks() / kBlockWords * kBlock);
@@ -53,6 +58,7 @@ struct Plan {
     rows = round_up(std::max(ceil_div(panel_rows, pieces), std::min(panel_rows, kFewestRows)), kBlock);
   }
   int64_t block_words() const { return (deep + extra) * kBlockStep; }
+  bool makes_sums_at_once() const { return cached == steps; }
   int64_t row_blocks() const { return ceil_div(panel_rows, kBlock); }
   int64_t aside_words() const { return deep < steps ? row_blocks() * panel_columns * kBlock : 0; }
 };
@@ -65,49 +71,42 @@ struct Panel {
   bool is_last;  // of the sum
 };
 
-// Tiles of a block of rows, packed or as they lie. Distances in bytes.
-struct Rows {
-  const void *data;
-  int64_t row, step;
-};
-
-// Rows of 64 bytes that will be needed, asked for one by one.
-struct Expected {
+// Lines of the cache that will be written, asked for one by one.
+struct ExpectedLines {
   const char *at = nullptr;
   int64_t distance = 0, left = 0;
 
-  template <int Write>
-  void some(int64_t count) {
-    for (; count > 0 && left > 0; count--, left--, at += distance) __builtin_prefetch(at, Write, Write ? 3 : 2);
+  void ask(int64_t count) {
+    for (; count > 0 && left > 0; count--, left--, at += distance) __builtin_prefetch(at, 1, 3);
   }
 };
 
 // What is done beside the products of a block, a part of it with each step.
 template <typename C>
-struct Beside {
-  // Sums of the block before, to be rounded into c.
+struct BesideWork {
+  // Sums of the block before, to be rounded into c, some rows with each step.
   const float *sums = nullptr;
   C *c = nullptr;
-  int64_t ldc = 0, rows = 0;
-  Expected results;       // of the next block
-  const char *next;       // the next block of rows: some of its rows, one step after the other
-  int64_t row, next_rows; // bytes between them; how many
-  int64_t at_once;
+  int64_t ldc = 0, rows = 0, rows_a_step = 0;
+  ExpectedLines results;  // of the next block
+  // Some rows of the next block of rows, `distance` bytes apart: a line of each with each step.
+  const char *next = nullptr;
+  int64_t distance = 0, next_rows = 0;
 
   void round(int64_t count) {
     for (; count > 0 && rows > 0; count--, rows--, c += ldc, sums += kBlock) put(c, sums);
   }
   void operator()() {
-    round(at_once);
-    results.some<1>(2 * at_once);
+    round(rows_a_step);
+    results.ask(2 * rows_a_step);
     const char *line = next;
-    for (int64_t i = 0; i < next_rows; i++, line += row) __builtin_prefetch(line, 0, 2);
+    for (int64_t i = 0; i < next_rows; i++, line += distance) __builtin_prefetch(line, 0, 2);
     next += 64;
   }
 };
 
 // What a thread keeps from one piece to the next: the columns of a panel from column n on.
-struct Kept {
+struct PackedColumns {
   Scratch memory;
   uint64_t number = 0;
   int64_t n = -1;
@@ -118,7 +117,7 @@ struct Memory {
   float *right;  // [blocks, deep + extra, kBlockStep]
   float *left;   // [cached + extra, kBlockStep]
   float *strip;  // the term's words in the order of a strip
-  float *sums;   // of the blocks; of two in turn where they are made at once
+  float *sums;   // of two blocks in turn, or of all where `cached` steps do not make them whole
   int64_t words;
 
   Memory(const Plan &plan, float *memory) {
@@ -126,7 +125,7 @@ struct Memory {
     right = parts.take(plan.columns / kBlock * plan.block_words());
     left = parts.take((plan.cached + plan.extra) * kBlockStep);
     strip = parts.take(plan.extra * kEdge * kStrip);
-    sums = parts.take(std::max<int64_t>(2, plan.columns / kBlock) * kBlockWords);
+    sums = parts.take((plan.makes_sums_at_once() ? 2 : std::max<int64_t>(2, plan.columns / kBlock)) * kBlockWords);
     words = parts.used;
   }
 };
@@ -135,7 +134,8 @@ struct Memory {
 template <typename C>
 class Pieces {
  public:
-  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const Panel &panel, Kept *kept, float *memory)
+  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const Panel &panel, PackedColumns *kept,
+         float *memory)
       : product_(product), term_(term), plan_(plan), panel_(panel), kept_(kept), memory_(plan, memory) {}
 
   void run(int64_t m, int64_t n) {
@@ -151,9 +151,9 @@ class Pieces {
   const LowRankTerm &term_;
   const Plan &plan_;
   const Panel &panel_;
-  Kept *kept_;
+  PackedColumns *kept_;
   const Memory memory_;
-  Beside<C> beside_ = {};
+  BesideWork<C> beside_ = {};
 
   bool has_term() const { return panel_.is_last && plan_.extra > 0; }
   // The term's packed columns follow those of b.
@@ -187,7 +187,7 @@ class Pieces {
     memset(memory_.strip + words * kStrip, 0, size_t((whole - words) * kStrip) * 4);
     for (int64_t word = 0; word < whole; word++)
       for (int64_t tile = 0; tile < 2; tile++)
-        store(term_columns(j) + word / kEdge * kBlockStep + tile * kTile + word % kEdge * kEdge,
+        store(term_columns(j) + word / kEdge * kBlockStep + tile * kTileSize + word % kEdge * kEdge,
               load(memory_.strip + word * kStrip + inside + tile * kEdge));
   }
 
@@ -197,50 +197,61 @@ class Pieces {
     return panel_.aside + ((n - panel_.n) / kBlock * plan_.row_blocks() + (m - panel_.m) / kBlock) * kBlockWords;
   }
 
+  // Where the sums of a block lie.
+  float *sums_of(int64_t m, int64_t n, int64_t j) const {
+    if (panel_.aside != nullptr) return aside(m, n + j);
+    return memory_.sums + (plan_.makes_sums_at_once() ? j / kBlock % 2 : j / kBlock) * kBlockWords;
+  }
+
   void block_of_rows(int64_t m, int64_t rows, int64_t n, int64_t columns) {
+    const auto add_products = rows > kEdge ? &Pieces::add_products<2> : &Pieces::add_products<1>;
     if (has_term())
-      pack_rows(memory_.left + plan_.cached * kBlockStep, static_cast<const bf16 *>(term_.left) + m * term_.ld, term_.ld, rows, 0,
-                plan_.extra, term_.width());
-    const bool at_once = plan_.cached == plan_.deep && panel_.aside == nullptr;
+      pack_rows(memory_.left + plan_.cached * kBlockStep, static_cast<const bf16 *>(term_.left) + m * term_.ld, term_.ld,
+                rows, 0, plan_.extra, term_.width());
     for (int64_t k = 0; k < panel_.steps; k += plan_.cached) {
       const int64_t steps = std::min(plan_.cached, panel_.steps - k);
       const bool is_end = k + steps == panel_.steps, makes_results = panel_.is_last && is_end;
-      const Rows left = rows_of(m, rows, panel_.k + k, steps);
+      const AmxOperand left = rows_of(m, rows, panel_.k + k, steps);
       expect_rows(is_end ? m + kBlock : m, panel_.k + (is_end ? 0 : k + steps), columns, steps);
       for (int64_t j = 0; j < columns; j += kBlock) {
-        const int64_t i = j + kBlock < columns ? m : m + kBlock, next = j + kBlock < columns ? n + j + kBlock : n;
-        if (makes_results)
-          beside_.results = {reinterpret_cast<const char *>(result(i, next)), product_.ldc * int64_t(sizeof(C)), kBlock};
-        else if (panel_.aside != nullptr && k == 0)
-          beside_.results = {reinterpret_cast<const char *>(aside(i, next)), 64, 2 * kBlock};
-        float *sums = panel_.aside != nullptr ? aside(m, n + j) : memory_.sums + (at_once ? j / kBlock % 2 : j / kBlock) * kBlockWords;
+        const bool is_next_row = j + kBlock == columns;
+        expect_sums(is_next_row ? m + kBlock : m, is_next_row ? n : n + j + kBlock, k, makes_results);
+        float *sums = sums_of(m, n, j);
         const Range used = makes_results && has_term() ? term_steps(n + j) : Range{0, 0};
-        if (rows > kEdge)
-          add_products<2>(sums, panel_.k + k > 0, steps, left, columns_of(n, j, k), used, term_columns(j));
-        else
-          add_products<1>(sums, panel_.k + k > 0, steps, left, columns_of(n, j, k), used, term_columns(j));
+        (this->*add_products)(sums, panel_.k + k > 0, steps, left, columns_of(n, j, k), used, term_columns(j));
         if (makes_results) finish(m, rows, n + j, sums);
-        beside_.next += beside_.next_rows * beside_.row - steps * 64;
+        beside_.next += beside_.next_rows * beside_.distance - steps * 64;
       }
     }
   }
 
-  // Whole rows are read as they lie, unless many would fall into the same set of the L1 cache.
-  Rows rows_of(int64_t m, int64_t rows, int64_t step, int64_t steps) const {
+  // Whole rows are read as they lie, unless all would fall into the same set of the L1 cache.
+  AmxOperand rows_of(int64_t m, int64_t rows, int64_t step, int64_t steps) const {
     const auto *a = static_cast<const bf16 *>(element(product_.a, m, 0));
-    const int64_t lda = product_.a.row, k = step * kStep;
-    if (rows == kBlock && lda * 2 % kWays != 0 && k + steps * kStep <= product_.k) return {a + k, lda * 2, 64};
+    const int64_t lda = product_.a.row, bytes = lda * 2, k = step * kStep;
+    if (rows == kBlock && bytes % kSetDistance != 0 && k + steps * kStep <= product_.k)
+      return {a + k, bytes, kEdge * 4, kEdge * bytes};
     pack_rows(memory_.left, a, lda, rows, k, steps, product_.k);
-    return {memory_.left, kEdge * 4, kBlockStep * 4};
+    return packed(memory_.left);
+  }
+
+  static AmxOperand packed(const float *tiles) { return {tiles, kEdge * 4, kBlockStep * 4, kTileSize * 4}; }
+
+  // The block at m, n is next: its rows of c, or its sums put aside.
+  void expect_sums(int64_t m, int64_t n, int64_t k, bool makes_results) {
+    if (makes_results)
+      beside_.results = {reinterpret_cast<const char *>(result(m, n)), product_.ldc * int64_t(sizeof(C)), kBlock};
+    else if (panel_.aside != nullptr && k == 0)
+      beside_.results = {reinterpret_cast<const char *>(aside(m, n)), 64, 2 * kBlock};
   }
 
   // Rows from m on are needed after the blocks of these columns.
   void expect_rows(int64_t m, int64_t step, int64_t columns, int64_t steps) {
     const bool are_there = m < panel_.m + panel_.rows;
     beside_.next = static_cast<const char *>(element(product_.a, are_there ? m : panel_.m, step * kStep));
-    beside_.row = product_.a.row * 2;
+    beside_.distance = product_.a.row * 2;
     beside_.next_rows = are_there ? ceil_div(kBlock * kBlock, columns) : 0;
-    beside_.at_once = ceil_div(kBlock, steps);
+    beside_.rows_a_step = ceil_div(kBlock, steps);
   }
 
   Range term_steps(int64_t n) const {
@@ -249,17 +260,15 @@ class Pieces {
   }
 
   template <int M>
-  void add_products(float *sums, bool begun, int64_t steps, const Rows &left, const float *right, const Range &used,
+  void add_products(float *sums, bool begun, int64_t steps, const AmxOperand &left, const float *right, const Range &used,
                     const float *term_right) {
-    constexpr int64_t kRow = kEdge * 4, kStepBytes = kBlockStep * 4;
     const auto nothing = [] {};
-    Beside<C> beside = beside_;  // in registers
+    BesideWork<C> beside = beside_;  // in registers
     amx_begin<M, 2>(sums, kBlock, begun);
-    amx_sum<M, 2, true>(steps, {left.data, left.row, left.step, kEdge * left.row}, {right, kRow, kStepBytes, kTile * 4}, beside);
+    amx_sum<M, 2, true>(steps, left, packed(right), beside);
     if (used.begin < used.end)
-      amx_sum<M, 2>(used.end - used.begin,
-                    {memory_.left + (plan_.cached + used.begin) * kBlockStep, kRow, kStepBytes, kTile * 4},
-                    {term_right + used.begin * kBlockStep, kRow, kStepBytes, kTile * 4}, nothing);
+      amx_sum<M, 2>(used.end - used.begin, packed(memory_.left + (plan_.cached + used.begin) * kBlockStep),
+                    packed(term_right + used.begin * kBlockStep), nothing);
     amx_end<M, 2>(sums, kBlock);
     beside.round(kBlock);
     beside_ = beside;
@@ -285,7 +294,7 @@ bool multiply_panel(nt_context *context, const Product &product, const LowRankTe
   const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
   std::atomic<bool> has_memory{true};
   parallel_for(context->threads, across * down, 1, [&](int64_t begin, int64_t end) {
-    static thread_local Kept kept;
+    static thread_local PackedColumns kept;
     auto *memory = static_cast<float *>(kept.memory.at_least(Memory(plan, nullptr).words * 4));
     if (memory == nullptr) return has_memory.store(false);
     const AmxTiles tiles;

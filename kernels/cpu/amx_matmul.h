@@ -15,7 +15,7 @@ inline bool amx_multiplies(nt_context *context, int32_t dtype, int64_t rows) {
 }
 
 // A weight can be given as tiles (amx_packing.h) where these need no padding.
-inline bool amx_takes_tiles(const Product &product) { return product.k % 32 == 0 && product.n % kPanel == 0; }
+inline bool amx_takes_tiles(const Product &product) { return product.k % (2 * kEdge) == 0 && product.n % (2 * kEdge) == 0; }
 
 // matmul (matmul.h) with the term added to the sum; a is stored by rows.
 int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTerm &term);

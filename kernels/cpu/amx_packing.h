@@ -9,13 +9,10 @@
 
 namespace nt {
 
-constexpr int64_t kTile = kEdge * kEdge;   // words
-constexpr int64_t kBlockStep = 2 * kTile;  // words of a block in a step of the sum
-
 // The block of q[K, N] from column n on, `steps` steps from `first_step` on, zeros beyond q's ends.
 inline void pack_columns(float *to, const Matrix &q, int64_t K, int64_t N, int64_t n, int64_t first_step, int64_t steps) {
   for (int64_t step = 0; step < steps; step++)
-    for (int64_t j = 0; j < kBlock; j += kEdge, to += kTile) {
+    for (int64_t j = 0; j < kBlock; j += kEdge, to += kTileSize) {
       Vec tile[kEdge];
       right_tile(tile, q, (first_step + step) * kStep, n + j, K, N);
       for (int64_t i = 0; i < kEdge; i++) store(to + i * kEdge, tile[i]);
@@ -34,7 +31,7 @@ inline void pack_column_blocks(float *to, int64_t distance, int64_t blocks, cons
       for (int64_t block = 0; block < blocks; block++, at += distance, row += kBlock) {
         const __m512i one = _mm512_loadu_si512(row), two = _mm512_loadu_si512(row + q.row);
         _mm512_storeu_si512(at, _mm512_permutex2var_epi16(one, low, two));
-        _mm512_storeu_si512(at + kTile, _mm512_permutex2var_epi16(one, high, two));
+        _mm512_storeu_si512(at + kTileSize, _mm512_permutex2var_epi16(one, high, two));
       }
     }
 }

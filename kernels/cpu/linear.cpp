@@ -23,17 +23,17 @@ namespace {
 // else as a dense weight lies.
 int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, bool by_amx = false) {
   if (weight->scratch == nullptr) return NT_OK;
-  bool panels = false;
+  bool is_blocked = false;
   product.b.data = product.b_blocked = weight->scratch;
   if (nf4_makes_panels(weight)) {
     int32_t status = NT_OK;
     if (by_amx)
-      panels = amx_takes_tiles(product);
+      is_blocked = amx_takes_tiles(product);
     else if (!words_multiply(context, weight->dtype, product.m))
-      status = takes_panels(context, product, &panels);
+      status = takes_panels(context, product, &is_blocked);
     if (status != NT_OK) return status;
   }
-  if (panels) {
+  if (is_blocked) {
     nf4_panels(context, weight, transposed, by_amx);
   } else {
     product.b_blocked = nullptr;

@@ -9,8 +9,8 @@
 namespace nt {
 
 // c[m,n] = a[m,k] · b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. Sums in float32.
-// b_blocked: b in oneDNN's own layout, or null. It is used where a and c are dense: oneDNN has no fast kernel for it
-// with rows further apart, and then reads b itself.
+// b_blocked: b in the layout of what multiplies, oneDNN's or tiles (amx_packing.h), or null. oneDNN uses it where a and c
+// are dense: it has no fast kernel for it with rows further apart, and then reads b itself.
 struct Product {
   int64_t m, n, k;
   Matrix a, b;

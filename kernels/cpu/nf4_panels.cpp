@@ -1,9 +1,10 @@
-// An NF4 weight expanded in the layout that products read: dequantizing costs no more for it, while they would else bring the
-// matrix into this layout every time (5 to 10 % of a product). Values are written in units of four bytes: a float, or two
-// bf16 that follow each other along k.
+// An NF4 weight expanded in the layout that products read: dequantizing costs no more for it, while they would else bring
+// the matrix into this layout every time (5 to 10 % of a product). Values are written in units of four bytes: a float, or
+// two bf16 that follow each other along k.
 //
 // For oneDNN the right operand b[k, n] is cut into panels of 64 columns, 64 units for each step along k: [k][64], in bf16
 // [k / 2][64]. For AMX's products (amx_packing.h) it is cut into blocks of 32 columns, [k / 32][2 tiles][16][16 units].
+#include "amx.h"
 #include "nf4_block.h"
 #include "parallel.h"
 #include "weight.h"
@@ -14,17 +15,19 @@ namespace nt {
 
 namespace {
 
-// Where units lie whose columns begin at a multiple of 16; there are `steps` along k.
+// Where units lie whose columns begin at a multiple of 16, in panels or in tiles; there are `steps` along k.
 struct Places {
   uint32_t *data;
   int64_t steps;
   bool tiles;
 
   // From one step to the next, within 16 that begin at a multiple of 16.
-  int64_t distance() const { return tiles ? 16 : kPanel; }
+  int64_t distance() const { return tiles ? kEdge : kPanel; }
   uint32_t *at(int64_t step, int64_t column) const {
     if (!tiles) return data + column / kPanel * kPanel * steps + step * kPanel + column % kPanel;
-    return data + column / 32 * 32 * steps + step / 16 * 512 + column % 32 / 16 * 256 + step % 16 * 16;
+    constexpr int64_t columns = 2 * kEdge;
+    return data + column / columns * columns * steps + step / kEdge * kBlockStep + column % columns / kEdge * kTileSize +
+           step % kEdge * kEdge;
   }
 };
 
@@ -52,8 +55,8 @@ inline void transpose_16(uint32_t *to, int64_t distance, const __m512i (&units)[
   }
 }
 
-// Wᵀ: k runs along W's rows, and a panel holds 64 of them. Sixteen rows at a time are looked up and transposed.
-void panels_of_transpose(int threads, const nt_weight *weight, bool tiles) {
+// Wᵀ: k runs along W's rows. Sixteen rows at a time are looked up and transposed.
+void expand_transpose(int threads, const nt_weight *weight, bool tiles) {
   constexpr int64_t kRows = 16;
   const int64_t in = weight->in, blocks = in / kBlock;
   const int32_t stored = int32_t(weight->nf4.dtype), dtype = weight->dtype;
@@ -82,10 +85,10 @@ void panels_of_transpose(int threads, const nt_weight *weight, bool tiles) {
   });
 }
 
-// W: k runs over W's rows, and a panel holds one block of each; in bf16 two rows are looked up at once, in one table of
+// W: k runs over W's rows, and 64 columns are one block of each; in bf16 two rows are looked up at once, in one table of
 // both blocks' values.
-void panels_as_stored(int threads, const nt_weight *weight, bool tiles) {
-  constexpr int64_t kRows = 32;  // of all panels, before the next rows: what is written stays in pieces of 8 KiB
+void expand_as_stored(int threads, const nt_weight *weight, bool tiles) {
+  constexpr int64_t kRows = 32;  // of all columns, before the next rows: what is written stays in pieces of 8 KiB
   const int64_t out = weight->out, in = weight->in, blocks = in / kBlock;
   const int32_t stored = int32_t(weight->nf4.dtype), dtype = weight->dtype;
   const Absmax absmax(weight->nf4, out * in);
@@ -94,7 +97,7 @@ void panels_as_stored(int threads, const nt_weight *weight, bool tiles) {
     const uint8_t *codes = weight->nf4.codes + block * kBlock / 2;
     for (int64_t i = 0; i < kBlock; i += kLanes) store(to + i, look_up(values, codes + i / 2));
   };
-  const Places places = {static_cast<uint32_t *>(weight->scratch), out / 2, tiles};
+  const Places places = {static_cast<uint32_t *>(weight->scratch), dtype == NT_F32 ? out : out / 2, tiles};
   const auto bf16_rows = [&](int64_t step, int64_t column, int64_t block, int64_t next) {
     const __m512i one = narrow(values_of(absmax.at(block), stored, dtype), dtype).at;
     const __m512i two = narrow(values_of(absmax.at(next), stored, dtype), dtype).at;
@@ -107,8 +110,8 @@ void panels_as_stored(int threads, const nt_weight *weight, bool tiles) {
       const __m512i low = _mm512_or_si512(_mm512_srli_epi64(first, 4), _mm512_slli_epi64(first, 32));
       const __m512i high = _mm512_or_si512(_mm512_slli_epi64(second, 12), _mm512_slli_epi64(second, 48));
       const __m512i codes = _mm512_and_si512(_mm512_or_si512(low, high), _mm512_set1_epi32(0x000F000F));
-      _mm512_storeu_si512(places.at(step, column + i), _mm512_permutexvar_epi16(_mm512_or_si512(codes, _mm512_set1_epi32(0x00100000)),
-                                                           both.at));
+      const __m512i of_both = _mm512_or_si512(codes, _mm512_set1_epi32(0x00100000));
+      _mm512_storeu_si512(places.at(step, column + i), _mm512_permutexvar_epi16(of_both, both.at));
     }
   };
   parallel_for(threads, (out + kRows - 1) / kRows, 1, [&](int64_t begin, int64_t end) {
@@ -116,8 +119,8 @@ void panels_as_stored(int threads, const nt_weight *weight, bool tiles) {
       const int64_t last = first + kRows < out ? first + kRows : out;
       for (int64_t p = 0; p < blocks; p++) {
         if (dtype == NT_F32) {
-          float *panel = static_cast<float *>(weight->scratch) + p * kPanel * out;
-          for (int64_t k = first; k < last; k++) f32_row(panel + k * kPanel, k * blocks + p);
+          for (int64_t k = first; k < last; k++)
+            f32_row(reinterpret_cast<float *>(places.at(k, p * kPanel)), k * blocks + p);
         } else {
           for (int64_t k = first; k < last; k += 2)
             bf16_rows(k / 2, p * kPanel, k * blocks + p, (k + 1) * blocks + p);
@@ -129,13 +132,13 @@ void panels_as_stored(int threads, const nt_weight *weight, bool tiles) {
 
 }  // namespace
 
-// Blocks must not run over the ends of rows; that nothing is padded, takes_panels has seen.
+// Blocks must not run over the ends of rows; that nothing is padded, takes_panels or amx_takes_tiles has seen.
 bool nf4_makes_panels(const nt_weight *weight) { return weight->in % kBlock == 0; }
 
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed, bool tiles) {
   static_assert(kPanel == kBlock, "a panel is a block wide");
-  if (transposed) return panels_of_transpose(context->threads, weight, tiles);
-  panels_as_stored(context->threads, weight, tiles);
+  if (transposed) return expand_transpose(context->threads, weight, tiles);
+  expand_as_stored(context->threads, weight, tiles);
 }
 
 #else

@@ -7,14 +7,13 @@ import { forEachBackend, poisoned, upload } from "./harness.ts";
 import { expectClose, tolerance } from "./numbers.ts";
 import { dense, plus, product, transpose } from "./products.ts";
 
-// [T, in, out, rank]. By AMX: a weight that a thread packs for itself, panel by panel, and one that is packed in two parts. By
-// vectors: sums in one part and in several, more rows and columns than are put aside at a time, a rank that is not taken into
-// the sum, beside which a packed row would have no room for it.
+// [T, in, out, rank]. By AMX and by vectors: sums in one part and in several, more rows and columns than are put aside at a
+// time. By vectors: a rank that is not taken into the sum, beside which a packed row would have no room for it.
 const shapes = [
   [140, 1700, 70, 8],
   [384, 8192, 1088, 8],
   [300, 700, 130, 40],
-  [2100, 800, 2200, 8],
+  [2100, 1056, 2200, 8],
   [300, 744, 90, 300],
 ] as const;
 const dtypes = ["bf16", "f32"] as const;
