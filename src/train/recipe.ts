@@ -301,7 +301,8 @@ export async function trainOn(
   }));
   const together = team === null ? {} : { ranks, ...(await sharedMemory(team, device)) };
   const sized = {
-    ...withExtra(runLimits(run, ranks)),
+    // Evaluation is divided by whatever budget is chosen, so that undivided it need not fit.
+    ...(sizes.at(-1)?.limits ?? withExtra(runLimits(run, ranks))),
     larger: sizes.map(({ limits }) => limits),
     ...together,
   };

@@ -298,6 +298,30 @@ describe("what memory decides", () => {
     expect(divided.loss).toBe(whole.loss);
   });
 
+  test("a long evaluation takes no memory that it does not need, nor makes a run recompute more", async () => {
+    const evalDatasets = dataOf(
+      "longest",
+      Array.from({ length: 8 }, (_, i) => ({ prompt: `${"hello world ".repeat(8)}${i}`, completion: " x" })),
+    );
+    const load = async (output: string, microBatchTokens: number | null, free: number | null) => {
+      const models: Llama[] = [];
+      const once = { ...trainer, maxSteps: 1, batchSize: 8, microBatchTokens };
+      const open = () => {
+        const device = openDevice();
+        if (free !== null) device.freeMemory = () => free;
+        return device;
+      };
+      const asked = request(output, { evalDatasets, recompute: "auto", trainer: once });
+      await runTraining(asked, open, { reporter: { onModel: (model) => models.push(model) } });
+      return models[0]!;
+    };
+    const { plan: whole } = await load("evaluated-whole", 0, null);
+    const { plan: divided } = await load("evaluated-divided", null, whole.total - 1);
+    expect(divided.total).toBeLessThan(whole.total);
+    const { plan: tight } = await load("evaluated-tight", null, divided.total);
+    expect([divided.kept, tight.kept]).toEqual([whole.kept, whole.kept]);
+  });
+
   test("a run that was begun without budgets goes on to the bits it would have had", async () => {
     const constant = { lrSchedulerType: "constant", warmupSteps: 0, warmupRatio: 0 } as const;
     const asked = (output: string, maxSteps: number, more: object) =>
