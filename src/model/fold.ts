@@ -45,7 +45,7 @@ interface FoldRequest {
   tune: Tune;
   lora: LoraOptions | null;
   training: boolean;
-  /** Frozen weights of another model; null or absent: this one has its own. */
+  /** Frozen weights of another model; only whether there are any counts. Null or absent: this one has its own. */
   shared?: object | null;
 }
 

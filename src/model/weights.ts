@@ -298,7 +298,10 @@ export class ModelWeights {
       const out = weights.reduce((sum, { nf4 }) => sum + nf4.shape[0]!, 0);
       const whole =
         matrix ?? new Tensor(quantized.scratch!.ptr, dtype, [out + columns.g, inputs + columns.u]);
-      if (matrix !== undefined) adapters.push(...Object.values(adapterBlocks(whole, columns, stacks)).flat());
+      if (matrix !== undefined) {
+        const { a, b } = adapterBlocks(whole, columns, stacks);
+        adapters.push(...a, ...b);
+      }
       const expand =
         matrix === undefined ? expander(device, whole, columns, weights, stacks, folded.zeros!) : null;
       const products = foldedProducts(device, whole, columns, bias, expand);
@@ -328,7 +331,7 @@ export class ModelWeights {
         return {
           a: parameters!.working(...names),
           da: parameters!.gradient(...names),
-          column: position * modules.length * rank, // several stacks are of as many linears each
+          column: position * modules.length * rank, // every stack has as many linears
           targets: modules.map((module, i) => {
             const b = loraB(all[module].path);
             return {

@@ -74,13 +74,15 @@ export function mergedSizes(run: PlannedRun, ranks: number, backend: DeviceInfo[
     maxSequences: Math.min(budget, batches * batchSize),
     maxPosition: own.maxPosition,
   });
-  const budgets: number[] = [];
-  for (let budget: number = enoughTokens[backend]; budget > least; budget /= 2) budgets.unshift(budget);
-  const sizes: MergedSize[] = [{ microBatchTokens: least, limits: atLeast }];
-  for (const budget of budgets) {
-    const limits = mergeLimits(sizes[0]!.limits, within(budget));
-    const sized = { ...options, microBatchTokens: budget };
-    sizes.unshift({ microBatchTokens: budget, limits: withEvaluation(limits, run.evalDataset, sized) });
+  const most = enoughTokens[backend];
+  let budget: number = most; // the smallest beyond `least`
+  while (budget / 2 > least) budget /= 2;
+  let previous = atLeast;
+  const sizes: MergedSize[] = [{ microBatchTokens: least, limits: previous }];
+  for (; budget > least && budget <= most; budget *= 2) {
+    const limits = mergeLimits(previous, within(budget));
+    previous = withEvaluation(limits, run.evalDataset, { ...options, microBatchTokens: budget });
+    sizes.push({ microBatchTokens: budget, limits: previous });
   }
-  return sizes;
+  return sizes.toReversed();
 }

@@ -165,7 +165,10 @@ export function encodingOf(values: EncodingValues): EncodingOptions {
 export const drawRows = ({ draw }: Pick<Context, "draw">, path: string, rows: number) =>
   draw(`${path}: ${countOf(rows, "row")} tokenized`);
 
-/** Loads data for the model in `dir`. Without --template-date a template's strftime_now gives `templateDate`; undefined: today. */
+/**
+ * Loads data for the model in `dir`. Without --template-date a template's strftime_now returns `templateDate`; undefined:
+ * today.
+ */
 export async function loadData(
   requests: readonly DataRequest[],
   dir: string,
