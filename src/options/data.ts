@@ -16,9 +16,9 @@ export const templateHelp =
   "alpaca, chat (the tokenizer's chat template), vicuna, llama2 (Llama 2 Chat), llama3, chatml, mistral, or a Jinja chat template file (given messages, tools, bos_token, eos_token and add_generation_prompt)";
 
 export const templateDateOption = {
-  type: "string",
+  type: "date",
   value: "YYYY-MM-DD",
-  help: "day that a chat template's strftime_now gives, for templates that write the date (default: the day on which the run began, else today)",
+  help: "date that a chat template's strftime_now returns (default: the day the run began, else today)",
   identity: "derived",
 } as const;
 

@@ -1,6 +1,8 @@
 // What the declaration of an option says, and the types and checks that follow from it. The command line, config files,
 // the library and the docs read the same declarations, so they cannot disagree.
 
+import { isTemplateDate } from "../data/template-date.ts";
+
 interface Described {
   help: string;
   /** Heading in --help. */
@@ -22,6 +24,8 @@ type NumberSpec = Described & { type: "int" | "float"; default?: number } & Rang
 
 export type OptionSpec =
   | (Described & { type: "string" | "path"; default?: string })
+  /** YYYY-MM-DD. */
+  | (Described & { type: "date"; default?: string })
   | NumberSpec
   | (Described & { type: "bool"; default?: boolean })
   | (Described & { type: "enum"; values: readonly string[]; default?: string })
@@ -116,6 +120,8 @@ export function expected(spec: OptionSpec): string {
       return spec.values === undefined ? "names separated by commas" : `some of ${spec.values.join(",")}`;
     case "path":
       return "a path";
+    case "date":
+      return "a date such as 2024-07-26";
     case "repeated":
       return "a text or a list of them";
     default:
@@ -143,6 +149,8 @@ export function accepts(spec: OptionSpec, value: unknown): boolean {
     case "list":
     case "repeated":
       return Array.isArray(value);
+    case "date":
+      return isTemplateDate(value);
     default:
       return typeof value === "string";
   }

@@ -18,6 +18,7 @@ const table = {
   "neft-noise": { type: "enum", values: ["uniform", "gaussian"], default: "uniform", help: "" },
   "target-modules": { type: "list", values: ["q_proj", "v_proj"], default: ["q_proj"], help: "" },
   dataset: { type: "repeated", default: ["alpaca"], help: "" },
+  "template-date": { type: "date", help: "" },
   output: { type: "path", help: "" },
   config: { type: "path", help: "" },
 } as const satisfies OptionTable;
@@ -110,6 +111,9 @@ describe("bad values", () => {
     [["--packing=maybe"], "--packing expects on or off, got maybe"],
     [["--target-modules", "q_proj,,v_proj"], "--target-modules expects names separated by commas"],
     [["--target-modules", "q_proj,q_proj"], "--target-modules names q_proj twice"],
+    [["--template-date", "foo"], "--template-date expects a date such as 2024-07-26, got foo"],
+    [["--template-date=2024-02-30"], "--template-date expects a date such as 2024-07-26, got 2024-02-30"],
+    [["--template-date="], '--template-date expects a date such as 2024-07-26, got ""'],
     [["--output", ""], "--output expects a value, got an empty one"],
     [["--alpha", "1", "--alpha", "2"], "--alpha was given twice"],
   ];
@@ -127,9 +131,12 @@ describe("config files", () => {
   };
 
   test("TOML, YAML and JSON say the same", async () => {
-    const toml = 'alpha = 7\npacking = false\ntarget-modules = ["v_proj"]\ndataset = ["a", "b"]\n';
-    const yaml = "alpha: 7\npacking: off\ntarget-modules: v_proj\ndataset: [a, b]\n";
-    const json = '{"alpha":7,"packing":"off","target-modules":["v_proj"],"dataset":["a","b"]}';
+    const toml =
+      'alpha = 7\npacking = false\ntarget-modules = ["v_proj"]\ndataset = ["a", "b"]\ntemplate-date = 2024-07-26\n';
+    const yaml =
+      "alpha: 7\npacking: off\ntarget-modules: v_proj\ndataset: [a, b]\ntemplate-date: 2024-07-26\n";
+    const json =
+      '{"alpha":7,"packing":"off","target-modules":["v_proj"],"dataset":["a","b"],"template-date":"2024-07-26"}';
     for (const [name, text] of [
       ["a.toml", toml],
       ["a.yaml", yaml],
@@ -141,6 +148,7 @@ describe("config files", () => {
         packing: false,
         "target-modules": ["v_proj"],
         dataset: ["a", "b"],
+        "template-date": "2024-07-26",
         epochs: 3,
       });
     }
@@ -158,6 +166,8 @@ describe("config files", () => {
     ["e.toml", 'alpha = "1"', 'alpha expects a number, got "1"'],
     ["f.json", '{"batch-size": 1.5}', "batch-size expects a whole number of at least 1, got 1.5"],
     ["g.json", '{"packing": 1}', "packing expects on or off, got 1"],
+    ["date.json", '{"template-date": 5}', "template-date expects a date such as 2024-07-26, got 5"],
+    ["date.yaml", "template-date: today", 'template-date expects a date such as 2024-07-26, got "today"'],
     ["h.json", "[1]", "expected option names with values"],
     ["i.json", "{", "not valid JSON"],
     ["j.toml", "shift = 1\nalpha = = 1", "not valid TOML: line 2: invalid value"],

@@ -261,9 +261,9 @@ describe("preview", () => {
     place.write("first.jinja", "{{ strftime_now('%F') }}: {{ messages[0]['content'] }}");
     expect(await promptOf(...one, "--template-date", "2024-07-26")).toBe("2024-07-26: Hello");
     expect(await promptOf(...one, "--adapter", "dated")).toBe("2024-07-26: Hello");
-    for (const command of ["train", "eval", "preview"]) {
-      const { stderr, status } = await place.run(command, ...read.slice(0, -1), "26 Jul");
-      expect(stderr).toContain("--template-date 26 Jul: expected a day, such as 2024-07-26");
+    for (const command of ["train", "eval", "preview", "generate", "merge"]) {
+      const { stderr, status } = await place.run(command, "--template-date", "26 Jul");
+      expect(stderr).toContain("--template-date expects a date such as 2024-07-26, got 26 Jul");
       expect(status).toBe(2);
     }
   });

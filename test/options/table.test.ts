@@ -61,6 +61,12 @@ test("accepts: type, range, choice", () => {
   expect([1, 3, 4, 0, 1.5].map((value) => accepts(count, value))).toEqual([true, true, false, false, false]);
   const choice = { type: "enum", values: ["a", "b"], help: "" } as const;
   expect(["a", "c", null].map((value) => accepts(choice, value))).toEqual([true, false, false]);
+  const day = { type: "date", help: "" } as const;
+  expect(["2024-07-26", "2024-02-30", null].map((value) => accepts(day, value))).toEqual([
+    true,
+    false,
+    false,
+  ]);
 });
 
 // Checkpoints hold these names. One that changes or goes makes every older run impossible to resume.

@@ -11,8 +11,8 @@ function commandCase(command: LoadedCommand): string[] {
   const values = options.flatMap(([name, spec]) => {
     const known = choices(spec);
     if (known.length > 0) return [`        --${name}) values='${words(known)}' ;;`];
-    const isNumber = spec.type === "int" || spec.type === "float";
-    return [`        --${name}) ${isNumber ? "values=' '" : "files=1"} ;;`];
+    const isNoFile = ["int", "float", "date"].includes(spec.type);
+    return [`        --${name}) ${isNoFile ? "values=' '" : "files=1"} ;;`];
   });
   return [
     `    ${command.name})`,

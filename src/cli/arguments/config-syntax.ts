@@ -93,9 +93,12 @@ function lineAt(text: string, offset: number): number {
 }
 
 async function parseTomlText(text: string): Promise<unknown> {
-  const { parse, TomlError } = await import("smol-toml");
+  const { parse, TomlDate, TomlError } = await import("smol-toml");
   try {
-    return new Map(Object.entries(parse(text)));
+    const entries = Object.entries(parse(text));
+    return new Map(
+      entries.map(([key, value]) => [key, value instanceof TomlDate ? value.toISOString() : value]),
+    );
   } catch (error) {
     if (!(error instanceof TomlError)) throw tooDeep(error);
     const reason = (error.message.split("\n")[0] ?? "").replace(/^Invalid TOML document: /, "");

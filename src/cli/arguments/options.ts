@@ -5,7 +5,14 @@
 import { parseArgs } from "node:util";
 import { UsageError } from "../../errors.ts";
 import { suggestion } from "../../nearest.ts";
-import { expected, isInRange, type OptionSpec, type OptionTable, type Values } from "../../options/spec.ts";
+import {
+  accepts,
+  expected,
+  isInRange,
+  type OptionSpec,
+  type OptionTable,
+  type Values,
+} from "../../options/spec.ts";
 import { quoted, shown } from "../terminal/text.ts";
 import { insteadOf, ownValue, resolveName } from "./aliases.ts";
 
@@ -150,6 +157,9 @@ export function readText(name: string, spec: OptionSpec, text: string): unknown 
     }
     case "repeated":
       return [readString(name, text)];
+    case "date":
+      if (accepts(spec, text)) return text;
+      throw new UsageError(`${name} expects ${expected(spec)}, got ${text === "" ? '""' : shown(text)}`);
     default:
       return readString(name, text);
   }
@@ -225,6 +235,9 @@ export function readValue(option: string, name: string, spec: OptionSpec, given:
       for (const item of value) readString(name, item);
       return spec.type === "list" ? readList(name, spec, value) : value;
     }
+    case "date":
+      if (!accepts(spec, value)) throw wrong();
+      return value;
     default:
       if (typeof value !== "string") throw wrong();
       return readString(name, value);

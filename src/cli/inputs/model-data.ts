@@ -17,7 +17,6 @@ import { trainingOptions } from "../../options/table.ts";
 import type { Context } from "../command.ts";
 import { countOf, formatCount } from "../terminal/format.ts";
 import { type LocatedData, type LocatedModel, locateData, locateModel } from "./locate.ts";
-import { givenDate } from "./prompt-template.ts";
 import { rowNotes } from "./row-notes.ts";
 
 export const adapterOption = {
@@ -41,7 +40,7 @@ export interface ReadingValues {
 
 export interface EncodingValues extends ReadingValues {
   "prompt-template": string | undefined;
-  "template-date"?: string | undefined;
+  "template-date"?: TemplateDate | undefined;
   "loss-on"?: LossOn | undefined;
   "max-length": number;
   "skip-bad-rows": boolean;
@@ -151,7 +150,7 @@ export async function* dataRows(
 export function encodingOf(values: EncodingValues): EncodingOptions {
   return {
     template: values["prompt-template"],
-    templateDate: givenDate(values["template-date"]),
+    templateDate: values["template-date"],
     lossOn: values["loss-on"],
     maxLength: values["max-length"],
     columns: columnNames(values),

@@ -2,9 +2,8 @@
 // the rows' formats.
 
 import { NO_TEMPLATE } from "../../data/encode.ts";
-import { isTemplateDate, type TemplateDate } from "../../data/template-date.ts";
+import type { TemplateDate } from "../../data/template-date.ts";
 import { readSettings } from "../../data/tokenizer-settings.ts";
-import { UsageError } from "../../errors.ts";
 import type { ModelPreset } from "../../presets/presets.ts";
 import { templateDateOf, templateOfRun } from "../../train/index.ts";
 
@@ -32,18 +31,12 @@ export function chooseTemplate(
   return { option: undefined, why: "by row format" };
 }
 
-/** What --template-date says. Throws UsageError for what is no day. */
-export function givenDate(option: string | undefined): TemplateDate | undefined {
-  if (option === undefined || isTemplateDate(option)) return option;
-  throw new UsageError(`--template-date ${option}: expected a day, such as 2024-07-26`);
-}
-
 /** The day that templates are told: an option, else that of the first folder that is a run; undefined: today. */
 export function chooseDate(
-  option: string | undefined,
+  option: TemplateDate | undefined,
   folders: readonly (string | undefined)[],
 ): TemplateDate | undefined {
-  return givenDate(option) ?? templateDateOf(folders);
+  return option ?? templateDateOf(folders);
 }
 
 /** One line: which template, why, and that there is another. `used` are those that rows were rendered with. */

@@ -18,7 +18,6 @@ import { BASE_FINGERPRINT, withBase } from "../inputs/adapter-base.ts";
 import { completeModel, findModel } from "../inputs/checked-model.ts";
 import { expectDataWords, type LocatedModel } from "../inputs/locate.ts";
 import { dataNames, encodingOf, expectModel, requireData, wantedSplits } from "../inputs/model-data.ts";
-import { givenDate } from "../inputs/prompt-template.ts";
 
 /** What a folder or Hub data set given as --eval-dataset is taken from, by preference. */
 const EVAL_SPLITS = ["validation", "test", "train"];
@@ -40,7 +39,6 @@ export async function planRun(resolved: TrainValues, context: Context): Promise<
   checkTogether(values, sources, context);
   expectModel(values.model, "train");
   promptTemplate(values["prompt-template"]);
-  givenDate(values["template-date"]);
   const { team = null } = context;
   if (values.output !== undefined && team?.isFirst !== false) RunFolder.check(values.output, values);
   expectDataWords(dataNames([...values.dataset, ...(values["eval-dataset"] ?? [])]), context);
