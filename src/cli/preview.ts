@@ -68,12 +68,13 @@ export const preview = defineCommand({
     // Rows of ids do without.
     const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
+    const fixedDate = chooseDate(values["template-date"], [values.adapter, dir]);
     const options = {
       template: promptTemplate(template.option),
       maxLength: values["max-length"],
       parseSpecial: values["parse-special"],
       lossOn: values["loss-on"],
-      date: chooseDate(values["template-date"], [values.adapter, dir]) ?? today(),
+      date: fixedDate ?? today(),
       vocabSize: existsSync(join(dir, "config.json")) ? readConfig(dir).vocabSize : null,
       ...(columns === undefined ? {} : { columns }),
     };
@@ -109,7 +110,8 @@ export const preview = defineCommand({
       );
     }
     context.note(templateLine(template, notes.templates, dir));
-    for (const line of rowNotes([{ path: "", date: options.date, ...notes }])) context.note(line);
+    const date = fixedDate === undefined ? options.date : undefined;
+    for (const line of rowNotes([{ path: "", date, ...notes }])) context.note(line);
     if (values.json) {
       const rows = samples.map(({ text, ids, labels, truncated }) => {
         return { text, input_ids: [...ids], labels: [...labels], truncated };

@@ -27,7 +27,7 @@ export interface DatasetStats {
 /** A file's notes: places of rows go behind its path. */
 export interface FileNotes extends EncodingNotes {
   path: string;
-  /** The day that templates were told, where they may have asked. */
+  /** The day that templates were told, where they may have asked and nothing but the day of loading fixed it. */
   date?: TemplateDate | undefined;
 }
 

@@ -56,8 +56,10 @@ export interface LoadOptions {
   parseSpecial?: boolean | undefined;
   /** Ids in rows of tokens lie below it. Default: the tokenizer's; a model may have more. */
   vocabSize?: number | undefined;
-  /** The day that a template's strftime_now gives. Default: today. */
+  /** The day that a template's strftime_now gives. Default: `defaultDate`. */
   templateDate?: TemplateDate | undefined;
+  /** That day where nothing fixed one, which notes on rows say. Default: today. */
+  defaultDate?: TemplateDate | undefined;
   /** Threads; 0 is none beside this one. Default: by size. */
   workers?: number | undefined;
   /** Bytes of tokens held in memory; more are read from the cache's file as they are needed. Default: 16 MiB. */
@@ -98,7 +100,8 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
   const tokenizer = tokenizerFiles(options.tokenizerDir);
   const uses = tokenizer.concat(JSON.stringify(template)).join("\n");
   // such a template writes the date into every sample
-  const date = uses.includes("strftime_now") ? (options.templateDate ?? today()) : undefined;
+  const { templateDate, defaultDate = today() } = options;
+  const date = uses.includes("strftime_now") ? (templateDate ?? defaultDate) : undefined;
   const before = path === undefined ? "" : fileVersion(path);
   const content =
     path === undefined ? sha256([JSON.stringify(rows)]) : await fileSha256(path, options.signal);
@@ -120,7 +123,7 @@ export async function loadDataset(options: LoadOptions): Promise<Dataset> {
     return new Dataset(data.stores, fingerprint, {
       skipped: data.skipped,
       problems: data.problems.map((problem) => `${source.path}${problem}`),
-      notes: [{ path: source.path, date, ...data.notes }],
+      notes: [{ path: source.path, date: templateDate === undefined ? date : undefined, ...data.notes }],
       content: data.content,
     });
   } finally {

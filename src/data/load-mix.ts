@@ -19,7 +19,7 @@ export type EncodingOptions = Pick<
 
 export interface MixOptions
   extends EncodingOptions,
-    Pick<LoadOptions, "tokenizerDir" | "vocabSize" | "signal"> {
+    Pick<LoadOptions, "tokenizerDir" | "vocabSize" | "defaultDate" | "signal"> {
   /** Draws the parts of data sets that are not used as a whole. */
   seed: number;
   /** Rows of a file tokenized so far. */

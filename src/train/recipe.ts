@@ -205,13 +205,14 @@ export async function loadRunData(
 ): Promise<LoadedRunData> {
   const recorded = await recordedOf(request, team);
   const { encoding, datasets, evalDatasets = [], evalSamples } = request;
-  const templateDate = encoding.templateDate ?? recorded.templateDate ?? today();
+  const fixedDate = encoding.templateDate ?? recorded.templateDate ?? undefined;
+  const templateDate = fixedDate ?? today();
   const { dir } = request.model;
   const options = {
     ...encoding,
     tokenizerDir: dir,
     vocabSize: readConfig(dir).vocabSize,
-    templateDate,
+    ...{ templateDate: fixedDate, defaultDate: templateDate },
     signal,
     seed: resolveTrainerOptions(request.trainer).seed,
     onProgress: (path: string, rows: number) => reporter.onRows?.(path, rows),

@@ -121,11 +121,12 @@ test("notes on rows: how many, the first, and columns once", () => {
     "columns not used: id, source",
   ]);
   const dated = { dated: { rows: 9, first: ":2: row 2" } };
-  expect(
-    rowNotes([{ path: "c.jsonl", date: "2024-07-26", remarks: dated, unused: [], templates: [] }]),
-  ).toEqual([
-    "9 rows with the date in the template's own text (first c.jsonl:2: row 2); --template-date 2024-07-26 gives the same tokens on another day",
+  const file = { path: "c.jsonl", remarks: dated, unused: [], templates: [] };
+  const line = "9 rows with the date in the template's own text (first c.jsonl:2: row 2)";
+  expect(rowNotes([{ ...file, date: "2024-07-26" }])).toEqual([
+    `${line}; --template-date 2024-07-26 gives the same tokens on another day`,
   ]);
+  expect(rowNotes([file])).toEqual([line]);
   expect(usedTemplates(notes)).toEqual(["chat", "alpaca"]);
   expect(rowNotes([{ path: "a", remarks: {}, unused: [], templates: [] }])).toEqual([]);
 });

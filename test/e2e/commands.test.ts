@@ -244,15 +244,24 @@ describe("preview", () => {
       "dated.jinja",
       "{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}{{ messages[1]['content'] }}",
     );
-    const dated = ["--prompt-template", "dated.jinja", "--template-date", "2024-07-26"];
-    const read = ["--model", "model", "--dataset", "train.json", ...dated];
+    const undated = ["--model", "model", "--dataset", "train.json", "--prompt-template", "dated.jinja"];
+    const read = [...undated, "--template-date", "2024-07-26"];
     const preview = await place.must("preview", ...read, "--limit", "1", "--json");
     expect(JSON.parse(preview.stdout)[0].text).toStartWith("26 Jul 2024: ");
-    const note = "--template-date 2024-07-26 gives the same tokens on another day";
-    expect(preview.stderr).toContain(note);
-    expect((await place.must("eval", ...read, "--samples", "2")).stderr).toContain(note);
-    const trained = await place.must("train", ...read, "--max-steps", "1", "--output", "dated");
-    expect(trained.stderr.split(note)).toHaveLength(2);
+    const note = "with the date in the template's own text";
+    const hint = /--template-date \d{4}-\d\d-\d\d gives the same tokens on another day/g;
+    const expectNote = ({ stderr }: { stderr: string }, hints: number) => {
+      expect(stderr).toContain(note);
+      expect(stderr.match(hint) ?? []).toHaveLength(hints);
+    };
+    expectNote(preview, 0);
+    expectNote(await place.must("preview", ...undated), 1);
+    expectNote(await place.must("eval", ...read, "--samples", "2"), 0);
+    expectNote(await place.must("eval", ...undated, "--samples", "2"), 1);
+    expectNote(await place.must("train", ...undated, "--max-steps", "1", "--output", "today"), 1);
+    expectNote(await place.must("train", ...read, "--max-steps", "1", "--output", "dated"), 0);
+    expectNote(await place.must("preview", ...undated, "--adapter", "dated"), 0);
+    expectNote(await place.must("eval", ...undated, "--samples", "2", "--adapter", "dated"), 0);
     expect(JSON.parse(place.read("dated", "config.json"))["template-date"]).toBe("2024-07-26");
     const ask = ["generate", "--prompt", "Hello", "--max-new-tokens", "1", "--json"];
     const promptOf = async (...args: string[]) =>

@@ -10,6 +10,11 @@ setDefaultTimeout(60_000);
 afterAll(() => void setSystemTime());
 const { root, rows, datasets, dataOf, request, recorded } = makeTinyRun();
 const train = (asked: RunRequest) => runTraining(asked, openDevice);
+/** The day that the notes on the rows say: null where something fixed it. */
+const notedDate = async (asked: RunRequest) => {
+  const { data } = await loadRunData(asked, {});
+  return data.dataset.notes[0]!.date ?? null;
+};
 
 test("--resume tells templates the day that the run began on; a new run, today", async () => {
   setSystemTime(new Date(2024, 6, 26, 12));
@@ -17,14 +22,17 @@ test("--resume tells templates the day that the run began on; a new run, today",
   const first = recorded("first");
   expect(first["template-date"]).toBe("2024-07-26");
   setSystemTime(new Date(2024, 6, 27, 12));
+  expect(await notedDate(request("first", { resume: true }))).toBeNull();
   await train(request("first", { resume: true }));
   expect(recorded("first")["template-date"]).toBe("2024-07-26");
   expect(recorded("first").dataset_fingerprint).toEqual(first.dataset_fingerprint);
+  expect(await notedDate(request("second"))).toBe("2024-07-27");
   await train(request("second"));
   expect(recorded("second")["template-date"]).toBe("2024-07-27");
   expect(recorded("second").dataset_fingerprint.sha256).not.toBe(first.dataset_fingerprint.sha256);
   const { template, maxLength } = request("second").encoding;
   const encoding = { template, maxLength, templateDate: "2024-07-26" };
+  expect(await notedDate(request("third", { encoding }))).toBeNull();
   await train(request("third", { encoding }));
   expect(recorded("third")["template-date"]).toBe("2024-07-26");
   expect(recorded("third").dataset_fingerprint).toEqual(first.dataset_fingerprint);

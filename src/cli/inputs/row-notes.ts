@@ -26,7 +26,9 @@ export function rowNotes(notes: readonly FileNotes[]): string[] {
     const rows = files.reduce((sum, file) => sum + file.remarks[remark]!.rows, 0);
     const place = `${first.path}${first.remarks[remark]!.first}`;
     const kept =
-      remark === "dated" ? `; --template-date ${first.date} gives the same tokens on another day` : "";
+      remark === "dated" && first.date !== undefined
+        ? `; --template-date ${first.date} gives the same tokens on another day`
+        : "";
     lines.push(`${sentences[remark](countOf(rows, "row"))} (${rows === 1 ? "" : "first "}${place})${kept}`);
   }
   const unused = [...new Set(notes.flatMap((file) => file.unused))];
