@@ -48,6 +48,37 @@ const cases: [what: string, text: string, columns: number, written: string][] = 
     "~~~~\na b c d e f\n```\n~~~\na b c d e f\n~~~~~\na b c d\ne f",
   ],
   ["a fence in a list", "1. ```\n   a b c d e f\n   ```\n", 8, "1. ```\n   a b c d e f\n   ```\n"],
+  [
+    "a fence in a quote",
+    "> ```js\n> a b c d e f\n>\n> ```\n> a b c d\n",
+    8,
+    "> ```js\n> a b c d e f\n>\n> ```\n> a b c\nd\n",
+  ],
+  [
+    "a fence in a quote in a list",
+    "- > ~~~\n  > a b c d e f\n  > ~~~\n  > a b c",
+    8,
+    "- > ~~~\n  > a b c d e f\n  > ~~~\n  > a b\nc",
+  ],
+  [
+    "a quote's end ends its fence",
+    "> ```\n> a b c d e f\na b c d e f",
+    8,
+    "> ```\n> a b c d e f\na b c d\ne f",
+  ],
+  [
+    "an empty line ends a quote's fence",
+    "> > ```\n> > a b c d e\n\n> a b c d",
+    8,
+    "> > ```\n> > a b c d e\n\n> a b c\nd",
+  ],
+  [
+    "the end of the inner quote, too",
+    "> > ```\n> > a b c d e\n> a b c d",
+    8,
+    "> > ```\n> > a b c d e\n> a b c\nd",
+  ],
+  ["a quoted fence in code is code", "```\n> ```\na b c d e f\n```", 8, "```\n> ```\na b c d e f\n```"],
   ["code in a line is no fence", "```a```\nb c d e f", 8, "```a```\nb c d e\nf"],
   [
     "indented code",

@@ -5,13 +5,17 @@ import { displayWidth, graphemes } from "../terminal/text.ts";
 
 const TAB = 8;
 
-/** No line begins with these, nor ends with those, even where characters need no space between them, as in Chinese. */
+/** No line begins with these, even where characters need no space between them, as in Chinese. */
 const closes = /^[\p{Pe}\p{Pf}\p{Po}\p{Lm}]/u;
+/** No line ends with these. */
 const opens = /^[\p{Ps}\p{Pi}]/u;
 
-/** A line that begins or ends a block of code: its marks, and what follows them. */
-const fenceLine = /^\s*(?:(?:[-*+]|\d+[.)])\s+)?(`{3,}(?!.*`)|~{3,})(.*)$/;
-const listMark = /^(?:[-*+]|\d+[.)])$/;
+const MARK = String.raw`(?:[-*+]|\d+[.)])`;
+const listMark = new RegExp(`^${MARK}$`);
+/** A line that begins or ends a block of code: the quotes and lists that it is in, its marks, and what follows them. */
+const fenceLine = new RegExp(`^((?:\\s*(?:>|${MARK}\\s))*)\\s*(\`{3,}(?!.*\`)|~{3,})(.*)$`);
+/** How many quotes a line is in. */
+const quotesOf = (line: string) => line.split(">").length - 1;
 const codeIndent = /^(?: {4}| {0,3}\t)/;
 
 export class WordWrap {
@@ -28,8 +32,8 @@ export class WordWrap {
   /** The line as it came, without what is held, and where the cursor stands. */
   #line = "";
   #column = 0;
-  /** The marks that began the block of code that this line is in. */
-  #fence: string | null = null;
+  /** The block of code that this line is in: the marks that began it, and in how many quotes it is. */
+  #fence: { marks: string; quotes: number } | null = null;
   /** This line is code because it is indented; that takes a blank line or more such code above it. */
   #isIndentedCode = false;
   #mayIndentCode = true;
@@ -56,6 +60,7 @@ export class WordWrap {
   #take(character: string): string {
     if (character === "\n") return this.#endLine();
     const isSpace = character === " " || character === "\t";
+    if (!isSpace && character !== ">") this.#endQuotedCode();
     const written = this.#mayBreakBefore(character, isSpace) ? this.#release() : "";
     if (this.#fence !== null || this.#isIndentedCode) {
       this.#line += character;
@@ -71,6 +76,14 @@ export class WordWrap {
     const part = this.#write();
     this.#isLong = true;
     return written + part;
+  }
+
+  /** Ends a block of code in a quote where the line turns out not to be in that quote. */
+  #endQuotedCode(): void {
+    if (this.#fence === null || !/^[\s>]*$/.test(this.#line)) return;
+    if (quotesOf(this.#line) >= this.#fence.quotes) return;
+    this.#fence = null;
+    this.#column = displayWidth(this.#line);
   }
 
   #mayBreakBefore(character: string, isSpace: boolean): boolean {
@@ -112,9 +125,13 @@ export class WordWrap {
 
   #endLine(): string {
     const written = this.#release();
-    const [, marks, rest = ""] = fenceLine.exec(this.#line) ?? [];
-    if (this.#fence === null) this.#fence = (!this.#isIndentedCode && marks) || null;
-    else if (marks?.startsWith(this.#fence) && rest.trim() === "") this.#fence = null;
+    this.#endQuotedCode();
+    const [, before = "", marks = "", rest = ""] = fenceLine.exec(this.#line) ?? [];
+    const quotes = quotesOf(before);
+    if (this.#fence === null) {
+      if (marks !== "" && !this.#isIndentedCode) this.#fence = { marks, quotes };
+    } else if (marks.startsWith(this.#fence.marks) && quotes === this.#fence.quotes && rest.trim() === "")
+      this.#fence = null;
     this.#mayIndentCode = this.#isIndentedCode || this.#line.trim() === "";
     this.#isIndentedCode = false;
     this.#line = "";
