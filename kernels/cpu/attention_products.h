@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "attention.h"
+#include "word_block.h"
 
 namespace nt {
 
@@ -13,34 +14,13 @@ constexpr int64_t kBlockRows = kAccumulators / kVectors;
 template <bool Pairs, bool Columns, int64_t Lda, int64_t Ldb, int64_t Ldc>
 __attribute__((noinline)) void whole_block(int64_t count, const float *a, int64_t lda, const float *b, int64_t ldb,
                                            float *c, int64_t ldc, bool add) {
-  constexpr int M = kBlockRows, N = kVectors, kUnrolled = 4;
   if constexpr (Lda > 0) lda = Lda;
   if constexpr (Ldb > 0) ldb = Ldb;
   if constexpr (Ldc > 0) ldc = Ldc;
-  Vec sums[M][N];
-#pragma unroll
-  for (int m = 0; m < M; m++)
-#pragma unroll
-    for (int n = 0; n < N; n++) sums[m][n] = add ? load(c + m * ldc + n * kLanes) : Vec{};
-  const auto step = [&](int64_t j) __attribute__((always_inline)) {
-    Vec right[N];
-#pragma unroll
-    for (int n = 0; n < N; n++) right[n] = load(b + j * ldb + n * kLanes);
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-      const Vec left = splat(a[Columns ? j * lda + m : m * lda + j]);
-#pragma unroll
-      for (int n = 0; n < N; n++) sums[m][n] = multiply_add<Pairs>(left, right[n], sums[m][n]);
-    }
-  };
-  for (; count >= kUnrolled; count -= kUnrolled, a += kUnrolled * (Columns ? lda : 1), b += kUnrolled * ldb)
-#pragma unroll
-    for (int64_t j = 0; j < kUnrolled; j++) step(j);
-  for (; count > 0; count--, a += Columns ? lda : 1, b += ldb) step(0);
-#pragma unroll
-  for (int m = 0; m < M; m++)
-#pragma unroll
-    for (int n = 0; n < N; n++) store(c + m * ldc + n * kLanes, sums[m][n]);
+  WordBlock<Pairs, kBlockRows, kVectors> block;
+  block.begin(c, ldc, add);
+  block.multiply(count, a, Columns ? 1 : lda, Columns ? lda : 1, b, ldb, [] {});
+  block.end(c, ldc);
 }
 
 // As multiply. Distances between rows that are known when this is compiled are given twice; others are 0 as parameters of

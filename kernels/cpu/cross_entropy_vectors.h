@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "cross_entropy_softmax.h"
+#include "word_block.h"
 #include "word_packing.h"
 
 namespace nt {
@@ -53,7 +54,7 @@ class VectorTiles {
   // Of the weight, in a tile: rows, fewer where more words would no longer stay in the L2 cache.
   static constexpr int64_t kLeastRows = 8 * kBlock, kMostRows = 192, kTileWords = 108 << 10;
   static constexpr int64_t kScores = kTokens + 16;  // an odd number of cache lines
-  static constexpr int64_t kUnrolled = 4, kLine = 64;
+  static constexpr int64_t kLine = 64;
 
   // tokens[words, kStrip] from the call's `first` on, zeros beyond `count`.
   void pack_tokens(float *to, int64_t first, int64_t count) const {
@@ -89,63 +90,34 @@ class VectorTiles {
     }
   }
 
-  // A block of M rows and N vectors of a product, in registers.
-  template <int M, int N>
-  struct Block {
-    Vec sums[M][N];
-
-    // += left·right over `words`; left(m, j) = left[m · Row + j · Word], right[words, kStrip]. A cache line from `next`
-    // on is asked for with every kUnrolled words, to be in the L2 cache when it is needed.
-    template <int64_t Row, int64_t Word>
-    __attribute__((always_inline)) void multiply(int64_t words, const float *left, const float *right, const char *next) {
-      const auto step = [&](int64_t j) __attribute__((always_inline)) {
-        Vec b[N];
-#pragma unroll
-        for (int n = 0; n < N; n++) b[n] = load(right + j * kStrip + n * kLanes);
-#pragma unroll
-        for (int m = 0; m < M; m++) {
-          const Vec a = splat(left[m * Row + j * Word]);
-#pragma unroll
-          for (int n = 0; n < N; n++) sums[m][n] = multiply_add<P::pairs>(a, b[n], sums[m][n]);
-        }
-      };
-      for (; words >= kUnrolled; words -= kUnrolled, left += kUnrolled * Word, right += kUnrolled * kStrip, next += kLine) {
-        __builtin_prefetch(next, 0, 2);
-#pragma unroll
-        for (int64_t j = 0; j < kUnrolled; j++) step(j);
-      }
-      for (; words > 0; words--, left += Word, right += kStrip) step(0);
-    }
-  };
+  // A cache line from `next` on is asked for with every kUnrolled words, to be in the L2 cache when it is needed.
+  static auto asking(const char *&next) {
+    return [&next] {
+      __builtin_prefetch(next, 0, 2);
+      next += kLine;
+    };
+  }
 
   // scores[M, N vectors] = weight[M, words]·tokens[words, kStrip], the weight in strips.
   template <int M, int N>
-  static __attribute__((noinline)) void score_block(int64_t words, const float *weight, int64_t hop, const float *tokens, float *scores,
-                                                   const char *next) {
-    Block<M, N> block = {};
-    for (; words > 0; words -= kStrip, weight += hop, tokens += kStrip * kStrip, next += kStrip / kUnrolled * kLine)
-      block.template multiply<kStrip, 1>(std::min(words, kStrip), weight, tokens, next);
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-      for (int n = 0; n < N; n++) store(scores + m * kScores + n * kLanes, block.sums[m][n]);
+  static __attribute__((noinline)) void score_block(int64_t words, const float *weight, int64_t hop, const float *tokens,
+                                                    float *scores, const char *next) {
+    WordBlock<P::pairs, M, N> block = {};
+    for (; words > 0; words -= kStrip, weight += hop, tokens += kStrip * kStrip)
+      block.multiply(std::min(words, kStrip), weight, kStrip, 1, tokens, kStrip, asking(next));
+    block.end(scores, kScores);
   }
 
   // sums[M, N vectors] (+)= powers[words, M]ᵀ·weight[words, kStrip].
   template <int M, int N>
-  static __attribute__((noinline)) void sum_block(int64_t words, const float *powers, const float *weight, float *sums, bool add) {
-    Block<M, N> block;
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-      for (int n = 0; n < N; n++) block.sums[m][n] = add ? load(sums + m * kStrip + n * kLanes) : Vec{};
+  static __attribute__((noinline)) void sum_block(int64_t words, const float *powers, const float *weight, float *sums,
+                                                  bool add) {
+    WordBlock<P::pairs, M, N> block;
+    block.begin(sums, kStrip, add);
     const char *next = reinterpret_cast<const char *>(sums + M * kStrip);
     for (int64_t line = 0; line < M * N; line++) __builtin_prefetch(next + line * kLine, 1);
-    block.template multiply<1, kScores>(words, powers, weight, next);
-#pragma unroll
-    for (int m = 0; m < M; m++)
-#pragma unroll
-      for (int n = 0; n < N; n++) store(sums + m * kStrip + n * kLanes, block.sums[m][n]);
+    block.multiply(words, powers, 1, kScores, weight, kStrip, asking(next));
+    block.end(sums, kStrip);
   }
 
   // run(M, N) with the constants for m rows and n vectors.

@@ -1,6 +1,6 @@
 // The innermost loop of narrow_product and outer_product: a tile of the result, in registers.
 #pragma once
-#include "word_tiles.h"
+#include "word_block.h"
 
 namespace nt {
 
@@ -29,41 +29,17 @@ class Ahead {
   int64_t distance_, rows_, bytes_, lines_, byte_ = 0;
 };
 
-constexpr int64_t kUnrolled = 4;  // words for which tile_sums asks once for what is read next
-
 // sums[M, N vectors], rows ld apart, (+)= Σ_j left(m, j) · right[j, N vectors] over words (word_tiles.h), where left(m, j)
-// is left[m · Row + j · Word]: distances are known to the compiler, and the loop is unrolled.
+// is left[m · Row + j · Word]: distances are known to the compiler.
 template <bool Pairs, int M, int N, int64_t Row, int64_t Word>
 __attribute__((noinline)) void tile_sums(int64_t words, const float *left, const float *right, float *sums, int64_t ld,
                                          bool add, Ahead &next) {
   Ahead ahead = next;
-  Vec sum[M][N];
-#pragma unroll
-  for (int m = 0; m < M; m++)
-#pragma unroll
-    for (int n = 0; n < N; n++) sum[m][n] = add ? load(sums + m * ld + n * kLanes) : Vec{};
-  const auto step = [&](int64_t j) __attribute__((always_inline)) {
-    Vec b[N];
-#pragma unroll
-    for (int n = 0; n < N; n++) b[n] = load(right + (j * N + n) * kLanes);
-#pragma unroll
-    for (int m = 0; m < M; m++) {
-      const Vec a = splat(left[m * Row + j * Word]);
-#pragma unroll
-      for (int n = 0; n < N; n++) sum[m][n] = multiply_add<Pairs>(a, b[n], sum[m][n]);
-    }
-  };
-  for (; words >= kUnrolled; words -= kUnrolled, left += kUnrolled * Word, right += kUnrolled * N * kLanes) {
-    ahead.ask();
-#pragma unroll
-    for (int64_t j = 0; j < kUnrolled; j++) step(j);
-  }
+  WordBlock<Pairs, M, N> block;
+  block.begin(sums, ld, add);
+  block.multiply(words, left, Row, Word, right, N * kLanes, [&] { ahead.ask(); });
+  block.end(sums, ld);
   next = ahead;
-  for (; words > 0; words--, left += Word, right += N * kLanes) step(0);
-#pragma unroll
-  for (int m = 0; m < M; m++)
-#pragma unroll
-    for (int n = 0; n < N; n++) store(sums + m * ld + n * kLanes, sum[m][n]);
 }
 
 }  // namespace nt
