@@ -8,7 +8,7 @@
 
 namespace nt {
 
-constexpr int64_t kEdge = 16;              // rows of a tile, and words of a row
+constexpr int64_t kEdge = 16;                  // rows of a tile, and words of a row
 constexpr int64_t kTileSize = kEdge * kEdge;   // words
 constexpr int64_t kBlockStep = 2 * kTileSize;  // words of a packed operand (amx_packing.h) in a step of the sum
 

@@ -5,11 +5,10 @@
 #include <string.h>
 
 #include <algorithm>
-#include <atomic>
 
 #include "amx_packing.h"
 #include "item_memory.h"
-#include "parallel.h"
+#include "product_panels.h"
 #include "word_packing.h"
 
 namespace nt {
@@ -63,14 +62,6 @@ struct Plan {
   int64_t aside_words() const { return deep < steps ? row_blocks() * panel_columns * kBlock : 0; }
 };
 
-// What is being multiplied: rows from m, columns from n and steps from k on.
-struct Panel {
-  uint64_t number;  // of all panels
-  int64_t m, n, k, rows, columns, steps;
-  float *aside;  // the blocks' sums [columns, rows of blocks], null where they are made at once
-  bool is_last;  // of the sum
-};
-
 // Lines of the cache that will be written, asked for one by one.
 struct ExpectedLines {
   const char *at = nullptr;
@@ -105,13 +96,6 @@ struct BesideWork {
   }
 };
 
-// What a thread keeps from one piece to the next: the columns of a panel from column n on.
-struct PackedColumns {
-  Scratch memory;
-  uint64_t number = 0;
-  int64_t n = -1;
-};
-
 // A thread's memory; without any it is only measured.
 struct Memory {
   float *right;  // [blocks, deep + extra, kBlockStep]
@@ -134,9 +118,10 @@ struct Memory {
 template <typename C>
 class Pieces {
  public:
-  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const Panel &panel, PackedColumns *kept,
-         float *memory)
-      : product_(product), term_(term), plan_(plan), panel_(panel), kept_(kept), memory_(plan, memory) {}
+  // aside: the blocks' sums [columns, rows of blocks], null where they are made at once.
+  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const ProductPanel &panel, float *aside,
+         PackedColumns *packed, float *memory)
+      : product_(product), term_(term), plan_(plan), panel_(panel), aside_(aside), packed_(packed), memory_(plan, memory) {}
 
   void run(int64_t m, int64_t n) {
     const int64_t end = std::min(m + plan_.rows, panel_.m + panel_.rows);
@@ -150,10 +135,12 @@ class Pieces {
   const Product &product_;
   const LowRankTerm &term_;
   const Plan &plan_;
-  const Panel &panel_;
-  PackedColumns *kept_;
+  const ProductPanel &panel_;
+  float *aside_;
+  PackedColumns *packed_;
   const Memory memory_;
   BesideWork<C> beside_ = {};
+  const AmxTiles tiles_;
 
   bool has_term() const { return panel_.is_last && plan_.extra > 0; }
   // The term's packed columns follow those of b.
@@ -164,19 +151,18 @@ class Pieces {
   }
 
   void pack(int64_t n, int64_t columns) const {
-    if (kept_->number == panel_.number && kept_->n == n) return;
+    if (packed_->are(panel_, n)) return;
     if (product_.b_blocked == nullptr) {
-      if (product_.b.row != 1 && n + columns <= product_.n && (panel_.k + panel_.steps) * kStep <= product_.k)
-        pack_column_blocks(memory_.right, plan_.block_words(), columns / kBlock, product_.b, n, panel_.k, panel_.steps);
+      if (product_.b.row != 1 && n + columns <= product_.n && (panel_.k + panel_.depth) * kStep <= product_.k)
+        pack_column_blocks(memory_.right, plan_.block_words(), columns / kBlock, product_.b, n, panel_.k, panel_.depth);
       else
         for (int64_t j = 0; j < columns; j += kBlock)
           pack_columns(memory_.right + j / kBlock * plan_.block_words(), product_.b, product_.k, product_.n, n + j, panel_.k,
-                       panel_.steps);
+                       panel_.depth);
     }
     if (has_term())
       for (int64_t j = 0; j < columns; j += kBlock) pack_term(j, n);
-    kept_->number = panel_.number;
-    kept_->n = n;
+    packed_->become(panel_, n);
   }
 
   void pack_term(int64_t j, int64_t n) const {
@@ -194,12 +180,12 @@ class Pieces {
   C *result(int64_t m, int64_t n) const { return static_cast<C *>(product_.c) + m * product_.ldc + n; }
 
   float *aside(int64_t m, int64_t n) const {
-    return panel_.aside + ((n - panel_.n) / kBlock * plan_.row_blocks() + (m - panel_.m) / kBlock) * kBlockWords;
+    return aside_ + ((n - panel_.n) / kBlock * plan_.row_blocks() + (m - panel_.m) / kBlock) * kBlockWords;
   }
 
   // Where the sums of a block lie.
   float *sums_of(int64_t m, int64_t n, int64_t j) const {
-    if (panel_.aside != nullptr) return aside(m, n + j);
+    if (aside_ != nullptr) return aside(m, n + j);
     return memory_.sums + (plan_.makes_sums_at_once() ? j / kBlock % 2 : j / kBlock) * kBlockWords;
   }
 
@@ -208,9 +194,9 @@ class Pieces {
     if (has_term())
       pack_rows(memory_.left + plan_.cached * kBlockStep, static_cast<const bf16 *>(term_.left) + m * term_.ld, term_.ld,
                 rows, 0, plan_.extra, term_.width());
-    for (int64_t k = 0; k < panel_.steps; k += plan_.cached) {
-      const int64_t steps = std::min(plan_.cached, panel_.steps - k);
-      const bool is_end = k + steps == panel_.steps, makes_results = panel_.is_last && is_end;
+    for (int64_t k = 0; k < panel_.depth; k += plan_.cached) {
+      const int64_t steps = std::min(plan_.cached, panel_.depth - k);
+      const bool is_end = k + steps == panel_.depth, makes_results = panel_.is_last && is_end;
       const AmxOperand left = rows_of(m, rows, panel_.k + k, steps);
       expect_rows(is_end ? m + kBlock : m, panel_.k + (is_end ? 0 : k + steps), columns, steps);
       for (int64_t j = 0; j < columns; j += kBlock) {
@@ -241,7 +227,7 @@ class Pieces {
   void expect_sums(int64_t m, int64_t n, int64_t k, bool makes_results) {
     if (makes_results)
       beside_.results = {reinterpret_cast<const char *>(result(m, n)), product_.ldc * int64_t(sizeof(C)), kBlock};
-    else if (panel_.aside != nullptr && k == 0)
+    else if (aside_ != nullptr && k == 0)
       beside_.results = {reinterpret_cast<const char *>(aside(m, n)), 64, 2 * kBlock};
   }
 
@@ -270,7 +256,6 @@ class Pieces {
       amx_sum<M, 2>(used.end - used.begin, packed(memory_.left + (plan_.cached + used.begin) * kBlockStep),
                     packed(term_right + used.begin * kBlockStep), nothing);
     amx_end<M, 2>(sums, kBlock);
-    beside.round(kBlock);
     beside_ = beside;
   }
 
@@ -289,26 +274,7 @@ class Pieces {
 };
 
 template <typename C>
-bool multiply_panel(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
-                    const Panel &panel) {
-  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
-  std::atomic<bool> has_memory{true};
-  parallel_for(context->threads, across * down, 1, [&](int64_t begin, int64_t end) {
-    static thread_local PackedColumns kept;
-    auto *memory = static_cast<float *>(kept.memory.at_least(Memory(plan, nullptr).words * 4));
-    if (memory == nullptr) return has_memory.store(false);
-    const AmxTiles tiles;
-    Pieces<C> pieces(product, term, plan, panel, &kept, memory);
-    for (int64_t i = begin; i < end; i++)
-      pieces.run(panel.m + i % down * plan.rows, panel.n + i / down * plan.columns);
-  });
-  return has_memory.load();
-}
-
-}  // namespace
-
-int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTerm &term) {
-  if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;
+int32_t multiply(nt_context *context, const Product &product, const LowRankTerm &term) {
   const Plan plan(product, term.width(), context->threads);
   float *aside = nullptr;
   if (plan.deep < plan.steps) {
@@ -316,19 +282,19 @@ int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTer
     if (aside == nullptr)
       return fail(NT_OUT_OF_MEMORY, "linear: no memory to put sums of %lld rows aside", (long long)plan.panel_rows);
   }
-  static std::atomic<uint64_t> numbers{0};
-  for (int64_t m = 0; m < product.m; m += plan.panel_rows)
-    for (int64_t n = 0; n < product.n; n += plan.panel_columns)
-      for (int64_t k = 0; k < plan.steps; k += plan.deep) {
-        const int64_t rows = std::min(plan.panel_rows, product.m - m);
-        const int64_t columns = std::min(plan.panel_columns, round_up(product.n - n, kBlock));
-        const int64_t steps = std::min(plan.deep, plan.steps - k);
-        const Panel panel = {++numbers, m, n, k, rows, columns, steps, aside, k + steps == plan.steps};
-        const bool done = product.c_dtype == NT_F32 ? multiply_panel<float>(context, product, term, plan, panel)
-                                                    : multiply_panel<bf16>(context, product, term, plan, panel);
-        if (!done) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)plan.columns);
-      }
-  return NT_OK;
+  const int64_t words = Memory(plan, nullptr).words;
+  return for_each_panel(product, plan, plan.steps, kBlock, [&](const ProductPanel &panel) {
+    return run_pieces(context, panel, plan, words, [&](PackedColumns *packed, float *memory) {
+      return Pieces<C>(product, term, plan, panel, aside, packed, memory);
+    });
+  });
+}
+
+}  // namespace
+
+int32_t amx_matmul(nt_context *context, const Product &product, const LowRankTerm &term) {
+  if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;
+  return product.c_dtype == NT_F32 ? multiply<float>(context, product, term) : multiply<bf16>(context, product, term);
 }
 
 }  // namespace nt

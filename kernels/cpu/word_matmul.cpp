@@ -3,10 +3,8 @@
 #include <string.h>
 
 #include <algorithm>
-#include <atomic>
 
-#include "parallel.h"
-#include "scratch.h"
+#include "product_panels.h"
 #include "word_block.h"
 #include "word_packing.h"
 
@@ -57,19 +55,10 @@ struct Plan {
   int64_t aside_words() const { return deep < words ? panel_rows * panel_columns : 0; }
 };
 
-// What is being multiplied: rows from m, columns from n and words from k on.
-struct Panel {
-  uint64_t number;  // of all panels
-  int64_t m, n, k, rows, columns, words;
-  const float *left;  // [rows, kStride]
-  float *aside;       // [strips, rows, kStrip], null where the sum is made at once
-  bool is_last;       // of the sum
-};
-
 constexpr int64_t kLine = 16;  // words of a cache line
 
-// sums[M, N vectors of kStrip] (+)= left[M, words]·right[words, kStrip]. A cache line from `next` on is asked for with every
-// kUnrolled words, to be in the L2 cache when it is needed.
+// sums[M, N vectors of kStrip] (+)= left[M, words]·right[words, kStrip]. A cache line from `next` on is asked for with
+// every kUnrolled words, to be in the L2 cache when it is needed.
 template <bool Pairs, int M, int N>
 __attribute__((noinline)) void strip_sums(int64_t words, const float *left, const float *right, float *sums, bool add,
                                            const float *next) {
@@ -89,19 +78,19 @@ void strip_sums(int64_t rows, int64_t words, const float *left, const float *rig
   if constexpr (M > 1) strip_sums<Pairs, M - 1>(rows, words, left, right, sums, add, next);
 }
 
-// What a thread keeps from one piece to the next: the strips of a panel from column n on.
-struct Kept {
-  Scratch memory;
-  uint64_t number = 0;
-  int64_t n = -1;
+// What all threads share: a's rows, packed, and the sums put aside.
+struct Shared {
+  float *left;   // [rows, kStride]
+  float *aside;  // [strips, rows, kStrip], null where the sum is made at once
 };
 
 // Pieces of a panel: rows [m, m + rows) and columns [n, n + columns).
 template <typename T, typename C>
 class Pieces {
  public:
-  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const Panel &panel, Kept *kept, float *memory)
-      : product_(product), term_(term), plan_(plan), panel_(panel), kept_(kept), strips_(memory) {}
+  Pieces(const Product &product, const LowRankTerm &term, const Plan &plan, const ProductPanel &panel, const Shared &shared,
+         PackedColumns *packed, float *memory)
+      : product_(product), term_(term), plan_(plan), panel_(panel), shared_(shared), packed_(packed), strips_(memory) {}
 
   void run(int64_t m, int64_t n) const {
     const int64_t end = std::min(m + plan_.rows, panel_.m + panel_.rows);
@@ -111,7 +100,7 @@ class Pieces {
       const int64_t rows = std::min(plan_.cached_rows, end - m);
       const float *next = left(m + rows < end ? m + rows : m);
       for (int64_t j = 0; j < columns; j += kStrip)
-        for (int64_t i = 0; i < rows; i += kRows, next += panel_.words / kUnrolled * kLine)
+        for (int64_t i = 0; i < rows; i += kRows, next += panel_.depth / kUnrolled * kLine)
           tile(m + i, std::min(kRows, rows - i), n + j, strip(j), next);
     }
   }
@@ -120,29 +109,29 @@ class Pieces {
   const Product &product_;
   const LowRankTerm &term_;
   const Plan &plan_;
-  const Panel &panel_;
-  Kept *kept_;
+  const ProductPanel &panel_;
+  const Shared &shared_;
+  PackedColumns *packed_;
   float *strips_;  // [strips, deep + extra, kStrip]
 
   float *strip(int64_t column) const { return strips_ + column * (plan_.deep + plan_.extra); }
-  const float *left(int64_t m) const { return panel_.left + (m - panel_.m) * kStride; }
+  const float *left(int64_t m) const { return shared_.left + (m - panel_.m) * kStride; }
 
   void pack(int64_t n, int64_t columns) const {
-    if (kept_->number == panel_.number && kept_->n == n) return;
+    if (packed_->are(panel_, n)) return;
     for (int64_t j = 0; j < columns; j += kStrip) {
-      pack_strip<T>(strip(j), product_.b, product_.k, product_.n, n + j, panel_.k, panel_.words);
+      pack_strip<T>(strip(j), product_.b, product_.k, product_.n, n + j, panel_.k, panel_.depth);
       if (panel_.is_last && plan_.extra > 0)
         pack_low_rank<T>(strip(j) + plan_.deep * kStrip, term_, plan_.extra, n + j, product_.n);
     }
-    kept_->number = panel_.number;
-    kept_->n = n;
+    packed_->become(panel_, n);
   }
 
   void tile(int64_t m, int64_t rows, int64_t n, const float *right, const float *next) const {
     alignas(64) float own[kRows * kStrip];
     float *sums = own;
-    if (panel_.aside != nullptr) {
-      sums = panel_.aside + ((n - panel_.n) / kStrip * panel_.rows + m - panel_.m) * kStrip;
+    if (shared_.aside != nullptr) {
+      sums = shared_.aside + ((n - panel_.n) / kStrip * panel_.rows + m - panel_.m) * kStrip;
       // The next tile's sums follow.
       for (int64_t j = kRows * kStrip; j < 2 * kRows * kStrip; j += kLine) __builtin_prefetch(sums + j, 1);
     }
@@ -150,7 +139,7 @@ class Pieces {
     if (panel_.is_last)
       for (int64_t row = 0; row < rows; row++)
         for (int64_t j = 0; j < kStrip; j += 64 / int64_t(sizeof(C))) __builtin_prefetch(c + row * product_.ldc + j, 1);
-    strip_sums<kPairs<T>>(rows, panel_.words, left(m), right, sums, panel_.k > 0, next);
+    strip_sums<kPairs<T>>(rows, panel_.depth, left(m), right, sums, panel_.k > 0, next);
     if (!panel_.is_last) return;
     const Range used = term_words<T>(term_, n);
     if (used.begin < used.end)
@@ -179,54 +168,37 @@ class Pieces {
   }
 };
 
-template <typename T, typename C>
-bool multiply_panel(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
-                    const Panel &panel) {
-  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
-  std::atomic<bool> has_memory{true};
-  parallel_for(context->threads, across * down, 1, [&](int64_t begin, int64_t end) {
-    static thread_local Kept kept;
-    auto *memory = static_cast<float *>(kept.memory.at_least(plan.strip_words() * 4));
-    if (memory == nullptr) return has_memory.store(false);
-    const Pieces<T, C> pieces(product, term, plan, panel, &kept, memory);
-    for (int64_t i = begin; i < end; i++)
-      pieces.run(panel.m + i % down * plan.rows, panel.n + i / down * plan.columns);
-  });
-  return has_memory.load();
-}
-
 // Packs the rows of a panel.
 template <typename T>
 void pack_rows_of(nt_context *context, const Product &product, const LowRankTerm &term, const Plan &plan,
-                  const Panel &panel, float *left) {
+                  const ProductPanel &panel, float *left) {
   parallel_for(context->threads, ceil_div(panel.rows, kLanes), 1, [&](int64_t begin, int64_t end) {
     float *to = left + begin * kLanes * kStride;
     const int64_t m = panel.m + begin * kLanes, rows = std::min(panel.m + panel.rows, panel.m + end * kLanes) - m;
-    pack_left<T>(to, kStride, product.a, m, rows, panel.k, panel.words, product.k);
+    pack_left<T>(to, kStride, product.a, m, rows, panel.k, panel.depth, product.k);
     if (panel.is_last && plan.extra > 0)
       pack_left<T>(to + plan.deep, kStride, {term.left, 0, term.ld, 1}, m, rows, 0, plan.extra, term.width());
   });
 }
 
-template <typename T>
+template <typename T, typename C>
 int32_t multiply(nt_context *context, const Product &product, const LowRankTerm &term) {
-  const Plan plan(product, Packing<T>::words(product.k), Packing<T>::words(term.width()), context->threads);
+  const int64_t words = Packing<T>::words(product.k);
+  const Plan plan(product, words, Packing<T>::words(term.width()), context->threads);
   auto *left = static_cast<float *>(scratch(context, (plan.left_words() + plan.aside_words()) * 4));
   if (left == nullptr) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld rows", (long long)plan.panel_rows);
-  float *aside = plan.deep < plan.words ? left + plan.left_words() : nullptr;
-  static std::atomic<uint64_t> numbers{0};
-  for (int64_t m = 0; m < product.m; m += plan.panel_rows)
-    for (int64_t n = 0; n < product.n; n += plan.panel_columns)
-      for (int64_t k = 0; k < plan.words; k += plan.deep) {
-        const int64_t rows = std::min(plan.panel_rows, product.m - m), columns = std::min(plan.panel_columns, product.n - n);
-        const int64_t words = std::min(plan.deep, plan.words - k);
-        const Panel panel = {++numbers, m, n, k, rows, columns, words, left, aside, k + words == plan.words};
-        pack_rows_of<T>(context, product, term, plan, panel, left);
-        const bool done = product.c_dtype == NT_F32 ? multiply_panel<T, float>(context, product, term, plan, panel)
-                                                    : multiply_panel<T, bf16>(context, product, term, plan, panel);
-        if (!done) return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)plan.columns);
-      }
-  return NT_OK;
+  const Shared shared = {left, plan.deep < words ? left + plan.left_words() : nullptr};
+  return for_each_panel(product, plan, words, 1, [&](const ProductPanel &panel) {
+    pack_rows_of<T>(context, product, term, plan, panel, left);
+    return run_pieces(context, panel, plan, plan.strip_words(), [&](PackedColumns *packed, float *memory) {
+      return Pieces<T, C>(product, term, plan, panel, shared, packed, memory);
+    });
+  });
+}
+
+template <typename T>
+int32_t multiply(nt_context *context, const Product &product, const LowRankTerm &term) {
+  return product.c_dtype == NT_F32 ? multiply<T, float>(context, product, term) : multiply<T, bf16>(context, product, term);
 }
 
 }  // namespace
