@@ -124,6 +124,4 @@ inline void look_up_32(uint16_t *to, const Values16 &values, const uint8_t *code
 }
 #endif
 
-inline int code_at(const uint8_t *codes, int64_t i) { return i % 2 == 0 ? codes[i / 2] >> 4 : codes[i / 2] & 15; }
-
 }  // namespace nt
