@@ -1,6 +1,6 @@
 // neftune.1, made from the same tables as --help.
 
-import { defaultText, placeholder } from "../../src/cli/arguments/help.ts";
+import { defaultText, metavar } from "../../src/cli/arguments/help.ts";
 import { commonOptions } from "../../src/cli/command.ts";
 import type { LoadedCommand } from "../../src/cli/commands.ts";
 import type { OptionTable } from "../../src/options/spec.ts";
@@ -24,7 +24,7 @@ function options(table: OptionTable): string[] {
     const heading = spec.group ?? "";
     const lines = [
       ".TP",
-      `${bold(`--${name}`)} ${italic(placeholder(spec))}`,
+      `${bold(`--${name}`)} ${italic(metavar(spec))}`,
       roff(`${spec.help}${defaultText(spec)}`),
     ];
     groups.set(heading, [...(groups.get(heading) ?? []), ...lines]);

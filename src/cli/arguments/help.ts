@@ -8,7 +8,7 @@ import { displayWidth, wrap } from "../terminal/text.ts";
 const JOINT = " \\";
 
 /** What --help calls the value of an option. */
-export function placeholder(spec: OptionSpec): string {
+export function metavar(spec: OptionSpec): string {
   if (spec.value !== undefined) return spec.value;
   switch (spec.type) {
     case "int":
@@ -72,7 +72,7 @@ export function commandHelp(command: LoadedCommand, width: number): string {
   const groups = new Map<string, string[]>();
   for (const [name, spec] of Object.entries({ ...command.options, ...commonOptions })) {
     const heading = spec.group ?? "Options";
-    const term = `--${name} ${placeholder(spec)}`;
+    const term = `--${name} ${metavar(spec)}`;
     const described = entry(term, `${spec.help}${defaultText(spec)}`, column, width);
     groups.set(heading, [...(groups.get(heading) ?? []), ...described]);
   }
