@@ -8,13 +8,8 @@ import { promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError, UsageError } from "../../errors.ts";
 import { readConfig } from "../../model/index.ts";
-import {
-  type RunRequest,
-  type SamplePrompt,
-  type Sampling,
-  samplingLimits,
-  templateDateOf,
-} from "../../train/index.ts";
+import { type RunRequest, type SamplePrompt, type Sampling, samplingLimits } from "../../train/index.ts";
+import { chooseDate } from "./prompt-template.ts";
 
 /** Tokens of an answer while training: enough to see how it is going. */
 const SAMPLE_TOKENS = 64;
@@ -32,7 +27,7 @@ export async function readQuestions(
     ...{ template: promptTemplate(template), maxLength: null, vocabSize: null, columns },
     parseSpecial: request.encoding.parseSpecial ?? false,
     // The day that a run which goes on began, as for the data.
-    date: request.encoding.templateDate ?? templateDateOf([request.output]),
+    date: chooseDate(request.encoding.templateDate, [request.output]),
   });
   const questions: SamplePrompt[] = [];
   for await (const { row, problem, where } of rowsOf(openSource(path))) {
