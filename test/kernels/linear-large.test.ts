@@ -60,17 +60,28 @@ for (const shape of shapes) {
       const on = (columns: number, values: Float32Array<ArrayBuffer>) =>
         upload(device, dtype, [values.length / columns, columns], values);
       const weight = Weight.dense(device, on(inputs, made.w));
-      const gap = 3; // between u's rows, NaN
-      const wide = new Float32Array(T * (rank + gap)).fill(Number.NaN);
-      for (let t = 0; t < T; t++) wide.set(made.u.subarray(t * rank, (t + 1) * rank), t * (rank + gap));
-      const u = on(rank + gap, wide).columns(0, rank);
+      // NaN between rows, where blocks of the sum reach beyond their ends.
+      const apart = (columns: number, values: Float32Array<ArrayBuffer>) => {
+        const distance = columns % 32 === 0 ? columns : columns + 3;
+        const wide = new Float32Array(T * distance).fill(Number.NaN);
+        for (let t = 0; t < T; t++) wide.set(values.subarray(t * columns, (t + 1) * columns), t * distance);
+        return on(distance, wide).columns(0, columns);
+      };
+      const u = apart(rank, made.u);
       const low = { u, blocks: [{ b: on(rank, made.b), row: out - made.blockRows, column: 0 }] };
       const y = poisoned(device, "f32", [T, out]);
-      linearForward(device, y, on(inputs, made.x), weight, upload(device, "f32", [out], made.bias), low);
+      linearForward(device, y, apart(inputs, made.x), weight, upload(device, "f32", [out], made.bias), low);
       // A rank that is not taken into the sum is added to y, which is float32.
       expectClose(made.pick(device.readFloats(y), out), made.y, tolerance.f32, "y");
       const dx = on(inputs, made.start);
-      linearBackwardInput(device, dx, on(out, made.dy), weight, { left: u, right: on(inputs, made.a) }, true);
+      linearBackwardInput(
+        device,
+        dx,
+        apart(out, made.dy),
+        weight,
+        { left: u, right: on(inputs, made.a) },
+        true,
+      );
       const got = device.readFloats(dx);
       expectClose(made.pick(got, inputs), made.dx, tolerance[dtype], "dx");
       expect(got.every(Number.isFinite)).toBe(true);
