@@ -49,13 +49,13 @@ inline Range piece(int64_t count, int thread, int threads, int64_t grain = 1) {
 }
 
 // body(begin, end) on contiguous chunks that make up [0, count); below `least` items a thread fewer threads take part.
-// Each thread has a piece, which it walks chunk by chunk; a thread that is done takes over chunks of the others, so that
-// nobody waits long for one whose core another process holds. Chunks of single elements hold whole vectors, so that what
+// Each thread has a piece, which it walks in about `chunks` chunks; a thread that is done takes over chunks of the others,
+// so that nobody waits long for one whose core another process holds. Chunks of single elements hold whole vectors, so that what
 // is left for the ends of pieces does not depend on them.
 template <typename Body>
-void parallel_for(int threads, int64_t count, int64_t least, const Body &body) {
+void parallel_for(int threads, int64_t count, int64_t least, const Body &body, int64_t chunks = 16) {
   constexpr int kMost = 256;
-  constexpr int64_t kChunks = 4, kWhole = 64;
+  constexpr int64_t kWhole = 64;
   int64_t useful = least > 0 ? count / least : count;
   if (useful < 1) useful = 1;
   if (useful > kMost) useful = kMost;
@@ -64,7 +64,7 @@ void parallel_for(int threads, int64_t count, int64_t least, const Body &body) {
     if (count > 0) body(int64_t(0), count);
     return;
   }
-  int64_t chunk = count / (n * kChunks) + 1;
+  int64_t chunk = count / (n * chunks) + 1;
   if (chunk < least) chunk = least;
   if (least >= kWhole) chunk = (chunk + kWhole - 1) / kWhole * kWhole;
   struct alignas(64) Share {

@@ -50,16 +50,17 @@ int32_t for_each_panel(const Product &product, const Plan &plan, int64_t depth, 
 // floats of memory.
 template <typename Plan, typename Make>
 int32_t run_pieces(nt_context *context, const ProductPanel &panel, const Plan &plan, int64_t words, const Make &make) {
-  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
+  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows), count = across * down;
   std::atomic<bool> has_memory{true};
-  parallel_for(context->threads, across * down, 1, [&](int64_t begin, int64_t end) {
+  const auto run = [&](int64_t begin, int64_t end) {
     static thread_local PackedColumns columns;
     auto *memory = static_cast<float *>(columns.memory.at_least(words * 4));
     if (memory == nullptr) return has_memory.store(false);
     auto pieces = make(&columns, memory);
     for (int64_t i = begin; i < end; i++)
       pieces.run(panel.m + i % down * plan.rows, panel.n + i / down * plan.columns);
-  });
+  };
+  parallel_for(context->threads, count, 1, run, count);  // one by one, as each takes long
   if (has_memory.load()) return NT_OK;
   return fail(NT_OUT_OF_MEMORY, "linear: no memory to pack %lld columns", (long long)plan.columns);
 }

@@ -46,7 +46,7 @@ struct Plan {
     if (deep < words) panel_columns = std::min(panel_columns, kAsideWords / panel_rows / kStrip * kStrip);
     columns = even(panel_columns / kStrip, std::min(panel_columns, kStripWords / (deep + extra)) / kStrip) * kStrip;
     // Enough pieces that no thread waits long for another's last.
-    const int64_t pieces = ceil_div(8 * threads, ceil_div(panel_columns, columns));
+    const int64_t pieces = ceil_div(16 * threads, ceil_div(panel_columns, columns));
     rows = round_up(ceil_div(panel_rows, std::min(pieces, ceil_div(panel_rows, 4 * kRows))), kRows);
     cached_rows = kRowWords / (deep + extra) / kRows * kRows;
   }
