@@ -5,9 +5,15 @@ import { loadForInference } from "../model/index.ts";
 import { encodingOptions, modelOption } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { oneByMachine } from "../ranks/team.ts";
-import { evaluate } from "../train/evaluate.ts";
-import { templateDateOf, trainDefaults, usedTemplates } from "../train/index.ts";
-import { evaluationLimits } from "../train/order.ts";
+import {
+  evaluate,
+  evaluationSizes,
+  loadedBudget,
+  loadLimits,
+  templateDateOf,
+  trainDefaults,
+  usedTemplates,
+} from "../train/index.ts";
 import { openDevice } from "./arguments/device.ts";
 import { expectEffects } from "./arguments/effects.ts";
 import { loadNotes, quantizationOf } from "./arguments/quantization.ts";
@@ -50,6 +56,11 @@ export const evalCommand = defineCommand({
     },
     "per-sample": { type: "bool", default: false, help: "print the loss of every sample as well" },
     "batch-size": { type: "int", default: 8, min: 1, help: "samples per batch" },
+    "micro-batch-tokens": {
+      type: "int",
+      min: 0,
+      help: "split batches into micro-batches of up to N tokens, padding included; 0 splits none (default: what memory allows)",
+    },
     packing: {
       type: "bool",
       default: true,
@@ -94,15 +105,17 @@ export const evalCommand = defineCommand({
       const dataset = await loading;
       noteDataset(context, names.join(", "), dataset, values["max-length"]);
       context.note(templateLine(template, usedTemplates(dataset.notes), dir));
-      const limits = evaluationLimits(dataset, values["batch-size"], values.packing);
+      const batches = { batchSize: values["batch-size"], packing: values.packing };
+      const microBatchTokens = values["micro-batch-tokens"] ?? null;
+      const sizes = evaluationSizes([dataset], { ...batches, microBatchTokens });
       const { adapter, dtype } = values;
       const request = { dir, adapter, dtype, quantization: quantizationOf(values) };
-      const model = loadForInference(device, request, limits, loadNotes(context));
+      const model = loadForInference(device, request, loadLimits(sizes), loadNotes(context));
       try {
         const progress = new EvaluationProgress();
         const result = await evaluate(model, dataset, {
-          batchSize: values["batch-size"],
-          packing: values.packing,
+          ...batches,
+          microBatchTokens: loadedBudget(model, sizes),
           signal: context.signal,
           team,
           onProgress: (done) => context.draw(progress.parts(done, dataset.length)),

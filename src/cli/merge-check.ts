@@ -3,13 +3,12 @@
 import type { SampleSource } from "../data/samples.ts";
 import { type LoadRequest, loadForInference, type QuantizationRequest } from "../model/index.ts";
 import type { Device } from "../native/index.ts";
-import { type Evaluation, evaluate } from "../train/evaluate.ts";
-import { evaluationLimits } from "../train/order.ts";
+import { type Evaluation, evaluate, evaluationSizes, loadedBudget, loadLimits } from "../train/index.ts";
 import { loadNotes } from "./arguments/quantization.ts";
 import type { Context } from "./command.ts";
 import { EvaluationProgress } from "./terminal/progress.ts";
 
-const BATCH_SIZE = 8;
+const BATCHES = { batchSize: 8, packing: true } as const;
 
 /** What is compared: folders, and how the base was quantized for the merge. */
 export interface MergeCheck {
@@ -31,14 +30,15 @@ export async function checkMerge(
   dataset: SampleSource,
   context: Context,
 ): Promise<CheckResult> {
-  const limits = evaluationLimits(dataset, BATCH_SIZE, true);
+  const sizes = evaluationSizes([dataset], { ...BATCHES, microBatchTokens: null });
   const lossOf = async (label: string, request: LoadRequest) => {
     const progress = new EvaluationProgress(label);
-    const loaded = loadForInference(device, { ...request, dtype: "f32" }, limits, loadNotes(context));
+    const asked = { ...request, dtype: "f32" } as const;
+    const loaded = loadForInference(device, asked, loadLimits(sizes), loadNotes(context));
     try {
       return await evaluate(loaded, dataset, {
-        batchSize: BATCH_SIZE,
-        packing: true,
+        ...BATCHES,
+        microBatchTokens: loadedBudget(loaded, sizes),
         signal: context.signal,
         onProgress: (done) => context.draw(progress.parts(done, dataset.length)),
       });

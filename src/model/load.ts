@@ -129,13 +129,17 @@ export interface InferenceRequest extends LoadRequest {
 export function loadForInference(
   device: Device,
   request: InferenceRequest,
-  { maxTokens, maxTargets, maxPosition }: Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition">,
+  limits: Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition" | "larger">,
   reporter: LoadReporter = {},
 ): Llama {
   const { adapter, dtype } = request;
   if (adapter !== undefined && !existsSync(adapter))
     throw new NeftuneError("not_found", `--adapter ${adapter}: no such folder`);
-  const common = { dtype, recompute: "layer", maxTokens, maxTargets, maxPosition, seed: 0 } as const;
+  const { maxTokens, maxTargets, maxPosition, larger = [] } = limits;
+  const common = {
+    ...({ dtype, recompute: "layer", seed: 0 } as const),
+    ...{ maxTokens, maxTargets, maxPosition, larger },
+  };
   return loadModel(
     device,
     request,

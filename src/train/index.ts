@@ -4,7 +4,14 @@ export type { SampleSizes, SampleSource, Samples } from "../data/samples.ts";
 export { DivergedError } from "./divergence.ts";
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export { fingerprintDataset, fingerprintModel } from "./identity.ts";
-export { type PlannedRun, runLimits } from "./limits.ts";
+export {
+  type EvaluationBatches,
+  evaluationSizes,
+  loadedBudget,
+  loadLimits,
+  type PlannedRun,
+  runLimits,
+} from "./limits.ts";
 export type { EvalMetrics, StepMetrics } from "./metrics.ts";
 export type { EvaluableModel, ModelOrigin, TrainableModel } from "./model.ts";
 export { type NeftuneOptions, neftune } from "./noise.ts";

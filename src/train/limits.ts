@@ -1,6 +1,7 @@
 // How large the micro-batches of a run get: what a model is loaded for.
 
 import type { SampleSource } from "../data/samples.ts";
+import type { Llama, ModelOptions } from "../model/index.ts";
 import type { DeviceInfo } from "../native/index.ts";
 import { resolveTrainerOptions, type TrainerOptions } from "./options.ts";
 import {
@@ -38,6 +39,54 @@ function withEvaluation(
 ): BatchLimits {
   if (evalDataset === undefined) return limits;
   return mergeLimits(limits, evaluationLimits(evalDataset, batchSize, packing, microBatchTokens));
+}
+
+/** How an evaluation's samples get into batches. */
+export interface EvaluationBatches {
+  batchSize: number;
+  packing: boolean;
+  /** Divides batches of more tokens; 0: none; null: as memory demands. */
+  microBatchTokens: number | null;
+}
+
+/**
+ * What a model may be loaded for to evaluate all `sources`, the most first. Without a given budget that is whole batches,
+ * then half of the largest, and so on down to the longest sample, which nothing divides.
+ */
+export function evaluationSizes(
+  sources: readonly SampleSource[],
+  { batchSize, packing, microBatchTokens }: EvaluationBatches,
+): MergedSize[] {
+  const whole = sources
+    .map((source) => evaluationLimits(source, batchSize, packing, microBatchTokens))
+    .reduce(mergeLimits);
+  const sizes: MergedSize[] = [{ microBatchTokens: microBatchTokens ?? 0, limits: whole }];
+  if (microBatchTokens !== null) return sizes;
+  const { maxTokens, maxTargets, maxPosition } = whole;
+  let budget = maxTokens;
+  while (budget > maxPosition) {
+    budget = Math.max(maxPosition, Math.ceil(budget / 2));
+    const limits = { ...whole, maxTokens: budget, maxTargets: Math.min(budget, maxTargets) };
+    sizes.push({ microBatchTokens: budget, limits });
+  }
+  return sizes;
+}
+
+/** To be spread into what a model is loaded with: it takes the first of `sizes` that memory allows (ModelOptions.larger). */
+export function loadLimits(
+  sizes: readonly MergedSize[],
+): Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition" | "larger"> {
+  const { maxTokens, maxTargets, maxPosition } = sizes.at(-1)!.limits;
+  return { maxTokens, maxTargets, maxPosition, larger: sizes.map(({ limits }) => limits) };
+}
+
+/** The budget of the one of `sizes` that a model was loaded for; 0: of none of them. */
+export function loadedBudget({ options }: Pick<Llama, "options">, sizes: readonly MergedSize[]): number {
+  const { maxTokens, maxTargets } = options;
+  const chosen = sizes.find(
+    ({ limits }) => limits.maxTokens === maxTokens && limits.maxTargets === maxTargets,
+  );
+  return chosen?.microBatchTokens ?? 0;
 }
 
 /** Tokens of a micro-batch beyond which a step gets no faster: measured on CPUs, estimated for GPUs. */

@@ -24,7 +24,7 @@ import type { Device } from "../native/index.ts";
 import { optionName } from "../options/table.ts";
 import { oneByMachine, sharedMemory, type Team } from "../ranks/team.ts";
 import { fingerprintModel } from "./identity.ts";
-import { type MergedSize, mergedSizes, runLimits } from "./limits.ts";
+import { loadedBudget, type MergedSize, mergedSizes, runLimits } from "./limits.ts";
 import type { ModelOrigin } from "./model.ts";
 import {
   expectEvaluable,
@@ -339,15 +339,11 @@ export async function trainOn(
 
 /** The --micro-batch-tokens that a model was loaded for, on all ranks. */
 export async function mergedSize(
-  { options }: Pick<Llama, "options">,
+  model: Pick<Llama, "options">,
   sizes: readonly MergedSize[],
   team: { ranks: Pick<Team["ranks"], "share"> } | null,
 ): Promise<number> {
-  const { maxTokens, maxTargets } = options;
-  const chosen = sizes.find(
-    ({ limits }) => limits.maxTokens === maxTokens && limits.maxTargets === maxTargets,
-  );
-  const own = chosen?.microBatchTokens ?? 0;
+  const own = loadedBudget(model, sizes);
   return team === null ? own : Math.min(...(await team.ranks.share(String(own))).map(Number));
 }
 

@@ -13,10 +13,12 @@ import { ANSWERS_FILE } from "../../report/index.ts";
 import { finishUnlessAborted } from "../../steps.ts";
 import {
   evaluate,
-  evaluationLimits,
-  mergeLimits,
+  evaluationSizes,
+  loadedBudget,
+  loadLimits,
   type RunRequest,
   type SamplePrompt,
+  trainerDefaults,
 } from "../../train/index.ts";
 import type { Context } from "../command.ts";
 import { rowsText } from "../completions.ts";
@@ -79,27 +81,28 @@ export async function measureRun(
   context: Context,
 ): Promise<RunMeasures> {
   const { output, model: base, tune, dtype, quantization, trainer } = request;
-  const batchSize = trainer.batchSize ?? 8;
+  const { batchSize = trainerDefaults.batchSize, microBatchTokens = null } = trainer;
+  const batches = { batchSize, packing: true };
   const part = Array.from({ length: Math.min(train.length, TRAIN_SAMPLES) }, (_, i) => train.get(i));
   const longest = questions.reduce((most, { ids }) => Math.max(most, ids.length), 0);
-  const limits = mergeLimits(
-    evaluationLimits(train, batchSize, true),
-    evaluationLimits(held, batchSize, true),
-  );
+  const sizes = evaluationSizes([part, held], { ...batches, microBatchTokens }).map((size) => ({
+    ...size,
+    limits: {
+      ...size.limits,
+      maxTokens: Math.max(size.limits.maxTokens, longest, PREFILL_TOKENS),
+      maxPosition: Math.max(size.limits.maxPosition, longest + maxNewTokens),
+    },
+  }));
   const model = loadForInference(
     device,
     tune === "full"
       ? { dir: output, adapter: undefined, dtype, quantization: null }
       : { dir: base.dir, adapter: output, dtype, quantization },
-    {
-      maxTokens: Math.max(limits.maxTokens, longest, PREFILL_TOKENS),
-      maxTargets: limits.maxTargets,
-      maxPosition: Math.max(limits.maxPosition, longest + maxNewTokens),
-    },
+    loadLimits(sizes),
   );
   try {
     const options = (what: string, total: number) => ({
-      ...{ batchSize, packing: true, signal: context.signal },
+      ...{ ...batches, microBatchTokens: loadedBudget(model, sizes), signal: context.signal },
       onProgress: (done: number) => context.draw(`${label}: ${what} ${done} of ${total}`),
     });
     const trainLoss = await evaluate(model, part, options("training samples", part.length));
