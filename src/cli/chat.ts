@@ -4,7 +4,7 @@ import type { Interface } from "node:readline";
 import { RowProblem } from "../data/formats.ts";
 import { TextStream } from "../data/text-stream.ts";
 import { UsageError } from "../errors.ts";
-import { modelOption, templateHelp } from "../options/data.ts";
+import { modelOption, templateDateOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { eventsTurn } from "../steps.ts";
 import { openDevice } from "./arguments/device.ts";
@@ -30,6 +30,7 @@ export const chatCommand = defineCommand({
       value: "NAME|FILE",
       help: `${templateHelp}. Default: the one that the run was trained with, else the tokenizer's chat template`,
     },
+    "template-date": templateDateOption,
     "max-new-tokens": { type: "int", default: 512, min: 1, help: "stop an answer after N tokens" },
     "context-length": contextLengthOption,
     dtype: dtypeOption,

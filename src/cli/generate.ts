@@ -6,6 +6,7 @@ import type { ColumnNames } from "../data/columns.ts";
 import { type EncoderThread, withEncoder } from "../data/encoder-thread.ts";
 import { RowProblem } from "../data/formats.ts";
 import { RowError } from "../data/source.ts";
+import { today } from "../data/template-date.ts";
 import { promptTemplate } from "../data/templates.ts";
 import { TextStream } from "../data/text-stream.ts";
 import { Tokenizer } from "../data/tokenizer.ts";
@@ -44,6 +45,7 @@ import {
   wantedSplits,
 } from "./inputs/model-data.ts";
 import { chooseDate, chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
+import { datedNote } from "./inputs/row-notes.ts";
 import { expectNewFile } from "./outputs/new-file.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./terminal/format.ts";
 
@@ -250,12 +252,14 @@ export const generateCommand = defineCommand({
     const tokenizer = existsSync(join(dir, "tokenizer.json")) ? Tokenizer.load(dir) : null;
     const template = chooseTemplate(values["prompt-template"], [values.adapter, dir], preset);
     const columns = columnNames(values);
+    const fixedDate = chooseDate(values["template-date"], [values.adapter, dir]);
+    const date = fixedDate ?? today();
     const options = {
       template: promptTemplate(template.option),
       maxLength: null,
       parseSpecial: values["parse-special"],
       vocabSize: config.vocabSize,
-      date: chooseDate(values["template-date"], [values.adapter, dir]),
+      date,
       ...(datasetName === undefined || columns === undefined ? {} : { columns }),
     };
     const { asked, endOfTurn } = await withEncoder(dir, options, context.signal, async (encoder) => ({
@@ -271,6 +275,11 @@ export const generateCommand = defineCommand({
       const isPlain = dataset === undefined && template.option === undefined;
       const chosen = isPlain ? { ...template, why: "--prompt is continued as it is" } : template;
       context.note(templateLine(chosen, [...new Set(used)], dir));
+    }
+    const dated = asked.filter(({ isDated }) => isDated).length;
+    if (dated > 0) {
+      const prompts = dataset === undefined ? "a prompt" : countOf(dated, "row");
+      context.note(datedNote(prompts, fixedDate === undefined ? date : undefined));
     }
     const longest = asked.reduce((most, { ids }) => Math.max(most, ids.length), 0);
     if (longest + values["max-new-tokens"] > config.maxPositionEmbeddings) {

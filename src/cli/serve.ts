@@ -4,7 +4,7 @@ import { basename, resolve } from "node:path";
 import { UsageError } from "../errors.ts";
 import { readText } from "../formats/io.ts";
 import type { Device } from "../native/index.ts";
-import { modelOption, templateHelp } from "../options/data.ts";
+import { modelOption, templateDateOption, templateHelp } from "../options/data.ts";
 import { quantizationOptions } from "../options/tuning.ts";
 import { openDevice } from "./arguments/device.ts";
 import { expectEffects } from "./arguments/effects.ts";
@@ -71,6 +71,7 @@ export const serveCommand = defineCommand({
       value: "NAME|FILE",
       help: `template of conversations: ${templateHelp}. Default: the one that the run was trained with, else the tokenizer's chat template`,
     },
+    "template-date": templateDateOption,
     dtype: dtypeOption,
     ...quantizationOptions,
   },
@@ -150,7 +151,7 @@ function openAll(
   try {
     for (const { name, adapter } of entries) {
       const weightsOf = models.values().next().value;
-      const own = { ...options, adapter: adapter ?? undefined, weightsOf };
+      const own = { ...options, name, adapter: adapter ?? undefined, weightsOf };
       models.set(name, ServedModel.open(device, found, own, context));
     }
     return models;

@@ -63,7 +63,8 @@ export function conversationPrompt(
   const rendering = new Rendering(disguise.conversation, template, tokenizer, disguise.mark, true);
   expectShown(rendering, conversation.messages, template);
   const { text, sections } = disguise.revealed(rendering.text, tokenizer);
-  return { text, sections, answers: [], excepted: [], hasEos: false, remarks: [] };
+  const remarks: Remark[] = template.isDated ? ["dated"] : [];
+  return { text, sections, answers: [], excepted: [], hasEos: false, remarks };
 }
 
 /** The messages that are targets. */

@@ -38,6 +38,8 @@ export interface Prompt {
   text: string;
   /** The template's name, as rows' notes have it. */
   template: string | null;
+  /** The template asked for the date. */
+  isDated: boolean;
 }
 
 export interface EncodedSample extends Sample {
@@ -106,7 +108,7 @@ export class Encoder {
       forGeneration: true,
     });
     if (row.format === "tokens") {
-      return { ids: row.inputIds, text: this.textOf(row.inputIds), template: null };
+      return { ids: row.inputIds, text: this.textOf(row.inputIds), template: null, isDated: false };
     }
     const exchanges = this.exchangesOf(row, true);
     const script =
@@ -114,7 +116,7 @@ export class Encoder {
         ? this.exchangeScript(exchanges)
         : conversationPrompt(asConversation(row, true), this.chat, this.tokenizer, parseSpecial);
     const { ids, text } = encodeScript(script, this.tokenizer, "answers");
-    return { ids, text, template: this.templateOf(row) };
+    return { ids, text, template: this.templateOf(row), isDated: script.remarks.includes("dated") };
   }
 
   /** The id that ends the answers of the chat template that rendered rows so far; null where it has or there is none. */

@@ -7,8 +7,9 @@ import {
   rowsText,
 } from "../../src/cli/completions.ts";
 
+const asked = { ids: Int32Array.of(1), text: "", template: null, isDated: false };
 const completed = (row: unknown, ids: number[] = [7, 2], columns?: Record<string, string>) =>
-  completionOf({ row, ids: Int32Array.of(1), text: "rendered", template: null }, columns, ids, "out", [2, 3]);
+  completionOf({ ...asked, row, text: "rendered" }, columns, ids, "out", [2, 3]);
 
 describe("a completion", () => {
   test.each([
@@ -66,13 +67,8 @@ describe("files", () => {
   });
 
   test("AlpacaEval's", () => {
-    const asked = [{ dataset: "own" }, {}].map((row) => ({
-      row,
-      ids: Int32Array.of(),
-      text: "",
-      template: null,
-    }));
-    expect(alpacaEvalRows(asked, rows, "g", "d")).toEqual([
+    const own = [{ dataset: "own" }, {}].map((row) => ({ ...asked, row }));
+    expect(alpacaEvalRows(own, rows, "g", "d")).toEqual([
       { dataset: "own", instruction: "i", output: "a\nb\u202e", generator: "g" },
       { dataset: "d", instruction: "i", output: "", generator: "g" },
     ]);

@@ -270,7 +270,12 @@ describe("preview", () => {
     place.write("first.jinja", "{{ strftime_now('%F') }}: {{ messages[0]['content'] }}");
     expect(await promptOf(...one, "--template-date", "2024-07-26")).toBe("2024-07-26: Hello");
     expect(await promptOf(...one, "--adapter", "dated")).toBe("2024-07-26: Hello");
-    for (const command of ["train", "eval", "preview", "generate", "merge"]) {
+    expectNote(await place.must(...ask, ...one), 1);
+    expectNote(await place.must(...ask, ...one, "--template-date", "2024-07-26"), 0);
+    const output = ["generate", "--dataset", "train.json", "--max-new-tokens", "1", "--samples", "2"];
+    const answered = await place.must(...output, ...one, "--output", "dated.jsonl");
+    expect(answered.stderr).toContain(`2 rows ${note}; --template-date `);
+    for (const command of ["train", "eval", "preview", "generate", "merge", "chat", "serve"]) {
       const { stderr, status } = await place.run(command, "--template-date", "26 Jul");
       expect(stderr).toContain("--template-date expects a date such as 2024-07-26, got 26 Jul");
       expect(status).toBe(2);

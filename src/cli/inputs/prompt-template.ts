@@ -31,7 +31,7 @@ export function chooseTemplate(
   return { option: undefined, why: "by row format" };
 }
 
-/** The day that templates are told: an option, else that of the first folder that is a run; undefined: today. */
+/** The day that templates are told: an option, else that of the first folder that is a run; undefined: none is fixed. */
 export function chooseDate(
   option: TemplateDate | undefined,
   folders: readonly (string | undefined)[],

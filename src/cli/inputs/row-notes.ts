@@ -2,6 +2,7 @@
 
 import type { FileNotes } from "../../data/dataset.ts";
 import { type Remark, remarks } from "../../data/encoding-notes.ts";
+import type { TemplateDate } from "../../data/template-date.ts";
 import { countOf } from "../terminal/format.ts";
 
 /** The part before the place of the first row. */
@@ -16,6 +17,13 @@ const sentences: Readonly<Record<Remark, (rows: string) => string>> = {
   dated: (rows) => `${rows} with the date in the template's own text`,
 };
 
+/** Prompts whose template wrote the date, as rows are noted. `date`: what fixes it; undefined: it is fixed. */
+export const datedNote = (prompts: string, date: TemplateDate | undefined): string =>
+  `${sentences.dated(prompts)}${fixedBy(date)}`;
+
+const fixedBy = (date: TemplateDate | undefined): string =>
+  date === undefined ? "" : `; --template-date ${date} gives the same tokens on another day`;
+
 /** A line for each remark, with how many rows and the first, and one for the columns that nothing read. */
 export function rowNotes(notes: readonly FileNotes[]): string[] {
   const lines: string[] = [];
@@ -25,10 +33,7 @@ export function rowNotes(notes: readonly FileNotes[]): string[] {
     if (first === undefined) continue;
     const rows = files.reduce((sum, file) => sum + file.remarks[remark]!.rows, 0);
     const place = `${first.path}${first.remarks[remark]!.first}`;
-    const kept =
-      remark === "dated" && first.date !== undefined
-        ? `; --template-date ${first.date} gives the same tokens on another day`
-        : "";
+    const kept = remark === "dated" ? fixedBy(first.date) : "";
     lines.push(`${sentences[remark](countOf(rows, "row"))} (${rows === 1 ? "" : "first "}${place})${kept}`);
   }
   const unused = [...new Set(notes.flatMap((file) => file.unused))];

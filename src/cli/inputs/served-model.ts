@@ -2,16 +2,17 @@
 
 import { Encoder } from "../../data/encode.ts";
 import { RowProblem } from "../../data/formats.ts";
+import { type TemplateDate, today } from "../../data/template-date.ts";
 import { promptTemplate } from "../../data/templates.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { UsageError } from "../../errors.ts";
 import { GenerationSession, type Llama, loadForInference, readConfig } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
-import { templateDateOf } from "../../train/index.ts";
 import { loadNotes, type QuantizationValues, quantizationOf } from "../arguments/quantization.ts";
 import type { Context } from "../command.ts";
 import type { CheckedModel } from "./checked-model.ts";
-import { type ChosenTemplate, chooseTemplate } from "./prompt-template.ts";
+import { type ChosenTemplate, chooseDate, chooseTemplate } from "./prompt-template.ts";
+import { datedNote } from "./row-notes.ts";
 
 /** Tokens of prompts that are read at once: what is read in one pass is read fastest. */
 const CHUNK_TOKENS = 2048;
@@ -29,9 +30,12 @@ export interface ServedModelOptions extends QuantizationValues {
   dtype: "f32" | "bf16";
   adapter: string | undefined;
   "prompt-template": string | undefined;
+  "template-date"?: TemplateDate | undefined;
   "context-length": number | undefined;
   /** Sequences at once. */
   slots: number;
+  /** What notes on its prompts begin with; absent: it is the only model. */
+  name?: string;
   /** One on the same base, whose weights are used; it is to be closed later. */
   weightsOf?: ServedModel | undefined;
 }
@@ -50,8 +54,11 @@ export class ServedModel {
   readonly encoder: Encoder | null;
   /** Ids that end an answer. */
   readonly eosIds: readonly number[];
+  /** Says that the template wrote the date, the first time; null: that is said. */
+  #noteDate: (() => void) | null;
 
-  private constructor(model: Llama, session: GenerationSession, talk: Talk) {
+  private constructor(model: Llama, session: GenerationSession, talk: Talk, noteDate: () => void) {
+    this.#noteDate = noteDate;
     this.model = model;
     this.session = session;
     this.tokenizer = talk.tokenizer;
@@ -73,6 +80,10 @@ export class ServedModel {
       chooseTemplate(options["prompt-template"], [options.adapter, dir], preset),
       options,
     );
+    const noteDate = () =>
+      context.note(
+        `${options.name === undefined ? "" : `${options.name}: `}${datedNote("prompts", talk.unfixedDate)}`,
+      );
     const request = {
       dir,
       adapter: options.adapter,
@@ -91,7 +102,8 @@ export class ServedModel {
     };
     const model = loadForInference(device, request, limits, loadNotes(context));
     try {
-      return new ServedModel(model, new GenerationSession(model, { slots: options.slots, capacity }), talk);
+      const session = new GenerationSession(model, { slots: options.slots, capacity });
+      return new ServedModel(model, session, talk, noteDate);
     } catch (error) {
       model.close();
       throw error;
@@ -114,7 +126,12 @@ export class ServedModel {
   promptOf(messages: readonly Message[]): Int32Array {
     if (this.encoder === null) throw noTemplate();
     const row = this.template.option === "alpaca" ? alpacaRow(messages) : null;
-    return this.encoder.encodePrompt(row ?? { messages }).ids;
+    const { ids, isDated } = this.encoder.encodePrompt(row ?? { messages });
+    if (isDated) {
+      this.#noteDate?.();
+      this.#noteDate = null;
+    }
+    return ids;
   }
 }
 
@@ -136,19 +153,26 @@ export const noTemplate = () =>
 
 type Talk = ReturnType<typeof talkOf>;
 
-function talkOf(dir: string, template: ChosenTemplate, { adapter }: Pick<ServedModelOptions, "adapter">) {
+function talkOf(
+  dir: string,
+  template: ChosenTemplate,
+  { adapter, "template-date": option }: Pick<ServedModelOptions, "adapter" | "template-date">,
+) {
   const tokenizer = Tokenizer.load(dir);
   const config = readConfig(dir);
   const hasTemplate = template.option !== undefined || tokenizer.chatTemplate !== null;
   const chosen =
     template.option === undefined && hasTemplate ? { option: "chat", why: "the tokenizer's own" } : template;
+  const fixedDate = chooseDate(option, [adapter, dir]);
+  const date = fixedDate ?? today();
   const options = {
     template: promptTemplate(chosen.option),
     maxLength: null,
     parseSpecial: false,
     vocabSize: config.vocabSize,
-    date: templateDateOf([adapter, dir]),
+    date,
   };
   const encoder = hasTemplate ? new Encoder(tokenizer, options) : null;
-  return { tokenizer, config, template: chosen, encoder };
+  const unfixedDate = fixedDate === undefined ? date : undefined;
+  return { tokenizer, config, template: chosen, encoder, unfixedDate };
 }
