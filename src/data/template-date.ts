@@ -16,9 +16,12 @@ export function today(now = new Date()): TemplateDate {
   return `${String(now.getFullYear()).padStart(4, "0")}-${two(now.getMonth() + 1)}-${two(now.getDate())}`;
 }
 
+/** True for what is written as a date, whether there is such a day or not. */
+export const hasDateForm = (text: string): boolean => /^\d{4}-\d\d-\d\d$/.test(text);
+
 /** True for a day that there is. */
 export function isTemplateDate(value: unknown): value is TemplateDate {
-  if (typeof value !== "string" || !/^\d{4}-\d\d-\d\d$/.test(value)) return false;
+  if (typeof value !== "string" || !hasDateForm(value)) return false;
   const time = Date.parse(value);
   return !Number.isNaN(time) && new Date(time).toISOString().startsWith(value);
 }

@@ -97,9 +97,10 @@ async function parseTomlText(text: string): Promise<unknown> {
   try {
     const entries = Object.entries(parse(text));
     return new Map(
-      entries.map(([key, value]) => [key, value instanceof TomlDate ? value.toISOString() : value]),
+      entries.map(([key, value]) => [key, value instanceof TomlDate ? dateIn(text, key, value) : value]),
     );
   } catch (error) {
+    if (error instanceof SyntaxProblem) throw error;
     if (!(error instanceof TomlError)) throw tooDeep(error);
     const reason = (error.message.split("\n")[0] ?? "").replace(/^Invalid TOML document: /, "");
     if (!reason.startsWith("trying to redefine")) throw new SyntaxProblem(reason, error.line);
@@ -107,6 +108,15 @@ async function parseTomlText(text: string): Promise<unknown> {
     const key = /^[^=\]]*/.exec(line)?.[0].replaceAll(/[\s["']/g, "") ?? "";
     throw new SyntaxProblem(`the key ${quoted(key)} is given twice`, error.line);
   }
+}
+
+/** A date as it is written. The library takes 30 February for 1 March. */
+function dateIn(text: string, key: string, date: { toISOString(): string; isDate(): boolean }): string {
+  const day = date.toISOString();
+  if (date.isDate() && !text.includes(day)) {
+    throw new SyntaxProblem(`the day that ${quoted(key)} names does not exist`);
+  }
+  return day;
 }
 
 async function parseYamlText(text: string): Promise<unknown> {

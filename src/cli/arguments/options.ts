@@ -3,6 +3,7 @@
 // because each would still need this table for config files, `on|off` values, ranges and nearest-name refusals.
 
 import { parseArgs } from "node:util";
+import { hasDateForm } from "../../data/template-date.ts";
 import { UsageError } from "../../errors.ts";
 import { suggestion } from "../../nearest.ts";
 import {
@@ -158,8 +159,7 @@ export function readText(name: string, spec: OptionSpec, text: string): unknown 
     case "repeated":
       return [readString(name, text)];
     case "date":
-      if (accepts(spec, text)) return text;
-      throw new UsageError(`${name} expects ${expected(spec)}, got ${text === "" ? '""' : shown(text)}`);
+      return readDate(name, spec, text, text === "" ? '""' : shown(text));
     default:
       return readString(name, text);
   }
@@ -196,6 +196,12 @@ function readList(
   const twice = items.find((item, i) => items.indexOf(item) !== i);
   if (twice !== undefined) throw new UsageError(`${name} names ${shown(twice)} twice`);
   return [...items];
+}
+
+function readDate(name: string, spec: OptionSpec, text: string, shown: string): string {
+  if (accepts(spec, text)) return text;
+  if (!hasDateForm(text)) throw new UsageError(`${name} expects ${expected(spec)}, got ${shown}`);
+  throw new UsageError(`${name} expects ${expected(spec)}; there is no day ${shown}`);
 }
 
 function readString(name: string, text: string): string {
@@ -236,8 +242,8 @@ export function readValue(option: string, name: string, spec: OptionSpec, given:
       return spec.type === "list" ? readList(name, spec, value) : value;
     }
     case "date":
-      if (!accepts(spec, value)) throw wrong();
-      return value;
+      if (typeof value !== "string") throw wrong();
+      return readDate(name, spec, value, quoted(value));
     default:
       if (typeof value !== "string") throw wrong();
       return readString(name, value);
