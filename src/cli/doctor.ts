@@ -9,11 +9,14 @@ import type { NativeLibrary } from "../native/bindings.ts";
 import { supportedIsas } from "../native/cpu-isa.ts";
 import {
   type CudaProbe,
+  ceilingEffect,
   checkProduct,
   Device,
   type DeviceInfo,
   type DeviceOptions,
   hasCudaLibrary,
+  type IsaCeiling,
+  isaCeiling,
   type ProductCheck,
   probeCuda,
   probeTransport,
@@ -35,6 +38,8 @@ interface Findings {
   kernel: string;
   glibc: string | null;
   cpu: { model: string; isas: string[]; amx: boolean; logical_cpus: number };
+  /** A variable that keeps oneDNN from using all of that; null: there is none. */
+  isa_ceiling: IsaCeiling | null;
   device: DeviceInfo | null;
   problems: string[];
   /** Shared libraries of the process after the backend was loaded; memfd: means out of the executable itself. */
@@ -166,6 +171,7 @@ export const doctor = defineCommand({
         amx: /\bamx_bf16\b/.test(field(cpuinfo, "flags") ?? ""),
         logical_cpus: navigator.hardwareConcurrency,
       },
+      isa_ceiling: process.arch === "x64" ? isaCeiling(context.env) : null,
       device,
       problems,
       libraries: mappedLibraries(),
@@ -193,6 +199,7 @@ function describe(found: Findings, home: string, columns: number | undefined): s
     ["system", `Linux ${found.kernel}, glibc ${found.glibc ?? "unknown"}`],
     ["processor", `${cpu.model}, ${cpu.logical_cpus} logical CPUs${cpu.amx ? ", AMX bf16" : ""}`],
     ["kernels", `${device?.isa ?? "none"} (this CPU can run ${cpu.isas.join(", ") || "none"})`],
+    ...ceilingRows(found),
     ["device cpu", device === null ? "not usable" : countOf(device.threads, "thread")],
     ["device cuda", cudaLine(found.cuda)],
     ...cudaRows(found.cuda.probe, tilde),
@@ -213,6 +220,17 @@ function describe(found: Findings, home: string, columns: number | undefined): s
   }
   for (const problem of found.problems) rows.push(["problem", problem]);
   return formatList(rows, columns);
+}
+
+/** What keeps kernels from what the CPU can do. */
+export function ceilingRows({
+  cpu,
+  isa_ceiling,
+}: {
+  cpu: Pick<Findings["cpu"], "amx">;
+  isa_ceiling: IsaCeiling | null;
+}): [string, string][] {
+  return isa_ceiling === null ? [] : [["  ceiling", ceilingEffect(isa_ceiling, cpu.amx)]];
 }
 
 function productRows(product: ProductCheck | null): [string, string][] {

@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { NeftuneError, UsageError } from "../errors.ts";
+import { isaCeiling } from "./isa-ceiling.ts";
 
 export type CpuIsa = "avx2" | "avx512" | "avx512_bf16" | "neon";
 
@@ -20,10 +21,10 @@ export const dnnlCeiling: Partial<Record<CpuIsa, string>> = {
 };
 
 /** Whether products of bf16 go by AMX, so that its instruction for pairs of them matters little. */
-export function usesAmx(env: Record<string, string | undefined>): boolean {
-  const ceiling = env.ONEDNN_MAX_CPU_ISA ?? "";
-  return cpuFlags().has("amx_bf16") && (ceiling === "" || /AMX|ALL|DEFAULT/i.test(ceiling));
-}
+export const usesAmx = (
+  env: Record<string, string | undefined>,
+  hasAmx = cpuFlags().has("amx_bf16"),
+): boolean => hasAmx && isaCeiling(env)?.allowsAmx !== false;
 
 function cpuFlags(): Set<string> {
   const line = /^flags\s*:(.*)$/m.exec(readFileSync("/proc/cpuinfo", "utf8"));

@@ -16,6 +16,7 @@ export {
   type DeviceOptions,
   probeCuda,
 } from "./device.ts";
+export { ceilingEffect, type IsaCeiling, isaCeiling } from "./isa-ceiling.ts";
 export { hasCudaLibrary } from "./library.ts";
 export { NativeError } from "./native-error.ts";
 export * from "./ops/adamw.ts";

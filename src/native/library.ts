@@ -8,6 +8,7 @@ import { NeftuneError, UsageError } from "../errors.ts";
 import { type Argument, bindings, type NativeLibrary } from "./bindings.ts";
 import { type CpuIsa, chooseIsa, dnnlCeiling, usesAmx } from "./cpu-isa.ts";
 import { loadFromMemory, openLibc, openLoader, zeroTerminated } from "./from-memory.ts";
+import { isaCeiling } from "./isa-ceiling.ts";
 import { probe } from "./probe.ts";
 
 const RTLD_NOW = 2;
@@ -99,8 +100,9 @@ function loadCpuVariant(isa: CpuIsa): NativeLibrary {
   if (!runtimeLoaded) {
     runtimeLoaded = true;
     const ceiling = dnnlCeiling[isa];
-    if (process.env.NEFTUNE_CPU_ISA && ceiling !== undefined)
-      libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(ceiling)), 0);
+    const own = isaCeiling(process.env)?.kind ?? "unknown";
+    if (process.env.NEFTUNE_CPU_ISA && ceiling !== undefined && own === "unknown")
+      libc.setenv(ptr(zeroTerminated("ONEDNN_MAX_CPU_ISA")), ptr(zeroTerminated(ceiling)), 1);
     // OpenBLAS would start threads of its own while it is loaded; the kernels' threads call it.
     if (isa === "neon") libc.setenv(ptr(zeroTerminated("OPENBLAS_NUM_THREADS")), ptr(zeroTerminated("1")), 1);
     for (const [name, file] of runtimeLibraries) loadFromMemory(name, file, libc, loader);

@@ -1,9 +1,10 @@
 // `--device` and `--threads`.
 
 import { NeftuneError } from "../../errors.ts";
-import { Device, hasCudaLibrary } from "../../native/index.ts";
+import { ceilingEffect, Device, hasCudaLibrary, isaCeiling } from "../../native/index.ts";
 import { countOf } from "../../numbers.ts";
 import type { Context } from "../command.ts";
+import { shown } from "../terminal/text.ts";
 import { parseDevice } from "./device-name.ts";
 
 /** Opens the device that the options ask for, or takes the rank's, and says which it is. The caller closes it. */
@@ -25,7 +26,14 @@ export function openDevice(options: { device: string; threads: number }, context
   const { backend, name, isa, threads } = device.info;
   const size = countOf(threads, device.isHost ? "thread" : "multiprocessor");
   context.note(`device: ${backend}, ${name}, ${isa}, ${size}${chosen}`);
+  if (backend === "cpu") noteCeiling(context);
   return device;
+}
+
+/** A limit on the CPU's instructions that is misspelled: it would pass for one that is obeyed. */
+function noteCeiling({ env, note }: Context): void {
+  const ceiling = process.arch === "x64" ? isaCeiling(env) : null;
+  if (ceiling?.kind === "unknown") note(ceilingEffect({ ...ceiling, value: shown(ceiling.value) }, false));
 }
 
 function openCuda(name: string, index: number | null): Device {
