@@ -28,7 +28,10 @@ const REASONS = new Map([
   ["ENOTDIR", "a part of the path is a file; expected a folder"],
   ["ENOSPC", "no space left on the device; free some, or choose another place"],
   ["EDQUOT", "disk quota exceeded; free some, or choose another place"],
-  ["EFBIG", "larger than the file system or the limit on file sizes (ulimit -f) allows"],
+  [
+    "EFBIG",
+    "larger than the file system or the limit on file sizes allows; raise the limit (ulimit -f), or choose another place",
+  ],
   ["EROFS", "the file system is read-only; choose another place"],
   ["EMFILE", "too many open files; raise the limit (ulimit -n)"],
   ["ENAMETOOLONG", "the name is too long"],

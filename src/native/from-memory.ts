@@ -4,6 +4,7 @@
 import { dlopen, FFIType, type Pointer, ptr } from "bun:ffi";
 import { readFileSync, writeSync } from "node:fs";
 import { NeftuneError } from "../errors.ts";
+import { formatBytes } from "../numbers.ts";
 
 const RTLD_NOW = 2;
 const RTLD_GLOBAL = 0x100;
@@ -31,6 +32,31 @@ export function openLoader() {
   }
 }
 
+/** Bytes that a file may have; null: no limit. `limits`: what /proc/PID/limits holds. */
+function fileSizeLimit(limits: string): number | null {
+  const soft = /^Max file size\s+(\d+)\s/m.exec(limits)?.[1];
+  return soft === undefined ? null : Number(soft);
+}
+
+/** Why a library of `bytes` could not be written into memory, and what to do. `limits`: what /proc/self/limits holds. */
+export function unpackError(
+  name: string,
+  bytes: number,
+  cause: unknown,
+  limits = readFileSync("/proc/self/limits", "utf8"),
+): NeftuneError {
+  const what = `${name} (${formatBytes(bytes)}) cannot be unpacked into memory`;
+  const { code, message } = cause as NodeJS.ErrnoException;
+  const limit = fileSizeLimit(limits);
+  const reason =
+    code === "EFBIG" && limit !== null
+      ? `files, also those in memory, are limited to ${formatBytes(limit)} (ulimit -f ${Math.floor(limit / 1024)}); remove the limit with ulimit -f unlimited`
+      : code === "ENOSPC" || code === "ENOMEM"
+        ? `there is too little memory left (${code}); free some, or raise the limit of the container or job`
+        : message;
+  return new NeftuneError("native", `${what}: ${reason}`, { cause });
+}
+
 /** Writes the library into a memfd and opens it. The descriptor stays open: glibc knows a library by its path, and a reused number would name another. */
 export function loadFromMemory(
   name: string,
@@ -45,12 +71,7 @@ export function loadFromMemory(
   try {
     for (let written = 0; written < bytes.length; ) written += writeSync(descriptor, bytes, written);
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message : String(cause);
-    throw new NeftuneError(
-      "native",
-      `${name}: its ${bytes.length} bytes cannot be unpacked into memory: ${reason} (a limit on file sizes, ulimit -f, holds there too)`,
-      { cause },
-    );
+    throw unpackError(name, bytes.length, cause);
   }
   const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW | RTLD_GLOBAL);
   if (handle === null) {
