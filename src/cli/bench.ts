@@ -115,7 +115,7 @@ export const bench = defineCommand({
       context.draw("measuring this machine's matmul rate");
       const rates = deviceRates(device, config, values.dtype, tokens, beside);
       const report = summarize(measured, rates, values, device.info, ranks);
-      context.print(values.json ? toJson(report) : describe(report));
+      context.print(values.json ? toJson(report) : describe(report, context.columns));
     } finally {
       beside?.close();
       device.close();
@@ -137,7 +137,7 @@ async function generation(
     const { shape, dtype, seed } = values;
     const settings = { shape, dtype, seed, promptTokens: values["max-length"] };
     const report = await benchGeneration(device, config, settings, context);
-    context.print(values.json ? toJson(report) : describeGeneration(report));
+    context.print(values.json ? toJson(report) : describeGeneration(report, context.columns));
   } finally {
     device.close();
   }

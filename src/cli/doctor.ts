@@ -266,7 +266,7 @@ function transportRow(
   { transport, path, version, looked }: Transport,
   tilde: (path: string) => string,
 ): [string, string] {
-  const where = path === null ? `not found; looked at ${looked.join(", ")}` : tilde(path);
+  const where = path === null ? `not found; looked at ${looked.map(tilde).join(", ")}` : tilde(path);
   const which = version === null ? "" : ` (${version.replaceAll(/\s+/g, " ")})`;
   return [`ranks, ${transport}`, `${where}${which}`];
 }

@@ -34,6 +34,7 @@ import {
 import { chooseTemplate, templateLine } from "./inputs/prompt-template.ts";
 import { countOf, formatSeconds, toJson } from "./terminal/format.ts";
 import { EvaluationProgress } from "./terminal/progress.ts";
+import { folded } from "./terminal/text.ts";
 
 /** Decimals of a loss that do not depend on how samples are batched. --json has all. */
 const DIGITS = { bf16: 3, f32: 5 } as const;
@@ -153,10 +154,10 @@ export const evalCommand = defineCommand({
             context.print(`${i + 1}: ${shown} (${targetTokens[i]} targets)`);
           }
         }
-        context.print(
+        const said =
           `loss ${loss.toFixed(digits)}, perplexity ${perplexityText(perplexity, digits)}: ${countOf(result.samples, "sample")}, ` +
-            `${countOf(result.targetTokens, "target token")}, ${formatSeconds(seconds)}`,
-        );
+          `${countOf(result.targetTokens, "target token")}, ${formatSeconds(seconds)}`;
+        context.print(folded(said, context.columns));
       } finally {
         model.close();
       }

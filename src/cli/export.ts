@@ -26,6 +26,7 @@ import { baseOf, noteBase, withMerger } from "./merge.ts";
 import { expectNewFile, makeFile } from "./outputs/new-file.ts";
 import { expectNoModelfile, makeOllamaFolder, writeModelfile } from "./outputs/ollama.ts";
 import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { folded } from "./terminal/text.ts";
 import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 export interface ExportRequest {
@@ -205,7 +206,9 @@ export const exportCommand = defineCommand({
       context.print(toJson({ output, type, bytes, ...(modelfile && { modelfile }), seconds }));
       return;
     }
-    context.print(`${output}: ${formatBytes(bytes)}, ${type}, ${formatSeconds(seconds)}`);
+    context.print(
+      folded(`${output}: ${formatBytes(bytes)}, ${type}, ${formatSeconds(seconds)}`, context.columns),
+    );
     if (modelfile !== null) context.print(`${modelfile}: for ollama create NAME -f ${modelfile}`);
   },
 });

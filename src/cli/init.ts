@@ -18,6 +18,7 @@ import { openDevice } from "./arguments/device.ts";
 import { defineCommand } from "./command.ts";
 import { expectNewFolder, makeFolder } from "./outputs/new-folder.ts";
 import { formatBytes, formatCount, toJson } from "./terminal/format.ts";
+import { folded } from "./terminal/text.ts";
 import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 /** Values that pass from the device to the file at a time. */
@@ -147,7 +148,10 @@ export const init = defineCommand({
       if (values.json) context.print(toJson({ output, files, parameters, bytes }));
       else
         context.print(
-          `${output}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`,
+          folded(
+            `${output}: ${formatCount(parameters)} values, ${formatBytes(bytes)} of ${values.dtype}`,
+            context.columns,
+          ),
         );
     } finally {
       device.close();

@@ -3,8 +3,8 @@
 import { describeTensors, type TensorListing } from "../formats/describe.ts";
 import { nf4WeightOf } from "../formats/nf4.ts";
 import { defineCommand } from "./command.ts";
-import { formatBytes, formatCount, formatTable, toJson } from "./terminal/format.ts";
-import { shown } from "./terminal/text.ts";
+import { fitTable, formatBytes, formatCount, toJson } from "./terminal/format.ts";
+import { folded, shown } from "./terminal/text.ts";
 
 /** Columns of a metadata value; --json has all of it. */
 const MOST_OF_VALUE = 400;
@@ -43,8 +43,8 @@ export const inspect = defineCommand({
     );
     const bytes = tensors.reduce((sum, tensor) => sum + tensor.bytes, 0);
     for (const [key, value] of Object.entries(metadata))
-      context.print(`${shown(key)}: ${shown(value, MOST_OF_VALUE)}`);
-    if (rows.length > 0) context.print(formatTable(rows, [3]));
+      context.print(folded(`${shown(key)}: ${shown(value, MOST_OF_VALUE)}`, context.columns));
+    if (rows.length > 0) context.print(fitTable(rows, [3], context.columns));
     context.print(`${tensors.length} tensors, ${formatCount(elements)} values, ${formatBytes(bytes)}`);
   },
 });

@@ -35,6 +35,7 @@ import { checkMerge } from "./merge-check.ts";
 import { expectNewFolder, makeFolder } from "./outputs/new-folder.ts";
 import { evaluationText } from "./run/lines.ts";
 import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { folded } from "./terminal/text.ts";
 import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 export interface MergeRequest {
@@ -257,7 +258,12 @@ export const merge = defineCommand({
         return;
       }
       const size = formatBytes(merged.bytes);
-      context.print(`${output}: ${size}, onto the ${merged.base} weights, ${formatSeconds(seconds)}`);
+      context.print(
+        folded(
+          `${output}: ${size}, onto the ${merged.base} weights, ${formatSeconds(seconds)}`,
+          context.columns,
+        ),
+      );
       if (check === null) return;
       context.print(`base + adapter: ${evaluationText(check.separate)}`);
       context.print(`merged:         ${evaluationText(check.merged)}`);

@@ -10,6 +10,7 @@ import { type Context, defineCommand } from "./command.ts";
 import { pushableFiles } from "./outputs/push-files.ts";
 import { CARD_FILE } from "./run/files.ts";
 import { countOf, formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { folded } from "./terminal/text.ts";
 import { transferProgress } from "./terminal/transfer-progress.ts";
 
 /** org/name as the Hub takes it. Throws UsageError. */
@@ -109,10 +110,10 @@ export const push = defineCommand({
       );
       return;
     }
-    context.print(
+    const said =
       pushed.commit === null
         ? `${pushed.url}: nothing to upload, ${branch} has these files as they are`
-        : `${pushed.url}: ${countOf(sent.length, "file")}, ${formatBytes(sentBytes)}, in ${formatSeconds(seconds)}; commit ${pushed.commit}`,
-    );
+        : `${pushed.url}: ${countOf(sent.length, "file")}, ${formatBytes(sentBytes)}, in ${formatSeconds(seconds)}; commit ${pushed.commit}`;
+    context.print(folded(said, context.columns));
   },
 });

@@ -25,6 +25,7 @@ import { withBase } from "./inputs/adapter-base.ts";
 import { expectModel, requireModel } from "./inputs/model-data.ts";
 import { expectNewFolder, makeFolder } from "./outputs/new-folder.ts";
 import { formatBytes, formatSeconds, toJson } from "./terminal/format.ts";
+import { folded } from "./terminal/text.ts";
 import { withWritingProgress } from "./terminal/writing-progress.ts";
 
 /** As Transformers writes it. */
@@ -133,7 +134,7 @@ export const quantize = defineCommand({
         context.print(toJson({ output, files, original_bytes: originalBytes, bytes, seconds }));
       } else {
         const sizes = `${formatBytes(originalBytes)} became ${formatBytes(bytes)}`;
-        context.print(`${output}: ${sizes}, ${formatSeconds(seconds)}`);
+        context.print(folded(`${output}: ${sizes}, ${formatSeconds(seconds)}`, context.columns));
       }
     } finally {
       device.close();

@@ -12,7 +12,7 @@ import { isElsewhere, planRun, type TrainValues } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
 import { toJson } from "./terminal/format.ts";
 import { progressReporter, samplingParts } from "./terminal/progress.ts";
-import { wrap } from "./terminal/text.ts";
+import { folded } from "./terminal/text.ts";
 
 export const train = defineCommand({
   description:
@@ -79,8 +79,7 @@ export const train = defineCommand({
       const said = history.closingLines(result, values.tune === "full");
       // Sentences are broken between words; a path and a command stay whole, to be copied.
       const made = said.pop()!;
-      const width = (context.columns ?? Number.POSITIVE_INFINITY) - 2;
-      const lines = said.map((line) => wrap(line, width).join("\n  "));
+      const lines = said.map((line) => folded(line, context.columns));
       context.print([...lines, made, `try it:  ${tryCommand(result.output, values)}`].join("\n"));
     }
   },

@@ -3,6 +3,7 @@ import { benchGeneration, describeGeneration } from "../../src/cli/bench/generat
 import { kernelRows, kernelTable, kernelUses } from "../../src/cli/bench/kernels.ts";
 import { measure } from "../../src/cli/bench/measure.ts";
 import { CeilingBesideSteps, deviceRates } from "../../src/cli/bench/rates.ts";
+import { describe, summarize } from "../../src/cli/bench/report.ts";
 import { denseSamples, hasTargets, makeBatches, median, stepFlops } from "../../src/cli/bench/work.ts";
 import { parseConfig } from "../../src/model/index.ts";
 import { Device, type RecordedCall } from "../../src/native/index.ts";
@@ -74,6 +75,9 @@ test("kernels of an operation are summed; copies over the bus have no bound", ()
   const lines = kernelTable(rows).split("\n");
   expect(lines[2]).toMatch(/swiglu_forward +swiglu_forward +2 +0\.000 +37\.5 % +2000 +– +100\.0 %/);
   expect(lines[3]).toMatch(/cast +new +1 .* – +– +–$/);
+  const narrow = kernelTable(rows, 60).split("\n");
+  for (const line of narrow) expect(line.length).toBeLessThanOrEqual(60);
+  expect(narrow.filter((line) => /swiglu_forward +swiglu_forward/.test(line)).length).toBeGreaterThan(1);
 });
 
 test("median", () => {
@@ -104,7 +108,8 @@ test("a CPU's ceiling is measured after each measured step, and is no part of th
     expect([measured.steps.length, rated]).toEqual([3, 2]);
     // Two steps of three layers with four products forward each.
     expect(measured.seconds_by_operation.nt_linear_forward?.calls).toBe(2 * 3 * 4);
-    const { matmuls } = deviceRates(device, config, "f32", 5, beside);
+    const rates = deviceRates(device, config, "f32", 5, beside);
+    const { matmuls } = rates;
     expect(matmuls[0]).toEqual(beside.rate);
     expect(matmuls.map(({ shape }) => shape.join(" "))).toEqual([
       "2048 2048 2048",
@@ -114,6 +119,15 @@ test("a CPU's ceiling is measured after each measured step, and is no part of th
       "5 16 8",
     ]);
     for (const { gflops } of matmuls) expect(gflops).toBeGreaterThan(0);
+    const values = { shape: "tiny", mode: "full", dtype: "f32", optim: "adamw", data: "dense", warmup: 1 };
+    const sizes = { "batch-size": 1, "max-length": 5 };
+    const report = summarize(measured, rates, { ...values, ...sizes }, device.info, 1);
+    expect(describe(report, undefined)).toMatch(/^planned +.*: weights .*\(recompute none\)$/m);
+    for (const columns of [80, 60]) {
+      const text = describe(report, columns);
+      for (const line of text.split("\n")) expect(line.length).toBeLessThanOrEqual(columns);
+      expect(text.replaceAll(/\n +/g, " ")).toContain("(recompute none)");
+    }
   } finally {
     beside.close();
     device.close();
@@ -132,6 +146,8 @@ test("generation: rates, the weights that a token reads, and the memory's rate",
       expect(value).toBeGreaterThan(1);
     expect(report.share_of_memory_rate).toBeCloseTo((one * report.bytes_per_token) / rate, 12);
     expect(describeGeneration(report)).toMatch(/8 sequences together +[\d,]+ tokens\/s/);
+    for (const line of describeGeneration(report, 45).split("\n"))
+      expect(line.length).toBeLessThanOrEqual(45);
     const stopped = { signal: AbortSignal.abort(), draw: () => {} };
     await expect(benchGeneration(device, config, settings, stopped)).rejects.toThrow("bench was stopped");
   } finally {

@@ -5,6 +5,7 @@ import {
   escapeLine,
   escapeText,
   fitParts,
+  folded,
   messageText,
   pageWidth,
   quoted,
@@ -100,4 +101,13 @@ describe("lines of a width", () => {
   ])("COLUMNS %p, terminal %p: %p", (columns, terminal, width) => {
     expect(pageWidth(columns, terminal)).toBe(width);
   });
+});
+
+test("a sentence is folded between words, what follows indented; a wider word stays whole", () => {
+  const text = "a/path/that/is/long: two words";
+  expect(folded(text, undefined)).toBe(text);
+  expect(folded(text, 30)).toBe(text);
+  expect(folded(text, 29)).toBe("a/path/that/is/long: two\n  words");
+  expect(folded(text, 8)).toBe("a/path/that/is/long:\n  two\n  words");
+  expect(folded("see a/path/that/is/long", 8)).toBe("see\n  a/path/that/is/long");
 });

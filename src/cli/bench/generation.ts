@@ -5,7 +5,7 @@ import { InterruptedError } from "../../errors.ts";
 import { GenerationSession, Llama, type LlamaConfig, layerWeights, randomSource } from "../../model/index.ts";
 import { addNonFinite, type Device, dtypeBytes } from "../../native/index.ts";
 import type { Context } from "../command.ts";
-import { formatBytes, formatCount, formatTable } from "../terminal/format.ts";
+import { formatBytes, formatCount, formatList } from "../terminal/format.ts";
 import { denseSamples, median } from "./work.ts";
 
 /** Sequences that advance together, beside a single one. */
@@ -123,9 +123,10 @@ function memoryRate(device: Device, bytes: number): number {
   }
 }
 
-export function describeGeneration(report: GenerationReport): string {
+/** For a terminal of `columns`; undefined: any. */
+export function describeGeneration(report: GenerationReport, columns?: number): string {
   const rate = (tokens: number) => `${formatCount(tokens)} tokens/s`;
-  return formatTable([
+  const rows: [string, string][] = [
     ["work", `${report.shape}, ${report.dtype}, a prompt of ${report.prompt_tokens} tokens`],
     ["reading the prompt", rate(report.prefill_tokens_per_second)],
     ["one sequence", rate(report.decode_tokens_per_second)],
@@ -133,5 +134,6 @@ export function describeGeneration(report: GenerationReport): string {
     ["weights per token", formatBytes(report.bytes_per_token)],
     ["memory", `${formatBytes(report.memory_bytes_per_second)}/s`],
     ["share of that", `${(100 * report.share_of_memory_rate).toFixed(1)} % by one sequence`],
-  ]);
+  ];
+  return formatList(rows, columns);
 }

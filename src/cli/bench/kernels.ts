@@ -1,7 +1,7 @@
 // What the kernels of a step took, and how near that is to what the device could do: the roofline.
 
 import { type KernelRun, kernelRuns, type RecordedCall } from "../../native/index.ts";
-import { formatTable } from "../terminal/format.ts";
+import { fitTable } from "../terminal/format.ts";
 import type { DeviceRates } from "./rates.ts";
 
 /** One kernel of one operation, over a step. */
@@ -58,18 +58,20 @@ export function kernelRows(uses: readonly KernelUse[], rates: DeviceRates) {
 
 export type KernelRow = ReturnType<typeof kernelRows>[number];
 
-/** As text: rates beside the share of the bound. */
-export function kernelTable(rows: readonly KernelRow[]): string {
+/** As text for a terminal of `columns` (undefined: any): rates beside the share of the bound. */
+export function kernelTable(rows: readonly KernelRow[], columns?: number): string {
   const total = rows.reduce((sum, { seconds }) => sum + seconds, 0);
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
   const rate = (amount: number | null, seconds: number, unit: number) =>
     amount === null || amount === 0 || seconds === 0 ? "–" : (amount / seconds / unit).toFixed(0);
-  return formatTable(
+  // One column of names: it comes again where the others do not fit beside it.
+  const operations = Math.max(...rows.map(({ operation }) => operation.length), "operation".length);
+  const name = (operation: string, kernel: string) => `  ${operation.padEnd(operations)}  ${kernel}`;
+  return fitTable(
     [
-      ["  operation", "kernel", "launches", "ms", "share", "GB/s", "GFLOP/s", "of bound"],
+      [name("operation", "kernel"), "launches", "ms", "share", "GB/s", "GFLOP/s", "of bound"],
       ...rows.map(({ operation, kernel, launches, seconds, bytes, flops, share_of_bound: share }) => [
-        `  ${operation}`,
-        kernel,
+        name(operation, kernel),
         String(launches),
         (1e3 * seconds).toFixed(3),
         percent(seconds / total),
@@ -78,6 +80,7 @@ export function kernelTable(rows: readonly KernelRow[]): string {
         share === null || share === 0 ? "–" : percent(share),
       ]),
     ],
-    [2, 3, 4, 5, 6, 7],
+    [1, 2, 3, 4, 5, 6],
+    columns,
   );
 }

@@ -1,7 +1,7 @@
 // What a benchmark prints: one object, and the same as text.
 
 import type { DeviceInfo } from "../../native/index.ts";
-import { countOf, formatBytes, formatCount, formatTable } from "../terminal/format.ts";
+import { countOf, formatBytes, formatCount, formatList, formatTable } from "../terminal/format.ts";
 import { type KernelRow, kernelRows, kernelTable } from "./kernels.ts";
 import type { Measured, Step } from "./measure.ts";
 import type { deviceRates } from "./rates.ts";
@@ -75,7 +75,7 @@ function gpuUse({ recorded }: Measured, timed: readonly Step[], rates: ReturnTyp
   };
 }
 
-function gpuRows(gpu: ReturnType<typeof gpuUse>): string[][] {
+function gpuRows(gpu: ReturnType<typeof gpuUse>): [string, string][] {
   if (gpu === null) return [];
   const milliseconds = (seconds: number) => `${(1e3 * seconds).toFixed(2)} ms`;
   return [
@@ -91,7 +91,7 @@ function gpuRows(gpu: ReturnType<typeof gpuUse>): string[][] {
   ];
 }
 
-function ranksRows(rates: ReturnType<typeof rankRates> | undefined): string[][] {
+function ranksRows(rates: ReturnType<typeof rankRates> | undefined): [string, string][] {
   if (rates === undefined) return [];
   return [
     [`tokens/s of ${rates.count} ranks`, formatCount(rates.tokens_per_second)],
@@ -116,11 +116,12 @@ function rankRates(timed: readonly Step[], ranks: number) {
   };
 }
 
-export function describe(report: ReturnType<typeof summarize>): string {
+/** For a terminal of `columns`; undefined: any. */
+export function describe(report: ReturnType<typeof summarize>, columns: number | undefined): string {
   const { planned_bytes: planned } = report;
   const expected = report.resident_before_bytes + planned.total;
   const percent = (share: number) => `${(share * 100).toFixed(1)} %`;
-  const rows = [
+  const rows: [string, string][] = [
     [
       "work",
       `${report.shape}, ${report.mode}, ${report.dtype}, ${report.optim}, ${report.data}, ${report.batch_size} × ${report.max_length}`,
@@ -134,7 +135,7 @@ export function describe(report: ReturnType<typeof summarize>): string {
     ...gpuRows(report.gpu),
     ...ranksRows(report.ranks),
     ["model GFLOP/s", formatCount(report.model_gflops_per_second)],
-    ...report.matmul_gflops_per_second.map(({ shape, gflops }) => [
+    ...report.matmul_gflops_per_second.map(({ shape, gflops }): [string, string] => [
       `matmul ${shape}`,
       `${formatCount(gflops)} GFLOP/s`,
     ]),
@@ -166,11 +167,11 @@ export function describe(report: ReturnType<typeof summarize>): string {
     grad_norm.toPrecision(4),
   ]);
   return [
-    formatTable(rows),
+    formatList(rows, columns),
     "",
     ...(report.gpu === null
       ? ["by operation, measured steps:", formatTable(operations, [1, 2, 3])]
-      : ["by kernel, one step:", kernelTable(report.gpu.kernels)]),
+      : ["by kernel, one step:", kernelTable(report.gpu.kernels, columns)]),
     "",
     formatTable([["  step", "time", "loss", "gradient norm"], ...steps], [1, 2, 3]),
   ].join("\n");

@@ -147,6 +147,26 @@ export function wrap(text: string, width: number, joint = ""): string[] {
   return all.map((text, i) => (i < all.length - 1 ? text + joint : text));
 }
 
+/**
+ * A sentence on a terminal of `columns` (undefined: any), broken between words, what follows the first line indented. A word
+ * wider than a line (a path, to be copied) stays whole.
+ */
+export function folded(text: string, columns: number | undefined): string {
+  if (columns === undefined || displayWidth(text) <= columns) return text;
+  const lines: string[] = [];
+  let line: string | null = null;
+  for (const word of text.split(" ")) {
+    const longer: string = line === null ? word : `${line} ${word}`;
+    if (line === null || displayWidth(longer) <= columns) {
+      line = longer;
+      continue;
+    }
+    lines.push(line);
+    line = `  ${word}`;
+  }
+  return [...lines, line ?? ""].join("\n");
+}
+
 /** Columns for text that is not redrawn: COLUMNS, else the terminal's, else 80; lines of over 100 are hard to read. */
 export function pageWidth(columns: string | undefined, terminal: number | undefined): number {
   const asked = /^[1-9]\d{0,4}$/.test(columns ?? "") ? Number(columns) : terminal || 80;
