@@ -11,13 +11,13 @@ import { openDevice } from "./arguments/device.ts";
 import { expectEffects } from "./arguments/effects.ts";
 import { samplingOf, samplingOptions } from "./arguments/sampling-options.ts";
 import { Chat, chatHelp } from "./chat/conversation.ts";
-import { WordWrap } from "./chat/word-wrap.ts";
 import { type Context, defineCommand } from "./command.ts";
 import { withBase } from "./inputs/adapter-base.ts";
 import { completeModel, findModel } from "./inputs/checked-model.ts";
 import { adapterOption, dtypeOption, expectModel } from "./inputs/model-data.ts";
 import { contextLengthOption, noTemplate, ServedModel } from "./inputs/served-model.ts";
 import { escapeText } from "./terminal/text.ts";
+import { WordWrap } from "./terminal/word-wrap.ts";
 
 export const chatCommand = defineCommand({
   description: `Answers line by line, with the conversation so far as context; only what is new is read again. Ctrl-C stops an answer; at the prompt, Ctrl-D or /exit ends the chat. From a pipe, every line is a message and the answers go to standard output.\n${chatHelp}`,

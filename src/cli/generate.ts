@@ -48,6 +48,8 @@ import { chooseDate, chooseTemplate, templateLine } from "./inputs/prompt-templa
 import { datedNote } from "./inputs/row-notes.ts";
 import { expectNewFile } from "./outputs/new-file.ts";
 import { countOf, formatCount, formatSeconds, toJson } from "./terminal/format.ts";
+import { escapeText, folded } from "./terminal/text.ts";
+import { WordWrap } from "./terminal/word-wrap.ts";
 
 /** Tokens of prompts that are read at once. */
 const PREFILL_TOKENS = 2048;
@@ -169,6 +171,21 @@ async function complete(
   });
 }
 
+/** Writes a completion on the terminal as its tokens come, broken between words as chat's answers are. */
+export function streamTo(
+  { write }: Pick<Context, "write">,
+  tokenizer: Tokenizer,
+  prompt: Int32Array,
+  columns = () => process.stdout.columns || 80,
+): { push: (token: number) => void; end: () => void } {
+  const stream = new TextStream(tokenizer, [], prompt);
+  const wrap = new WordWrap(columns);
+  return {
+    push: (token) => write(wrap.push(escapeText(stream.push(token)))),
+    end: () => write(`${wrap.push(escapeText(stream.end()))}${wrap.end()}\n`),
+  };
+}
+
 export const generateCommand = defineCommand({
   description:
     "Greedy unless --temperature is above 0. With --dataset, each row becomes a prompt in its own format, without its output, completion or last assistant turn; input_ids are used unchanged. The output file gets one line per row, in order: instruction, prompt, output, output_ids (including the final EOS) and finish_reason (stop, or length if --max-new-tokens cut it off).",
@@ -269,7 +286,7 @@ export const generateCommand = defineCommand({
           : await readPrompts(dataset.files, values, encoder, context.signal),
       endOfTurn: await encoder.endOfTurnId(),
     }));
-    if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path}: has no rows`);
+    if (asked.length === 0) throw new NeftuneError("dataset", `${dataset?.path} has no rows`);
     if (values["prompt-template"] === undefined) {
       const used = asked.flatMap((one) => one.template ?? []);
       const isPlain = dataset === undefined && template.option === undefined;
@@ -306,11 +323,8 @@ export const generateCommand = defineCommand({
           eosIds: stopIds(model, tokenizer, endOfTurn),
         };
         const isStreamed = output === undefined && !values.json && context.columns !== undefined;
-        const stream = isStreamed && tokenizer !== null ? new TextStream(tokenizer, [], asked[0]!.ids) : null;
+        const stream = isStreamed && tokenizer !== null ? streamTo(context, tokenizer, asked[0]!.ids) : null;
         const batchSize = values["batch-size"];
-        const onToken = (token: number) => {
-          if (stream !== null) context.write(stream.push(token));
-        };
         const { completions, stop } = await completeAll(
           asked,
           batchSize,
@@ -318,19 +332,19 @@ export const generateCommand = defineCommand({
           (part, firstDraw, signal) => {
             const drawn = { ...sampling, firstDraw };
             const watched = { draw: context.draw, signal };
-            return complete(model, tokenizer, part, batchSize, columns, drawn, watched, onToken);
+            return complete(model, tokenizer, part, batchSize, columns, drawn, watched, stream?.push);
           },
         );
         device.expectFilesUnchanged("in place");
         const isStopped = completions.length < asked.length;
         if (isStopped && (output === undefined || completions.length === 0)) {
-          if (stream !== null) context.print(stream.end());
+          if (stream !== null) stream.end();
           throw stopError("generate was stopped before anything was done", stop ?? INTERRUPTED, team);
         }
         const seconds = (performance.now() - start) / 1000;
         const notes = completionNotes(completions, sampling.maxNewTokens, tokenizer !== null);
         if (output === undefined) {
-          if (stream !== null) context.print(stream.end());
+          if (stream !== null) stream.end();
           else context.print(values.json ? toJson(completions[0]) : completions[0]!.output);
           for (const note of notes) context.note(note);
           return;
@@ -351,7 +365,10 @@ export const generateCommand = defineCommand({
         if (values.json) context.print(toJson({ output, rows: rows.length, cut, tokens, seconds }));
         else
           context.print(
-            `${output}: ${countOf(rows.length, "row")}, ${countOf(tokens, "token")} in ${formatSeconds(seconds)}`,
+            folded(
+              `${output}: ${countOf(rows.length, "row")}, ${countOf(tokens, "token")} in ${formatSeconds(seconds)}`,
+              context.columns,
+            ),
           );
       } finally {
         model.close();

@@ -1,7 +1,7 @@
 // An answer on a terminal: broken at words whatever pieces it comes in, code as it is.
 
 import { describe, expect, test } from "bun:test";
-import { WordWrap } from "../../src/cli/chat/word-wrap.ts";
+import { WordWrap } from "../../src/cli/terminal/word-wrap.ts";
 
 /** `text` as it is written when it comes `size` code points at a time. */
 function wrapped(text: string, columns: number, size: number): string {

@@ -1,7 +1,7 @@
 // Breaks a text at words for a terminal while it comes, a few letters at a time. A word is held until its end is known;
 // Markdown's blocks of code are passed on as they are.
 
-import { displayWidth, graphemes } from "../terminal/text.ts";
+import { displayWidth, graphemes } from "./text.ts";
 
 const TAB = 8;
 
