@@ -22,10 +22,17 @@ export class UsageError extends NeftuneError {
   }
 }
 
+/** What goes on a sentence about the thing before it. */
+const PREDICATE = /^(?:is|are|has|have|was|were|holds|lacks|ends|cannot|must|does)\b/;
+
+/** What is wrong with a thing: "FILE is empty", or "FILE: no such file" where the reason goes on no sentence. */
+export const about = (thing: string, reason: string): string =>
+  `${thing}${PREDICATE.test(reason) ? " " : ": "}${reason}`;
+
 /** A file that is not what its format says, named with the reason. */
 export class FormatError extends NeftuneError {
   constructor(path: string, reason: string, options?: ErrorOptions) {
-    super("format", `${path}: ${reason}`, options);
+    super("format", about(path, reason), options);
   }
 }
 

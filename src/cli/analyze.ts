@@ -94,7 +94,7 @@ export async function readOutputs(path: string): Promise<OutputRow[]> {
     if (problem !== null) throw new RowError(where, problem);
     rows.push(located(where, () => outputRow(row)));
   }
-  if (rows.length === 0) throw new NeftuneError("dataset", `${path}: has no rows`);
+  if (rows.length === 0) throw new NeftuneError("dataset", `${path} has no rows`);
   return rows;
 }
 

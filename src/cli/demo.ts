@@ -43,7 +43,7 @@ function prepareFolder(dir: string): void {
     mkdirSync(dir, { recursive: true });
     writeTextAtomically(join(dir, MARKER), MARK);
   } catch (error) {
-    throw ioError(dir, "use as --output", error);
+    throw ioError(dir, "used as --output", error);
   }
 }
 

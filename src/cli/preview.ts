@@ -103,7 +103,7 @@ export const preview = defineCommand({
         }
       }
     });
-    if (rows === 0) throw new NeftuneError("dataset", `dataset ${path}: has no rows`);
+    if (rows === 0) throw new NeftuneError("dataset", `dataset ${path} has no rows`);
     if (samples.length > 0 && samples.every(({ labels }) => countTargets(labels) === 0)) {
       context.note(
         `warning: no sample shown has a target within ${values["max-length"]} tokens: training on these alone would be refused`,

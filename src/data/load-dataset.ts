@@ -2,7 +2,7 @@
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { NeftuneError } from "../errors.ts";
+import { about, NeftuneError } from "../errors.ts";
 import { type CachedData, CacheWriter, defaultCacheDir, MEMORY_BYTES, readCache } from "./cache.ts";
 import type { ColumnNames } from "./columns.ts";
 import { Dataset, REPORTED_PROBLEMS } from "./dataset.ts";
@@ -175,15 +175,15 @@ async function tokenizeSource(
   const blocks = firstRows(source, samples);
   const { tokenizerDir, signal } = options;
   await tokenizeAll(blocks, tokenizerDir, encoding, workers, !skipBadRows, take, signal);
-  if (rows === 0) throw new NeftuneError("dataset", `dataset ${source.path}: has no rows`);
+  if (rows === 0) throw new NeftuneError("dataset", `dataset ${source.path} has no rows`);
   if (skipped === rows) {
-    const first = problems.map(({ place, reason }) => `${source.path}${place}: ${reason}`)[0] ?? "";
+    const first = problems.map(({ place, reason }) => about(`${source.path}${place}`, reason))[0] ?? "";
     throw new NeftuneError("dataset", `dataset ${source.path}: none of its rows can be used; ${first}`);
   }
   if (options.path !== undefined && fileVersion(options.path) !== before) {
-    throw new NeftuneError("dataset", `dataset ${options.path}: was changed while it was read; try again`);
+    throw new NeftuneError("dataset", `dataset ${options.path} was changed while it was read; try again`);
   }
-  const told = problems.map(({ place, reason }) => `${place}: ${reason}`);
+  const told = problems.map(({ place, reason }) => about(place, reason));
   const record = { skipped, problems: told, notes };
   const content = writer?.commit(record) ?? null;
   return { ...record, content, stores: kept.stores() };

@@ -72,7 +72,7 @@ function readMessage(message: unknown, where: string, dialect: Dialect): Message
     throw new RowProblem(`${where}.${roleField}: expected ${Object.keys(roles).join(", ")}, got ${got}`);
   }
   for (const [field, remedy] of Object.entries(REFUSED)) {
-    if (has(message, field)) throw new RowProblem(`${where}.${field}: cannot be used; ${remedy}`);
+    if (has(message, field)) throw new RowProblem(`${where}.${field} cannot be used; ${remedy}`);
   }
   const role = roles[name]!;
   const isUntrained = isOff(message, "weight", where) || isOff(message, "train", where);

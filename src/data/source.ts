@@ -1,7 +1,7 @@
 // Rows from a file, in blocks as they are read: JSON, JSON Lines, CSV and TSV, these also packed with gzip or zstd,
 // and Parquet. No more than a block is held (of Parquet a row group). What a row means is formats.ts's.
 
-import { FormatError, NeftuneError } from "../errors.ts";
+import { about, FormatError, NeftuneError } from "../errors.ts";
 import { ROW_FIELDS } from "./formats.ts";
 import { placeOf, type RowBlock } from "./source/blocks.ts";
 import { type FileKind, fileKind, readBytes } from "./source/bytes.ts";
@@ -16,7 +16,7 @@ export { placeOf, type RowBlock };
 /** A row that cannot be used, or the one that stopped a run: `path:line` and what is wrong with it. */
 export class RowError extends NeftuneError {
   constructor(where: string, reason: string, options?: ErrorOptions) {
-    super("row", `${where}: ${reason}`, options);
+    super("row", about(where, reason), options);
   }
 }
 

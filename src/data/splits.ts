@@ -72,7 +72,7 @@ export function chooseDataFiles(
   const found = preferred.find((split) => bySplit.has(split));
   if (found === undefined && known.length > 0 && (wanted !== null || known.length > 1)) {
     throw new UsageError(
-      `${where}: has no split ${preferred.join(" or ")}; --split ${known.join(", --split ")} ${known.length === 1 ? "is" : "are"} there`,
+      `${where} has no split ${preferred.join(" or ")}; --split ${known.join(", --split ")} ${known.length === 1 ? "is" : "are"} there`,
     );
   }
   const chosen = bySplit.get(found ?? known[0] ?? null)!;
@@ -87,7 +87,7 @@ function oneDataSet(files: readonly string[], where: string): string[] {
   const more = files.length > 5 ? ", …" : "";
   throw new NeftuneError(
     "dataset",
-    `${where}: holds several: ${files.slice(0, 5).join(", ")}${more}; give one of them as --dataset`,
+    `${where} holds several: ${files.slice(0, 5).join(", ")}${more}; give one of them as --dataset`,
   );
 }
 

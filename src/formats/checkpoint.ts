@@ -200,7 +200,7 @@ export function* writeShardsInSteps(
   try {
     mkdirSync(dir, { recursive: true });
   } catch (error) {
-    throw ioError(dir, "make the folder", error);
+    throw ioError(dir, "made", error);
   }
   const single = shards.length === 1;
   const number = (n: number) => String(n).padStart(5, "0");
@@ -230,7 +230,7 @@ function remove(path: string): void {
   try {
     rmSync(path, { force: true });
   } catch (error) {
-    throw ioError(path, "remove", error);
+    throw ioError(path, "removed", error);
   }
 }
 

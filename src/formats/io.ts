@@ -24,7 +24,7 @@ const REASONS = new Map([
   ["ENOENT", "no such file or folder; check the path"],
   ["EACCES", "permission denied; check who owns it and its mode"],
   ["EPERM", "not permitted; check who owns it and its mode"],
-  ["EISDIR", "is a folder; expected a file"],
+  ["EISDIR", "it is a folder; expected a file"],
   ["ENOTDIR", "a part of the path is a file; expected a folder"],
   ["ENOSPC", "no space left on the device; free some, or choose another place"],
   ["EDQUOT", "disk quota exceeded; free some, or choose another place"],
@@ -37,15 +37,18 @@ const REASONS = new Map([
   ["ENAMETOOLONG", "the name is too long"],
 ]);
 
-/** Turns a failure of the operating system into a NeftuneError; returns any other error as it is. */
-export function ioError(path: string, action: string, error: unknown): unknown {
+/**
+ * Turns a failure of the operating system into a NeftuneError that says what cannot be `done` with the path ("read",
+ * "written"); returns any other error as it is.
+ */
+export function ioError(path: string, done: string, error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof NeftuneError) return error;
   const code = (error as NodeJS.ErrnoException).code;
   if (code === undefined) return error;
   const reason = REASONS.get(code);
   return new NeftuneError(
     "io",
-    `${path}: cannot ${action}: ${reason ? `${reason} (${code})` : error.message}`,
+    `${path} cannot be ${done}: ${reason ? `${reason} (${code})` : error.message}`,
     {
       cause: error,
     },
@@ -57,10 +60,10 @@ export function expectNoDanglingLink(path: string): void {
   try {
     if (existsSync(path) || !lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink()) return;
   } catch (error) {
-    throw ioError(path, "use as --output", error);
+    throw ioError(path, "used as --output", error);
   }
   throw new UsageError(
-    `--output ${path}: is a link to ${readlinkSync(path)}, which does not exist; remove the link or choose another name`,
+    `--output ${path} is a link to ${readlinkSync(path)}, which does not exist; remove the link or choose another name`,
   );
 }
 
@@ -112,7 +115,7 @@ export function* writeFileInSteps(path: string, write: (fd: number) => Steps<voi
     done = true;
     flushFolder(dirname(path));
   } catch (error) {
-    throw ioError(path, "write", error);
+    throw ioError(path, "written", error);
   } finally {
     if (!done) removePartial(partial);
   }

@@ -33,7 +33,7 @@ export function copyPresent(from: string, to: string, names: readonly string[]):
       copyFileAtomically(join(from, name), join(to, name));
       return true;
     } catch (error) {
-      throw ioError(join(to, name), "write", error);
+      throw ioError(join(to, name), "written", error);
     }
   });
 }

@@ -117,7 +117,7 @@ export function openAdapter(dir: string): Adapter {
     throw new NeftuneError(
       "no_safetensors",
       pickle
-        ? `${dir}: holds adapter_model.bin; expected ${ADAPTER_WEIGHTS_FILE}. If you trust it, load it with PEFT and save it again with save_pretrained`
+        ? `${dir} holds adapter_model.bin; expected ${ADAPTER_WEIGHTS_FILE}. If you trust it, load it with PEFT and save it again with save_pretrained`
         : `${weights}: no such file; a PEFT adapter's weights belong beside its ${ADAPTER_CONFIG_FILE}`,
     );
   }

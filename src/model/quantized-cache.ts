@@ -85,7 +85,7 @@ export class QuantizedCache {
       mkdirSync(folder, { recursive: true });
       removeLeftovers(folder);
     } catch (error) {
-      throw ioError(folder, "use as --quantized-cache", error);
+      throw ioError(folder, "used as --quantized-cache", error);
     }
     const tensors = [...weights].flatMap(([name, nf4]) => storedNf4Tensors(device, name, nf4));
     writeSafetensors(this.path, tensors, { format: "pt" });

@@ -55,7 +55,7 @@ export class MappedFiles {
       if (own !== slot) continue;
       throw new NeftuneError(
         "changed",
-        `${file.path}: was cut short, or could not be read any more, while it was in use; results since then cannot be relied on and are not written. Restore the file and run again (a training run: with --resume)`,
+        `${file.path} was cut short, or could not be read any more, while it was in use; results since then cannot be relied on and are not written. Restore the file and run again (a training run: with --resume)`,
       );
     }
   }
@@ -74,7 +74,7 @@ export class MappedFiles {
       const what = now.size === state.size ? "written to" : `changed from ${state.size} to ${now.size} bytes`;
       throw new NeftuneError(
         "changed",
-        `${file.path}: was ${what} while it was in use; results since then cannot be relied on and are not written. Restore the file and run again (a training run: with --resume)`,
+        `${file.path} was ${what} while it was in use; results since then cannot be relied on and are not written. Restore the file and run again (a training run: with --resume)`,
       );
     }
   }

@@ -54,7 +54,7 @@ export function readRun(path: string, name = basename(resolve(path)), isRunning 
   const file = join(path, METRICS_FILE);
   if (!existsSync(file)) {
     const why = existsSync(path) ? `holds no ${METRICS_FILE}` : "does not exist";
-    throw new UsageError(`${path}: ${why}; expected the folder of a training run`);
+    throw new UsageError(`${path} ${why}; expected the folder of a training run`);
   }
   const metrics = parseMetrics(readText(file));
   const notes = damagedNotes(METRICS_FILE, metrics.damaged);

@@ -76,7 +76,7 @@ export class EventFile {
       mkdirSync(folder, { recursive: true });
       this.#fd = openSync(this.path, "a");
     } catch (error) {
-      throw ioError(this.path, "write", error);
+      throw ioError(this.path, "written", error);
     }
     this.#append(0, textField(3, "brain.Event:2"), now);
   }
@@ -85,7 +85,7 @@ export class EventFile {
     try {
       writeAll(this.#fd, frame(Buffer.concat([doubleField(1, now), intField(2, step), payload])));
     } catch (error) {
-      throw ioError(this.path, "write", error);
+      throw ioError(this.path, "written", error);
     }
   }
 

@@ -77,7 +77,7 @@ export class CheckpointFolder {
       rmSync(aside, { recursive: true, force: true });
       renameSync(path, aside);
     } catch (error) {
-      throw ioError(path, "rename", error);
+      throw ioError(path, "renamed", error);
     }
     return aside;
   }
@@ -115,7 +115,7 @@ export class CheckpointFolder {
     try {
       renameSync(path, aside);
     } catch (error) {
-      throw ioError(path, "remove", error);
+      throw ioError(path, "removed", error);
     }
     remove(aside);
   }
@@ -139,7 +139,7 @@ export class CheckpointFolder {
 }
 
 function saveError(path: string, error: unknown): unknown {
-  const known = ioError(path, "write", error);
+  const known = ioError(path, "written", error);
   if (!(known instanceof NeftuneError)) return known;
   const rest =
     "This checkpoint was not saved; earlier ones are intact, and --resume continues from the newest";
@@ -150,7 +150,7 @@ function remove(path: string): void {
   try {
     rmSync(path, { recursive: true, force: true });
   } catch (error) {
-    throw ioError(path, "remove", error);
+    throw ioError(path, "removed", error);
   }
 }
 

@@ -118,7 +118,7 @@ export class MetricsFile {
       const missing = expectedSteps(position).filter((step) => !steps.has(step));
       return new MetricsFile(path, openSync(path, "a"), missing);
     } catch (error) {
-      throw ioError(path, "write", error);
+      throw ioError(path, "written", error);
     }
   }
 
@@ -126,7 +126,7 @@ export class MetricsFile {
     try {
       writeAll(this.#fd, new TextEncoder().encode(`${line}\n`));
     } catch (error) {
-      throw ioError(this.path, "write", error);
+      throw ioError(this.path, "written", error);
     }
   }
 
@@ -135,7 +135,7 @@ export class MetricsFile {
     try {
       fsyncSync(this.#fd);
     } catch (error) {
-      throw ioError(this.path, "write", error);
+      throw ioError(this.path, "written", error);
     }
   }
 

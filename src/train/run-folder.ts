@@ -50,7 +50,7 @@ export class RunFolder {
     try {
       mkdirSync(path, { recursive: true });
     } catch (error) {
-      throw ioError(path, "use as --output", error);
+      throw ioError(path, "used as --output", error);
     }
     const lock = RunLock.acquire(path);
     try {
@@ -62,7 +62,7 @@ export class RunFolder {
       return folder;
     } catch (error) {
       lock.release();
-      throw ioError(path, "use as --output", error);
+      throw ioError(path, "used as --output", error);
     }
   }
 
@@ -92,7 +92,7 @@ export class RunFolder {
       folder.#expectFree(names, resume);
       return { folder, names };
     } catch (error) {
-      throw ioError(path, "use as --output", error);
+      throw ioError(path, "used as --output", error);
     }
   }
 

@@ -54,7 +54,7 @@ export class RunLock {
         if (stale !== null) removeStale(path, stale);
       }
     } catch (error) {
-      throw ioError(path, "lock", error);
+      throw ioError(path, "locked", error);
     }
     throw busy(folder, "several processes at once");
   }
@@ -97,7 +97,7 @@ export class RunLock {
     if (this.isHeld) return;
     throw new NeftuneError(
       "moved",
-      `${this.#folder}: was moved, removed or replaced while this process was writing to it (its lock, ${LOCK_FILE}, is gone). It stops here and writes nothing more; what it wrote so far is in the folder, wherever that is now`,
+      `${this.#folder} was moved, removed or replaced while this process was writing to it (its lock, ${LOCK_FILE}, is gone). It stops here and writes nothing more; what it wrote so far is in the folder, wherever that is now`,
     );
   }
 

@@ -61,7 +61,7 @@ export function samplingReporter(output: string, sampling: Sampling): RunReporte
       try {
         appendFileSync(path, lines.join(""));
       } catch (error) {
-        throw ioError(path, "write", error);
+        throw ioError(path, "written", error);
       }
     },
   };

@@ -171,7 +171,7 @@ describe("findModel", () => {
     [
       "a folder without config",
       () => [mkdirSync(join(root, "empty"), { recursive: true }) ?? root],
-      "config.json: cannot be read",
+      "config.json cannot be read",
     ],
     [
       "a missing shard",
@@ -201,7 +201,7 @@ describe("findModel", () => {
           writeFileSync(join(dir, "tokenizer.json"), "version https://git-lfs.github.com/spec/v1\n"),
         ),
       ],
-      "tokenizer.json: is a Git LFS pointer",
+      "tokenizer.json is a Git LFS pointer",
     ],
     ["no adapter", () => [tiny, "./nope"], "--adapter ./nope: no such folder"],
     [

@@ -87,9 +87,9 @@ test("/save writes a row to train on, and no file that is there", () => {
   const chat = told();
   expect(chat.take(`/save ${path}`).note).toBe(`saved as ${path}`);
   expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({ messages: chat.messages });
-  expect(chat.take(`/save ${path}`).note).toBe(`${path}: is there already; choose another name`);
+  expect(chat.take(`/save ${path}`).note).toBe(`${path} is there already; choose another name`);
   expect(chat.take(`/save ${join(root, "none", "x")}`).note).toContain(
-    "cannot write: no such file or folder",
+    "cannot be written: no such file or folder",
   );
   expect(chat.take("/save").note).toBe("/save takes the name of a file");
 });

@@ -88,7 +88,7 @@ describe("what has the partial folder's name already", () => {
     const victim = victimIn(place);
     const partial = join(place, ".q.partial");
     prepare(partial, victim);
-    await expect(make(join(place, "q"))).rejects.toThrow(`${partial}: `);
+    await expect(make(join(place, "q"))).rejects.toThrow(`${partial} `);
     await expect(make(join(place, "q"))).rejects.toThrow(message);
     expect(existsSync(join(place, "q"))).toBe(false);
     const kept = existsSync(victim) ? victim : partial;
@@ -152,7 +152,7 @@ describe("a folder that is taken away while it is written", () => {
     const victim = victimIn(place);
     const partial = join(place, ".q.partial");
     await expect(make(join(place, "q"), () => take(partial, victim))).rejects.toThrow(
-      `${partial}: was moved, removed or replaced while this process was writing to it`,
+      `${partial} was moved, removed or replaced while this process was writing to it`,
     );
     expectUntouched(victim);
     expect(existsSync(join(place, "q"))).toBe(false);
@@ -164,7 +164,7 @@ test("an --output that is a link", async () => {
   const path = join(place, "q");
   symlinkSync("nowhere", path);
   for (const attempt of [() => make(path), async () => expectNewFolder(path)])
-    await expect(attempt()).rejects.toThrow(`--output ${path}: is a link to nowhere, which does not exist`);
+    await expect(attempt()).rejects.toThrow(`--output ${path} is a link to nowhere, which does not exist`);
   rmSync(path);
   mkdirSync(join(place, "empty"));
   symlinkSync("empty", path);

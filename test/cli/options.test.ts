@@ -251,7 +251,7 @@ describe("config files", () => {
 
   test("a file that is not there", async () => {
     expect(readConfigFile(join(folder, "none.toml"), table)).rejects.toThrow(
-      "none.toml: cannot read: no such file or folder",
+      "none.toml cannot be read: no such file or folder",
     );
     rmSync(folder, { recursive: true });
   });

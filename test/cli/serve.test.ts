@@ -204,11 +204,11 @@ describe("chat completions", () => {
       { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
       "expected parts of type text",
     ],
-    ["tools", { messages, tools: [{ type: "function" }] }, "tools: is not supported"],
+    ["tools", { messages, tools: [{ type: "function" }] }, "tools is not supported"],
     [
       "JSON as format",
       { messages, response_format: { type: "json_object" } },
-      "response_format: is not supported",
+      "response_format is not supported",
     ],
   ])("refused: %s", async (_, body, message) => {
     const { status, json } = await post("/v1/chat/completions", body);
@@ -290,11 +290,11 @@ describe("other routes", () => {
       "temperature",
     ],
     ["min_p of 2", { prompt: "a", min_p: 2 }, "min_p: expected a number from 0 to 1, got 2", "min_p"],
-    ["logit_bias", { prompt: "a", logit_bias: { 5: 1 } }, "logit_bias: is not supported", "logit_bias"],
+    ["logit_bias", { prompt: "a", logit_bias: { 5: 1 } }, "logit_bias is not supported", "logit_bias"],
     [
       "a penalty",
       { prompt: "a", presence_penalty: 0.5 },
-      "presence_penalty: is not supported",
+      "presence_penalty is not supported",
       "presence_penalty",
     ],
     ["an empty stop", { prompt: "a", stop: [""] }, "stop: expected a text or a list", "stop"],

@@ -116,7 +116,7 @@ describe("a key that an object has twice", () => {
       ':2: row 2: an object has the key "text" twice',
     ]);
     await expect(problems("x.json", '{"data":[{"text":"a"}],\n"data":[{"text":"b"}]}')).rejects.toThrow(
-      /x\.json:2: is not valid JSON: an object has the key "data" twice/,
+      /x\.json:2 is not valid JSON: an object has the key "data" twice/,
     );
   });
 

@@ -75,11 +75,11 @@ test("the first bad row stops the load, named by file and line, or is skipped an
     const { stats, problems, length } = await loadDataset({ ...load, skipBadRows: true });
     expect([length, stats.rows, stats.skipped]).toEqual([2, 5, 3]);
     expect(problems.length).toBe(3);
-    expect(problems[1]).toMatch(/bad\.jsonl:4: row 3: is not valid JSON/);
-    expect(problems[2]).toMatch(/bad\.jsonl:6: row 5: has no known format/);
+    expect(problems[1]).toMatch(/bad\.jsonl:4: row 3 is not valid JSON/);
+    expect(problems[2]).toMatch(/bad\.jsonl:6: row 5 has no known format/);
   }
   const array = options("bad.json", '[{"text":"a"},\n{"text":"b"},\n{"text":null}]');
-  await expect(loadDataset(array)).rejects.toThrow(/bad\.json:3: row 3: has no known format/);
+  await expect(loadDataset(array)).rejects.toThrow(/bad\.json:3: row 3 has no known format/);
   const all = options("bad.json", "[1, 2]", { skipBadRows: true });
   await expect(loadDataset(all)).rejects.toThrow(/none of its rows can be used; .*row 1: expected an object/);
   await expect(loadDataset(options("x.json", "[]"))).rejects.toThrow(/has no rows/);

@@ -164,7 +164,7 @@ describe("weights", () => {
       /messages\[1\]\.train: expected true or false/,
     );
     expect(() => encoder(bytes).encode(row({ train_detail: [] }))).toThrow(
-      /messages\[1\]\.train_detail: cannot be used/,
+      /messages\[1\]\.train_detail cannot be used/,
     );
   });
 });
@@ -238,7 +238,7 @@ describe("tools and reasoning", () => {
     ).toThrow(/turns are those of system, user and assistant/);
     const old = { messages: [user("a"), assistant("", { function_call: { name: "f" } })] };
     expect(() => encoder(bytes).encode(old)).toThrow(
-      /messages\[1\]\.function_call: cannot be used; write it as tool_calls/,
+      /messages\[1\]\.function_call cannot be used; write it as tool_calls/,
     );
   });
 

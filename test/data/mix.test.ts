@@ -106,7 +106,7 @@ test("--samples takes the first rows, --columns other names; both are part of th
   const other = await loadDataset({ ...options, columns: { prompt: "a", completion: "q" }, samples: 1500 });
   expect(new Set([some, fewer, other].map(({ fingerprint }) => fingerprint)).size).toBe(3);
   await expect(loadDataset({ ...options, columns })).rejects.toThrow(
-    /x\.jsonl:3001: row 3001: is not valid JSON/,
+    /x\.jsonl:3001: row 3001 is not valid JSON/,
   );
   await expect(loadDataset({ ...options, columns: { prompt: "question" } })).rejects.toThrow(
     /x\.jsonl:1: row 1: --columns prompt=question: the row has no question; it has q, a, prompt/,
@@ -144,7 +144,7 @@ test("a file that is written to while it is read is no data set", async () => {
     if (rows < 3000) appendFileSync(path, '\n{"text":"more"}');
   };
   const load = loadDataset({ path, tokenizerDir, maxLength: 64, cacheDir: folder, workers: 0, onProgress });
-  await expect(load).rejects.toThrow(/x\.jsonl: was changed while it was read/);
+  await expect(load).rejects.toThrow(/x\.jsonl was changed while it was read/);
   expect(readdirSync(join(folder, "tokens"))).toEqual([]);
 });
 
@@ -190,7 +190,7 @@ describe("--split", () => {
 
   test("what is not there, or not one data set, is refused with what there is", () => {
     expect(() => chooseDataFiles(folder, ["dev"], "x")).toThrow(
-      /x: has no split dev; --split test, --split train are/,
+      /x has no split dev; --split test, --split train are/,
     );
     expect(() => chooseDataFiles(["a.json", "b.json"], null, "x")).toThrow(
       /holds several: a\.json, b\.json; give one/,

@@ -57,10 +57,10 @@ describe("CSV", () => {
   });
 
   const refused: [string, string | Uint8Array, RegExp][] = [
-    ["nothing", "", /x\.csv: is empty/],
+    ["nothing", "", /x\.csv is empty/],
     ["a quote that never ends", 'a,b\n1,"2\n3,4\n', /is not valid CSV: a field that begins with " has no/],
-    ["text behind a quote", 'a,b\n1,2\n1,"2"x\n', /x\.csv:3: is not valid CSV: a " ends a field, and more/],
-    ["a quote amid a field", 'a,b\n1,2 "x"\n', /x\.csv:2: is not valid CSV: a " stands inside a field/],
+    ["text behind a quote", 'a,b\n1,2\n1,"2"x\n', /x\.csv:3 is not valid CSV: a " ends a field, and more/],
+    ["a quote amid a field", 'a,b\n1,2 "x"\n', /x\.csv:2 is not valid CSV: a " stands inside a field/],
     ["semicolons", "a;b\n1;2\n", /expected columns separated by commas.* got one named "a;b"/],
     ["a name twice", "a,b,a\n1,2,3\n", /x\.csv:1: two columns have the name "a"/],
     ["Latin-1", Buffer.from("a,b\n1,caf\xe9\n", "latin1"), /is not valid UTF-8.*save it as UTF-8/],

@@ -123,7 +123,7 @@ test("wrong names, splits and columns are told before anything is made", async (
       2,
       /no format has a field instructon.*instruction/,
     ],
-    [["--dataset", "qa.csv"], 1, /qa\.csv:2: row 1: has no known format; .*got question, context, answer/],
+    [["--dataset", "qa.csv"], 1, /qa\.csv:2: row 1 has no known format; .*got question, context, answer/],
     [
       ["--dataset", "qa.csv", "--columns", "instruction=title"],
       1,

@@ -49,7 +49,7 @@ test.each<[string, string[], string, number]>([
   [
     "a file that is there",
     ["--model", "model", "--output", "train.json"],
-    "--output train.json: is there already",
+    "--output train.json is there already",
     2,
   ],
   [
@@ -73,7 +73,7 @@ test.each<[string, string[], string, number]>([
   [
     "a folder that is not there",
     ["--model", "model", "--output", "none/x.gguf"],
-    "none/x.gguf: cannot write: no such file or folder",
+    "none/x.gguf cannot be written: no such file or folder",
     1,
   ],
 ])("refused, and nothing is written: %s", async (_, args, message, status) => {
@@ -95,7 +95,7 @@ test("a disk that is full: a sentence, and nothing left", async () => {
     ...{ cwd: place.cwd, env: place.env, stderr: "pipe" },
   });
   expect(await new Response(run.stderr).text()).toContain(
-    "full.gguf: cannot write: larger than the file system",
+    "full.gguf cannot be written: larger than the file system",
   );
   expect(await run.exited).toBe(1);
   expect(names()).toEqual(before);

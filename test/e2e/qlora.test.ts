@@ -159,7 +159,7 @@ describe("--quantized-cache", () => {
       "--output",
       "no",
     );
-    expect(stderr).toContain("cannot use as --quantized-cache");
+    expect(stderr).toContain("cannot be used as --quantized-cache");
     expect(status).toBe(1);
   }, 60_000);
 });

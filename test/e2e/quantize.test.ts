@@ -85,10 +85,10 @@ describe("refused, and nothing is written", () => {
     [
       "a file in its place",
       ["--model", "model", "--output", "train.json"],
-      "train.json: cannot use as --output",
+      "train.json cannot be used as --output",
       1,
     ],
-    ["a quantized model", ["--model", "nested/nf4", "--output", "x"], "nf4: is quantized already", 1],
+    ["a quantized model", ["--model", "nested/nf4", "--output", "x"], "nf4 is quantized already", 1],
     ["no folder", ["--model", "./absent", "--output", "x"], "--model ./absent", 1],
   ])("%s", async (_, args, message, status) => {
     const before = names();
@@ -176,7 +176,7 @@ describe("what else can happen", () => {
     // A limit on file sizes stands for the full disk; the native libraries, which are loaded from memory files, fit in.
     const command = 'ulimit -f 61440; exec "$0" quantize --model wide --output full --device cpu';
     const run = Bun.spawnSync(["bash", "-c", command, executable], { cwd, env });
-    expect(run.stderr.toString()).toMatch(/error: .*model\.safetensors: cannot write: .*\n$/);
+    expect(run.stderr.toString()).toMatch(/error: .*model\.safetensors cannot be written: .*\n$/);
     expect(run.exitCode).toBe(1);
     expect(names().filter((name) => name.includes("full"))).toEqual([]);
   }, 30_000);

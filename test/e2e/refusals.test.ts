@@ -99,7 +99,7 @@ describe("init", () => {
     for (const output of ["file", "file/below"]) {
       const { status, stderr } = await place.run("init", "--shape", "shape.json", "--output", output);
       expect(status).toBe(1);
-      expect(stderr).toContain(`${output}: cannot use as --output`);
+      expect(stderr).toContain(`${output} cannot be used as --output`);
       expect(stderr).not.toContain("internal error");
     }
   });

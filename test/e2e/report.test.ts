@@ -67,6 +67,6 @@ describe("report", () => {
   test("a folder without a run is refused, with its name", async () => {
     const { status, stderr } = await place.run("report", "plain", "nowhere");
     expect(status).toBe(2);
-    expect(stderr).toContain("nowhere: does not exist; expected the folder of a training run");
+    expect(stderr).toContain("nowhere does not exist; expected the folder of a training run");
   });
 });

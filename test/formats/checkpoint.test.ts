@@ -135,7 +135,7 @@ describe("openCheckpoint", () => {
 
   test("a folder that is not there, and a file in its place", () => {
     expect(failure(() => openCheckpoint(join(root, "absent"))).message).toContain(
-      "absent: cannot read: no such file or folder",
+      "absent cannot be read: no such file or folder",
     );
     const file = put(folder("plain"), "file", "");
     expect(failure(() => openCheckpoint(file)).message).toContain("expected a model folder, found a file");
@@ -246,7 +246,7 @@ describe("describeTensors", () => {
 
   test("a folder without tensors, and a path that is not there", () => {
     expect(() => describeTensors(folder("listed nothing"))).toThrow("no model weights");
-    expect(() => describeTensors(join(root, "gone"))).toThrow("gone: cannot read: no such file");
+    expect(() => describeTensors(join(root, "gone"))).toThrow("gone cannot be read: no such file");
     const inFile = join(put(root, "plain-file", ""), "x");
     expect(failure(() => describeTensors(inFile)).message).toContain("a part of the path is a file");
   });

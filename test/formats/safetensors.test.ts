@@ -341,7 +341,7 @@ describe("writeSafetensors", () => {
   test("a folder that does not exist", () => {
     const error = failure(() => writeSafetensors(join(dir, "nowhere", "a.safetensors"), []));
     expect(error.code).toBe("io");
-    expect(error.message).toContain("nowhere/a.safetensors: cannot write: no such file or folder");
+    expect(error.message).toContain("nowhere/a.safetensors cannot be written: no such file or folder");
   });
 
   test("a disk that takes no more: a sentence, and no partial file", () => {
@@ -363,7 +363,7 @@ describe("writeSafetensors", () => {
     // A limit on file sizes fails a write as a full disk does, and needs no rights to set up.
     const run = Bun.spawnSync(["bash", "-c", 'ulimit -f 64; exec "$0" "$1"', process.execPath, script]);
     expect(run.stdout.toString()).toContain(
-      "a.safetensors: cannot write: larger than the file system or the limit",
+      "a.safetensors cannot be written: larger than the file system or the limit",
     );
     expect(run.stdout.toString()).toStartWith("io ");
     expect(readdirSync(folder)).toEqual([]);

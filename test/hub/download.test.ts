@@ -284,7 +284,9 @@ describe("refusals say what to do", () => {
   test("a cache that cannot be one", async () => {
     const { model, env } = await place();
     env.HF_HUB_CACHE = join(import.meta.path, "cache");
-    expect(await rejection(model())).toContain(`${env.HF_HUB_CACHE}: cannot use as the Hugging Face cache`);
+    expect(await rejection(model())).toContain(
+      `${env.HF_HUB_CACHE} cannot be used as the Hugging Face cache`,
+    );
   });
 
   test("a server that is no Hub", async () => {

@@ -101,7 +101,7 @@ describe("of a data set", () => {
     const configs = [{ config_name: "default", data_files: splits }];
     expect(of(configs, ["test"])).toEqual(["main/test.parquet"]);
     expect(of(configs, ["validation", "test", "train"])).toEqual(["main/test.parquet"]);
-    expect(() => of(configs, ["validation"])).toThrow("here: has no split validation; it has test, train");
+    expect(() => of(configs, ["validation"])).toThrow("here has no split validation; it has test, train");
   });
 
   test("several configurations without a default are for the user to choose from", () => {
@@ -111,7 +111,7 @@ describe("of a data set", () => {
 
   test("a card that lists what is not there", () => {
     expect(() => of([{ config_name: "a", data_files: "y/*" }])).toThrow(
-      "here: has no file y/*; it has README.md",
+      "here has no file y/*; it has README.md",
     );
   });
 

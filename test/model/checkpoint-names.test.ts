@@ -114,7 +114,7 @@ test.each(["config.json", "tokenizer.json", "model.safetensors"])(
     cpSync(golden, dir, { recursive: true });
     writeFileSync(join(dir, name), "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1234\n");
     const read = name.startsWith("tokenizer") ? () => Tokenizer.load(dir) : () => checkpointSource(dir);
-    expect(read).toThrow(`${join(dir, name)}: is a Git LFS pointer, not the file itself`);
+    expect(read).toThrow(`${join(dir, name)} is a Git LFS pointer, not the file itself`);
   },
 );
 

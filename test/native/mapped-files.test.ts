@@ -36,7 +36,7 @@ describeBackends((device: Device) => {
     read(file.address, bytes);
     truncateSync(path, 8192);
     read(file.address, 8192);
-    expect(() => read(file.address, bytes)).toThrow(`${path}: was cut short`);
+    expect(() => read(file.address, bytes)).toThrow(`${path} was cut short`);
     // It is thrown until the file is let go of, so that nobody believes what was computed since.
     expect(() => device.synchronize()).toThrow(path);
     expect(() => device.expectFilesUnchanged("all")).toThrow(path);
@@ -99,7 +99,7 @@ describe("weights cut short under a model", () => {
             new Response(child.stderr).text(),
           ]);
           expect(err).toBe("");
-          expect(out.split("\n")[0]).toStartWith(`changed: ${dir}/model.safetensors: was cut short`);
+          expect(out.split("\n")[0]).toStartWith(`changed: ${dir}/model.safetensors was cut short`);
           expect(out).toEndWith("\nclosed\n");
           expect(await child.exited).toBe(0);
         }, 30_000);

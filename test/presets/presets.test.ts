@@ -67,7 +67,7 @@ describe("architectures have the parameters that their models are published with
   test("all are listed, and another name is refused with the nearest", () => {
     expect([...shapeNames].sort()).toEqual(Object.keys(published).sort());
     expect(() => readShape("lama2-7b")).toThrow("did you mean llama2-7b?");
-    expect(() => readShape(import.meta.path)).toThrow("presets.test.ts: is not valid JSON");
+    expect(() => readShape(import.meta.path)).toThrow("presets.test.ts is not valid JSON");
   });
 
   test("Llama 3.1 and 3.2 stretch RoPE; the small ones share embedding and lm_head", () => {

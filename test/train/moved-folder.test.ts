@@ -59,7 +59,7 @@ describe("the folder of a run, taken away after step 5", () => {
     };
     const error = await failureOf(run({ output, reporter }).trainer.train());
     expect(error).toMatchObject({ code: "moved", exitStatus: 1 });
-    expect(error.message).toContain(`${output}: was moved, removed or replaced`);
+    expect(error.message).toContain(`${output} was moved, removed or replaced`);
     expect(list()).toEqual(after!);
     expect(readdirSync(victim)).toEqual(["adapter_model.safetensors"]);
     expect(readFileSync(join(victim, "adapter_model.safetensors"), "utf8")).toBe("mine");
@@ -145,7 +145,7 @@ describe("the folder of a run, taken away after step 5", () => {
     const output = newFolder();
     symlinkSync("nowhere", output);
     const error = await failureOf(run({ output }).trainer.train());
-    expect(error.message).toContain(`--output ${output}: is a link to nowhere, which does not exist`);
+    expect(error.message).toContain(`--output ${output} is a link to nowhere, which does not exist`);
     expect(() => RunFolder.check(output, { resume: false, tune: "lora" })).toThrow("is a link to nowhere");
   });
 });

@@ -54,10 +54,10 @@ function readText(path: string, maxBytes: number): string {
   let bytes: Uint8Array;
   try {
     const status = statSync(path);
-    if (status.isDirectory()) throw new UsageError(`${where}: is a folder; expected a file`);
-    if (!status.isFile()) throw new UsageError(`${where}: is not a regular file`);
+    if (status.isDirectory()) throw new UsageError(`${where} is a folder; expected a file`);
+    if (!status.isFile()) throw new UsageError(`${where} is not a regular file`);
     if (status.size > maxBytes) {
-      throw new UsageError(`${where}: has ${status.size} bytes; expected at most ${maxBytes}`);
+      throw new UsageError(`${where} has ${status.size} bytes; expected at most ${maxBytes}`);
     }
     bytes = readFileSync(path);
   } catch (error) {
@@ -66,7 +66,7 @@ function readText(path: string, maxBytes: number): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (cause) {
-    throw new UsageError(`${where}: is not UTF-8 text`, { cause });
+    throw new UsageError(`${where} is not UTF-8 text`, { cause });
   }
 }
 

@@ -3,7 +3,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { chooseDataFiles } from "../../data/splits.ts";
-import { NeftuneError, UsageError } from "../../errors.ts";
+import { about, NeftuneError, UsageError } from "../../errors.ts";
 import { type HubOptions, type ModelNeed, obtainData, obtainModel } from "../../formats/hub/index.ts";
 import { findRepo } from "../../formats/hub-cache.ts";
 import { readConfig } from "../../model/config.ts";
@@ -88,7 +88,7 @@ export async function locateModel(name: string, need: ModelNeed, context: Lookin
     return { path, label: preset.name, name: preset.hub, preset };
   }
   if (!isHubId(name, "model", context)) {
-    throw new NeftuneError("not_found", `--model ${name}: ${whatModel(name)}`);
+    throw new NeftuneError("not_found", about(`--model ${name}`, whatModel(name)));
   }
   const path = await obtained(`--model ${name}`, undefined, () =>
     obtainModel(name, need, hubOptions(context), readConfig),

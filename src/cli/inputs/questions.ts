@@ -36,7 +36,7 @@ export async function readQuestions(
     const { ids, text } = encoder.encodePrompt(row);
     questions.push({ ids, text, references: referencesOf(encoder, tokenizer, row) });
   }
-  if (questions.length === 0) throw new UsageError(`--${option} ${path}: has no rows`);
+  if (questions.length === 0) throw new UsageError(`--${option} ${path} has no rows`);
   return questions;
 }
 

@@ -26,9 +26,9 @@ export function expectNewFolder(path: string): void {
   try {
     if (!existsSync(path) || readdirSync(path).length === 0) return;
   } catch (error) {
-    throw ioError(path, "use as --output", error);
+    throw ioError(path, "used as --output", error);
   }
-  throw new UsageError(`--output ${path}: already exists and is not empty; choose another folder`);
+  throw new UsageError(`--output ${path} already exists and is not empty; choose another folder`);
 }
 
 /**
@@ -57,7 +57,7 @@ export async function makeFolder<T>(
     return result.value;
   } catch (error) {
     partial?.remove();
-    throw ioError(path, "use as --output", error);
+    throw ioError(path, "used as --output", error);
   }
 }
 
@@ -135,6 +135,6 @@ function expectOurs(path: string): void {
   if (what === null) return;
   throw new NeftuneError(
     "io",
-    `${path}: ${what}; neftune fills a folder of this name before it gets its own. Rename or remove it, or choose another --output`,
+    `${path} ${what}; neftune fills a folder of this name before it gets its own. Rename or remove it, or choose another --output`,
   );
 }

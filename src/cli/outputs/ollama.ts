@@ -87,7 +87,7 @@ function rendered(source: string, { bosToken, eosToken }: Tokenizer, messages = 
 /** Throws UsageError where DIR has a Modelfile, which someone may have edited. */
 export function expectNoModelfile(dir: string): void {
   if (existsSync(join(dir, MODELFILE)))
-    throw new UsageError(`--ollama ${dir}: has a ${MODELFILE} already; choose another folder`);
+    throw new UsageError(`--ollama ${dir} has a ${MODELFILE} already; choose another folder`);
 }
 
 /** Makes DIR where it is missing, as the GGUF may go there, too. Throws NeftuneError ("io"). */
@@ -95,7 +95,7 @@ export function makeOllamaFolder(dir: string): void {
   try {
     mkdirSync(dir, { recursive: true });
   } catch (error) {
-    throw ioError(dir, "make the folder", error);
+    throw ioError(dir, "made", error);
   }
 }
 

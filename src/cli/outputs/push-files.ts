@@ -37,7 +37,7 @@ export interface Pushable {
 export function pushableFiles(folder: string): Pushable {
   if (statSync(folder, { throwIfNoEntry: false })?.isDirectory() !== true) {
     const what = existsSync(folder) ? "is a file" : "does not exist";
-    throw new UsageError(`${folder}: ${what}; expected the folder of a training run or a model`);
+    throw new UsageError(`${folder} ${what}; expected the folder of a training run or a model`);
   }
   RunLock.expectFree(folder);
   const names = readdirSync(folder, { recursive: true, encoding: "utf8" }).filter((name) =>
@@ -77,6 +77,6 @@ function noResult(folder: string, names: readonly string[]): NeftuneError {
     );
   }
   return new UsageError(
-    `${folder}: holds neither a run nor a model; expected ${ADAPTER_CONFIG_FILE} and ${ADAPTER_WEIGHTS_FILE}, or config.json and ${SINGLE_FILE}`,
+    `${folder} holds neither a run nor a model; expected ${ADAPTER_CONFIG_FILE} and ${ADAPTER_WEIGHTS_FILE}, or config.json and ${SINGLE_FILE}`,
   );
 }

@@ -1,5 +1,6 @@
 // The fields of a request, read with a complaint that names the field.
 
+import { about } from "../../errors.ts";
 import { ApiError } from "./errors.ts";
 
 export class RequestFields {
@@ -18,7 +19,7 @@ export class RequestFields {
   }
 
   fail(name: string, message: string): never {
-    throw new ApiError(400, `${name}: ${message}`, { param: name });
+    throw new ApiError(400, about(name, message), { param: name });
   }
 
   number(name: string, fallback: number, least: number, most: number, isWhole = false): number {

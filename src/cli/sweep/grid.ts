@@ -30,7 +30,7 @@ function parseSwept(text: string): [option: string, values: string[]] {
 function readSwept(option: string, text: string): [name: string, value: unknown] {
   const { given } = parseArguments([`--${option}=${text}`], trainOptions, false);
   const [name, { value }] = [...given][0]!;
-  if (NOT_SWEPT.includes(name)) throw new UsageError(`--sweep ${name}: cannot be swept`);
+  if (NOT_SWEPT.includes(name)) throw new UsageError(`--sweep ${name} cannot be swept`);
   return [name, value];
 }
 

@@ -18,7 +18,7 @@ export function writeFully(fd: 1 | 2, text: string): void {
       if (code === "EPIPE") throw new ClosedPipe();
       if (code !== "EAGAIN") {
         const stream = fd === 1 ? "standard output" : "standard error";
-        throw new NeftuneError("io", `${stream}: cannot write: ${(error as Error).message}`, {
+        throw new NeftuneError("io", `${stream} cannot be written: ${(error as Error).message}`, {
           cause: error,
         });
       }

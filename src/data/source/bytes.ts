@@ -142,7 +142,7 @@ function openingError(path: string, error: unknown): unknown {
   if (code === "ENOENT")
     return new NeftuneError("dataset", `dataset ${path}: no such file`, { cause: error });
   if (code === "EISDIR") {
-    return new NeftuneError("dataset", `dataset ${path}: is a folder, a file was expected`, { cause: error });
+    return new NeftuneError("dataset", `dataset ${path} is a folder; expected a file`, { cause: error });
   }
   return ioError(path, "read", error);
 }

@@ -92,7 +92,7 @@ async function fill(download: Download, exclusive: boolean): Promise<void> {
   } catch (error) {
     // Under this process's name no other would go on with it.
     if (!exclusive) rmSync(partial, { force: true });
-    throw ioError(partial, "write", error);
+    throw ioError(partial, "written", error);
   } finally {
     growing?.close();
   }

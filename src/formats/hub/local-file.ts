@@ -115,7 +115,7 @@ export class LocalFile {
       for (let held = 0; held < bytes; ) {
         const count = readSync(this.#fd, buffer, held, bytes - held, at + held);
         if (count === 0) this.expectUnchanged();
-        if (count === 0) throw new NeftuneError("io", `${this.path}: ends before its ${this.bytes} bytes`);
+        if (count === 0) throw new NeftuneError("io", `${this.path} ends before its ${this.bytes} bytes`);
         held += count;
       }
     } catch (error) {

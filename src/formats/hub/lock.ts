@@ -57,7 +57,7 @@ export class FileLock {
       }
       return null;
     } catch (error) {
-      throw ioError(path, "lock", error);
+      throw ioError(path, "locked", error);
     } finally {
       if (fd !== null) closeSync(fd);
       libc.close();

@@ -172,7 +172,7 @@ function expectSpace(cacheDir: string, id: string, bytes: number): void {
     const { bavail, bsize } = statfsSync(cacheDir);
     free = bavail * bsize;
   } catch (error) {
-    throw ioError(cacheDir, "use as the Hugging Face cache", error);
+    throw ioError(cacheDir, "used as the Hugging Face cache", error);
   }
   if (bytes <= free) return;
   throw new NeftuneError(

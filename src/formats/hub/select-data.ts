@@ -28,7 +28,7 @@ export function matchingFiles(
   const files = filesMatching(names, patterns);
   if (files.length > 0) return files;
   const held = names.length === 0 ? "no files" : some([...names].sort());
-  throw new NeftuneError("dataset", `${where}: has no file ${patterns.join(", ")}; it has ${held}`);
+  throw new NeftuneError("dataset", `${where} has no file ${patterns.join(", ")}; it has ${held}`);
 }
 
 interface Configuration {
@@ -60,7 +60,7 @@ export function cardFiles(
     const known = configs.map(({ config_name }) => String(config_name));
     throw new NeftuneError(
       "dataset",
-      `${where}: has several configurations (${some(known)}) and no default; give a file of one: org/name/FILE`,
+      `${where} has several configurations (${some(known)}) and no default; give a file of one: org/name/FILE`,
     );
   }
   const splits = splitsOf(chosen.data_files);
@@ -72,7 +72,7 @@ export function cardFiles(
     (wanted === null && splits.length === 1 ? splits[0] : undefined);
   if (split === undefined) {
     throw new UsageError(
-      `${where}: has no split ${preferred.join(" or ")}; it has ${some(splits.map((entry) => entry.split))}: choose with --split`,
+      `${where} has no split ${preferred.join(" or ")}; it has ${some(splits.map((entry) => entry.split))}: choose with --split`,
     );
   }
   return matchingFiles(names, split.patterns, where);

@@ -1,6 +1,6 @@
 // The names of an NF4 weight's parts in a checkpoint, and its quant_state.
 
-import { FormatError } from "../../errors.ts";
+import { about, FormatError } from "../../errors.ts";
 import { type FloatDType, floatTypeNamed, floatTypes } from "../../floats.ts";
 import { JsonError, type JsonValue, parseJson } from "../safetensors/json.ts";
 
@@ -58,7 +58,7 @@ export function encodeQuantState({ shape, dtype, nestedOffset }: QuantState): Ui
 /** Reads a quant_state. Throws FormatError that names `tensor`, the field and what came. */
 export function parseQuantState(path: string, tensor: string, bytes: Uint8Array): QuantState {
   const fail = (reason: string): never => {
-    throw new FormatError(path, `${tensor}: ${reason}`);
+    throw new FormatError(path, about(tensor, reason));
   };
   const fields = parseObject(fail, bytes);
   const show = (name: string) => JSON.stringify(fields.get(name)) ?? "missing";

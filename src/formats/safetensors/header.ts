@@ -1,7 +1,7 @@
 // The header of a safetensors file: 8 bytes of length (little-endian), then that many bytes of JSON, then the
 // data. Everything the header claims is checked here against the file's size, so that who reads a tensor by
 // its entry stays inside the file. Format: https://github.com/huggingface/safetensors#format
-import { FormatError } from "../../errors.ts";
+import { about, FormatError } from "../../errors.ts";
 import { expectNoLfsPointer } from "../lfs.ts";
 import {
   isSafetensorsDType,
@@ -199,7 +199,7 @@ function checkLayout(tensors: Map<string, TensorEntry>, dataBytes: number): void
   for (const { name, dtype, shape, begin, end } of ordered) {
     const tensor = `tensor ${quote(name)}`;
     const needed = tensorBytes(dtype, shape);
-    if (typeof needed === "string") throw new JsonError(`${tensor}: ${needed}`);
+    if (typeof needed === "string") throw new JsonError(about(tensor, needed));
     if (end - begin !== needed) {
       throw new JsonError(
         `${tensor}: ${dtype} ${showShape(shape)} takes ${needed} bytes, but data_offsets [${begin},${end}] hold ${end - begin}`,
@@ -239,7 +239,7 @@ function inside<T>(where: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
-    if (error instanceof JsonError) throw new JsonError(`${where}: ${error.message}`);
+    if (error instanceof JsonError) throw new JsonError(about(where, error.message));
     throw error;
   }
 }
