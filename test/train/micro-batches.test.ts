@@ -277,7 +277,7 @@ describe("what memory decides", () => {
     expect(recordOf("small")["micro-batch-tokens"]).toBe(40);
   });
 
-  test("a run's evaluation is divided, and its loss the same", async () => {
+  test("a run's evaluation is divided, and its loss the same but for rounding", async () => {
     const prompt = "hello world ".repeat(4);
     const evalDatasets = dataOf(
       "long",
@@ -295,7 +295,8 @@ describe("what memory decides", () => {
     const divided = await train("divided-evaluation", 40);
     expect(whole.tokens).toBeGreaterThan(60);
     expect(divided.tokens).toBeLessThanOrEqual(40);
-    expect(divided.loss).toBe(whole.loss);
+    // With AVX2 alone, a product sums the rows that six leave over in another order.
+    expect(divided.loss).toBeCloseTo(whole.loss!, 6);
   });
 
   test("a long evaluation takes no memory that it does not need, nor makes a run recompute more", async () => {
