@@ -65,6 +65,8 @@ export interface ModelOptions extends BatchSize {
   recompute: Recompute | "auto";
   /** Sizes to load for instead: the first that memory allows without recomputing more for it. */
   larger?: Iterable<BatchSize>;
+  /** Options that make micro-batches smaller, for advice (PlanRequest). */
+  sizedBy?: string;
   /** Positions that RoPE's tables cover: the longest sample. */
   maxPosition: number;
   /** LoRA's start and dropout. */

@@ -129,16 +129,17 @@ export interface InferenceRequest extends LoadRequest {
 export function loadForInference(
   device: Device,
   request: InferenceRequest,
-  limits: Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition" | "larger">,
+  limits: Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition" | "larger" | "sizedBy">,
   reporter: LoadReporter = {},
 ): Llama {
   const { adapter, dtype } = request;
   if (adapter !== undefined && !existsSync(adapter))
     throw new NeftuneError("not_found", `--adapter ${adapter}: no such folder`);
-  const { maxTokens, maxTargets, maxPosition, larger = [] } = limits;
+  const { maxTokens, maxTargets, maxPosition, larger = [], sizedBy } = limits;
   const common = {
     ...({ dtype, recompute: "layer", seed: 0 } as const),
     ...{ maxTokens, maxTargets, maxPosition, larger },
+    ...(sizedBy === undefined ? {} : { sizedBy }),
   };
   return loadModel(
     device,

@@ -39,6 +39,8 @@ export interface PlanRequest extends WeightOptions, BatchSize {
   ranks?: number;
   /** Absent: this process alone takes what is free now. */
   sharing?: SharedMemory;
+  /** Options that make micro-batches smaller, for advice; absent: --batch-size and --max-length. */
+  sizedBy?: string;
 }
 
 /** The most that a micro-batch has. */
@@ -207,7 +209,7 @@ export function choosePlan(device: Device, source: ModelSource, request: PlanReq
       throw new NeftuneError(
         "out-of-memory",
         `needs ${gib(least.total)}${each}, ${gib(free)} free: a micro-batch 1/${share} the size (${smaller.maxTokens} tokens) would fit; ` +
-          "take a smaller --batch-size or --max-length" +
+          `take a smaller ${request.sizedBy ?? "--batch-size or --max-length"}` +
           (request.training
             ? `, or --micro-batch-tokens ${smaller.maxTokens}, which divides batches but no sample`
             : ""),

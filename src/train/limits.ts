@@ -75,9 +75,14 @@ export function evaluationSizes(
 /** To be spread into what a model is loaded with: it takes the first of `sizes` that memory allows (ModelOptions.larger). */
 export function loadLimits(
   sizes: readonly MergedSize[],
-): Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition" | "larger"> {
+): Pick<ModelOptions, "maxTokens" | "maxTargets" | "maxPosition" | "larger" | "sizedBy"> {
   const { maxTokens, maxTargets, maxPosition } = sizes.at(-1)!.limits;
-  return { maxTokens, maxTargets, maxPosition, larger: sizes.map(({ limits }) => limits) };
+  return {
+    ...{ maxTokens, maxTargets, maxPosition },
+    larger: sizes.map(({ limits }) => limits),
+    // Batches are divided down to the longest sample already.
+    ...(sizes.length > 1 ? { sizedBy: "--max-length" } : {}),
+  };
 }
 
 /** The budget of the one of `sizes` that a model was loaded for; 0: of none of them. */

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, setDefaultTimeout, spyOn, test } from "bun
 import { parseArguments, resolveValues } from "../../src/cli/arguments/options.ts";
 import { type Command, commonOptions } from "../../src/cli/command.ts";
 import { evalCommand } from "../../src/cli/eval.ts";
+import { ServedModel } from "../../src/cli/inputs/served-model.ts";
 import { checkMerge } from "../../src/cli/merge-check.ts";
 import { measureRun } from "../../src/cli/sweep/measure.ts";
 import type { Batch } from "../../src/data/batch.ts";
@@ -106,7 +107,10 @@ describe("eval", () => {
     const { seen, loss } = await evaluated(needed - 1);
     expect(seen.length).toBeGreaterThan(1);
     expect(await evaluated(null)).toEqual({ seen: [expect.any(Number)], loss: expect.closeTo(loss, 6) });
-    await expect(evaluated(needed - 1, { "micro-batch-tokens": "0" })).rejects.toThrow("would fit");
+    await expect(evaluated(needed - 1, { "micro-batch-tokens": "0" })).rejects.toThrow(
+      "take a smaller --batch-size or --max-length",
+    );
+    await expect(evaluated(neededFor(1) - 1)).rejects.toThrow("take a smaller --max-length");
   });
 });
 
@@ -147,4 +151,17 @@ test("merge --check divides batches where memory is short", async () => {
   const whole = await check(null);
   expect(short.most).toBeLessThan(whole.most);
   expect(short.loss).toBeCloseTo(whole.loss, 6);
+});
+
+test("chat and serve are told of the option that they have", () => {
+  watch(neededFor(8));
+  const device = openDevice();
+  const options = {
+    ...({ quantization: "none", "double-quantization": true, "quantized-cache": undefined } as const),
+    ...({ dtype: "f32", "prompt-template": undefined, "context-length": undefined, slots: 1 } as const),
+    adapter: undefined,
+  };
+  const open = () => ServedModel.open(device, { path: asked.model.dir }, options, { note: () => {} });
+  expect(open).toThrow("take a smaller --context-length");
+  device.close();
 });

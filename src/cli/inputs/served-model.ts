@@ -99,6 +99,7 @@ export class ServedModel {
       maxTokens: Math.max(Math.min(CHUNK_TOKENS, capacity), options.slots),
       maxTargets: 1,
       maxPosition: capacity,
+      sizedBy: "--context-length",
     };
     const model = loadForInference(device, request, limits, loadNotes(context));
     try {
