@@ -23,8 +23,10 @@ class VectorTiles {
     words_ = P::words(H);
     strips_ = ceil_div(H, kStrip);
     tile_ = std::clamp(kTileWords / words_ / kBlock * kBlock, kLeastRows, kMostRows);
-    rows_ = parts.take(ceil_div(words_, kStrip) * tile_ * kStrip);
-    columns_ = P::pairs ? parts.take(strips_ * tile_ / P::values * kStrip) : rows_;
+    hop_ = (tile_ + kApart) * kStrip;
+    rows_ = parts.take(ceil_div(words_, kStrip) * hop_);
+    column_hop_ = P::pairs ? tile_ / P::values * kStrip : hop_;
+    columns_ = P::pairs ? parts.take(strips_ * column_hop_) : rows_;
     tokens_ = parts.take(kTokens * words_);
     scores_ = parts.take(kMostRows * kScores);
     sums_ = parts.take(strips_ * kTokens * kStrip);
@@ -52,7 +54,12 @@ class VectorTiles {
   typedef Packing<T> P;
   static constexpr int64_t kBlock = kAccumulators / kVectors;  // rows of a micro-kernel
   // Of the weight, in a tile: rows, fewer where more words would no longer stay in the L2 cache.
-  static constexpr int64_t kLeastRows = 8 * kBlock, kMostRows = 192, kTileWords = 108 << 10;
+  static constexpr int64_t kLeastRows = 8 * kBlock, kMostRows = 192, kTileWords = (kLanes == 16 ? 108 : 54) << 10;
+  // Of an L1 cache of 32 KB a whole strip of tokens would push out what it is multiplied with: words taken at a time.
+  static constexpr int64_t kDeepest = kLanes == 16 ? INT64_MAX : 320;
+  // Rows of no use between two strips of the weight: where a row is one cache line, the strips of an even number of rows
+  // fall into few of the cache's sets.
+  static constexpr int64_t kApart = kLanes == 16 ? 0 : 1;
   static constexpr int64_t kScores = kTokens + 16;  // an odd number of cache lines
   static constexpr int64_t kLine = 64;
 
@@ -71,21 +78,21 @@ class VectorTiles {
       }
   }
 
-  // rows[strips of words, tile, kStrip] = the weight's n rows from v on; columns[strips, words of the tile, kStrip] the same
-  // rows in pairs, where a word is a pair.
+  // rows[strips of words, tile + kApart, kStrip] = the weight's n rows from v on; columns[strips, words of the tile, kStrip]
+  // the same rows in pairs, where a word is a pair.
   void pack_weight(int64_t v, int64_t n) const {
     const int64_t H = call_.weight->in;
     for (int64_t r = 0; r < n; r++) {
       const T *row = call_.weight_row<T>(v + r);
       for (int64_t w = 0; w < words_; w += kLanes)
-        store(rows_ + (w / kStrip * tile_ + r) * kStrip + w % kStrip, P::along(row + w * P::values, H - w * P::values));
+        store(rows_ + w / kStrip * hop_ + r * kStrip + w % kStrip, P::along(row + w * P::values, H - w * P::values));
     }
     if (!P::pairs || call_.dx == nullptr) return;
     for (int64_t r = 0; r < n; r += P::values) {
       const T *row = call_.weight_row<T>(v + r), *next = r + 1 < n ? call_.weight_row<T>(v + r + 1) : nullptr;
       float *to = columns_ + r / P::values * kStrip;
       for (int64_t k = 0; k < H; k += kLanes)
-        store(to + k / kStrip * (tile_ / P::values) * kStrip + k % kStrip,
+        store(to + k / kStrip * column_hop_ + k % kStrip,
               P::across(row + k, next == nullptr ? next : next + k, H - k));
     }
   }
@@ -98,11 +105,12 @@ class VectorTiles {
     };
   }
 
-  // scores[M, N vectors] = weight[M, words]·tokens[words, kStrip], the weight in strips.
+  // scores[M, N vectors] (+)= weight[M, words]·tokens[words, kStrip], the weight in strips.
   template <int M, int N>
   static __attribute__((noinline)) void score_block(int64_t words, const float *weight, int64_t hop, const float *tokens,
-                                                    float *scores, const char *next) {
-    WordBlock<P::pairs, M, N> block = {};
+                                                    float *scores, bool add, const char *next) {
+    WordBlock<P::pairs, M, N> block;
+    block.begin(scores, kScores, add);
     for (; words > 0; words -= kStrip, weight += hop, tokens += kStrip * kStrip)
       block.multiply(std::min(words, kStrip), weight, kStrip, 1, tokens, kStrip, asking(next));
     block.end(scores, kScores);
@@ -130,15 +138,21 @@ class VectorTiles {
 
   // scores[n, kScores] = the tile's n rows times the tokens.
   void score(int64_t v, int64_t count, int64_t n) const {
-    for (int64_t i = 0; i < count; i += kStrip)
-      for (int64_t r = 0; r < n; r += kBlock) {
-        // The rows of the next tile that this block's will be, those of the strips of tokens in turn.
-        const char *ahead = reinterpret_cast<const char *>(call_.weight_row<T>(std::min(v + tile_ + r, call_.weight->out - 1)));
-        with_size(n - r, ceil_div(count - i, kLanes), [&](auto M, auto N) {
-          score_block<M, N>(words_, rows_ + r * kStrip, tile_ * kStrip, tokens_ + i * words_, scores_ + r * kScores + i,
-                            ahead + i / kStrip * (words_ / kUnrolled * kLine));
-        });
-      }
+    const int64_t deep = words_ <= kDeepest ? words_ : round_up(ceil_div(words_, ceil_div(words_, kDeepest)), kStrip);
+    for (int64_t k = 0; k < words_; k += deep)
+      for (int64_t i = 0; i < count; i += kStrip)
+        for (int64_t r = 0; r < n; r += kBlock) score_words(v, r, i, k, std::min(deep, words_ - k), n - r, count - i);
+  }
+
+  // Of that, kBlock rows from r on and kStrip tokens from i on, `rows` and `tokens` of which are there, words [k, k + words).
+  void score_words(int64_t v, int64_t r, int64_t i, int64_t k, int64_t words, int64_t rows, int64_t tokens) const {
+    // The rows of the next tile that this block's will be, those of the strips of tokens in turn.
+    const char *ahead = reinterpret_cast<const char *>(call_.weight_row<T>(std::min(v + tile_ + r, call_.weight->out - 1)));
+    with_size(rows, ceil_div(tokens, kLanes), [&](auto M, auto N) {
+      score_block<M, N>(words, rows_ + k / kStrip * hop_ + r * kStrip, hop_, tokens_ + i * words_ + k * kStrip,
+                        scores_ + r * kScores + i, k > 0,
+                        ahead + (i / kStrip * (words_ / kUnrolled) + k / kUnrolled) * kLine);
+    });
   }
 
   // sums[strips, kTokens, kStrip] (+)= e·W over the tile's words of rows.
@@ -146,8 +160,7 @@ class VectorTiles {
     for (int64_t s = 0; s < strips_; s++)
       for (int64_t i = 0; i < count; i += kBlock)
         with_size(count - i, ceil_div(call_.weight->in - s * kStrip, kLanes), [&](auto M, auto N) {
-          sum_block<M, N>(words, scores_ + i, columns_ + s * (tile_ / P::values) * kStrip, sums_ + (s * kTokens + i) * kStrip,
-                          add);
+          sum_block<M, N>(words, scores_ + i, columns_ + s * column_hop_, sums_ + (s * kTokens + i) * kStrip, add);
         });
   }
 
@@ -174,12 +187,13 @@ class VectorTiles {
 
   const HeadLoss &call_;
   RunningSoftmax softmax_;
-  int64_t words_, strips_;  // of a row, of kStrip inputs
-  int64_t tile_, used_;     // rows of the weight in a tile; floats of memory
-  float *rows_, *columns_;  // of the weight's tile; without pairs the same
-  float *tokens_;           // [strips, words, kStrip]
-  float *scores_;           // [tile, kScores] logits, then their powers
-  float *sums_;             // Σ e·W
+  int64_t words_, strips_;    // of a row, of kStrip inputs
+  int64_t tile_, used_;       // rows of the weight in a tile; floats of memory
+  int64_t hop_, column_hop_;  // floats from one strip of rows_ and of columns_ to the next
+  float *rows_, *columns_;    // of the weight's tile; without pairs the same
+  float *tokens_;             // [strips, words, kStrip]
+  float *scores_;             // [tile, kScores] logits, then their powers
+  float *sums_;               // Σ e·W
 };
 
 }  // namespace nt
