@@ -9,37 +9,43 @@
 
 namespace nt {
 
-constexpr int64_t kOuterWords = 256;                 // summed between visits to c
-constexpr int64_t kOuterTile = 3 * kLanes;           // columns of a tile,
-constexpr int64_t kOuterColumns = 2 * kOuterTile;    // and of what is copied together: whole cache lines of q's rows
+constexpr int64_t kOuterWords = 256;  // summed between visits to c
+// Vectors of a tile. Of 16 registers, 12 sums in rows of three and what they are multiplied with take them all, and the
+// compiler keeps sums in memory.
+constexpr int kOuterVectors = kLanes == 16 ? 3 : 2;
+constexpr int64_t kOuterTile = kOuterVectors * kLanes;  // columns of a tile,
+constexpr int64_t kOuterColumns = 2 * kOuterTile;       // and of what is copied together: whole cache lines of q's rows
 
 template <typename T>
 class OuterBlocks {
  public:
   OuterBlocks(const T *p, int64_t ldp, int64_t rows, int64_t R)
-      : p_(p), ldp_(ldp), rows_(rows), R_(R), words_(P::words(rows)) {}
+      : p_(p), ldp_(ldp), rows_(rows), R_(R), words_(P::words(rows)) {
+    for_tiles(0, R, [&](int64_t, int64_t) { blocks_++; });
+  }
 
   int64_t words() const { return words_; }
   // Of the copies of p and of q.
-  int64_t left_words() const { return round_up(R_, kRows) * words_; }
+  int64_t left_words() const { return R_ * words_; }
   static constexpr int64_t right_words() { return kOuterColumns * kCopied; }
   // How often add() asks for what is read next.
   int64_t asks(int64_t columns, int64_t words) const {
-    return std::max<int64_t>(1, ceil_div(R_, kRows) * ceil_div(columns, kOuterTile) * (words / kUnrolled));
+    return std::max<int64_t>(1, blocks_ * ceil_div(columns, kOuterTile) * (words / kUnrolled));
   }
 
-  // left[blocks of kRows columns][words, kRows] = p, zeros beyond R, by all threads.
+  // left[blocks of columns][words, columns of the block] = p, by all threads.
   void pack(int threads, float *left) const {
-    const int64_t blocks = ceil_div(R_, kRows);
     parallel_for(threads, words_, 64, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; k++)
-        for (int64_t r = 0; r < blocks * kRows; r += kLanes) {
-          const T *from = p_ + k * P::values * ldp_ + r;
+      for_tiles(0, R_, [&](int64_t r, int64_t height) {
+        // Whole vectors, where there are any: the last one may begin before r.
+        const int64_t first = std::max<int64_t>(0, std::min(r, R_ - kLanes));
+        for (int64_t k = begin; k < end; k++) {
+          const T *from = p_ + k * P::values * ldp_ + first;
           float lanes[kLanes];
-          store(lanes, r < R_ ? P::across(from, has_next(k) ? from + ldp_ : nullptr, R_ - r) : Vec{});
-          for (int64_t i = 0; i < kLanes && r + i < blocks * kRows; i += kRows)
-            memcpy(left + ((r + i) * words_ + k * kRows), lanes + i, kRows * sizeof(float));
+          store(lanes, P::across(from, has_next(k) ? from + ldp_ : nullptr, R_ - first));
+          memcpy(left + r * words_ + k * height, lanes + (r - first), size_t(height) * sizeof(float));
         }
+      });
     });
   }
 
@@ -54,10 +60,10 @@ class OuterBlocks {
         const int64_t some = std::min(kCopied, words - w);
         pack_right(right, q, ldq, k + w, some, columns);
         for (int64_t j = 0; j < columns; j += kOuterTile)
-          for (int64_t i = 0; i < height; i += kRows)
-            tile_sums<P::pairs, kRows, kOuterTile / kLanes, 1, kRows>(
-                some, left + (r + i) * words_ + (k + w) * kRows, right + j * some, sums + j * kMostRows + i * kOuterTile,
-                kOuterTile, w > 0, next);
+          for_tiles(r, r + height, [&](int64_t first, int64_t rows) {
+            tile<kRows>(rows, some, left + first * words_ + (k + w) * rows, right + j * some,
+                        sums + j * kMostRows + (first - r) * kOuterTile, w > 0, next);
+          });
       }
       for (int64_t j = 0; j < columns; j += kOuterTile) {
         const int64_t width = std::min(kOuterTile, columns - j);
@@ -71,12 +77,35 @@ class OuterBlocks {
 
  private:
   typedef Packing<T> P;
-  static constexpr int kRows = kLanes == 16 ? 8 : 4;  // of a tile
-  static constexpr int64_t kCopied = 64;              // words of q that are copied to the L1 cache at a time
-  static constexpr int64_t kMostRows = 64;            // of c, summed before they are added
+  static constexpr int kRows = kLanes == 16 ? 8 : 6;           // of a tile, at most
+  static constexpr int64_t kCopied = kLanes == 16 ? 64 : 128;  // words of q that are copied to the L1 cache at a time
+  static constexpr int64_t kMostRows = 64;                     // of c, summed before they are added
 
   const T *p_;
   const int64_t ldp_, rows_, R_, words_;
+  int64_t blocks_ = 0;  // tiles on top of each other
+
+  // run(r, rows) for the tiles that make up c's rows [begin, end): at most kRows each, as even as possible, none across a
+  // multiple of kMostRows.
+  template <typename Run>
+  static void for_tiles(int64_t begin, int64_t end, const Run &run) {
+    for (int64_t r = begin; r < end;) {
+      const int64_t last = std::min(end, r / kMostRows * kMostRows + kMostRows);
+      for (int64_t left = ceil_div(last - r, int64_t(kRows)); left > 0; left--) {
+        const int64_t rows = ceil_div(last - r, left);
+        run(r, rows);
+        r += rows;
+      }
+    }
+  }
+
+  // sums[rows, kOuterTile] (+)= leftᵀ·right, left [words, rows].
+  template <int M>
+  static void tile(int64_t rows, int64_t words, const float *left, const float *right, float *sums, bool add, Ahead &next) {
+    if constexpr (M > 1)
+      if (rows < M) return tile<M - 1>(rows, words, left, right, sums, add, next);
+    tile_sums<P::pairs, M, kOuterVectors, 1, M>(words, left, right, sums, kOuterTile, add, next);
+  }
 
   bool has_next(int64_t k) const { return k * P::values + 1 < rows_; }
 
