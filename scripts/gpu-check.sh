@@ -9,7 +9,9 @@
 #                                          is installed, on the same card
 #
 # The most important comes first. Each step has a limit of its own, and the run has one: what no longer fits is named
-# and left out. Results are JSON and logs in RESULTS (gpu-results by default), with table.txt and, for the README, table.md.
+# and left out. Files with tests that fail run once more, each in a process of its own: a kernel that fails spoils its
+# process's GPU for all that comes behind it. Results are JSON and logs in RESULTS (gpu-results by default), with table.txt
+# and, for the README, table.md; RESULTS.tar.gz has all of them.
 #
 #   NEFTUNE_GPU_SECONDS=400      what a run may take
 #   NEFTUNE_GPU_REHEARSAL=1      small shapes and few tests, for a rehearsal under the emulator (NEFTUNE_CUDA_LIBRARY)
@@ -29,11 +31,21 @@ backend=cuda
 mkdir -p "$results"
 # What an earlier run left must not pass for this one's.
 if [ "$part" = check ]; then
-  rm -f "$results"/losses-*.json "$results"/losses.log "$results"/doctor.json "$results"/doctor.log
+  rm -f "$results"/losses-*.json "$results"/losses.log "$results"/doctor.json "$results"/doctor.log "$results"/*-again-*.log
 else
   rm -f "$results"/bench-*.json "$results"/peer-*.json
 fi
 failed=0
+trap 'tar -czf "$results.tar.gz" -C "$results" .' EXIT
+
+# What a log says of a failure: failed tests and their errors, or its end.
+essence() {
+  if grep -q '^(fail)' "$1"; then
+    grep -E '^(error: |\(fail\)| +[0-9]+ fail)' "$1" | cut -c 1-300 | head -n 40
+  else
+    tail -n 15 "$1"
+  fi
+}
 
 # step NAME SECONDS COMMAND…: runs it with a limit, keeps what it said in NAME.log, tells the outcome.
 step() {
@@ -54,7 +66,7 @@ step() {
     local what="FAILED   $name (status $status after $((SECONDS - start)) s)"
     case $status in 124 | 137) what="cut      $name after $((SECONDS - start)) s" ;; esac
     echo "$what: $results/$name.log"
-    tail -n 15 "$results/$name.log" | sed 's/^/         /'
+    essence "$results/$name.log" | sed 's/^/         /'
   fi
   return $status
 }
@@ -67,17 +79,48 @@ bench() {
     "$neftune" "$results/$name.json" "$device" "$@"
 }
 
+# tests NAME SECONDS FILES OR FOLDERS… [-t PATTERN]: by several processes, as most of the time goes to references on the CPU.
 tests() {
-  NEFTUNE_TEST_BACKENDS=$backend step "$1" "$2" "$bun" test --timeout 120000 "${@:3}"
+  local name="$1" processes
+  processes="$(nproc)"
+  [ "$processes" -le 8 ] || processes=8
+  NEFTUNE_TEST_BACKENDS=$backend step "$name" "$2" "$bun" test --parallel="$processes" --timeout 120000 "${@:3}" && return
+  again "$name"
 }
 
-# cuBLASLt is often in a Python environment that nothing else points to.
-if [ -z "${NEFTUNE_CUDA_HOME:-}" ] && command -v "$python" >/dev/null; then
-  wheel="$("$python" -c 'import nvidia, os; print(next((p for p in (os.path.join(list(nvidia.__path__)[0], d) for d in ("cu13", "cublas")) if os.path.isdir(os.path.join(p, "lib"))), ""))' 2>/dev/null)"
-  [ -z "$wheel" ] || export NEFTUNE_CUDA_HOME="$wheel"
+# The first files of a step that have failed tests, each alone. Launches wait until their kernel has run, so that an error
+# is told by the call that made it.
+again() {
+  local file
+  while read -r file; do
+    CUDA_LAUNCH_BLOCKING=1 NEFTUNE_TEST_BACKENDS=$backend step "$1-again-$(basename "$file" .test.ts)" 40 \
+      "$bun" test --timeout 120000 "./$file"
+  done < <(awk '/\.test\.ts:$/ { file = substr($0, 1, length($0) - 1) } /^\(fail\)/ && !seen[file]++ { print file }' \
+    "$results/$1.log" | head -n 5)
+}
+
+# cuBLASLt and NCCL are often in a Python environment that nothing else points to.
+if command -v "$python" >/dev/null; then
+  packages="$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null)"
+  for wheel in cu13 cublas; do
+    [ -z "${NEFTUNE_CUDA_HOME:-}" ] && [ -d "$packages/$wheel/lib" ] && export NEFTUNE_CUDA_HOME="$packages/$wheel"
+  done
+  case "$packages" in
+    */lib/python3*/nvidia) export VIRTUAL_ENV="${VIRTUAL_ENV:-${packages%/lib/python3*}}" ;;
+  esac
 fi
 
+# What the numbers are of.
+machine='
+  nvidia-smi
+  nvidia-smi -q -d CLOCK,POWER,MEMORY,COMPUTE
+  uname -a
+  env | grep -E "^(NEFTUNE|CUDA|NVIDIA|LD_LIBRARY|VIRTUAL_ENV|CONDA)"
+  "$0" -c "import importlib.metadata as m; print(*(d.name + \" \" + d.version for d in m.distributions()), sep=\"\\n\")" |
+    grep -iE "^(torch|peft|transformers|nvidia|unsloth|bitsandbytes)"'
+
 check() {
+  step machine 15 sh -c "$machine; true" "$python"
   step doctor 40 sh -c '"$0" doctor --json >"'"$results"'/doctor.json" && "$0" doctor' "$neftune"
   cat "$results/doctor.log"
   if [ -n "$rehearsal" ]; then
@@ -85,8 +128,10 @@ check() {
     tests goldens 60 test/golden/model.test.ts -t "forward: logits"
     work=(--shape m25 --batch-size 1 --max-length 24 --steps 2 --warmup 1)
   else
-    tests native 30 test/native
-    tests kernels 150 test/kernels
+    # Alone: it looks at how much of the GPU's memory is in use.
+    tests device 40 test/kernels/device.test.ts
+    mapfile -t kernels < <(ls test/kernels/*.test.ts | grep -v '/device\.test')
+    tests kernels 150 "${kernels[@]}"
     tests goldens 90 test/golden test/train/golden-run.test.ts test/model/laid-rank.test.ts
     work=(--shape m25 --batch-size 4 --max-length 512 --steps 8 --warmup 1)
   fi

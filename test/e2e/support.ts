@@ -12,6 +12,12 @@ import { type Finished, spawned } from "../spawned.ts";
 export const executable = join(import.meta.dir, "..", "..", "dist", "neftune");
 if (!existsSync(executable)) throw new Error(`${executable} is missing: npm run build`);
 
+/** Where a machine with a GPU keeps the driver's libraries and NVIDIA's, and which GPU is meant. */
+const gpuVariables = [
+  ...["NEFTUNE_CUDA_HOME", "CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX"],
+  ...["LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"],
+];
+
 /** A folder to run in, gone after close(). */
 export class Place {
   readonly root = mkdtempSync(join(tmpdir(), "neftune-e2e-"));
@@ -27,8 +33,11 @@ export class Place {
   /** `backend`: what `--device cuda` means in it; without one there is no GPU but the machine's own. */
   constructor(backend?: Backend) {
     mkdirSync(this.cwd);
-    const library = backend?.env.NEFTUNE_CUDA_LIBRARY;
-    if (library !== undefined) this.env.NEFTUNE_CUDA_LIBRARY = library;
+    const names = ["NEFTUNE_CUDA_LIBRARY", ...(backend?.kind === "cuda" ? gpuVariables : [])];
+    for (const name of names) {
+      const value = backend?.env[name];
+      if (value !== undefined) this.env[name] = value;
+    }
   }
 
   close(): void {

@@ -1,9 +1,9 @@
 // What scripts/gpu-check.sh makes of its results, from results made up here: no GPU is needed.
 
 import { expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 
 const scripts = join(import.meta.dir, "../../scripts");
 
@@ -20,6 +20,7 @@ function withResults(files: Record<string, unknown>, body: (folder: string) => v
     body(folder);
   } finally {
     rmSync(folder, { recursive: true });
+    rmSync(`${folder}.tar.gz`, { force: true });
   }
 }
 
@@ -130,6 +131,47 @@ test("gpu-check takes no result of an earlier run for its own", () => {
           .sort(),
       ).toEqual([...others].sort());
     });
+});
+
+test("gpu-check runs files with failed tests once more, alone, and tells their errors; all is in one archive", () => {
+  const bun = `#!/bin/sh
+    [ "$1" = test ] || exit 0
+    for file in "$@"; do
+      case "$file" in *.test.ts) ;; *) continue ;; esac
+      printf '%s:\\n' "$file"
+      case "$file$CUDA_LAUNCH_BLOCKING" in
+        *rope.test.ts*) printf 'error: nt_rope failed: rope: CUDA error 716\\n(fail) rope > bf16\\n'; failed=1 ;;
+        *swiglu.test.ts) printf 'error: a consequence\\n(fail) swiglu > bf16\\n'; failed=1 ;;
+        *) echo "(pass) one" ;;
+      esac
+    done
+    exit "\${failed:-0}"`;
+  const program = "#!/bin/sh\necho '{}'";
+  withResults({}, (folder) => {
+    const place = join(folder, "checkout");
+    for (const [path, text] of [
+      ["node_modules/@oven/bun-linux-x64/bin/bun", bun],
+      ["dist/neftune", program],
+      ...["rope", "swiglu", "device", "lora"].map((name) => [`test/kernels/${name}.test.ts`, ""]),
+    ] as const) {
+      mkdirSync(join(place, dirname(path!)), { recursive: true });
+      writeFileSync(join(place, path!), text!, { mode: 0o755 });
+    }
+    cpSync(join(scripts, "gpu-check.sh"), join(place, "scripts", "gpu-check.sh"));
+    const results = join(folder, "results");
+    const { status, text } = run([join(place, "scripts", "gpu-check.sh"), "check", results]);
+    expect(status).toBe(1);
+    expect(text).toMatch(/^ok +device /m);
+    expect(text).toMatch(
+      /^FAILED +kernels .*\n +error: nt_rope failed: rope: CUDA error 716\n +\(fail\) rope > bf16\n/m,
+    );
+    expect(text).toMatch(/^FAILED +kernels-again-rope /m);
+    expect(text).toMatch(/^ok +kernels-again-swiglu /m);
+    expect(text).not.toContain("again-lora");
+    const archived = run(["tar", "-tzf", `${results}.tar.gz`]).text;
+    expect(archived).toContain("./kernels.log");
+    expect(archived).toContain("./kernels-again-rope.log");
+  });
 });
 
 test("gpu-check says how it is called", () => {
