@@ -15,7 +15,14 @@ import { basename, join } from "node:path";
 import { checkClock } from "./check-clock.ts";
 import { kernels, objects, output, root } from "./compile.ts";
 import { architectures, buildCuda, buildEmulated, cudaObject, cudaSources } from "./cuda.ts";
-import { type KernelCounts, occupancy, parseCounts, parseReport, type Resources } from "./kernel-report.ts";
+import {
+  blockRegisters,
+  type KernelCounts,
+  occupancy,
+  parseCounts,
+  parseReport,
+  type Resources,
+} from "./kernel-report.ts";
 import { print } from "./table.ts";
 
 const baselineFile = join(kernels, "cuda", "resources.json");
@@ -66,13 +73,16 @@ async function countedAccesses(): Promise<Map<string, KernelCounts>> {
 }
 
 /** What is worse than it may be, in sentences. */
-function complaints(table: Table, baseline: Baseline): string[] {
+function complaints(table: Table, baseline: Baseline, counts: Map<string, KernelCounts>): string[] {
   const found: string[] = [];
   for (const [kernel, byArchitecture] of Object.entries(table)) {
     for (const [sm, { registers, spilled, stack, shared }] of Object.entries(byArchitecture)) {
       const where = `${kernel}, sm_${sm}`;
       if (spilled > 0) found.push(`${where}: ${spilled} bytes spilled`);
       if (stack > 0) found.push(`${where}: a stack frame of ${stack} bytes`);
+      const threads = counts.get(kernel)?.threads ?? 0;
+      if (blockRegisters(registers, threads) > 65536)
+        found.push(`${where}: ${threads} threads of ${registers} registers cannot be launched`);
       const before = baseline[kernel]?.[sm];
       if (before === undefined)
         found.push(`${where}: not in resources.json (npm run check:cuda -- --update)`);
@@ -151,7 +161,7 @@ if (process.argv.includes("--update")) {
   const baseline = existsSync(baselineFile)
     ? (JSON.parse(readFileSync(baselineFile, "utf8")) as Baseline)
     : {};
-  const found = [...complaints(table, baseline), ...slower];
+  const found = [...complaints(table, baseline, counts), ...slower];
   console.log(found.length === 0 ? "\nno spills, no growth" : `\n${found.join("\n")}`);
   process.exitCode = found.length === 0 ? 0 : 1;
 }

@@ -91,12 +91,16 @@ const multiprocessors: Record<string, { shared: number; threads: number }> = {
   "120": { shared: 100, threads: 1536 },
 };
 
+/** Registers of a block, which are given to a warp 256 at a time; a multiprocessor has 65,536. */
+export const blockRegisters = (registers: number, threads: number) =>
+  Math.ceil(registers / 8) * 8 * 32 * Math.ceil(threads / 32);
+
 /** How many blocks of a kernel fit a multiprocessor at once; 0: more than it has. */
 export function occupancy(sm: string, resources: Resources, threads: number, dynamicShared: number): number {
   const limits = multiprocessors[sm]!;
   const warps = Math.ceil(threads / 32);
-  // Registers are given to a warp 256 at a time; 1 KiB of a block's shared memory is the system's.
-  const byRegisters = Math.floor(65536 / (Math.ceil(resources.registers / 8) * 8 * 32 * warps));
+  // 1 KiB of a block's shared memory is the system's.
+  const byRegisters = Math.floor(65536 / blockRegisters(resources.registers, threads));
   const byShared = Math.floor((limits.shared * 1024) / (resources.shared + dynamicShared + 1024));
   return Math.min(32, byRegisters, byShared, Math.floor(limits.threads / (warps * 32)));
 }

@@ -29,6 +29,7 @@ end=$((SECONDS + ${NEFTUNE_GPU_SECONDS:-400}))
 backend=cuda
 [ -z "${NEFTUNE_CUDA_LIBRARY:-}" ] || backend=emulated
 mkdir -p "$results"
+[ -e "$neftune" ] || "$bun" scripts/gpu-executable.ts join "$neftune.difference" "$neftune" || exit 1
 # What an earlier run left must not pass for this one's.
 if [ "$part" = check ]; then
   rm -f "$results"/losses-*.json "$results"/losses.log "$results"/doctor.json "$results"/doctor.log "$results"/*-again-*.log

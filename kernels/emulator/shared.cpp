@@ -20,6 +20,7 @@ namespace nt::emulator {
 namespace {
 
 constexpr size_t kStaticLimit = 48 * 1024;       // CUDA's, for the variables of one kernel
+constexpr size_t kPlainLimit = 48 * 1024;        // CUDA's, with dynamic memory, of a kernel that has not been allowed more
 constexpr size_t kStaticRoom = 4 * kStaticLimit;  // with what stands between them
 constexpr size_t kRedZone = 128;
 constexpr size_t kPage = 4096;
@@ -140,6 +141,9 @@ void *shared_variable(const void *key, size_t bytes, size_t alignment) {
   if (static_bytes > kStaticLimit) fail("%zu bytes of shared variables, %zu are allowed", static_bytes, kStaticLimit);
   if (static_bytes + dynamic_bytes > size_t(limit))
     fail("%zu + %zu bytes of shared memory, %d are allowed", static_bytes, dynamic_bytes, limit);
+  if (dynamic_bytes <= kPlainLimit && static_bytes + dynamic_bytes > kPlainLimit)  // launch (gpu.h) sees the dynamic part
+    fail("%zu + %zu bytes of shared memory, and no more than %zu have been allowed", static_bytes, dynamic_bytes,
+         kPlainLimit);
   // At an odd multiple of the alignment.
   const size_t start = round_up(static_used + kRedZone, 2 * alignment) + alignment;
   if (variable_count == kMaxVariables || start + bytes + kRedZone > kStaticRoom) fail("too many shared variables");

@@ -120,6 +120,15 @@ __global__ void dynamic_shared_kernel(float *y, const float *x, int past) {
   y[threadIdx.x] = x[threadIdx.x];
 }
 
+// Together with the variable, 48 KB of dynamic memory are more than a launch may have unless it was allowed.
+__global__ void both_shared_kernel(float *y, const float *x) {
+  NT_DYNAMIC_SHARED(raw);
+  NT_SHARED(float, values, [kThreads]);
+  values[threadIdx.x] = x[threadIdx.x];
+  reinterpret_cast<float *>(raw)[threadIdx.x] = values[threadIdx.x];
+  y[threadIdx.x] = reinterpret_cast<float *>(raw)[threadIdx.x];
+}
+
 __global__ void static_shared_kernel(float *y, const float *x, int past) {
   NT_SHARED(float, values, [kThreads]);
   NT_SHARED(float, others, [kThreads]);
@@ -221,6 +230,7 @@ const Case kMistakes[] = {
     {"odd dynamic shared overflow", [] { return try_kernel(dynamic_shared_kernel, kThreads * 4 + 4, 1, same, 2); }},
     {"no dynamic shared", [] { return try_kernel(dynamic_shared_kernel, 0, 1, same, 0); }},
     {"too much shared", [] { return try_kernel(dynamic_shared_kernel, 228 * 1024, 1, same, 0); }},
+    {"static beside dynamic shared", [] { return try_kernel(both_shared_kernel, 48 * 1024, 1, same); }},
     {"static shared overflow", [] { return try_kernel(static_shared_kernel, 0, 1, same, 1); }},
     {"local overflow", [] { return try_kernel(local_overflow_kernel, 0, 1, same, 1); }},
     {"misaligned", PLAIN(misaligned_kernel)},

@@ -80,6 +80,9 @@ const mistakes: Record<string, Partial<Record<Build, Found>>> = {
   },
   "no dynamic shared": { plain: /the launch gives no dynamic shared memory/ },
   "too much shared": { plain: /233472 bytes of dynamic shared memory, the device has 232448 a block/ },
+  "static beside dynamic shared": {
+    plain: /256 \+ 49152 bytes of shared memory, and no more than 49152 have been allowed/,
+  },
   "static shared overflow": {
     plain: /a write to byte 256 of a shared variable of 256 bytes/,
     address: new RegExp(`${line}.*index 64 out of bounds`),

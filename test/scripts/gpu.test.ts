@@ -1,7 +1,16 @@
 // What scripts/gpu-check.sh makes of its results, from results made up here: no GPU is needed.
 
 import { expect, test } from "bun:test";
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 
@@ -172,6 +181,23 @@ test("gpu-check runs files with failed tests once more, alone, and tells their e
     expect(archived).toContain("./kernels.log");
     expect(archived).toContain("./kernels-again-rope.log");
   });
+});
+
+test("an executable is put together again from Bun and what differs", () => {
+  const bun = readFileSync(process.execPath);
+  const changed = Buffer.concat([bun, Buffer.from("the program")]);
+  for (const at of [0, 5000, bun.length - 1]) changed[at]! ^= 1;
+  for (const executable of [changed, bun.subarray(0, 9000)])
+    withResults({}, (folder) => {
+      const [whole, difference, again] = ["whole", "difference", "again"].map((name) => join(folder, name));
+      writeFileSync(whole!, executable);
+      const script = join(scripts, "gpu-executable.ts");
+      expect(run([process.execPath, script, "split", whole!, difference!]).status).toBe(0);
+      expect(statSync(difference!).size).toBeLessThan(20_000);
+      expect(run([process.execPath, script, "join", difference!, again!]).status).toBe(0);
+      expect(readFileSync(again!).equals(executable)).toBe(true);
+      expect(statSync(again!).mode & 0o777).toBe(0o755);
+    });
 });
 
 test("gpu-check says how it is called", () => {
