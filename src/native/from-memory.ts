@@ -7,7 +7,6 @@ import { NeftuneError } from "../errors.ts";
 import { formatBytes } from "../numbers.ts";
 
 const RTLD_NOW = 2;
-const RTLD_GLOBAL = 0x100;
 const MFD_CLOEXEC = 1;
 
 export const zeroTerminated = (text: string) => Buffer.from(`${text}\0`);
@@ -57,7 +56,11 @@ export function unpackError(
   return new NeftuneError("native", `${what}: ${reason}`, { cause });
 }
 
-/** Writes the library into a memfd and opens it. The descriptor stays open: glibc knows a library by its path, and a reused number would name another. */
+/**
+ * Writes the library into a memfd and opens it, its symbols for those alone that need it by name: cuBLASLt and NCCL must not
+ * find ours in place of the system's. The descriptor stays open: glibc knows a library by its path, and a reused number
+ * would name another.
+ */
 export function loadFromMemory(
   name: string,
   file: string,
@@ -73,7 +76,7 @@ export function loadFromMemory(
   } catch (cause) {
     throw unpackError(name, bytes.length, cause);
   }
-  const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW | RTLD_GLOBAL);
+  const handle = loader.dlopen(ptr(zeroTerminated(`/proc/self/fd/${descriptor}`)), RTLD_NOW);
   if (handle === null) {
     throw new NeftuneError(
       "native",
