@@ -1,7 +1,7 @@
 // A stand-in for cuBLASLt with the meaning of NVIDIA's, for what ../cuda/cublaslt.h declares: plain blocked products in
 // float32 on the CPU. Stricter than the real one: it checks every extent against the device's allocations, holds
 // callers to the alignments they declared, and overwrites the workspace at both ends. The order of a product's sums
-// depends on its sizes, as NVIDIA's does. NEFTUNE_EMULATOR_SPLIT_K=sound, varying or short adds an algorithm that splits k:
+// may depend on all that its heuristic is told (sizes, types, distances, alignments), as NVIDIA's does. NEFTUNE_EMULATOR_SPLIT_K=sound, varying or short adds an algorithm that splits k:
 // one in order, one whose bits vary, one that leaves out what is left of k beyond a multiple of 32.
 #include "../cuda/cublaslt.h"
 
@@ -42,6 +42,7 @@ constexpr Status kInvalidValue = Status(7), kExecutionFailed = Status(13);
 // Objects begin with their own kind's mark, and lose it when they are destroyed.
 constexpr uint64_t kContextMark = 0x434F4E54, kLayoutMark = 0x4C41594F, kDescriptorMark = 0x44455343,
                    kPreferenceMark = 0x50524546, kAlgorithmMark = 0x414C474F;
+constexpr uint64_t kOrders = 4;
 // What the one algorithm asks for, and what of the workspace it overwrites at either end.
 constexpr size_t kWorkspace = 64 * 1024;
 
@@ -116,7 +117,7 @@ uint64_t offered_split() {
 
 // A checked product, as it waits in the stream.
 struct Product {
-  uint64_t algorithm;
+  uint64_t algorithm, order;
   Descriptor descriptor;
   MatrixLayout a_layout, b_layout, c_layout, d_layout;
   Shape shape;
@@ -147,10 +148,10 @@ cudaError_t run_product(void *arguments, void *) {
   memset(p.workspace + p.workspace_bytes - kWorkspace, 0xFF, kWorkspace);
   const bool ta = p.descriptor.transpose_a == kTranspose, tb = p.descriptor.transpose_b == kTranspose;
   const int64_t lda = p.a_layout.ld, ldb = p.b_layout.ld, m = p.shape.m, n = p.shape.n, k = p.shape.k;
-  static int64_t varying = 0;
-  if (p.algorithm == kVarying) varying++;
+  static uint64_t runs = 0;
+  const uint64_t varying = p.algorithm == kVarying ? ++runs : 0;
   // Sums of k from `from` on come first; what lies beyond `end` is left out.
-  const int64_t from = (n + varying) % 2 * (k / 2), end = p.algorithm == kShort ? k - k % 32 : k;
+  const int64_t from = int64_t((p.order + varying) % kOrders) * (k / int64_t(kOrders)), end = p.algorithm == kShort ? k - k % 32 : k;
   if (p.algorithm < kPlainAlgorithms && offered_split() != 0) usleep(20000);  // what splits k is to be the fastest
   float *left = pack(p.a, p.a_layout.type, m, k, ta ? lda : 1, ta ? 1 : lda, kRows);
   float *right = pack(p.b, p.b_layout.type, n, k, tb ? 1 : ldb, tb ? ldb : 1, kColumns);
@@ -228,11 +229,26 @@ Status MatmulPreferenceSetAttribute(Preference *p, PreferenceAttribute attribute
   return invalid("an attribute that the emulator does not know");
 }
 
-// Algorithms remember the alignments of a, b, c, d that they were chosen for, as four bytes of log2.
-Algorithm algorithm_for(uint64_t number, const uint32_t (&alignment)[4]) {
+// The order of sums for what a heuristic is told; `alignments`: as algorithms remember them.
+uint64_t order_for(const Descriptor &descriptor, const MatrixLayout *const (&layouts)[4], uint64_t alignments) {
+  uint64_t hash = alignments;
+  const auto mix = [&](uint64_t value) {
+    hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
+    hash ^= hash >> 29;
+  };
+  for (const int32_t value : {descriptor.transpose_a, descriptor.transpose_b, int32_t(descriptor.epilogue)})
+    mix(uint64_t(value));
+  for (const MatrixLayout *layout : layouts)
+    for (const uint64_t value : {uint64_t(layout->type), layout->rows, layout->columns, uint64_t(layout->ld)}) mix(value);
+  return hash % kOrders;
+}
+
+// Algorithms remember the alignments of a, b, c, d that they were chosen for, as four bytes of log2, and their order.
+Algorithm algorithm_for(uint64_t number, const uint32_t (&alignment)[4], const Descriptor &descriptor,
+                        const MatrixLayout *const (&layouts)[4]) {
   uint64_t logarithms = 0;
   for (int i = 0; i < 4; i++) logarithms |= uint64_t(__builtin_ctz(alignment[i])) << (8 * i);
-  return {{kAlgorithmMark, uint64_t(number), logarithms}};
+  return {{kAlgorithmMark, uint64_t(number), logarithms, order_for(descriptor, layouts, logarithms)}};
 }
 
 // Shapes that the heuristic or a check gave an algorithm for: none other may be made with it.
@@ -265,7 +281,7 @@ Status MatmulAlgoGetHeuristic(Context *context, Descriptor *descriptor, MatrixLa
   const Status status = check(descriptor, a, b, c, d, &shape);
   if (status != kSuccess) return status;
   *returned = 0;
-  const MatrixLayout *layouts[] = {a, b, c, d};
+  const MatrixLayout *const layouts[] = {a, b, c, d};
   for (int i = 0; i < 4; i++) {
     const uint32_t alignment = preference->alignment[i];
     if (alignment == 0 || (alignment & (alignment - 1)) != 0) return invalid("an alignment that is no power of two");
@@ -275,7 +291,7 @@ Status MatmulAlgoGetHeuristic(Context *context, Descriptor *descriptor, MatrixLa
   const auto give = [&](uint64_t number) {
     if (*returned == requested) return;
     Heuristic &result = results[(*returned)++];
-    result = {algorithm_for(number, preference->alignment), kWorkspace, kSuccess, 1.0f, {}};
+    result = {algorithm_for(number, preference->alignment, *descriptor, layouts), kWorkspace, kSuccess, 1.0f, {}};
     allowed(result.algorithm, shape, true);
   };
   if ((preference->reduction_schemes & kReductionComputeType) != 0 && offered_split() != 0) give(offered_split());
@@ -333,7 +349,7 @@ Status Matmul(Context *context, Descriptor *descriptor, const void *alpha, const
   if (has_bias && (descriptor->bias == nullptr ||
                    !emulator::memory_holds(descriptor->bias, size_t(shape.m) * size_of(type))))
     return invalid("a bias that is not in one device allocation");
-  const Product product = {algorithm->data[1],
+  const Product product = {algorithm->data[1], algorithm->data[3],
                            *descriptor, *a_layout, *b_layout, *c_layout,
                            *d_layout,   shape,     scale,     keep,
                            a,           b,         c,         d,

@@ -72,8 +72,6 @@ for (const { kind, env } of backends.filter((backend) => backend.kind !== "cpu")
       expect(lines(two)).toHaveLength(3);
       const none = await must([33, 40, 36], null, "0");
       expect(none.choices).toBe("");
-      // A GPU's library may choose another algorithm than the first, with other bits.
-      if (kind === "emulated") expect(none.values).toEqual(same.values);
     });
 
     test("another process goes by them", async () => {

@@ -295,8 +295,8 @@ describe("what memory decides", () => {
     const divided = await train("divided-evaluation", 40);
     expect(whole.tokens).toBeGreaterThan(60);
     expect(divided.tokens).toBeLessThanOrEqual(40);
-    // With AVX2 alone, a product sums the rows that six leave over in another order.
-    expect(divided.loss).toBeCloseTo(whole.loss!, 6);
+    // With AVX2 alone, a product sums the rows that six leave over in another order; on a GPU any other number of rows may.
+    expect(divided.loss).toBeCloseTo(whole.loss!, 5);
   });
 
   test("a long evaluation takes no memory that it does not need, nor makes a run recompute more", async () => {
