@@ -143,7 +143,7 @@ check() {
   step losses 10 "$bun" scripts/gpu-losses.ts "$results"
   cat "$results/losses.log" 2>/dev/null
   if [ -z "$rehearsal" ]; then
-    tests end-to-end 90 test/e2e/cuda.test.ts
+    tests end-to-end 120 test/e2e/cuda.test.ts
     tests ranks 30 test/ranks/sharding.test.ts
   fi
   sanitize
