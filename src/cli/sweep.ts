@@ -14,7 +14,7 @@ import { readRuns } from "./report.ts";
 import { REPORT_FILE, writePages } from "./run/files.ts";
 import { isElsewhere, type PlannedRun } from "./run/plan.ts";
 import { noteRun } from "./run/settings.ts";
-import { settingsOf } from "./sweep/grid.ts";
+import { expectSameHeldOut, settingsOf } from "./sweep/grid.ts";
 import { planSweep, type SweptRun, sharedOptions } from "./sweep/plan.ts";
 import {
   type DivergedSweepRun,
@@ -111,6 +111,7 @@ export const sweep = defineCommand({
     const settings = settingsOf(alpha, sweeps ?? []);
     if (train["eval-split"] === undefined && train["eval-dataset"] === undefined)
       throw new UsageError("sweep needs data to compare on: --eval-split or --eval-dataset");
+    if (train["eval-split"] !== undefined) expectSameHeldOut(settings);
     if (!resume) expectNewFolder(output);
     const planned = await planSweep(settings, { train, seeds, output }, context);
     const [first] = planned;

@@ -2,7 +2,7 @@ import { describe, expect, test } from "bun:test";
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { readQuestions } from "../../src/cli/inputs/questions.ts";
-import { settingsOf } from "../../src/cli/sweep/grid.ts";
+import { expectSameHeldOut, settingsOf } from "../../src/cli/sweep/grid.ts";
 import { questionOf, type RunMeasures } from "../../src/cli/sweep/measure.ts";
 import { type SettingResult, summaryOf, sweepTable, verdict } from "../../src/cli/sweep/results.ts";
 import { SweepRunner } from "../../src/cli/sweep/runs.ts";
@@ -39,9 +39,20 @@ describe("settings", () => {
     [undefined, ["lr=1e-4,0.0001"], "learning-rate-0.0001 is in the sweep twice"],
     [undefined, ["seed=1,2"], "cannot be swept"],
     [undefined, ["output=a,b"], "cannot be swept"],
+    [undefined, ["val-size=0.1,0.2"], "--sweep eval-split cannot be swept: runs are compared on the same"],
+    [undefined, ["eval-dataset=a,b"], "cannot be swept: runs are compared on the same"],
   ] as const)("%j %j: %s", (alphas, sweeps, message) =>
     expect(() => settingsOf(alphas, sweeps)).toThrow(message),
   );
+
+  test.each(["dataset=a,b", "max-samples=1,2", "columns=text=a,text=b", "split=train,test"])(
+    "--eval-split would hold other samples out for each of %s",
+    (swept) =>
+      expect(() => expectSameHeldOut(settingsOf(undefined, [swept]))).toThrow("give --eval-dataset instead"),
+  );
+
+  test("other options leave the held-out samples as they are", () =>
+    expectSameHeldOut(settingsOf(["0", "5"], ["lr=1,2", "max-length=8,9"])));
 });
 
 test("a held-out sample asks for its last answer", () => {
@@ -57,7 +68,7 @@ test("a held-out sample asks for its last answer", () => {
 });
 
 const measures = (held: number, rouge: number | null = 0.5): RunMeasures => ({
-  ...{ train_loss: 1, held_out_loss: held, exact: 0.25 },
+  ...{ train_loss: 1, held_out_loss: held, held_out: "same", exact: 0.25 },
   answers: {
     outputs: 2,
     words: 3,
@@ -115,6 +126,18 @@ describe("results", () => {
     expect(verdict([result("alpha-0", 1.5), result("alpha-5", 1.6, 1.7)])).toContain("With a single seed");
     expect(verdict([result("alpha-0", 1.5, 1.6), result("alpha-5", 1.7)])).toContain("With a single seed");
     expect(verdict([result("alpha-0", 1.5)])).toBe("");
+  });
+
+  test("losses over other tokens are not compared", () => {
+    const over = (held_out: string, { runs, ...rest }: SettingResult): SettingResult => ({
+      ...rest,
+      runs: runs.map((run) => ({ ...run, measures: { ...run.measures, held_out } })),
+    });
+    const caveat = "evaluated on other held-out tokens than a, so those losses do not compare.";
+    expect(verdict([result("a", 2), over("cut", result("b", 1))])).toBe(`1 other setting was ${caveat}`);
+    const all = [result("a", 2), over("cut", result("b", 1)), result("c", 3), over("cut", result("d", 1))];
+    expect(verdict(all)).toStartWith("The held-out loss of c is 1.0000 higher than that of a");
+    expect(verdict(all)).toEndWith(` try --seeds 3. 2 other settings were ${caveat}`);
   });
 
   test("settings that diverged are named, and compared with nothing", () => {

@@ -15,6 +15,10 @@ export interface Setting {
 const PAPER_ALPHAS = ["0", "5", "10", "15"];
 /** A sweep says these itself. */
 const NOT_SWEPT = ["output", "resume", "seed", "report", "report-to", "model", "recipe", "adapter"];
+/** What runs are compared on is the same for all of them. */
+const HELD_OUT = ["eval-dataset", "eval-split", "eval-samples"];
+/** Of other rows, --eval-split would hold others out. */
+const CHOOSES_ROWS = ["dataset", "split", "columns", "samples"];
 
 /** "learning-rate=1e-4,2e-4" → its option and values as text. Throws UsageError. */
 function parseSwept(text: string): [option: string, values: string[]] {
@@ -31,7 +35,19 @@ function readSwept(option: string, text: string): [name: string, value: unknown]
   const { given } = parseArguments([`--${option}=${text}`], trainOptions, false);
   const [name, { value }] = [...given][0]!;
   if (NOT_SWEPT.includes(name)) throw new UsageError(`--sweep ${name} cannot be swept`);
+  if (HELD_OUT.includes(name))
+    throw new UsageError(`--sweep ${name} cannot be swept: runs are compared on the same held-out data`);
   return [name, value];
+}
+
+/** Throws UsageError where --eval-split would hold other samples out for each value: their losses do not compare. */
+export function expectSameHeldOut(settings: readonly Setting[]): void {
+  const names = settings.flatMap(({ values }) => Object.keys(values));
+  const name = names.find((swept) => CHOOSES_ROWS.includes(swept));
+  if (name === undefined) return;
+  throw new UsageError(
+    `--sweep ${name} with --eval-split would hold other samples out for each value; give --eval-dataset instead`,
+  );
 }
 
 /** The settings, in the order in which they were given. `alphas`: undefined unless --alpha was given. */

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { type Measures, measureOutputs } from "../../analysis/outputs.ts";
 import type { Dataset } from "../../data/dataset.ts";
 import { IGNORE, type Sample } from "../../data/sample.ts";
+import { contentHashOf } from "../../data/samples.ts";
 import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
 import { generateInSteps, type Llama, loadForInference } from "../../model/index.ts";
@@ -36,6 +37,8 @@ export interface RunMeasures {
   /** Both with noise off, over all target tokens. */
   train_loss: number;
   held_out_loss: number;
+  /** The hash of what the held-out loss is over: tokens and labels. */
+  held_out: string;
   /** Share of answers that are a reference, but for white space at their ends; null without references. */
   exact: number | null;
   answers: Omit<Measures, "measured" | "compared" | "empty">;
@@ -127,6 +130,7 @@ export async function measureRun(
     return {
       train_loss: trainLoss.loss,
       held_out_loss: heldLoss.loss,
+      held_out: contentHashOf(held),
       exact: compared === 0 ? null : right / compared,
       answers,
     };

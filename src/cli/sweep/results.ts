@@ -78,13 +78,32 @@ export function sweepTable(results: readonly SettingResult[]): Table {
   };
 }
 
+interface SettingLoss {
+  name: string;
+  mean: number;
+  deviation: number | null;
+  n: number;
+}
+
 /** What the held-out losses say, and no more: the best of the other settings against the first. */
 export function verdict(results: readonly SettingResult[]): string {
   const losses = results.flatMap((result) => {
     const { mean, deviation, n } = summaryOf(result).held_out_loss;
-    return mean === null ? [] : [{ name: result.name, mean, deviation, n }];
+    const held = result.runs[0]?.measures.held_out;
+    return mean === null ? [] : [{ name: result.name, mean, deviation, n, held }];
   });
-  const [first, ...others] = losses;
+  const [first] = losses;
+  if (first === undefined) return "";
+  // A template or a length that is swept changes the tokens that a loss is over.
+  const comparable = losses.filter(({ held }) => held === first.held);
+  const apart = losses.length - comparable.length;
+  const others = apart === 1 ? "1 other setting was" : `${apart} other settings were`;
+  const caveat = `${others} evaluated on other held-out tokens than ${first.name}, so those losses do not compare.`;
+  return [verdictOn(comparable), ...(apart === 0 ? [] : [caveat])].filter((text) => text !== "").join(" ");
+}
+
+/** Of settings that were evaluated on the same tokens. */
+function verdictOn([first, ...others]: readonly SettingLoss[]): string {
   if (first === undefined || others.length === 0) return "";
   const best = others.reduce((least, loss) => (loss.mean < least.mean ? loss : least));
   const said = comparison(first, best, others.length);
