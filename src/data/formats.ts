@@ -3,7 +3,7 @@
 
 import { type Fields, has, isObject, kindOf, listField, RowProblem, stringField } from "./fields.ts";
 import { CHAT, contentOf, type Message, readMessages, SHAREGPT } from "./messages.ts";
-import { TOKEN_FIELDS, type TokensRow, tokensRow } from "./token-rows.ts";
+import { PACKING_FIELDS, TOKEN_FIELDS, type TokensRow, tokensRow } from "./token-rows.ts";
 
 export { RowProblem } from "./fields.ts";
 export type { Message, Role } from "./messages.ts";
@@ -63,6 +63,12 @@ export const ROW_FIELDS: readonly string[] = [
   ...new Set([...Object.values(FIELDS_OF).flat(), "dataset", "generator"]),
 ];
 
+/** What marks an answer as one not to give: KTO's labels, as TRL and LLaMA-Factory name them. */
+const VERDICTS = ["label", "kto_tag"] as const;
+
+/** Fields that no format reads and that are looked at, since rows that have them may mean something else. */
+export const GUARDED_FIELDS: readonly string[] = [...VERDICTS, ...PACKING_FIELDS, "chosen"];
+
 /** True where an object has the fields of some format, as opposed to holding an array of rows. */
 export function isRowShaped(value: unknown): boolean {
   return isObject(value) && FORMAT_FIELDS.some((field) => has(value, field));
@@ -83,8 +89,9 @@ export function parseRow(value: unknown, rules: RowRules): Row {
   const target = (name: string): string | null => {
     if (has(value, name)) return stringField(value, name);
     if (rules.forGeneration === true) return null;
-    throw new RowProblem(`field "${name}" is missing`);
+    throw new RowProblem(`field "${name}" is missing${preferenceHint(value, name)}`);
   };
+  if (rules.forGeneration !== true) expectWanted(value);
   switch (FORMAT_FIELDS.find((field) => has(value, field))) {
     case "input_ids":
       return tokensRow(value, rules.vocabSize);
@@ -116,10 +123,24 @@ export function parseRow(value: unknown, rules: RowRules): Row {
     case undefined: {
       const keys = Object.keys(value).slice(0, 8).join(", ");
       throw new RowProblem(
-        `has no known format; expected ${FORMATS}, got ${keys === "" ? "no fields" : keys}`,
+        `has no known format; expected ${FORMATS}, got ${keys === "" ? "no fields" : keys}${preferenceHint(value, "messages")}`,
       );
     }
   }
+}
+
+/** A row of preferences has no answer; which field would hold the better one. */
+function preferenceHint(fields: Fields, field: string): string {
+  return has(fields, "chosen") ? `; --columns ${field}=chosen trains on the answers that were preferred` : "";
+}
+
+/** Refuses an answer that the row says is not to be given. */
+function expectWanted(fields: Fields): void {
+  const name = VERDICTS.find((field) => fields[field] === false);
+  if (name === undefined) return;
+  throw new RowProblem(
+    `field "${name}": false marks an answer that is not to be learned; leave such rows out`,
+  );
 }
 
 function surroundings(fields: Fields): Surroundings {
@@ -156,7 +177,7 @@ function promptMessages(fields: Fields, { forGeneration }: RowRules): [Message[]
   );
   if (!has(fields, "completion")) {
     if (forGeneration === true) return [prompt, prompt.length];
-    throw new RowProblem('field "completion" is missing');
+    throw new RowProblem(`field "completion" is missing${preferenceHint(fields, "completion")}`);
   }
   return [[...prompt, ...read("completion", "assistant")], prompt.length];
 }

@@ -28,7 +28,7 @@ import { type TokenizedRows, tokenizeAll, workersFor } from "./tokenize-rows.ts"
 import { SETTINGS_FILES } from "./tokenizer-settings.ts";
 
 /** Raised whenever the same rows would become other tokens than before: it is part of every fingerprint. */
-const ENCODING_VERSION = 6;
+const ENCODING_VERSION = 7;
 /** Bytes of tokens that are held in memory where the cache cannot be written. */
 const MOST_MEMORY = 2 ** 30;
 /** What errors call rows that come from no file. */

@@ -75,14 +75,17 @@ function readMessage(message: unknown, where: string, dialect: Dialect): Message
     if (has(message, field)) throw new RowProblem(`${where}.${field} cannot be used; ${remedy}`);
   }
   const role = roles[name]!;
-  const isUntrained = isOff(message, "weight", where) || isOff(message, "train", where);
+  // ms-swift's name for `train`; as a number it is somebody's measure
+  const loss = typeof message.loss === "boolean" ? ["loss"] : [];
+  const isUntrained =
+    isOff(message, "weight", where) || isOff(message, "train", where) || message.loss === false;
   const untrained = isUntrained ? { untrained: true as const } : {};
   if (role === "function_call") {
     const text = contentOf(message, `${where}.${contentField}`, contentField);
     const extra = { tool_calls: calledFunctions(text, `${where}.${contentField}`) };
     return { role: "assistant", content: "", ...untrained, extra };
   }
-  const extra = extraFields(message, where, [roleField, contentField, "weight", "train"]);
+  const extra = extraFields(message, where, [roleField, contentField, "weight", "train", ...loss]);
   const mayLackContent = role === "assistant" && INSTEAD_OF_CONTENT.some((field) => has(extra, field));
   const content =
     mayLackContent && !has(message, contentField)

@@ -2,7 +2,7 @@
 // and Parquet. No more than a block is held (of Parquet a row group). What a row means is formats.ts's.
 
 import { about, FormatError, NeftuneError } from "../errors.ts";
-import { ROW_FIELDS } from "./formats.ts";
+import { GUARDED_FIELDS, ROW_FIELDS } from "./formats.ts";
 import { placeOf, type RowBlock } from "./source/blocks.ts";
 import { type FileKind, fileKind, readBytes } from "./source/bytes.ts";
 import { halfSurrogate } from "./source/checked-json.ts";
@@ -52,7 +52,7 @@ export function openSource(path: string, { columns = [], signal }: SourceOptions
     bytes: isPacked ? UNPACKED * kind.bytes : kind.bytes,
     blocks: () => {
       if (format === "parquet") {
-        return parquetBlocks(path, [...ROW_FIELDS, ...columns], parquetLimits(kind.bytes));
+        return parquetBlocks(path, [...ROW_FIELDS, ...GUARDED_FIELDS, ...columns], parquetLimits(kind.bytes));
       }
       const bytes = readBytes(path, kind.packing, signal);
       if (format === "csv" || format === "tsv") return csvBlocks(path, bytes, format === "csv" ? "," : "\t");

@@ -14,6 +14,9 @@ export const TOKEN_FIELDS = [
   ...["input_ids", "labels", "attention_mask", "completion_mask", "assistant_masks"],
 ] as const;
 
+/** Where they say that a row is several samples laid end to end, it is refused: the samples would see each other. */
+export const PACKING_FIELDS = ["position_ids", "seq_lengths"] as const;
+
 /** Masks of 0 and 1: where one is 0, the token is not a target. */
 const TARGET_MASKS = ["completion_mask", "assistant_masks"] as const;
 
@@ -27,6 +30,7 @@ export function tokensRow(fields: Fields, vocabSize: number): TokensRow {
   const attended = maskOf(fields, "attention_mask", ids.length);
   const places = Array.from(ids, (_, i) => i).filter((i) => attended === null || attended[i] === 1);
   if (places.length === 0) throw new RowProblem('field "attention_mask": all tokens are padding');
+  expectOneSample(fields, places);
   const inputIds = idsAt(ids, places, "input_ids", 0, vocabSize);
   if (has(fields, "labels")) expectLength(listOf(fields, "labels", "integers"), "labels", ids.length);
   const labels = has(fields, "labels")
@@ -40,6 +44,17 @@ export function tokensRow(fields: Fields, vocabSize: number): TokensRow {
     });
   }
   return { format: "tokens", inputIds, labels };
+}
+
+/** Throws RowProblem where the tokens at `places` are several samples: positions that begin anew, or several lengths. */
+function expectOneSample(fields: Fields, places: readonly number[]): void {
+  const { position_ids: positions, seq_lengths: lengths } = fields;
+  const isReset = Array.isArray(positions) && places.some((place, i) => positions[place] !== i);
+  const name = isReset ? "position_ids" : Array.isArray(lengths) && lengths.length > 1 ? "seq_lengths" : null;
+  if (name === null) return;
+  throw new RowProblem(
+    `field "${name}": the row is several samples, or does not begin at position 0; give each sample as a row of its own (--packing, on by default, lays them end to end)`,
+  );
 }
 
 function listOf(fields: Fields, name: string, of: string): unknown[] {

@@ -128,13 +128,43 @@ describe("history", () => {
   });
 });
 
+describe("preferences", () => {
+  const parse = (row: object, forGeneration = false) => parseRow(row, { vocabSize: 9, forGeneration });
+
+  test("an answer that is not to be learned is refused by name", () => {
+    const answer = { prompt: "q", completion: "a" };
+    for (const name of ["label", "kto_tag"]) {
+      const wanted = { ...answer, [name]: true };
+      expect(parse(wanted)).toMatchObject({ completion: "a" });
+      expect(() => parse({ ...answer, [name]: false })).toThrow(
+        `field "${name}": false marks an answer that is not to be learned`,
+      );
+      // Its prompt is as good as any other.
+      expect(parse({ ...answer, [name]: false }, true)).toMatchObject({ prompt: "q" });
+    }
+    expect(() => parse({ messages: [user("q"), assistant("a")], label: false })).toThrow("not to be learned");
+    expect(parse({ text: "a", label: 0 })).toMatchObject({ text: "a" });
+  });
+
+  test("pairs are told which field to name", () => {
+    const pair = { chosen: "a", rejected: "b" };
+    expect(() => parse({ prompt: "q", ...pair })).toThrow(
+      '"completion" is missing; --columns completion=chosen',
+    );
+    expect(() => parse({ prompt: [user("q")], ...pair })).toThrow("; --columns completion=chosen trains on");
+    expect(() => parse({ instruction: "q", ...pair })).toThrow("; --columns output=chosen");
+    expect(() => parse(pair)).toThrow("got chosen, rejected; --columns messages=chosen");
+    expect(() => parse({ prompt: "q" })).toThrow(/"completion" is missing$/);
+  });
+});
+
 describe("weights", () => {
   const row = (more: object) => ({
     messages: [user("hello"), assistant("world", more), user("the"), assistant("cat")],
   });
 
   test("a turn of weight 0 is no target, with --loss-on all neither", () => {
-    for (const more of [{ weight: 0 }, { train: false }, { weight: 1, train: false }]) {
+    for (const more of [{ weight: 0 }, { train: false }, { loss: false }, { weight: 1, train: false }]) {
       expect(trained(bytes, row(more))).toEqual(["cat<|eot_id|>"]);
       const all = trained(bytes, row(more), { lossOn: "all" });
       expect(all.length).toBe(2);
@@ -144,7 +174,7 @@ describe("weights", () => {
     const asked = { messages: [{ ...user("hello"), weight: 0 }, assistant("world")] };
     expect(trained(bytes, asked)).toEqual(["world<|eot_id|>"]);
     expect(trained(bytes, asked, { lossOn: "all" }).join("")).not.toContain("hello");
-    for (const more of [{}, { weight: 1 }, { train: true }, { weight: null }]) {
+    for (const more of [{}, { weight: 1 }, { train: true }, { loss: true }, { weight: null }]) {
       expect(trained(bytes, row(more))).toEqual(["world<|eot_id|>", "cat<|eot_id|>"]);
     }
     const shared = {
@@ -311,6 +341,12 @@ describe("rows of tokens", () => {
     });
     const padded = { input_ids: [5, 6, 9, -1], attention_mask: [1, 1, 0, 0], labels: [-100, 6, 50, -100] };
     expect(row(padded)).toMatchObject({ inputIds: ids(5, 6), labels: ids(-100, 6) });
+    expect(row({ position_ids: [0, 1, 2, 3], seq_lengths: [4] })).toMatchObject({ labels: ids(5, 6, 7, 8) });
+    expect(row({ position_ids: [9, 0, 1, 2], attention_mask: [0, 1, 1, 1] })).toMatchObject({
+      labels: ids(6, 7, 8),
+    });
+    for (const more of [{ position_ids: [0, 1, 0, 1] }, { seq_lengths: [2, 2] }])
+      expect(() => row(more)).toThrow(/^field ".*": the row is several samples/);
     expect(row({ completion_mask: [0, 0, 1, 1] })).toMatchObject({ labels: ids(-100, -100, 7, 8) });
     expect(row({ assistant_masks: [0, 1, 1, 0], labels: [5, -100, 7, 8] })).toMatchObject({
       labels: ids(-100, -100, 7, -100),
