@@ -200,6 +200,11 @@ describe("chat completions", () => {
       "messages[0].role: expected system, user or assistant",
     ],
     [
+      "an answer to continue",
+      { messages: [...messages, { role: "assistant", content: "Once" }] },
+      "messages: the last one is the assistant's, which cannot be continued",
+    ],
+    [
       "a picture",
       { messages: [{ role: "user", content: [{ type: "image_url" }] }] },
       "expected parts of type text",
@@ -233,6 +238,8 @@ describe("other routes", () => {
     expect((await post("/detokenize", { tokens: bare.json.tokens })).json).toEqual({ prompt: "the cat" });
     const messages = [{ role: "user", content: "hi" }];
     expect((await post("/tokenize", { messages })).json.tokens[0]).toBe(346);
+    const answered = { messages: [...messages, { role: "assistant", content: "yo" }] };
+    expect((await post("/tokenize", answered)).status).toBe(400);
     const info = (await (await get("/tokenizer_info")).json()) as Json;
     expect(info).toMatchObject({
       bos_token: "<|begin_of_text|>",

@@ -100,6 +100,12 @@ export function promptOf(fields: RequestFields, served: ServedModel): Int32Array
       fields.fail(`messages[${i}].role`, "expected system, user or assistant");
     return { role: own, content: textOf(fields, content, `messages[${i}].content`) } as const;
   });
+  // A row's last answer is left out of its prompt; a client that sends one wants it continued, or answered.
+  if (messages.at(-1)?.role === "assistant")
+    fields.fail(
+      "messages",
+      "the last one is the assistant's, which cannot be continued; end with the user's",
+    );
   if (served.encoder === null) throw new ApiError(400, noTemplate().message, { param: "messages" });
   try {
     return served.promptOf(messages);
