@@ -44,8 +44,11 @@ function takes(spec: Documented): string {
 }
 
 function row([name, spec]: readonly [string, Documented]): string {
-  const only =
-    spec.onlyWith === undefined ? "" : `; only with --${spec.onlyWith.option} ${spec.onlyWith.value}`;
+  const { option = "", value = null } = spec.onlyWith ?? {};
+  const modes = typeof value === "string" ? [value] : (value ?? []);
+  // Where nearly every mode is fitting, the help names the one that is not.
+  const isTold = spec.onlyWith !== undefined && modes.length <= 2;
+  const only = isTold ? `; only with --${option}${modes.length > 0 ? ` ${modes.join(" or ")}` : ""}` : "";
   const cells = [
     code(`--${name}`),
     cell(takes(spec)),

@@ -15,6 +15,13 @@ export const schedulerTypes = [
   "warmup_stable_decay",
 ] as const;
 
+/** `constant` has no warm-up, as in Transformers. */
+const withWarmup = {
+  option: "lr-scheduler-type",
+  value: ["constant_with_warmup", ...schedulerTypes.filter((type) => !type.startsWith("constant"))],
+  off: 0,
+};
+
 const namesOf = (own: string, others: readonly string[]) =>
   Object.fromEntries(others.map((name) => [name, own]));
 
@@ -92,6 +99,11 @@ export const optimizationOptions = inGroup("Training", {
     help: "share of the peak learning rate at which cosine_with_min_lr and warmup_stable_decay end",
     trainer: true,
     identity: "unless default",
+    onlyWith: {
+      option: "lr-scheduler-type",
+      value: ["cosine_with_min_lr", "warmup_stable_decay"],
+      off: 0,
+    },
     aliases: ["min-lr-rate"],
   },
   "num-cycles": {
@@ -116,9 +128,10 @@ export const optimizationOptions = inGroup("Training", {
     default: 0.03,
     min: 0,
     max: 1,
-    help: "share of the steps over which the learning rate rises from 0",
+    help: "share of the steps over which the learning rate rises from 0; --lr-scheduler-type constant has none",
     trainer: true,
     identity: "derived",
+    onlyWith: withWarmup,
   },
   "warmup-steps": {
     type: "int",
@@ -126,6 +139,7 @@ export const optimizationOptions = inGroup("Training", {
     help: "number of warm-up steps; wins over --warmup-ratio",
     trainer: true,
     identity: "derived",
+    onlyWith: withWarmup,
   },
   "weight-decay": {
     type: "float",

@@ -91,6 +91,7 @@ export const outputOptions = inGroup("Output", {
     default: 100,
     min: 1,
     help: "answer the rows of --sample-prompts every N steps, and after the last",
+    onlyWith: { option: "sample-prompts", value: null },
   },
   "logging-steps": {
     type: "int",
@@ -108,6 +109,7 @@ export const outputOptions = inGroup("Output", {
     type: "list",
     values: trackers,
     all: ["all"],
+    none: ["none"],
     default: [],
     help: "also send the run's numbers to tensorboard (files in the run's folder) or mlflow (the server that MLFLOW_TRACKING_URI names); a tracker that cannot be reached never stops a run",
   },

@@ -29,11 +29,12 @@ export type OptionSpec =
   | NumberSpec
   | (Described & { type: "bool"; default?: boolean })
   | (Described & { type: "enum"; values: readonly string[]; default?: string })
-  /** Comma-separated; with `values`, only those. `all`: words that stand for all of them. */
+  /** Comma-separated; with `values`, only those. `all`, `none`: words that stand for all of them, or for no one. */
   | (Described & {
       type: "list";
       values?: readonly string[];
       all?: readonly string[];
+      none?: readonly string[];
       default?: readonly string[];
     })
   /** May be given several times. */
@@ -74,8 +75,11 @@ export interface TrainingFacts {
    * - `rounding`: the option may change, but the last bits of the numbers change with it.
    */
   identity?: "value" | "unless default" | "derived" | "rounding";
-  /** The mode in which the option has an effect. Given as a flag in another one, it is refused. */
-  onlyWith?: { option: string; value: string };
+  /**
+   * The mode in which the option has an effect, one or several values of another option; null is any value that was given.
+   * Given as a flag in another one, it is refused, unless it has the value `off`, which asks for nothing.
+   */
+  onlyWith?: { option: string; value: string | readonly string[] | null; off?: number };
   /** An adapter to start from brings its own value. */
   fromAdapter?: true;
 }
@@ -129,11 +133,15 @@ export function expected(spec: OptionSpec): string {
   }
 }
 
-/** True for a number of the option's type and range. */
+/**
+ * True for a number of the option's type and range. What it has to be above or below it stays after rounding to float32,
+ * as kernels get it: a dropout of 1 - 1e-10 is 1 there, an epsilon of 1e-46 is 0.
+ */
 export function isInRange(spec: NumberSpec, number: number): boolean {
   const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = spec;
   const isOfType = spec.type === "int" ? Number.isSafeInteger(number) : Number.isFinite(number);
-  return isOfType && number >= min && number <= max && number > above && number < below;
+  const rounded = Math.fround(number);
+  return isOfType && number >= min && number <= max && rounded > above && rounded < below;
 }
 
 /** True for a value that the option can have; of lists and texts the type alone is looked at. */

@@ -33,6 +33,22 @@ test.each([
   ["--quantized-cache c", "--quantized-cache has no effect with --quantization none", "--quantization nf4"],
   ["--double-quantization off", "--double-quantization has no effect with --quantization none", "nf4"],
   ["--neft-scale-learning-rate 0.1", "has no effect with --neft-scale fixed", "set --neft-scale learned"],
+  [
+    "--min-lr-ratio 0.1",
+    "no effect with --lr-scheduler-type cosine",
+    "set --lr-scheduler-type cosine_with_min_lr",
+  ],
+  [
+    "--lr-scheduler-type constant --warmup-steps 9",
+    "--warmup-steps has no effect with",
+    "constant_with_warmup",
+  ],
+  [
+    "--lr-scheduler-type constant --warmup-ratio 0.1",
+    "--warmup-ratio has no effect with",
+    "constant_with_warmup",
+  ],
+  ["--sample-steps 5", "--sample-steps has no effect without --sample-prompts", "or give --sample-prompts"],
 ])("%s is refused, naming both", (flags, problem, remedy) => {
   expect(() => notesOn(flags)).toThrow(UsageError);
   expect(() => notesOn(flags)).toThrow(problem);
@@ -47,7 +63,20 @@ test.each([
   "--recipe qlora --lora-r 8",
   "--recipe neftune --tune lora --lora-r 8",
   "--neft-scale learned --neft-scale-learning-rate 0.1",
+  "--lr-scheduler-type warmup_stable_decay --min-lr-ratio 0.1 --warmup-steps 5",
+  "--lr-scheduler-type constant --warmup-ratio 0 --min-lr-ratio 0",
+  "--lr-scheduler-type constant_with_warmup --warmup-ratio 0.1",
+  "--lr-scheduler-type constant",
+  "--sample-prompts p.json --sample-steps 5",
 ])("%p is taken", (flags) => expect(notesOn(flags)).toEqual([]));
+
+test("a config file's value that asks for nothing gets no note", () => {
+  expect(notesOn("", { "lr-scheduler-type": "constant", "warmup-steps": 0, "min-lr-ratio": 0 })).toEqual([]);
+  expect(notesOn("", { "lr-scheduler-type": "constant", "warmup-ratio": 0.1, "sample-steps": 9 })).toEqual([
+    "warmup-ratio in the config file has no effect with --lr-scheduler-type constant (config file)",
+    "sample-steps in the config file has no effect without --sample-prompts",
+  ]);
+});
 
 test("a config file gets a note, where its value is not the default", () => {
   expect(notesOn("--tune full", { "lora-r": 8, "lora-alpha": 16, "target-modules": ["q_proj"] })).toEqual([

@@ -16,7 +16,9 @@ const table = {
   "batch-size": { type: "int", min: 1, default: 8, help: "" },
   "learning-rate": { type: "float", min: 0, default: 2e-4, help: "" },
   "neft-noise": { type: "enum", values: ["uniform", "gaussian"], default: "uniform", help: "" },
+  dropout: { type: "float", min: 0, below: 1, help: "" },
   "target-modules": { type: "list", values: ["q_proj", "v_proj"], default: ["q_proj"], help: "" },
+  "report-to": { type: "list", values: ["tensorboard"], none: ["none"], default: [], help: "" },
   dataset: { type: "repeated", default: ["alpaca"], help: "" },
   "template-date": { type: "date", help: "" },
   output: { type: "path", help: "" },
@@ -47,6 +49,17 @@ describe("values", () => {
     expect(read("--alpha", "7.5").alpha).toBe(7.5);
     expect(read("--alpha=1e-3").alpha).toBe(0.001);
     expect(read("--output=a=b").output).toBe("a=b");
+  });
+
+  test("a limit holds for what kernels get, in float32", () => {
+    expect(refusal("--dropout", "0.9999999999")).toContain("below 1, got 0.9999999999");
+    expect(refusal("--epochs", "1e-46")).toContain("expects a number above 0, got 1e-46");
+    expect(read("--dropout", "0.9999999", "--epochs", "1e-45")).toMatchObject({ dropout: 0.9999999 });
+  });
+
+  test("a word for an empty list", () => {
+    expect(read("--report-to", "none")["report-to"]).toEqual([]);
+    expect(refusal("--report-to", "none,tensorboard")).toContain('got "none"');
   });
 
   test("negative numbers are values, not options", () => {

@@ -26,7 +26,10 @@ describe("declarations", () => {
     if (spec.default !== undefined) expect(accepts(spec, spec.default)).toBe(true);
     if (spec.onlyWith === undefined) return;
     const mode: OptionSpec = trainingOptions[spec.onlyWith.option as keyof typeof trainingOptions];
-    expect(mode.type === "enum" && mode.values.includes(spec.onlyWith.value)).toBe(true);
+    const { value } = spec.onlyWith;
+    const modes = typeof value === "string" ? [value] : value;
+    if (modes === null) return expect(mode.default).toBeUndefined();
+    expect(modes.filter((one) => mode.type !== "enum" || !mode.values.includes(one))).toEqual([]);
   });
 
   test("the identity takes values as they are from the trainer's options alone", () => {

@@ -17,19 +17,23 @@ export function expectEffects(
   const settled = new Map<string, unknown>(Object.entries(values));
   for (const [name, spec] of Object.entries(table)) {
     if (spec.onlyWith === undefined) continue;
-    const { option, value: needed } = spec.onlyWith;
-    if (settled.get(option) === needed) continue;
+    const { option, value: needed, off } = spec.onlyWith;
+    const now = settled.get(option);
+    const fitting = typeof needed === "string" ? [needed] : needed;
+    if (fitting === null ? now !== undefined : fitting.includes(String(now))) continue;
     const source = sources[name];
     const chosen = sources[option];
     const isByFlag = chosen === undefined || chosen === "flag" || chosen === "default";
-    const mode = `--${option} ${settled.get(option)}${isByFlag ? "" : ` (${chosen})`}`;
-    if (source === "flag") {
-      throw new UsageError(
-        `--${name} has no effect with ${mode}; leave --${name} out, or set --${option} ${needed}`,
-      );
+    const mode =
+      now === undefined ? `without --${option}` : `with --${option} ${now}${isByFlag ? "" : ` (${chosen})`}`;
+    const isOff = off !== undefined && settled.get(name) === off;
+    if (source === "flag" && !isOff) {
+      const remedy =
+        fitting === null ? `give --${option}` : `set --${option} ${fitting.slice(0, 2).join(" or ")}`;
+      throw new UsageError(`--${name} has no effect ${mode}; leave --${name} out, or ${remedy}`);
     }
-    if (source === "config file" && !Bun.deepEquals(settled.get(name), spec.default)) {
-      context.note(`${name} in the config file has no effect with ${mode}`);
+    if (source === "config file" && !isOff && !Bun.deepEquals(settled.get(name), spec.default)) {
+      context.note(`${name} in the config file has no effect ${mode}`);
     }
   }
 }

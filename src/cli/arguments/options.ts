@@ -187,10 +187,11 @@ function readChoice(name: string, values: readonly string[], text: string): stri
 
 function readList(
   name: string,
-  { values, all = [] }: Extract<OptionSpec, { type: "list" }>,
+  { values, all = [], none = [] }: Extract<OptionSpec, { type: "list" }>,
   items: readonly string[],
 ): string[] {
   if (values !== undefined && items.length === 1 && all.includes(items[0]!)) return [...values];
+  if (items.length === 1 && none.includes(items[0]!)) return [];
   if (items.some((item) => item === "")) throw new UsageError(`${name} expects names separated by commas`);
   for (const item of items) if (values !== undefined) readChoice(name, values, item);
   const twice = items.find((item, i) => items.indexOf(item) !== i);
