@@ -91,8 +91,10 @@ export function parseRow(value: unknown, rules: RowRules): Row {
     if (rules.forGeneration === true) return null;
     throw new RowProblem(`field "${name}" is missing${preferenceHint(value, name)}`);
   };
-  if (rules.forGeneration !== true) expectWanted(value);
-  switch (FORMAT_FIELDS.find((field) => has(value, field))) {
+  const format = FORMAT_FIELDS.find((field) => has(value, field));
+  // A text or tokens alone hold no answer: there, a label is a class.
+  if (rules.forGeneration !== true && format !== "text" && format !== "input_ids") expectWanted(value);
+  switch (format) {
     case "input_ids":
       return tokensRow(value, rules.vocabSize);
     case "messages":

@@ -143,7 +143,8 @@ describe("preferences", () => {
       expect(parse({ ...answer, [name]: false }, true)).toMatchObject({ prompt: "q" });
     }
     expect(() => parse({ messages: [user("q"), assistant("a")], label: false })).toThrow("not to be learned");
-    expect(parse({ text: "a", label: 0 })).toMatchObject({ text: "a" });
+    expect(parse({ text: "a", label: false })).toMatchObject({ text: "a" });
+    expect(parse({ ...answer, label: 0 })).toMatchObject({ completion: "a" });
   });
 
   test("pairs are told which field to name", () => {
