@@ -19,17 +19,26 @@ namespace nt {
 
 namespace {
 
-// Expands an NF4 weight into its scratch as the product's right operand: in panels or tiles where the product reads them,
-// else as a dense weight lies.
-int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, bool by_amx = false) {
+// Packing looks values up up to so many times; beyond that, they are looked up once and packed from memory.
+constexpr int64_t kMostLookedUp = 2;
+
+// Makes an NF4 weight the product's right operand: as it is where packing looks its values up, else expanded into its
+// scratch, in panels or tiles where the product reads them, or as a dense weight lies.
+int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, const LowRankTerm &term = {},
+               bool by_amx = false) {
   if (weight->scratch == nullptr) return NT_OK;
+  const bool by_words = !by_amx && words_multiply(context, weight->dtype, product.m);
+  if (by_words && times_packed(context, product, term) <= kMostLookedUp) {
+    product.b_weight = {weight, transposed};
+    return NT_OK;
+  }
   bool is_blocked = false;
   product.b.data = product.b_blocked = weight->scratch;
   if (nf4_makes_panels(weight)) {
     int32_t status = NT_OK;
     if (by_amx)
       is_blocked = amx_takes_tiles(product);
-    else if (!words_multiply(context, weight->dtype, product.m))
+    else if (!by_words)
       status = takes_panels(context, product, &is_blocked);
     if (status != NT_OK) return status;
   }
@@ -72,12 +81,12 @@ int32_t part_of_tile(nt_context *context, const Product &product, int64_t tile) 
 // NT_ROWS_TILED: all products have `tile` rows, so that a row's result does not depend on how many there are.
 int32_t in_tiles(nt_context *context, const nt_weight *weight, Product product) {
   const int64_t T = product.m, tile = tile_rows(context, weight->dtype), rest = T % tile;
-  product.m = tile;
-  int32_t status = expand(context, weight, product, true);
   if (words_multiply(context, weight->dtype, tile)) {
-    product.m = T;
+    const int32_t status = expand(context, weight, product, true);
     return status == NT_OK ? word_matmul(context, product, {}) : status;
   }
+  product.m = tile;
+  int32_t status = expand(context, weight, product, true);
   product.m = T - rest;
   if (status == NT_OK && product.m > 0) status = matmul_tiles(context, product, tile);
   if (status != NT_OK || rest == 0) return status;
@@ -103,7 +112,7 @@ bool in_one_sum(nt_context *context, int32_t dtype, int64_t rows, const LowRankT
 
 int32_t one_sum(nt_context *context, const nt_weight *weight, Product product, bool transposed, const LowRankTerm &term) {
   const bool by_amx = amx_multiplies(context, weight->dtype, product.m);
-  const int32_t status = expand(context, weight, product, transposed, by_amx);
+  const int32_t status = expand(context, weight, product, transposed, term, by_amx);
   if (status != NT_OK) return status;
   return by_amx ? amx_matmul(context, product, term) : word_matmul(context, product, term);
 }

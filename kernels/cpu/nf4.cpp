@@ -181,18 +181,21 @@ void dequantize(int threads, T *destination, int32_t dtype, const nt_nf4 &nf4, i
 
 }  // namespace
 
-const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end) {
-  const int64_t n = weight->out * weight->in, from = begin * weight->in;
-  const int64_t first = from / kBlock, last = (end * weight->in + kBlock - 1) / kBlock;
+const void *nf4_values(void *to, const nt_weight *weight, int64_t begin, int64_t end) {
+  const int64_t n = weight->out * weight->in, first = begin / kBlock, last = (end + kBlock - 1) / kBlock;
   if (weight->dtype == NT_F32)
     write_blocks(static_cast<float *>(to), weight->dtype, weight->nf4, n, first, last);
   else
     write_blocks(static_cast<uint16_t *>(to), weight->dtype, weight->nf4, n, first, last);
-  return static_cast<const char *>(to) + (from - first * kBlock) * size_of(weight->dtype);
+  return static_cast<const char *>(to) + (begin - first * kBlock) * size_of(weight->dtype);
+}
+
+const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end) {
+  return nf4_values(to, weight, begin * weight->in, end * weight->in);
 }
 
 int64_t nf4_rows_bytes(const nt_weight *weight, int64_t rows) {
-  return (rows * weight->in + 2 * kBlock) * size_of(weight->dtype);
+  return (rows * weight->in + kNf4Beside) * size_of(weight->dtype);
 }
 
 int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, const nt_nf4 &nf4, int64_t n) {

@@ -1,6 +1,7 @@
 // Products with a linear layer's weight, dense or in NF4.
 #pragma once
 #include "../entry/weight.h"
+#include "../nf4.h"
 #include "matmul.h"
 
 namespace nt {
@@ -21,7 +22,11 @@ int32_t nf4_dequantize(nt_context *context, void *destination, int32_t dtype, co
 // scratch = W, or its transpose, as panels (matmul.h) or as tiles (amx_packing.h), where this can be done,
 bool nf4_makes_panels(const nt_weight *weight);
 void nf4_panels(nt_context *context, const nt_weight *weight, bool transposed, bool tiles);
-// and rows begin … end − 1 of W, densely, in memory for so many rows, on the calling thread: returns where the first lies.
+// and values begin … end − 1 of W, counted row by row, on the calling thread: returns where the first lies. `to` has room
+// for kNf4Beside more, which share blocks with them.
+constexpr int64_t kNf4Beside = 2 * NT_NF4_BLOCK;
+const void *nf4_values(void *to, const nt_weight *weight, int64_t begin, int64_t end);
+// The same for whole rows, and the memory that they take.
 const void *nf4_rows(void *to, const nt_weight *weight, int64_t begin, int64_t end);
 int64_t nf4_rows_bytes(const nt_weight *weight, int64_t rows);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "product_panels.h"
+#include "weight_packing.h"
 #include "word_block.h"
 #include "word_packing.h"
 
@@ -119,11 +120,10 @@ class Pieces {
 
   void pack(int64_t n, int64_t columns) const {
     if (packed_->are(panel_, n)) return;
-    for (int64_t j = 0; j < columns; j += kStrip) {
-      pack_strip<T>(strip(j), product_.b, product_.k, product_.n, n + j, panel_.k, panel_.depth);
-      if (panel_.is_last && plan_.extra > 0)
+    pack_right<T>(strips_, strip(kStrip) - strips_, product_, n, columns, panel_.k, panel_.depth);
+    if (panel_.is_last && plan_.extra > 0)
+      for (int64_t j = 0; j < columns; j += kStrip)
         pack_low_rank<T>(strip(j) + plan_.deep * kStrip, term_, plan_.extra, n + j, product_.n);
-    }
     packed_->become(panel_, n);
   }
 
@@ -201,7 +201,19 @@ int32_t multiply(nt_context *context, const Product &product, const LowRankTerm 
   return product.c_dtype == NT_F32 ? multiply<T, float>(context, product, term) : multiply<T, bf16>(context, product, term);
 }
 
+template <typename T>
+int64_t times_packed(nt_context *context, const Product &product, const LowRankTerm &term) {
+  const int64_t threads = context->threads;
+  const Plan plan(product, Packing<T>::words(product.k), Packing<T>::words(term.width()), threads);
+  const int64_t across = ceil_div(plan.panel_columns, plan.columns), down = ceil_div(plan.panel_rows, plan.rows);
+  return ceil_div(product.m, plan.panel_rows) * std::min(ceil_div(threads, across), down);
+}
+
 }  // namespace
+
+int64_t times_packed(nt_context *context, const Product &product, const LowRankTerm &term) {
+  return product.a.dtype == NT_F32 ? times_packed<float>(context, product, term) : times_packed<bf16>(context, product, term);
+}
 
 int32_t word_matmul(nt_context *context, const Product &product, const LowRankTerm &term) {
   if (product.m <= 0 || product.n <= 0 || product.k <= 0) return NT_OK;

@@ -13,6 +13,9 @@ constexpr int64_t kMostLowRank = 192;
 // Whether products of this many rows in `dtype` are computed here (matmul.cpp).
 bool words_multiply(nt_context *context, int32_t dtype, int64_t rows);
 
+// How often each of b's values is packed in such a product: for each panel of rows, by each thread that takes some of them.
+int64_t times_packed(nt_context *context, const Product &product, const LowRankTerm &term);
+
 // matmul (matmul.h) with the term added to the sum, operands of one dtype. An element of c has the same bits whatever the
 // number of rows, columns and threads: its sum goes through k from first to last, one product after the other.
 int32_t word_matmul(nt_context *context, const Product &product, const LowRankTerm &term);

@@ -75,6 +75,20 @@ inline void pack_left(float *to, int64_t stride, const Matrix &a, int64_t m, int
     }
 }
 
+// to[words, width]: kLanes columns of the right operand, of which `columns` are there, each K values from where it begins.
+template <typename T>
+inline void pack_columns(float *to, int64_t width, const T *const (&begins)[kLanes], int64_t columns, int64_t K,
+                         int64_t words) {
+  typedef Packing<T> P;
+  for (int64_t w = 0; w < words; w += kLanes) {
+    Vec block[kLanes];
+    for (int64_t j = 0; j < kLanes; j++)
+      block[j] = j < columns ? P::along(begins[j] + w * P::values, K - w * P::values) : Vec{};
+    transpose(block);
+    for (int64_t j = 0; j < std::min<int64_t>(kLanes, words - w); j++) store(to + (w + j) * width, block[j]);
+  }
+}
+
 // `width` columns of b[K, N] from n on, words [first, first + words): [words, width], zeros beyond its ends.
 template <typename T>
 inline void pack_strip(float *to, const Matrix &b, int64_t K, int64_t N, int64_t n, int64_t first, int64_t words,
@@ -92,15 +106,9 @@ inline void pack_strip(float *to, const Matrix &b, int64_t K, int64_t N, int64_t
         store(to + w * width + v, P::across(from, k + 1 < K ? from + b.row : nullptr, columns));
       }
     } else {
-      for (int64_t w = 0; w < words; w += kLanes) {
-        const int64_t k = (first + w) * P::values;
-        Vec block[kLanes];
-        for (int64_t j = 0; j < kLanes; j++)
-          block[j] = j < columns ? P::along(data + (n + v + j) * b.column + k, K - k) : Vec{};
-        transpose(block);
-        for (int64_t j = 0; j < std::min<int64_t>(kLanes, words - w); j++)
-          store(to + (w + j) * width + v, block[j]);
-      }
+      const T *begins[kLanes];
+      for (int64_t j = 0; j < columns; j++) begins[j] = data + (n + v + j) * b.column + first * P::values;
+      pack_columns(to + v, width, begins, columns, K - first * P::values, words);
     }
   }
 }

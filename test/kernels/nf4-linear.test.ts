@@ -30,6 +30,10 @@ const shapes: [number, number, number][] = [
   [1, 1030, 37],
 ];
 
+/** On a CPU, for the smallest shape: more rows than a product takes together. */
+const manyParts = (device: Device, [out, inputs]: readonly [number, number]) =>
+  device.isHost && out * inputs === 31 * 65 ? [4100] : [];
+
 /** A quantized [out, in] matrix of random values with outliers. */
 function quantized(device: Device, stored: FloatDType, out: number, inputs: number, double: boolean): Nf4 {
   const random = new Random(out * 7 + inputs);
@@ -108,7 +112,8 @@ forEachBackend((device) => {
           }
       });
 
-  // Sizes at which a backend may have a layout of its own for the values, and others.
+  // Sizes at which a backend may have a layout of its own for the values, and others: rows that begin within a block or
+  // a byte, sums in several parts, so many rows that values are looked up once and kept.
   for (const dtype of ["f32", "bf16"] as const)
     for (const [out, inputs, T] of (
       [
@@ -117,8 +122,14 @@ forEachBackend((device) => {
         [96, 128],
         [320, 256],
         [48, 320],
+        [31, 65],
+        [90, 700],
+        [700, 90],
+        [130, 264],
       ] as const
-    ).flatMap((shape) => manyRows(device, 20).map((T) => [...shape, T] as const)))
+    ).flatMap((shape) =>
+      [...manyRows(device, 20), ...manyParts(device, shape)].map((T) => [...shape, T] as const),
+    ))
       test(`${dtype} [${out}, ${inputs}], T ${T}: products are those of a dense weight of the same values, to the bit`, () => {
         const random = new Random(out);
         const make = (columns: number) =>
