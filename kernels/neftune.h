@@ -233,11 +233,16 @@ NT_API int32_t nt_weight_create(nt_context *context, int32_t dtype, int64_t out,
                                 int64_t ld, nt_weight **host_weight);
 NT_API int32_t nt_weight_destroy(nt_context *context, nt_weight *weight);
 
-// The same for a weight kept in NF4: products expand it into `scratch` (at least out · in values of `dtype`, on the
-// device, shared by all weights of a context), except those of few rows, which read the codes themselves. What
-// `host_nf4` points to on the device is borrowed, and so is scratch.
+// The same for a weight kept in NF4: products read the codes themselves, as those of few rows do, or expand it into
+// `scratch` (at least out · in values of `dtype`, on the device, shared by all weights of a context). What `host_nf4`
+// points to on the device is borrowed, and so is scratch.
 NT_API int32_t nt_weight_create_nf4(nt_context *context, int32_t dtype, int64_t out, int64_t in, const nt_nf4 *host_nf4,
                                     void *scratch, nt_weight **host_weight);
+// Weights of one dtype and `in` on top of each other, borrowed with what they borrow; no stacks themselves. Products may
+// be those of one matrix, or of one part after the other, whose terms of dx are then rounded as they are added. The loss
+// takes no stack.
+NT_API int32_t nt_weight_create_stack(nt_context *context, const nt_weight *const *host_parts, int64_t count,
+                                      nt_weight **host_weight);
 // codes and absmax (float32) of source[n] (device; f32, bf16 or f16). *non_finite (device; null: not wanted) grows by the
 // number of values that are NaN or infinite, which 4 bits cannot keep: where it does, codes and absmax are of no use.
 NT_API int32_t nt_nf4_quantize(nt_context *context, uint8_t *codes, float *absmax, const void *source,

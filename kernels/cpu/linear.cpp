@@ -19,16 +19,24 @@ namespace nt {
 
 namespace {
 
-// Packing looks values up up to so many times; beyond that, they are looked up once and packed from memory.
-constexpr int64_t kMostLookedUp = 2;
+// Up to so many threads look the same values up as they pack them: that costs about as much as looking them up once and
+// packing them from memory. Beyond that, each has too few rows to use them for.
+constexpr int64_t kMostLookUps = 2;
 
-// Makes an NF4 weight the product's right operand: as it is where packing looks its values up, else expanded into its
-// scratch, in panels or tiles where the product reads them, or as a dense weight lies.
-int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, const LowRankTerm &term = {},
+// Whether word_matmul packs a weight from where its values are, in NF4 or in a stack's parts.
+bool packs_weight(nt_context *context, const nt_weight *weight, const Product &product, int64_t rank) {
+  if (!words_multiply(context, weight->dtype, product.m)) return false;
+  bool is_coded = weight->scratch != nullptr;
+  for (int64_t i = 0; i < weight->count; i++) is_coded |= weight->parts[i]->scratch != nullptr;
+  return !is_coded || threads_that_pack(context, product, rank) <= kMostLookUps;
+}
+
+// Makes a weight that is no matrix the product's right operand: as it is where packing reads it, else (in NF4) expanded into
+// its scratch, in panels or tiles where the product reads them, or as a dense weight lies.
+int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, int64_t rank = 0,
                bool by_amx = false) {
-  if (weight->scratch == nullptr) return NT_OK;
-  const bool by_words = !by_amx && words_multiply(context, weight->dtype, product.m);
-  if (by_words && times_packed(context, product, term) <= kMostLookedUp) {
+  if (weight->data != nullptr) return NT_OK;
+  if (!by_amx && packs_weight(context, weight, product, rank)) {
     product.b_weight = {weight, transposed};
     return NT_OK;
   }
@@ -38,7 +46,7 @@ int32_t expand(nt_context *context, const nt_weight *weight, Product &product, b
     int32_t status = NT_OK;
     if (by_amx)
       is_blocked = amx_takes_tiles(product);
-    else if (!by_words)
+    else if (!words_multiply(context, weight->dtype, product.m))
       status = takes_panels(context, product, &is_blocked);
     if (status != NT_OK) return status;
   }
@@ -112,9 +120,27 @@ bool in_one_sum(nt_context *context, int32_t dtype, int64_t rows, const LowRankT
 
 int32_t one_sum(nt_context *context, const nt_weight *weight, Product product, bool transposed, const LowRankTerm &term) {
   const bool by_amx = amx_multiplies(context, weight->dtype, product.m);
-  const int32_t status = expand(context, weight, product, transposed, term, by_amx);
+  const int32_t status = expand(context, weight, product, transposed, term.width(), by_amx);
   if (status != NT_OK) return status;
   return by_amx ? amx_matmul(context, product, term) : word_matmul(context, product, term);
+}
+
+// Whether a product with a stack is one sum. As products of their own, its parts would each pack the same rows again, and
+// write and read dx; packing the weight costs the same from one part or several. oneDNN and AMX's products want a matrix.
+bool takes_stack(nt_context *context, const nt_weight *weight, const Product &product, int64_t rank) {
+  return product.m > kFewRows && rank <= kMostLowRank && packs_weight(context, weight, product, rank);
+}
+
+bool forward_takes_stack(nt_context *context, const nt_weight *weight, const nt_lora_block *blocks, int64_t count,
+                         int64_t rank, int64_t T, int32_t rows) {
+  const LowRankTerm term = {nullptr, 0, rank, nullptr, blocks, count};
+  const Product product = forward_product(weight, nullptr, weight->dtype, weight->out, nullptr, weight->in, nullptr, false, T);
+  return rows == NT_ROWS_TOGETHER && takes_stack(context, weight, product, term.width());
+}
+
+bool backward_takes_stack(nt_context *context, const nt_weight *weight, int64_t rank, int64_t T) {
+  const Product product = backward_product(weight, nullptr, weight->dtype, weight->in, nullptr, weight->out, false, T);
+  return takes_stack(context, weight, product, rank);
 }
 
 }  // namespace

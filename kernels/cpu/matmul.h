@@ -17,7 +17,7 @@ struct WeightOperand {
 // c[m,n] = a[m,k] · b[k,n] + bias[n] (float32 or null), added to what c holds when `accumulate`. Sums in float32.
 // b_blocked: b in the layout of what multiplies, oneDNN's or tiles (amx_packing.h), or null. oneDNN uses it where a and c
 // are dense: it has no fast kernel for it with rows further apart, and then reads b itself.
-// b_weight: the weight in NF4 that b is, in place of b's data: word_matmul.h alone can read it.
+// b_weight: the weight in NF4 or in parts that b is, in place of b's data: word_matmul.h alone can read it.
 struct Product {
   int64_t m, n, k;
   Matrix a, b;

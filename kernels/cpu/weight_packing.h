@@ -1,6 +1,6 @@
-// Strips of a product's right operand (word_packing.h) made from a weight in NF4. Some hundred values of a row at a time are
-// looked up, then packed as if they had lain in a dense weight: they stay in the L1 cache in between, and memory gives codes,
-// a quarter of the bytes.
+// Strips of a product's right operand (word_packing.h) made from a weight that is no matrix in memory: row by row, from the
+// part of a stack that has it. Of one in NF4 some hundred values at a time are looked up, then packed as if they had lain in a
+// dense weight: they stay in the L1 cache in between, and memory gives codes, a quarter of the bytes.
 #pragma once
 #include "matmul.h"
 #include "weight.h"
@@ -8,18 +8,24 @@
 
 namespace nt {
 
-constexpr int64_t kRowWords = 128;  // of a row that are looked up at a time
+constexpr int64_t kPieceWords = 128;  // of a row that are looked up at a time
 
 // The last end of a block up to k, where rows are whole blocks: what ends there makes no value be looked up twice.
 inline int64_t block_end(int64_t k) { return k / NT_NF4_BLOCK * NT_NF4_BLOCK; }
 
-// Words of a row that lie beside each other.
+// A piece of a weight's row.
 template <typename T>
 struct RowPiece {
-  T memory[kRowWords * Packing<T>::values + kNf4Beside];
+  T memory[kPieceWords * Packing<T>::values + kNf4Beside];
 
   // Values [first, first + n) of the row.
   const T *of(const nt_weight *weight, int64_t row, int64_t first, int64_t n) {
+    if (weight->count > 0) {
+      const nt_weight *const *part = weight->parts;
+      while (row >= (*part)->out) row -= (*part++)->out;
+      weight = *part;
+    }
+    if (weight->data != nullptr) return static_cast<const T *>(weight->data) + row * weight->ld + first;
     const int64_t begin = row * weight->in + first;
     return static_cast<const T *>(nf4_values(memory, weight, begin, begin + n));
   }
@@ -33,7 +39,7 @@ inline void pack_transposed_strip(float *to, const nt_weight *weight, int64_t n,
   for (int64_t v = 0; v < kStrip; v += kLanes) {
     const int64_t columns = std::min<int64_t>(kLanes, weight->out - n - v);
     for (int64_t w = first, end; w < first + words; w = end) {
-      end = std::min(first + words, block_end((w + kRowWords) * P::values) / P::values);
+      end = std::min(first + words, block_end((w + kPieceWords) * P::values) / P::values);
       const int64_t k = w * P::values, count = std::min(end * P::values, weight->in) - k;
       const T *begins[kLanes];
       for (int64_t j = 0; j < columns; j++) begins[j] = rows[j].of(weight, n + v + j, k, count);
@@ -50,7 +56,7 @@ inline void pack_strips(float *to, int64_t distance, const nt_weight *weight, in
   static_assert(NT_NF4_BLOCK % kStrip == 0, "pieces of rows are whole strips");
   RowPiece<T> row, next;
   for (int64_t v = 0, end; v < columns; v = end) {
-    end = std::min(columns, block_end(n + v + kRowWords) - n);
+    end = std::min(columns, block_end(n + v + kPieceWords) - n);
     const int64_t wide = end - v, count = std::min(wide, weight->in - n - v);
     for (int64_t w = 0; w < words; w++) {
       const int64_t k = (first + w) * P::values;

@@ -202,17 +202,17 @@ int32_t multiply(nt_context *context, const Product &product, const LowRankTerm 
 }
 
 template <typename T>
-int64_t times_packed(nt_context *context, const Product &product, const LowRankTerm &term) {
-  const int64_t threads = context->threads;
-  const Plan plan(product, Packing<T>::words(product.k), Packing<T>::words(term.width()), threads);
+int64_t threads_that_pack(int threads, const Product &product, int64_t rank) {
+  const Plan plan(product, Packing<T>::words(product.k), Packing<T>::words(rank), threads);
   const int64_t across = ceil_div(plan.panel_columns, plan.columns), down = ceil_div(plan.panel_rows, plan.rows);
-  return ceil_div(product.m, plan.panel_rows) * std::min(ceil_div(threads, across), down);
+  return std::min(ceil_div(threads, across), down);
 }
 
 }  // namespace
 
-int64_t times_packed(nt_context *context, const Product &product, const LowRankTerm &term) {
-  return product.a.dtype == NT_F32 ? times_packed<float>(context, product, term) : times_packed<bf16>(context, product, term);
+int64_t threads_that_pack(nt_context *context, const Product &product, int64_t rank) {
+  return product.a.dtype == NT_F32 ? threads_that_pack<float>(context->threads, product, rank)
+                                   : threads_that_pack<bf16>(context->threads, product, rank);
 }
 
 int32_t word_matmul(nt_context *context, const Product &product, const LowRankTerm &term) {

@@ -13,8 +13,8 @@ constexpr int64_t kMostLowRank = 192;
 // Whether products of this many rows in `dtype` are computed here (matmul.cpp).
 bool words_multiply(nt_context *context, int32_t dtype, int64_t rows);
 
-// How often each of b's values is packed in such a product: for each panel of rows, by each thread that takes some of them.
-int64_t times_packed(nt_context *context, const Product &product, const LowRankTerm &term);
+// How many threads pack the same columns of b in such a product, as each takes some of the rows. `rank`: the low-rank term's R.
+int64_t threads_that_pack(nt_context *context, const Product &product, int64_t rank);
 
 // matmul (matmul.h) with the term added to the sum, operands of one dtype. An element of c has the same bits whatever the
 // number of rows, columns and threads: its sum goes through k from first to last, one product after the other.

@@ -179,6 +179,12 @@ int32_t add_outer_product(nt_context *context, int32_t dtype, float *dweight, co
                           nullptr, true});
 }
 
+// Training folds groups into one matrix (src/model/fold.ts).
+bool forward_takes_stack(nt_context *, const nt_weight *, const nt_lora_block *, int64_t, int64_t, int64_t, int32_t) {
+  return false;
+}
+bool backward_takes_stack(nt_context *, const nt_weight *, int64_t, int64_t) { return false; }
+
 }  // namespace
 }  // namespace nt
 

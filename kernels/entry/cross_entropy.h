@@ -22,6 +22,7 @@ NT_API int32_t nt_linear_cross_entropy(nt_context *context, int32_t dtype, float
   NT_CHECK_DTYPE("linear_cross_entropy", dtype);
   NT_CHECK(weight != nullptr, "%s: no weight", op);
   NT_CHECK(weight->dtype == dtype, "%s: x has dtype %d, the weight %d", op, int(dtype), int(weight->dtype));
+  NT_CHECK(weight->count == 0, "%s: the weight is a stack", op);
   NT_CHECK(n >= 0 && T >= 0 && n <= T, "%s: %lld rows of %lld", op, (long long)n, (long long)T);
   const int64_t V = weight->out, H = weight->in;
   if (T == 0 || V == 0 || H == 0) return NT_OK;

@@ -27,7 +27,10 @@ export interface GroupLinear {
   dbias: Tensor | null; // f32 [out]
 }
 
-/** One product: the weights of all linears where they lie on top of each other in memory, else (as in NF4) of one. */
+/**
+ * One product: of all linears where their weights follow each other in memory, or on a CPU in a stack (as in NF4); else of
+ * one, as where their biases lie apart, or with dropout, where each reads an x of its own.
+ */
 export interface GroupProduct {
   weight: Weight; // [out, in]
   bias: Tensor | null; // f32 [out]

@@ -281,7 +281,15 @@ export class ModelWeights {
       const bias = biasOf(parts);
       if (data !== null && bias !== undefined)
         return [{ weight: weight(data), bias, column: parts[0]!.column }];
-      return parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
+      const each = parts.map((part) => ({ weight: weight(part.data), bias: part.bias, column: part.column }));
+      // A GPU multiplies a stack's parts one by one, and its recorder (work.ts) counts one product a call.
+      if (!device.isHost || bias === undefined || each.length === 1) return each;
+      const stack = Weight.stack(
+        device,
+        each.map((product) => product.weight),
+      );
+      this.#owned.push(stack);
+      return [{ weight: stack, bias, column: parts[0]!.column }];
     };
     /** Of the group that begins with the weight `first` and has these stacks; null: it is not folded. */
     const foldedInto = (first: string, parts: LinearPart[], stacks: LoraStack[]): FoldedProducts | null => {

@@ -49,6 +49,7 @@ export const bindings = {
   nt_weight_create: list("ptr i32 i64 i64 ptr i64 ptr"),
   nt_weight_destroy: list("ptr ptr"),
   nt_weight_create_nf4: list("ptr i32 i64 i64 ptr ptr ptr"),
+  nt_weight_create_stack: list("ptr ptr i64 ptr"),
   nt_nf4_quantize: list("ptr ptr ptr ptr i32 i64 ptr"),
   nt_nf4_quantize_absmax: list("ptr ptr ptr ptr i64"),
   nt_nf4_dequantize: list("ptr ptr i32 ptr i64 i64 i64"),

@@ -146,6 +146,8 @@ const refusals: Refusal[] = [
   ["nt_weight_create", { 1: -1 }, "weight_create: sizes must be ≥ 0, got [-1, 0]"],
   ["nt_weight_create", { 2: 3 }, "weight_create: rows of the weight have 3 elements"],
   ["nt_weight_create", { 1: 2, 2: 3, 4: 3 }, "weight_create: [2, 3] without data"],
+  ["nt_weight_create_stack", {}, "weight_create_stack: no parts"],
+  ["nt_weight_create_stack", { 0: new BigUint64Array(1), 1: 1 }, "weight_create_stack: part 0 is missing"],
   ["nt_weight_create_nf4", { 2: -1 }, "weight_create_nf4: sizes must be ≥ 0, got [0, -1]"],
   ["nt_weight_create_nf4", {}, "weight_create_nf4: no scratch"],
   ["nt_weight_create_nf4", { 4: "device" }, "weight_create_nf4: no NF4 tensor"],

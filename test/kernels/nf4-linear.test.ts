@@ -113,7 +113,7 @@ forEachBackend((device) => {
       });
 
   // Sizes at which a backend may have a layout of its own for the values, and others: rows that begin within a block or
-  // a byte, sums in several parts, so many rows that values are looked up once and kept.
+  // a byte, sums in several parts, more rows than are taken together.
   for (const dtype of ["f32", "bf16"] as const)
     for (const [out, inputs, T] of (
       [

@@ -8,8 +8,8 @@ import { activationCode } from "./check.ts";
 import { type Nf4, nf4Words } from "./nf4.ts";
 
 /**
- * A linear layer's weight [out, in] on the device, in the activations' dtype or in NF4. Borrows its memory; destroy()
- * before that goes.
+ * A linear layer's weight [out, in] on the device, in the activations' dtype or in NF4, or a stack of such weights. Borrows
+ * its memory; destroy() before that goes.
  */
 export class Weight {
   readonly out: number;
@@ -47,6 +47,15 @@ export class Weight {
     const handle = new BigUint64Array(1);
     device.call("nt_weight_create_nf4", dtype, out, inputs, nf4Words(data), scratch.ptr, handle);
     return new Weight(device, scratch.dtype as ActivationDType, out, inputs, Number(handle[0]));
+  }
+
+  /** Of weights on top of each other, one or more, of the same inputs and dtype. They have to outlive its products. */
+  static stack(device: Device, parts: readonly Weight[]): Weight {
+    const handles = BigUint64Array.from(parts, (part) => BigInt(part.handle));
+    const handle = new BigUint64Array(1);
+    device.call("nt_weight_create_stack", handles, parts.length, handle);
+    const out = parts.reduce((sum, part) => sum + part.out, 0);
+    return new Weight(device, parts[0]!.dtype, out, parts[0]!.in, Number(handle[0]));
   }
 
   destroy(): void {
