@@ -38,6 +38,16 @@ describe("on a terminal", () => {
     ]);
   });
 
+  test("where nothing is drawn, taking it away leaves the line: it may be the command's output", () => {
+    const { terminal, written } = make(20);
+    terminal.draw("");
+    terminal.draw("working");
+    terminal.draw("");
+    terminal.draw("");
+    terminal.clear();
+    expect(written).toEqual(["\r\x1b[2Kworking", "\r\x1b[2K"]);
+  });
+
   test("nothing from a file steers it, and a note stays one line", () => {
     const { terminal, written } = make(80);
     terminal.draw("\x1b[2J\u202e");

@@ -58,8 +58,12 @@ export class Terminal {
     }
     const width = this.#screen.columns() - 1;
     const text = typeof line === "string" ? shorten(line, width) : fitParts(line, width);
+    if (text === "") {
+      this.clear();
+      return;
+    }
     this.#screen.write(`${ERASE}${escapeText(text)}`);
-    this.#drawn = text !== "";
+    this.#drawn = true;
   }
 
   #drawPlainly(line: string | readonly LinePart[]): void {
