@@ -178,7 +178,7 @@ async function serve(
     timeoutSeconds: values.timeout,
     note: context.note,
   });
-  context.finishFirst?.("when the answers under way are whole");
+  context.finishFirst?.("when the answers in progress are complete");
   for (const [name, { encoder, template }] of models)
     context.note(`${name}: ${encoder === null ? "no chat template" : `template ${template.option}`}`);
   context.print(`listening on ${server.url}`);

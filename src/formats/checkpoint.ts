@@ -200,7 +200,7 @@ export function* writeShardsInSteps(
   try {
     mkdirSync(dir, { recursive: true });
   } catch (error) {
-    throw ioError(dir, "made", error);
+    throw ioError(dir, "created", error);
   }
   const single = shards.length === 1;
   const number = (n: number) => String(n).padStart(5, "0");

@@ -49,7 +49,7 @@ export function unpackError(
   const limit = fileSizeLimit(limits);
   const reason =
     code === "EFBIG" && limit !== null
-      ? `files, also those in memory, are limited to ${formatBytes(limit)} (ulimit -f ${Math.floor(limit / 1024)}); remove the limit with ulimit -f unlimited`
+      ? `files, including those in memory, are limited to ${formatBytes(limit)} (ulimit -f ${Math.floor(limit / 1024)}); remove the limit with ulimit -f unlimited`
       : code === "ENOSPC" || code === "ENOMEM"
         ? `there is too little memory left (${code}); free some, or raise the limit of the container or job`
         : message;

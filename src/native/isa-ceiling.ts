@@ -44,7 +44,7 @@ export function ceilingEffect({ variable, value, kind, allowsAmx }: IsaCeiling, 
       return `${setting} sets no limit`;
     case "unknown": {
       const known = [...INSTRUCTION_SETS, UNLIMITED[0]].join(", ");
-      return `${setting} has no effect: oneDNN knows no such value; expected one of ${known}`;
+      return `${setting} has no effect: oneDNN does not recognize the value; expected one of ${known}`;
     }
   }
 }

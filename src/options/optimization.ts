@@ -62,7 +62,7 @@ export const optimizationOptions = inGroup("Training", {
   "micro-batch-tokens": {
     type: "int",
     min: 0,
-    help: "merge the samples of a step into micro-batches of up to N tokens, padding included; fewer split --batch-size, in evaluation too; 0 leaves micro-batches as they are (default: with accumulation, what memory allows)",
+    help: "merge the samples of a step into micro-batches of up to N tokens, padding included; larger batches are split, in evaluation too; 0 leaves micro-batches as they are (default: with accumulation, what memory allows)",
     trainer: true,
     identity: "rounding",
   },

@@ -29,7 +29,7 @@ export type OptionSpec =
   | NumberSpec
   | (Described & { type: "bool"; default?: boolean })
   | (Described & { type: "enum"; values: readonly string[]; default?: string })
-  /** Comma-separated; with `values`, only those. `all`, `none`: words that stand for all of them, or for no one. */
+  /** Comma-separated; with `values`, only those. `all`, `none`: words that stand for all of them, or for none. */
   | (Described & {
       type: "list";
       values?: readonly string[];

@@ -195,7 +195,7 @@ describe("the Modelfile", () => {
     writeFileSync(join(root, "Modelfile"), "mine");
     expect(() => expectNoModelfile(root)).toThrow("has a Modelfile already");
     expect(() => expectNoModelfile(join(root, "none"))).not.toThrow();
-    expect(() => makeOllamaFolder(join(root, "Modelfile"))).toThrow("cannot be made");
+    expect(() => makeOllamaFolder(join(root, "Modelfile"))).toThrow("cannot be created");
   });
 });
 

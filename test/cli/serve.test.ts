@@ -202,7 +202,7 @@ describe("chat completions", () => {
     [
       "an answer to continue",
       { messages: [...messages, { role: "assistant", content: "Once" }] },
-      "messages: the last one is the assistant's, which cannot be continued",
+      "messages: the last message is the assistant's, and an answer cannot be continued",
     ],
     [
       "a picture",

@@ -46,7 +46,7 @@ describe("settings", () => {
   );
 
   test.each(["dataset=a,b", "max-samples=1,2", "columns=text=a,text=b", "split=train,test"])(
-    "--eval-split would hold other samples out for each of %s",
+    "--eval-split would hold out different samples for each of %s",
     (swept) =>
       expect(() => expectSameHeldOut(settingsOf(undefined, [swept]))).toThrow("give --eval-dataset instead"),
   );
@@ -133,11 +133,14 @@ describe("results", () => {
       ...rest,
       runs: runs.map((run) => ({ ...run, measures: { ...run.measures, held_out } })),
     });
-    const caveat = "evaluated on other held-out tokens than a, so those losses do not compare.";
-    expect(verdict([result("a", 2), over("cut", result("b", 1))])).toBe(`1 other setting was ${caveat}`);
+    expect(verdict([result("a", 2), over("cut", result("b", 1))])).toBe(
+      "1 other setting was evaluated on different held-out tokens than a, so its loss cannot be compared.",
+    );
     const all = [result("a", 2), over("cut", result("b", 1)), result("c", 3), over("cut", result("d", 1))];
     expect(verdict(all)).toStartWith("The held-out loss of c is 1.0000 higher than that of a");
-    expect(verdict(all)).toEndWith(` try --seeds 3. 2 other settings were ${caveat}`);
+    expect(verdict(all)).toEndWith(
+      " try --seeds 3. 2 other settings were evaluated on different held-out tokens than a, so their losses cannot be compared.",
+    );
   });
 
   test("settings that diverged are named, and compared with nothing", () => {

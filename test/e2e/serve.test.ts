@@ -51,7 +51,7 @@ test("a base and an adapter; SIGTERM lets the answer under way end", async () =>
   expect(await child.exited).toBe(0);
   const notes = await new Response(child.stderr).text();
   expect(notes).toContain("model: no chat template\ntuned: template alpaca\n");
-  expect(notes).toContain("stopping when the answers under way are whole; Ctrl-C again ends at once");
+  expect(notes).toContain("stopping when the answers in progress are complete; Ctrl-C again ends at once");
 }, 60_000);
 
 test("a run alone, with a key from a file", async () => {

@@ -49,7 +49,7 @@ describe("the ceiling's effect, in words", () => {
 
   test("a value that oneDNN does not know", () => {
     expect(effect("typo", true)).toStartWith(
-      "ONEDNN_MAX_CPU_ISA=typo has no effect: oneDNN knows no such value; expected one of SSE41, AVX, ",
+      "ONEDNN_MAX_CPU_ISA=typo has no effect: oneDNN does not recognize the value; expected one of SSE41, AVX, ",
     );
     expect(isaCeiling({})).toBeNull();
     expect(isaCeiling({ ONEDNN_MAX_CPU_ISA: "" })).toBeNull();

@@ -10,7 +10,7 @@ const failure = (code: string) => Object.assign(new Error(`${code}: reason, writ
 test("a limit on file sizes: which, and how to remove it", () => {
   const limits = "Max file size             102400               unlimited            bytes     \n";
   expect(unpackError("liba.so", 3 * 2 ** 20, failure("EFBIG"), limits).message).toBe(
-    "liba.so (3.0 MiB) cannot be unpacked into memory: files, also those in memory, are limited to 100 KiB (ulimit -f 100); remove the limit with ulimit -f unlimited",
+    "liba.so (3.0 MiB) cannot be unpacked into memory: files, including those in memory, are limited to 100 KiB (ulimit -f 100); remove the limit with ulimit -f unlimited",
   );
 });
 

@@ -95,7 +95,7 @@ export function makeOllamaFolder(dir: string): void {
   try {
     mkdirSync(dir, { recursive: true });
   } catch (error) {
-    throw ioError(dir, "made", error);
+    throw ioError(dir, "created", error);
   }
 }
 

@@ -104,7 +104,7 @@ export function promptOf(fields: RequestFields, served: ServedModel): Int32Array
   if (messages.at(-1)?.role === "assistant")
     fields.fail(
       "messages",
-      "the last one is the assistant's, which cannot be continued; end with the user's",
+      "the last message is the assistant's, and an answer cannot be continued; end with a user message",
     );
   if (served.encoder === null) throw new ApiError(400, noTemplate().message, { param: "messages" });
   try {

@@ -17,7 +17,7 @@ const PAPER_ALPHAS = ["0", "5", "10", "15"];
 const NOT_SWEPT = ["output", "resume", "seed", "report", "report-to", "model", "recipe", "adapter"];
 /** What runs are compared on is the same for all of them. */
 const HELD_OUT = ["eval-dataset", "eval-split", "eval-samples"];
-/** Of other rows, --eval-split would hold others out. */
+/** What chooses the rows that --eval-split draws from. */
 const CHOOSES_ROWS = ["dataset", "split", "columns", "samples"];
 
 /** "learning-rate=1e-4,2e-4" → its option and values as text. Throws UsageError. */
@@ -40,13 +40,13 @@ function readSwept(option: string, text: string): [name: string, value: unknown]
   return [name, value];
 }
 
-/** Throws UsageError where --eval-split would hold other samples out for each value: their losses do not compare. */
+/** Throws UsageError where --eval-split would hold out different samples for each value: their losses cannot be compared. */
 export function expectSameHeldOut(settings: readonly Setting[]): void {
   const names = settings.flatMap(({ values }) => Object.keys(values));
   const name = names.find((swept) => CHOOSES_ROWS.includes(swept));
   if (name === undefined) return;
   throw new UsageError(
-    `--sweep ${name} with --eval-split would hold other samples out for each value; give --eval-dataset instead`,
+    `--sweep ${name} with --eval-split would hold out different samples for each value; give --eval-dataset instead`,
   );
 }
 

@@ -108,8 +108,8 @@ export async function measureRun(
       ...{ ...batches, microBatchTokens: loadedBudget(model, sizes), signal: context.signal },
       onProgress: (done: number) => context.draw(`${label}: ${what} ${done} of ${total}`),
     });
-    const trainLoss = await evaluate(model, part, options("training samples", part.length));
-    const heldLoss = await evaluate(model, held, options("held-out samples", held.length));
+    const trainLoss = await evaluate(model, part, options("loss on training samples", part.length));
+    const heldLoss = await evaluate(model, held, options("loss on held-out samples", held.length));
     const outputs = await answer(model, base.dir, questions, maxNewTokens, label, context);
     const rows = questions.map(({ text, references }, i) => ({
       instruction: text,

@@ -97,8 +97,9 @@ export function verdict(results: readonly SettingResult[]): string {
   // A template or a length that is swept changes the tokens that a loss is over.
   const comparable = losses.filter(({ held }) => held === first.held);
   const apart = losses.length - comparable.length;
-  const others = apart === 1 ? "1 other setting was" : `${apart} other settings were`;
-  const caveat = `${others} evaluated on other held-out tokens than ${first.name}, so those losses do not compare.`;
+  const [others, which] =
+    apart === 1 ? ["1 other setting was", "its loss"] : [`${apart} other settings were`, "their losses"];
+  const caveat = `${others} evaluated on different held-out tokens than ${first.name}, so ${which} cannot be compared.`;
   return [verdictOn(comparable), ...(apart === 0 ? [] : [caveat])].filter((text) => text !== "").join(" ");
 }
 

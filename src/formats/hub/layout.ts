@@ -87,7 +87,7 @@ export class RepoFolder {
         renameSync(blob, path);
       }
     } catch (error) {
-      throw ioError(path, "made", error);
+      throw ioError(path, "created", error);
     }
   }
 
@@ -103,7 +103,7 @@ export class RepoFolder {
     try {
       mkdirSync(dirname(path), { recursive: true });
     } catch (error) {
-      throw ioError(path, "made", error);
+      throw ioError(path, "created", error);
     }
     writeTextAtomically(path, commit);
   }
