@@ -96,6 +96,8 @@ function numberOf(value: unknown): number | null {
 }
 
 function curveOf(lines: readonly MetricsLine[], name: string): Curve {
-  const having = lines.filter((fields) => name in fields);
+  // A step without targets runs nothing, and has no speed.
+  const hasValue = (fields: MetricsLine) => name !== "tokens_per_second" || fields.target_tokens !== 0;
+  const having = lines.filter((fields) => name in fields && hasValue(fields));
   return { x: having.map(({ step }) => step), y: having.map((fields) => numberOf(fields[name])) };
 }

@@ -104,6 +104,15 @@ test.each([
   expect(fitParts(stepParts({ ...shown, exchangeShare: 0.268 }), width)).toBe(line);
 });
 
+test("a step without targets runs nothing, and leaves the speed as it was", () => {
+  const said: string[] = [];
+  const { onStep } = progressReporter(quietContext({ note: (line) => said.push(line) }));
+  onStep!({ ...step, step: 1, tokensPerSecond: 9 }, { ...plan, totalSteps: 1 });
+  const empty = { targetTokens: 0, loss: null, seconds: 1e-3, tokensPerSecond: 1e6 };
+  onStep!({ ...step, ...empty, step: 2 }, { ...plan, totalSteps: 2 });
+  expect(said.map((line) => /\S+ tokens\/s/.exec(line)?.[0])).toEqual(["9 tokens/s", "9 tokens/s"]);
+});
+
 test("one of several runs is named in front of what it says", () => {
   const said: string[] = [];
   const drawn: string[] = [];

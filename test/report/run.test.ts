@@ -78,6 +78,14 @@ describe("states", () => {
     expect([metrics.curves.loss.y.at(-1), metrics.skipped]).toEqual([null, 1]);
   });
 
+  test("a step without targets has no speed", () => {
+    makeRun(at("idle"), { steps: 10, alpha: 5, evalSamples: 0 });
+    const line = '{"step":11,"target_tokens":0,"tokens_per_second":43039,"peak_memory_bytes":1}\n';
+    appendFileSync(at("idle/metrics.jsonl"), line);
+    const { curves } = readRun(at("idle")).metrics;
+    expect([curves.tokens_per_second.x.at(-1), curves.peak_memory_bytes.x.at(-1)]).toEqual([10, 11]);
+  });
+
   test("without config.json there are curves, and a note", () => {
     makeRun(at("bare"), { steps: 10, alpha: 5 });
     rmSync(at("bare/config.json"));

@@ -55,7 +55,7 @@ export const chatHelp = `Lines that begin with a slash are commands:
 /save FILE writes the conversation as a row of JSON Lines, which neftune trains on
 /help shows this
 /exit ends the chat
-A message that begins with a slash is written with two.`;
+Begin a message with two slashes to send one that starts with a slash.`;
 
 export class Chat {
   /** What answers are made with. */

@@ -10,6 +10,7 @@ import { Tokenizer } from "../../data/tokenizer.ts";
 import { InterruptedError } from "../../errors.ts";
 import { generateInSteps, type Llama, loadForInference } from "../../model/index.ts";
 import type { Device } from "../../native/index.ts";
+import { countOf } from "../../numbers.ts";
 import { ANSWERS_FILE } from "../../report/index.ts";
 import { finishUnlessAborted } from "../../steps.ts";
 import {
@@ -152,7 +153,7 @@ async function answer(
   const eosIds = [...new Set([...tokenizer.eosIds, ...model.config.eosTokenIds])];
   const outputs: string[] = [];
   for (let begin = 0; begin < questions.length; begin += ANSWER_BATCH) {
-    context.draw(`${label}: answering ${begin} of ${questions.length} prompts`);
+    context.draw(`${label}: answering ${begin} of ${countOf(questions.length, "prompt")}`);
     const prompts = questions.slice(begin, begin + ANSWER_BATCH).map(({ ids }) => ids);
     const steps = generateInSteps(model, prompts, { maxNewTokens, eosIds });
     const done = await finishUnlessAborted(steps, context.signal);

@@ -117,7 +117,9 @@ export function progressReporter(context: Context, label = ""): Reporter {
     onStep(step, plan) {
       smoothed.add(step.loss);
       // The first step makes what later ones reuse.
-      const weight = secondsPerStep === 0 || step.step === plan.startStep + 2 ? 1 : SMOOTHING;
+      const first = secondsPerStep === 0 || step.step === plan.startStep + 2 ? 1 : SMOOTHING;
+      // A step without targets runs nothing: its time says nothing of the others'.
+      const weight = step.targetTokens === 0 ? 0 : first;
       secondsPerStep += weight * (step.seconds - secondsPerStep);
       tokensPerSecond += weight * (step.tokensPerSecond - tokensPerSecond);
       const { communicationSeconds = null } = step;
@@ -127,7 +129,8 @@ export function progressReporter(context: Context, label = ""): Reporter {
       if (!isEdge && now - shownAt < (context.isTerminal ? LIVE_INTERVAL : PLAIN_INTERVAL)) return;
       shownAt = now;
       const secondsLeft = secondsPerStep * (plan.totalSteps - step.step);
-      const exchangeShare = communicationSeconds === null ? null : exchangeSeconds / secondsPerStep;
+      const exchangeShare =
+        communicationSeconds === null || secondsPerStep === 0 ? null : exchangeSeconds / secondsPerStep;
       const loss = smoothed.mean;
       const parts = stepParts({ step, plan, loss, tokensPerSecond, secondsLeft, exchangeShare });
       parts[0] = { text: prefix + parts[0]!.text, rank: 0 };

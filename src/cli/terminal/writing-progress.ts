@@ -34,12 +34,13 @@ export function* withWritingProgress<T>(
       if (typeof value === "number") [total, start] = [value, now];
       if (now - looked > LOOK_MILLISECONDS) {
         looked = now;
-        const bytes = bytesIn(path);
+        // Files beside the weights, as a tokenizer, are not in the total.
+        const bytes = Math.min(bytesIn(path), total ?? Number.POSITIVE_INFINITY);
         const left = total === null || bytes === 0 ? null : ((now - start) / 1000) * (total / bytes - 1);
         context.draw([
           { text: `writing ${name}:`, rank: 2 },
           { text: `${formatBytes(bytes)}${total === null ? "" : ` of ${formatBytes(total)}`}`, rank: 0 },
-          ...(left === null ? [] : [{ text: `${formatSeconds(Math.max(0, left))} left`, rank: 1 }]),
+          ...(left === null ? [] : [{ text: `${formatSeconds(left)} left`, rank: 1 }]),
         ]);
       }
       yield;
