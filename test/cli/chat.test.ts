@@ -87,7 +87,7 @@ test("/save writes a row to train on, and no file that is there", () => {
   const chat = told();
   expect(chat.take(`/save ${path}`).note).toBe(`saved as ${path}`);
   expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({ messages: chat.messages });
-  expect(chat.take(`/save ${path}`).note).toBe(`${path} is there already; choose another name`);
+  expect(chat.take(`/save ${path}`).note).toBe(`${path} already exists; choose another name`);
   expect(chat.take(`/save ${join(root, "none", "x")}`).note).toContain(
     "cannot be written: no such file or folder",
   );

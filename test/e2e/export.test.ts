@@ -49,7 +49,7 @@ test.each<[string, string[], string, number]>([
   [
     "a file that is there",
     ["--model", "model", "--output", "train.json"],
-    "--output train.json is there already",
+    "--output train.json already exists",
     2,
   ],
   [

@@ -238,7 +238,7 @@ describe("generate", () => {
     expect(outputs.map(({ output }) => output)).toEqual(rows.map(({ output }) => output));
     const again = await place.run(...args, "--output", "out.json");
     expect(again.status).toBe(2);
-    expect(again.stderr).toContain("is there already");
+    expect(again.stderr).toContain("already exists");
   }, 60_000);
 
   test("rows with input_ids are prompts as they are", async () => {

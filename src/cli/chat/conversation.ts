@@ -155,7 +155,7 @@ export class Chat {
   #save(path: string | undefined): Reply {
     if (path === undefined) return { note: "/save takes the name of a file" };
     if (this.#turns.length === 0) return { note: "nothing has been said yet" };
-    if (existsSync(path)) throw new UsageError(`${path} is there already; choose another name`);
+    if (existsSync(path)) throw new UsageError(`${path} already exists; choose another name`);
     writeTextAtomically(path, `${escapeJson(JSON.stringify({ messages: this.messages }))}\n`);
     return { note: `saved as ${path}` };
   }

@@ -10,7 +10,7 @@ import type { Context } from "../command.ts";
 /** Throws UsageError where a new file cannot have this name. */
 export function expectNewFile(path: string): void {
   expectNoDanglingLink(path);
-  if (existsSync(path)) throw new UsageError(`--output ${path} is there already; choose another name`);
+  if (existsSync(path)) throw new UsageError(`--output ${path} already exists; choose another name`);
 }
 
 /**
