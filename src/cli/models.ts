@@ -155,7 +155,7 @@ export const models = defineCommand({
     const memory = head.flatMap((title, i) => (title.endsWith("  ") ? [i] : []));
     context.print(fitTable([head, ...table], [1, ...memory], context.columns));
     context.note(
-      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; full is --tune full, 8-bit is that with --optim adamw8bit, full/8 and 8-bit/8 what each of 8 GPUs takes that divide it (--shard); ! means more than the ${formatBytes(free)} free here`,
+      `memory: for ${DEFAULT_TOKENS.toLocaleString("en-US")} tokens at a time (--batch-size 8, --max-length 512), bf16, activations recomputed; full is --tune full, 8-bit is that with --optim adamw8bit, full/8 and 8-bit/8 are what each of 8 GPUs takes when they divide that (--shard); ! means more than the ${formatBytes(free)} free here`,
     );
     context.note(`cache: ${hubCacheDir(context.env)}`);
     if (rows.some(({ preset }) => preset.gated)) {

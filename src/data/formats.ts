@@ -140,9 +140,7 @@ function preferenceHint(fields: Fields, field: string): string {
 function expectWanted(fields: Fields): void {
   const name = VERDICTS.find((field) => fields[field] === false);
   if (name === undefined) return;
-  throw new RowProblem(
-    `field "${name}": false marks an answer that is not to be learned; leave such rows out`,
-  );
+  throw new RowProblem(`field "${name}": false marks an answer to avoid, not one to learn`);
 }
 
 function surroundings(fields: Fields): Surroundings {

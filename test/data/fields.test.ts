@@ -137,12 +137,12 @@ describe("preferences", () => {
       const wanted = { ...answer, [name]: true };
       expect(parse(wanted)).toMatchObject({ completion: "a" });
       expect(() => parse({ ...answer, [name]: false })).toThrow(
-        `field "${name}": false marks an answer that is not to be learned`,
+        `field "${name}": false marks an answer to avoid, not one to learn`,
       );
       // Its prompt is as good as any other.
       expect(parse({ ...answer, [name]: false }, true)).toMatchObject({ prompt: "q" });
     }
-    expect(() => parse({ messages: [user("q"), assistant("a")], label: false })).toThrow("not to be learned");
+    expect(() => parse({ messages: [user("q"), assistant("a")], label: false })).toThrow("not one to learn");
     expect(parse({ text: "a", label: false })).toMatchObject({ text: "a" });
     expect(parse({ ...answer, label: 0 })).toMatchObject({ completion: "a" });
   });
