@@ -31,12 +31,13 @@ bool packs_weight(nt_context *context, const nt_weight *weight, const Product &p
   return !is_coded || threads_that_pack(context, product, rank) <= kMostLookUps;
 }
 
-// Makes a weight that is no matrix the product's right operand: as it is where packing reads it, else (in NF4) expanded into
-// its scratch, in panels or tiles where the product reads them, or as a dense weight lies.
+// Makes a weight that is no matrix the product's right operand: as it is where packing reads it (a stack comes here only
+// then: takes_stack), else (in NF4) expanded into its scratch, in panels or tiles where the product reads them, or as a dense
+// weight lies.
 int32_t expand(nt_context *context, const nt_weight *weight, Product &product, bool transposed, int64_t rank = 0,
                bool by_amx = false) {
   if (weight->data != nullptr) return NT_OK;
-  if (!by_amx && packs_weight(context, weight, product, rank)) {
+  if (weight->count > 0 || (!by_amx && packs_weight(context, weight, product, rank))) {
     product.b_weight = {weight, transposed};
     return NT_OK;
   }
