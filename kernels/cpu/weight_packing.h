@@ -48,7 +48,8 @@ inline void pack_transposed_strip(float *to, const nt_weight *weight, int64_t n,
   }
 }
 
-// Strips of W, `distance` floats apart: `columns` columns from n on, words [first, first + words) of the sum.
+// Strips of W, `distance` floats apart: `columns` columns from n on, words [first, first + words) of the sum; zeros beyond
+// its columns.
 template <typename T>
 inline void pack_strips(float *to, int64_t distance, const nt_weight *weight, int64_t n, int64_t columns, int64_t first,
                         int64_t words) {
@@ -57,7 +58,7 @@ inline void pack_strips(float *to, int64_t distance, const nt_weight *weight, in
   RowPiece<T> row, next;
   for (int64_t v = 0, end; v < columns; v = end) {
     end = std::min(columns, block_end(n + v + kPieceWords) - n);
-    const int64_t wide = end - v, count = std::min(wide, weight->in - n - v);
+    const int64_t wide = round_up(end - v, kStrip), count = std::min(wide, weight->in - n - v);
     for (int64_t w = 0; w < words; w++) {
       const int64_t k = (first + w) * P::values;
       const T *a = row.of(weight, k, n + v, count);
