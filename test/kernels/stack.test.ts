@@ -77,7 +77,7 @@ function resultsOf(device: Device, p: Problem, weights: readonly Weight[], rows?
     added: poisoned(device, p.x.dtype, [T, inputs]),
   };
   device.writeFloats(made.added, device.readFloats(p.start));
-  const low = { left: p.u.columns(0, rank), right: p.a };
+  const low = { left: p.u.columns(0, rank), right: p.a.rows(0, rank) };
   for (const [i, weight] of weights.entries()) {
     const [row, n] = [begins[i]!, weight.out];
     const blocks = p.blocks.flatMap(({ b, row: first, column }) => {
@@ -219,6 +219,32 @@ forEachBackend((device, name) => {
       };
       expect(run(12)).toEqual(run(2));
     });
+
+  // Far more columns of u than a CPU adds to a product's sum, and than its plan for one has room for.
+  for (const dtype of ["f32", "bf16"] as const)
+    for (const T of manyRows(device, 20))
+      test(`${dtype}, T ${T}: low-rank terms of thousands of columns are added part by part`, () => {
+        const [outs, inputs, columns] = [[19, 41], 70, 3000 + rank];
+        const random = new Random(T);
+        const make = (rows: number, n: number) =>
+          upload(device, dtype, [rows, n], roundTo(dtype, random.floats(rows * n)));
+        const wide = { u: make(T, columns), a: make(columns, inputs) };
+        const p = { ...problem(device, dtype, T, outs, inputs), ...wide };
+        p.blocks = p.blocks.map((block) => ({ ...block, column: columns - rank }));
+        const parts = outs.map((out) => Weight.dense(device, make(out, inputs)));
+        const stack = Weight.stack(device, parts);
+        const results = (weights: Weight[]) => {
+          const dx = poisoned(device, dtype, [T, inputs]);
+          const begins = rowsBefore(weights.map((weight) => weight.out));
+          for (const [i, weight] of weights.entries()) {
+            const low = i === 0 ? { left: p.u, right: p.a } : null;
+            linearBackwardInput(device, dx, p.dy.columns(begins[i]!, weight.out), weight, low, i > 0);
+          }
+          return [resultsOf(device, p, weights).y, dx].map((tensor) => device.readBytes(tensor));
+        };
+        expect(results([stack])).toEqual(results(parts));
+        for (const weight of [stack, ...parts]) weight.destroy();
+      });
 
   test("parts that do not fit together, and losses, are refused", () => {
     const make = (dtype: "f32" | "bf16", out: number, inputs: number) =>
