@@ -138,10 +138,11 @@ export function expected(spec: OptionSpec): string {
  * as kernels get it: a dropout of 1 - 1e-10 is 1 there, an epsilon of 1e-46 is 0.
  */
 export function isInRange(spec: NumberSpec, number: number): boolean {
-  const { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity } = spec;
+  const { min = -Infinity, max = Infinity, above, below } = spec;
   const isOfType = spec.type === "int" ? Number.isSafeInteger(number) : Number.isFinite(number);
   const rounded = Math.fround(number);
-  return isOfType && number >= min && number <= max && rounded > above && rounded < below;
+  const isWithin = (above === undefined || rounded > above) && (below === undefined || rounded < below);
+  return isOfType && number >= min && number <= max && isWithin;
 }
 
 /** True for a value that the option can have; of lists and texts the type alone is looked at. */

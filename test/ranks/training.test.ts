@@ -63,8 +63,9 @@ async function alone(
   expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
 }
 
-function expectSameRun(ranks: string, one: string): void {
-  expect(lossDifference(at(ranks), at(one))).toBeLessThan(2e-6);
+/** Sums over ranks are rounded otherwise than over micro-batches, and states of 8 bits then fall on other codes. */
+function expectSameRun(ranks: string, one: string, most = 2e-6): void {
+  expect(lossDifference(at(ranks), at(one))).toBeLessThan(most);
   expect(evaluationLoss(at(ranks)) / evaluationLoss(at(one))).toBeCloseTo(1, 5);
   expect(valueDifference(at(ranks), at(one))).toBeLessThan(1e-5);
   const counts = (output: string) =>
@@ -85,7 +86,7 @@ describe.skipIf(!hasMpi)("on CPUs", () => {
     const command = [...neftune, ...trainArguments(), "--device", "cpu", "--output", many, ...options];
     const { status, stderr } = await runMpi("mpich", ranks, command, env, place);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-    expectSameRun(many, one);
+    expectSameRun(many, one, name.includes("8-bit") ? 5e-6 : 2e-6);
     const record = JSON.parse(
       readFileSync(at(`${many}/${name.startsWith("full") ? "run" : "config"}.json`), "utf8"),
     );

@@ -64,7 +64,7 @@ test.each<[string, number, (path: string) => void, string]>([
     if (step === at) change(path);
   });
   await expect(changing).rejects.toMatchObject({ code: "changed", exitStatus: 1 });
-  await expect(changing).rejects.toThrow(`${path}: `);
+  await expect(changing).rejects.toThrow(`${path} `);
   await expect(changing).rejects.toThrow(message);
   expect(existsSync(join(output, "adapter_model.safetensors"))).toBe(false);
   expect(readdirSync(join(output, "checkpoints")).at(-1)).toBe(at < 6 ? "step-00000003" : "step-00000006");
