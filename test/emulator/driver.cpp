@@ -374,6 +374,18 @@ void nf4() {
         CALL(nt_linear_forward, dtype, y, dtype, out, x, in, weight, nullptr, nullptr, 0, nullptr, 0, 0, T, NT_ROWS_EACH);
         CALL(nt_linear_backward_input, dtype, x, in, y, out, weight, nullptr, 0, nullptr, 0, 0, T);
       }
+      const nt_weight *const parts[] = {weight, weight};
+      nt_weight *stack = nullptr;
+      CALL(nt_weight_create_stack, parts, 2, &stack);
+      if (stack != nullptr) {
+        constexpr int64_t T = 37, rank = 4, rows = 11;
+        void *x = numbers(dtype, T * in), *y = numbers(dtype, T * 2 * out), *u = numbers(dtype, T * rank);
+        const nt_lora_block across = {numbers(dtype, rows * rank), out - 5, rows, 0};
+        CALL(nt_linear_forward, dtype, y, dtype, 2 * out, x, in, stack, nullptr, u, rank, &across, 1, rank, T,
+             NT_ROWS_TOGETHER);
+        CALL(nt_linear_backward_input, dtype, x, in, y, 2 * out, stack, u, rank, numbers(dtype, rank * in), rank, 0, T);
+      }
+      CALL(nt_weight_destroy, stack);
       CALL(nt_weight_destroy, weight);
     }
     free_arrays();
