@@ -49,9 +49,9 @@ inline Range piece(int64_t count, int thread, int threads, int64_t grain = 1) {
 }
 
 // body(begin, end) on contiguous chunks that make up [0, count); below `least` items a thread fewer threads take part.
-// Each thread has a piece, which it walks in about `chunks` chunks; a thread that is done takes over chunks of the others,
-// so that nobody waits long for one whose core another process holds. Chunks of single elements hold whole vectors, so that what
-// is left for the ends of pieces does not depend on them.
+// Each thread has a piece, which it walks in about `chunks` chunks; a thread that is done takes over chunks of the
+// others, so that nobody waits long for one whose core another process holds. Chunks of single elements hold whole
+// vectors, so that what is left for the ends of pieces does not depend on them.
 template <typename Body>
 void parallel_for(int threads, int64_t count, int64_t least, const Body &body, int64_t chunks = 16) {
   constexpr int kMost = 256;

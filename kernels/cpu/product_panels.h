@@ -50,7 +50,8 @@ int32_t for_each_panel(const Product &product, const Plan &plan, int64_t depth, 
 // floats of memory.
 template <typename Plan, typename Make>
 int32_t run_pieces(nt_context *context, const ProductPanel &panel, const Plan &plan, int64_t words, const Make &make) {
-  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows), count = across * down;
+  const int64_t across = ceil_div(panel.columns, plan.columns), down = ceil_div(panel.rows, plan.rows);
+  const int64_t count = across * down;
   std::atomic<bool> has_memory{true};
   const auto run = [&](int64_t begin, int64_t end) {
     static thread_local PackedColumns columns;

@@ -1,19 +1,15 @@
 import { expect, test } from "bun:test";
-import type { FloatDType } from "../../src/floats.ts";
 import {
   type Device,
   linearBackwardInput,
   linearCrossEntropy,
   linearForward,
   type Nf4,
-  nf4Dequantize,
-  nf4Quantize,
-  nf4Sizes,
   Tensor,
   Weight,
 } from "../../src/native/index.ts";
 import { forEachBackend, manyRows, poisoned, upload } from "./harness.ts";
-import { allocateOn, rounded, storedDtypes, uploadStored } from "./nf4-reference.ts";
+import { quantized, storedDtypes, valuesOn } from "./nf4-reference.ts";
 import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 import { dense, expectRowsAlone, product, transpose } from "./products.ts";
 
@@ -33,28 +29,6 @@ const shapes: [number, number, number][] = [
 /** On a CPU, for the smallest shape: more rows than a product takes together. */
 const manyParts = (device: Device, [out, inputs]: readonly [number, number]) =>
   device.isHost && out * inputs === 31 * 65 ? [4100] : [];
-
-/** A quantized [out, in] matrix of random values with outliers. */
-function quantized(device: Device, stored: FloatDType, out: number, inputs: number, double: boolean): Nf4 {
-  const random = new Random(out * 7 + inputs);
-  const n = out * inputs;
-  const values = random.floats(n).map((x, i) => (i % 97 === 5 ? 4 * x : x * (1 + (i >> 6) / 9)));
-  const nf4 = allocateOn(device, [out, inputs], stored, double);
-  const source = uploadStored(
-    device,
-    stored,
-    values.map((x) => rounded(stored, x)),
-  );
-  nf4Quantize(device, nf4, source, poisoned(device, "f32", [nf4Sizes(n).blocks]), null);
-  return nf4;
-}
-
-/** The tensor's values, dequantized on the device. */
-function valuesOn(device: Device, nf4: Nf4, dtype: "f32" | "bf16"): Tensor {
-  const tensor = poisoned(device, dtype, nf4.shape);
-  nf4Dequantize(device, tensor, nf4);
-  return tensor;
-}
 
 forEachBackend((device) => {
   for (const dtype of ["f32", "bf16"] as const)

@@ -3,10 +3,18 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { FloatDType } from "../../src/floats.ts";
-import type { Device, DType, Tensor } from "../../src/native/index.ts";
-import { allocateNf4, type Nf4 } from "../../src/native/index.ts";
+import {
+  allocateNf4,
+  type Device,
+  type DType,
+  type Nf4,
+  nf4Dequantize,
+  nf4Quantize,
+  nf4Sizes,
+  type Tensor,
+} from "../../src/native/index.ts";
 import { poisoned, upload } from "./harness.ts";
-import { roundTo } from "./numbers.ts";
+import { Random, roundTo } from "./numbers.ts";
 
 export const storedDtypes: readonly FloatDType[] = ["f32", "bf16", "f16"];
 
@@ -107,6 +115,35 @@ export function allocateOn(
     allocate: (_: string, type: DType, size: readonly number[]) => poisoned(device, type, size),
   };
   return allocateNf4(allocator, "weights", shape, dtype, double);
+}
+
+/** A quantized [out, in] matrix of random values with outliers. */
+export function quantized(
+  device: Device,
+  stored: FloatDType,
+  out: number,
+  inputs: number,
+  double: boolean,
+  seed = out * 7 + inputs,
+): Nf4 {
+  const random = new Random(seed);
+  const n = out * inputs;
+  const values = random.floats(n).map((x, i) => (i % 97 === 5 ? 4 * x : x * (1 + (i >> 6) / 9)));
+  const nf4 = allocateOn(device, [out, inputs], stored, double);
+  const source = uploadStored(
+    device,
+    stored,
+    values.map((x) => rounded(stored, x)),
+  );
+  nf4Quantize(device, nf4, source, poisoned(device, "f32", [nf4Sizes(n).blocks]), null);
+  return nf4;
+}
+
+/** The tensor's values, dequantized on the device. */
+export function valuesOn(device: Device, nf4: Nf4, dtype: "f32" | "bf16"): Tensor {
+  const tensor = poisoned(device, dtype, nf4.shape);
+  nf4Dequantize(device, tensor, nf4);
+  return tensor;
 }
 
 /** An NF4 tensor in host memory. */

@@ -7,17 +7,13 @@ import {
   linearBackwardInput,
   linearCrossEntropy,
   linearForward,
-  type Nf4,
-  nf4Dequantize,
-  nf4Quantize,
-  nf4Sizes,
   type ProductRows,
   type Tensor,
   Weight,
 } from "../../src/native/index.ts";
 import { loadCpuLibrary } from "../../src/native/library.ts";
 import { forEachBackend, manyRows, poisoned, upload } from "./harness.ts";
-import { allocateOn } from "./nf4-reference.ts";
+import { quantized, valuesOn } from "./nf4-reference.ts";
 import { expectClose, Random, roundTo, tolerance } from "./numbers.ts";
 import { dense, plus, product, transpose } from "./products.ts";
 
@@ -127,18 +123,6 @@ type Dense = ReturnType<typeof dense>;
 const isOneSum = (name: string, dtype: "f32" | "bf16", T: number) =>
   dtype === "f32" ? /^cpu avx/.test(name) && T >= 256 : name === "cpu avx2" && T > 8 && !usesAmx(process.env);
 
-function quantized(device: Device, out: number, inputs: number, seed: number): Nf4 {
-  const nf4 = allocateOn(device, [out, inputs], "bf16", true);
-  const source = upload(
-    device,
-    "bf16",
-    [out, inputs],
-    roundTo("bf16", new Random(seed).floats(out * inputs)),
-  );
-  nf4Quantize(device, nf4, source, poisoned(device, "f32", [nf4Sizes(out * inputs).blocks]), null);
-  return nf4;
-}
-
 forEachBackend((device, name) => {
   for (const dtype of ["f32", "bf16"] as const)
     for (const [outs, inputs] of shapes)
@@ -186,10 +170,8 @@ forEachBackend((device, name) => {
           const scratch = poisoned(device, dtype, [Math.max(...outs) * inputs]);
           const [coded, plain]: [Weight[], Weight[]] = [[], []];
           for (const [i, out] of outs.entries()) {
-            const nf4 = quantized(device, out, inputs, i);
-            const values = poisoned(device, dtype, [out, inputs]);
-            nf4Dequantize(device, values, nf4);
-            plain.push(Weight.dense(device, values));
+            const nf4 = quantized(device, "bf16", out, inputs, true, i);
+            plain.push(Weight.dense(device, valuesOn(device, nf4, dtype)));
             coded.push(i === 1 ? plain[1]! : Weight.nf4(device, nf4, scratch));
           }
           const stacks = [coded, plain].map((parts) => Weight.stack(device, parts));
@@ -209,7 +191,9 @@ forEachBackend((device, name) => {
         const library = loadCpuLibrary({ ...process.env, NEFTUNE_CPU_ISA: name.split(" ")[1]! });
         const other = Device.open({ threads, library });
         const scratch = poisoned(other, dtype, [60 * 192]);
-        const parts = [60, 37].map((out) => Weight.nf4(other, quantized(other, out, 192, out), scratch));
+        const parts = [60, 37].map((out) =>
+          Weight.nf4(other, quantized(other, "bf16", out, 192, true), scratch),
+        );
         const results = (outs: number[], weight: Weight) =>
           bytesOf(other, resultsOf(other, problem(other, dtype, 300, outs, 192), [weight]));
         // One part after the other rounds dx in between.
